@@ -1,0 +1,77 @@
+#ifndef LIBCOMMON_DAEMON_H
+#define LIBCOMMON_DAEMON_H
+
+/*
+ * What every daemon's main does around its own work: the command line, settings, log, signals,
+ * service-manager notification, /healthz /readyz /metrics. Order in main: daemon_cli, then
+ * daemon_start, build the parts, daemon_ready, daemon_wait (returns on SIGTERM or SIGINT), drain,
+ * exit 0.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "libcommon/httpd.h"
+#include "libcommon/probe.h"
+#include "libcommon/settings.h"
+
+#define EXIT_SETTINGS 78 /* EX_CONFIG of sysexits.h */
+
+struct daemon_settings {
+    char *app_name, *log_level;
+    int64_t drain_timeout_ms; /* from SIGTERM to the end */
+};
+
+extern const struct setting daemon_settings_rows[];
+extern const size_t daemon_settings_count;
+#define DAEMON_SETTINGS_GROUP(struct_pointer)                         \
+    {                                                                 \
+        daemon_settings_rows, daemon_settings_count, (struct_pointer) \
+    }
+
+struct daemon_program {
+    const char *name;    /* "msg-outboxd" */
+    const char *summary; /* one line for --help */
+    const char *verbs;   /* further lines for --help, "" if none */
+    const struct settings_group *groups;
+    size_t group_count;
+    /* Checks that span settings: appends lines to errors, returns their number. May be NULL. */
+    size_t (*check)(struct buf *errors);
+};
+
+/* --help, --version, --check, --settings-markdown; loads the settings. Returns -1 to go on, else
+ * the exit code. A first argument that does not begin with "-" is left to the caller (a verb). */
+int daemon_cli(const struct daemon_program *program, int argc, char **argv);
+
+/* Log, signals (SIGTERM and SIGINT blocked in all threads, SIGPIPE ignored), file limit, the
+ * start-up line with the effective settings. Before any thread is started. */
+void daemon_start(const struct daemon_program *program, const struct daemon_settings *settings);
+
+/* Progress that feeds the watchdog: each long-lived loop has a slot and beats it on every turn, at
+ * least every 10 s. Without a beat for longer the service manager's watchdog is not fed. */
+struct daemon_beat;
+struct daemon_beat *daemon_beat_new(const char *name);
+void daemon_beat(struct daemon_beat *beat);
+
+void daemon_ready(void); /* READY=1 */
+/* Waits for SIGTERM or SIGINT, feeding the watchdog. Says STOPPING=1 before it returns. */
+void daemon_wait(void);
+/* What is left of drain_timeout_ms since the signal, never below 0. */
+int daemon_drain_left_ms(void);
+void daemon_stop(void); /* flushes the log; last call in main */
+
+/* /healthz, /readyz (all probes must be ok; "?for=traffic" asks the first alone) and /metrics. Set
+ * before httpd_start; probes outlive the server. */
+void daemon_set_probes(struct probe *const *probes, size_t n);
+#define DAEMON_ROUTES                                   \
+    {"GET", "/healthz", daemon_handle_healthz, true},   \
+        {"GET", "/readyz", daemon_handle_readyz, true}, \
+    {                                                   \
+        "GET", "/metrics", daemon_handle_metrics, true  \
+    }
+void daemon_handle_healthz(struct httpd_request *req, void *arg);
+void daemon_handle_readyz(struct httpd_request *req, void *arg);
+void daemon_handle_metrics(struct httpd_request *req, void *arg);
+
+#endif

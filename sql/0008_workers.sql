@@ -1,0 +1,7 @@
+-- One row a running msg-consumerd. Silent for ten seconds of database time: dead, its work may be taken.
+CREATE TABLE IF NOT EXISTS workers (
+  id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  name VARCHAR(255) NOT NULL,
+  started_at DATETIME(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+  heartbeat_at DATETIME(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
