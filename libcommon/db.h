@@ -22,7 +22,7 @@
 #define DB_SETS_MAX 12
 
 struct db_settings {
-    char *host, *name, *user, *password;
+    char *host, *name, *user, *password, *tls_ca;
     int64_t port, max_open, max_idle, lifetime_sec;
     int64_t connect_timeout_ms, statement_timeout_ms, lock_wait_sec;
 };
