@@ -1,0 +1,361 @@
+"""How each kind of service is prepared, started, asked whether it is ready, and stopped."""
+
+import base64
+import functools
+import getpass
+import http.client
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+from urllib.parse import quote
+
+from .config import (DAEMONS, DB_PASSWORD, DB_USER_NAME, OPERATORS, OWNED, RABBIT_PASSWORD,
+                     RABBIT_USER, DEFAULTS, StackError, split_name)
+from .process import Process
+
+PROBE_TIMEOUT = 2
+# Debian keeps daemons in sbin, which an ordinary user's PATH may lack.
+SEARCH_PATH = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
+
+
+def find_program(name):
+    path = shutil.which(name, path=SEARCH_PATH)
+    if not path:
+        raise StackError(f"{name} is not installed (make deps)")
+    return path
+
+
+def http_status(url, user=None, timeout=PROBE_TIMEOUT, method="GET"):
+    """The status code of a request, or None when there is no answer."""
+    host, _, path = url.removeprefix("http://").partition("/")
+    connection = http.client.HTTPConnection(host, timeout=timeout)
+    headers = {}
+    if user:
+        headers["Authorization"] = "Basic " + base64.b64encode(user.encode()).decode()
+    try:
+        connection.request(method, "/" + path, headers=headers)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def port_in_use(port):
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+class Service:
+    """One named service of a stack. Kinds differ in the methods below the line."""
+
+    stop_timeout = 30
+
+    def __init__(self, config, name):
+        self.config = config
+        self.name = name
+        self.kind, self.index = split_name(name)
+        self.process = Process(config, name)
+
+    @property
+    def port(self):
+        return self.config.port(self.name)
+
+    def running(self):
+        return self.process.pid() is not None
+
+    def start(self, assignments=None):
+        """Starts it unless it runs. `assignments` are settings for this start alone."""
+        if self.running():
+            return
+        for port in self.ports():
+            if port_in_use(port):
+                raise StackError(f"{self.name}: port {port} is taken by another process; "
+                                 "choose another PORT_BASE (or API_PORT)")
+        self.prepare()
+        command, env, cwd = self.command(assignments or {})
+        self.process.spawn(command, env, cwd)
+
+    def stop(self, timeout=None):
+        return self.process.terminate(timeout or self.stop_timeout)
+
+    # ---------------------------------------------------------------------------------------------
+
+    def ports(self):
+        return [self.port]
+
+    def prepare(self):
+        pass
+
+    def command(self, assignments):
+        raise NotImplementedError
+
+    def ready(self):
+        raise NotImplementedError
+
+
+class MariaDB(Service):
+    def __init__(self, config, name):
+        super().__init__(config, name)
+        self.directory = config.state_dir / "mariadb"
+        self.data = self.directory / "data"
+
+    def prepare(self):
+        if (self.data / "mysql").is_dir():
+            return
+        shutil.rmtree(self.directory, ignore_errors=True)
+        fresh = self.directory / "fresh"
+        fresh.mkdir(parents=True)
+        # The account's socket login replaces a root password; clients use TCP and message_user.
+        command = [find_program("mariadb-install-db"), "--no-defaults", f"--datadir={fresh}",
+                   f"--user={getpass.getuser()}", "--auth-root-authentication-method=socket",
+                   f"--auth-root-socket-user={getpass.getuser()}", "--skip-test-db",
+                   "--innodb-log-file-size=8M"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode:
+            raise StackError(f"mariadb-install-db failed:\n{done.stdout}")
+        accounts = "".join(
+            f"CREATE USER IF NOT EXISTS '{DB_USER_NAME}'@'{host}' IDENTIFIED BY '{DB_PASSWORD}';\n"
+            # Databases of stacks that share this server begin with the same name.
+            f"GRANT ALL ON `messaging\\_platform%`.* TO '{DB_USER_NAME}'@'{host}';\n"
+            for host in ("127.0.0.1", "localhost", "%"))
+        (self.directory / "init.sql").write_text(
+            f"CREATE DATABASE IF NOT EXISTS `{self.config.settings['DB_NAME']}` "
+            "CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;\n"
+            # A database of any other name is granted by name.
+            + accounts + "".join(
+                f"GRANT ALL ON `{self.config.settings['DB_NAME']}`.* TO '{DB_USER_NAME}'@'{host}';\n"
+                for host in ("127.0.0.1", "localhost", "%")))
+        fresh.rename(self.data)  # a half-made folder never counts as initialised
+
+    def command(self, assignments):
+        command = [
+            find_program("mariadbd"), "--no-defaults", f"--datadir={self.data}",
+            # Relative to the data folder: a socket's path is limited to 107 bytes.
+            "--socket=mysql.sock", "--bind-address=127.0.0.1", f"--port={self.port}",
+            f"--init-file={self.directory / 'init.sql'}",
+            "--innodb-flush-log-at-trx-commit=1", "--innodb-buffer-pool-size=512M",
+            "--innodb-log-file-size=512M", "--innodb-buffer-pool-dump-at-shutdown=OFF",
+            "--innodb-buffer-pool-load-at-startup=OFF", "--skip-name-resolve",
+            "--performance-schema=OFF", "--skip-log-bin", "--max-connections=1000",
+            "--character-set-server=utf8mb4", "--skip-feedback",
+            *shlex.split(self.config.settings["MARIADB_OPTIONS"])]
+        if os.geteuid() == 0:
+            command.append("--user=root")
+        return command, base_environment(), self.data
+
+    def ready(self):
+        # The init file is done before the server listens: an answer means that the accounts exist.
+        command = [find_program("mariadb-admin"), "--no-defaults", "--host=127.0.0.1",
+                   f"--port={self.port}", f"--user={DB_USER_NAME}", "--protocol=tcp",
+                   f"--connect-timeout={PROBE_TIMEOUT}", "ping"]
+        env = dict(base_environment(), MYSQL_PWD=DB_PASSWORD)
+        return subprocess.run(command, env=env, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL, timeout=10).returncode == 0
+
+
+class Epmd(Service):
+    """Erlang's port mapper, of our own: a shared one would outlive the stack and mix its nodes."""
+
+    def command(self, assignments):
+        return ([find_program("epmd"), "-address", "127.0.0.1", "-port", str(self.port)],
+                base_environment(), "/")
+
+    def ready(self):
+        with socket.socket() as s:
+            s.settimeout(PROBE_TIMEOUT)
+            return s.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+class RabbitMQ(Service):
+    PROGRAM = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+    stop_timeout = 60
+
+    def __init__(self, config, name):
+        super().__init__(config, name)
+        self.directory = config.state_dir / "rabbitmq"
+        self.epmd = Epmd(config, "epmd")
+
+    def ports(self):
+        return [self.config.port(name) for name in (
+            "rabbitmq", "rabbitmq-management", "rabbitmq-prometheus", "rabbitmq-distribution")]
+
+    def start(self, assignments=None):
+        self.epmd.start()
+        super().start(assignments)
+
+    def prepare(self):
+        port = self.config.port
+        for folder in ("home", "mnesia", "log"):
+            (self.directory / folder).mkdir(parents=True, exist_ok=True)
+        (self.directory / "home").chmod(0o700)
+        (self.directory / "enabled_plugins").write_text(
+            "[rabbitmq_management,rabbitmq_prometheus].\n")
+        (self.directory / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = 127.0.0.1:{port('rabbitmq')}\n"
+            "management.tcp.ip = 127.0.0.1\n"
+            f"management.tcp.port = {port('rabbitmq-management')}\n"
+            "prometheus.tcp.ip = 127.0.0.1\n"
+            f"prometheus.tcp.port = {port('rabbitmq-prometheus')}\n"
+            f"default_user = {RABBIT_USER}\n"
+            f"default_pass = {RABBIT_PASSWORD}\n"
+            "default_vhost = /\n"
+            "loopback_users = none\n"
+            "log.console = true\n"
+            "log.file = false\n"
+            # Queue depths that are a second old at most, for those who watch a drain.
+            "collect_statistics_interval = 1000\n")
+
+    def command(self, assignments):
+        if not Path(self.PROGRAM).exists():
+            raise StackError("rabbitmq-server is not installed (make deps)")
+        directory = self.directory
+        env = base_environment()
+        env.update(
+            HOME=str(directory / "home"),
+            LANG="C.UTF-8",
+            ERL_EPMD_PORT=str(self.epmd.port),
+            ERL_EPMD_ADDRESS="127.0.0.1",
+            RABBITMQ_CONF_ENV_FILE="/dev/null",
+            RABBITMQ_NODENAME=f"rabbit-{self.config.port_base}@localhost",
+            RABBITMQ_DIST_PORT=str(self.config.port("rabbitmq-distribution")),
+            RABBITMQ_NODE_IP_ADDRESS="127.0.0.1",
+            RABBITMQ_NODE_PORT=str(self.port),
+            RABBITMQ_CONFIG_FILE=str(directory / "rabbitmq.conf"),
+            RABBITMQ_ENABLED_PLUGINS_FILE=str(directory / "enabled_plugins"),
+            RABBITMQ_MNESIA_BASE=str(directory / "mnesia"),
+            RABBITMQ_LOG_BASE=str(directory / "log"),
+            # Makes the script exec the virtual machine: the recorded pid is the broker's own, and
+            # SIGTERM stops it without a second virtual machine.
+            RABBITMQ_ALLOW_INPUT="1",
+            RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=(
+                # Two schedulers that do not spin: the broker shares its cores with the daemons.
+                "-noinput +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none "
+                "-rabbit quorum_tick_interval 1000 "
+                "-kernel inet_dist_use_interface {127,0,0,1}"))
+        return [self.PROGRAM], env, directory
+
+    def ready(self):
+        # The listener opens last, and a broker that boots up answers the protocol header.
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), PROBE_TIMEOUT) as s:
+                s.settimeout(PROBE_TIMEOUT)
+                s.sendall(b"AMQP\x00\x00\x09\x01")
+                if s.recv(1) != b"\x01":  # a method frame: connection.start
+                    return False
+        except OSError:
+            return False
+        url = f"http://127.0.0.1:{self.config.port('rabbitmq-management')}/api/overview"
+        return http_status(url, f"{RABBIT_USER}:{RABBIT_PASSWORD}") == 200
+
+
+class OperatorSim(Service):
+    stop_timeout = 10
+
+    def command(self, assignments):
+        env = daemon_environment(self.config, self.name, assignments)
+        return [str(binary(self.config, "operator-sim"))], env, "/"
+
+    def ready(self):
+        return http_status(f"{self.config.url(self.name)}/healthz") == 200
+
+
+class Daemon(Service):
+    stop_timeout = 40
+
+    def command(self, assignments):
+        env = daemon_environment(self.config, self.name, assignments)
+        wrapper = shlex.split(self.config.settings["DAEMON_WRAPPER"])
+        return [*wrapper, str(binary(self.config, self.kind))], env, "/"
+
+    def ready(self):
+        return http_status(f"{self.config.url(self.name)}/readyz", timeout=5) == 200
+
+
+KINDS = {"mariadb": MariaDB, "epmd": Epmd, "rabbitmq": RabbitMQ,
+         **dict.fromkeys(OPERATORS, OperatorSim), **dict.fromkeys(DAEMONS, Daemon)}
+
+
+def make_service(config, name):
+    return KINDS[split_name(name)[0]](config, name)
+
+
+def binary(config, kind):
+    build = Path(config.settings["BUILD_DIR"])
+    path = build / kind / (kind if kind == "operator-sim" else f"msg-{kind}")
+    if not os.access(path, os.X_OK):
+        raise StackError(f"{path} is missing (make build, or set BUILD_DIR)")
+    return path
+
+
+def base_environment():
+    env = {k: v for k, v in os.environ.items()
+           if k not in DEFAULTS and k not in OWNED and not k.startswith("RABBITMQ_")}
+    env["PATH"] = SEARCH_PATH
+    return env
+
+
+def daemon_environment(config, name, assignments):
+    env = base_environment()
+    env.update(config.daemon_settings)
+    env.update(assignments)
+    for owned in OWNED:
+        env.pop(owned, None)
+    env["LISTEN_ADDR"] = f"127.0.0.1:{config.port(name)}"
+    if name in OPERATORS:
+        env.setdefault("OPERATOR_NAME", "operator" + name[-1].upper())
+        return env
+    for key, value in config.connection_environment().items():
+        env[key] = assignments.get(key, value)  # one daemon may be pointed at a proxy
+    env.setdefault("OPERATORS", ",".join(
+        f"operator{o[-1].upper()}={config.url(o)}" for o in OPERATORS))
+    return env
+
+
+@functools.cache
+def known_settings(build_dir):
+    """Names of all daemon settings, as the binaries themselves list them."""
+    names = set()
+    for kind in (*DAEMONS, "operator-sim"):
+        path = Path(build_dir) / kind / (kind if kind == "operator-sim" else f"msg-{kind}")
+        if not path.exists():
+            continue
+        text = subprocess.run([path, "--help"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                              text=True, timeout=30).stdout
+        names.update(re.findall(r"^\s*([A-Z][A-Z0-9_]{3,}) \(", text, re.MULTILINE))
+    return names | {f"{name}_FILE" for name in names}
+
+
+def run_sql(config, statement):
+    backend = config.backend()
+    command = [find_program("mariadb"), "--no-defaults", "--host=127.0.0.1", "--protocol=tcp",
+               f"--port={backend.port('mariadb')}", f"--user={DB_USER_NAME}",
+               f"--execute={statement}"]
+    env = dict(base_environment(), MYSQL_PWD=DB_PASSWORD)
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, timeout=60)
+    if done.returncode:
+        raise StackError(f"the database said: {done.stdout.strip()}")
+
+
+def delete_broker_objects(config):
+    """Exchange and queues of a stack that lives on another stack's broker."""
+    backend = config.backend()
+    base = f"http://127.0.0.1:{backend.port('rabbitmq-management')}/api"
+    exchange = config.settings["RABBIT_MESSAGE_EXCHANGE"]
+    names = [("queues", config.settings["EXPRESS_QUEUE"]),
+             ("queues", config.settings["NORMAL_QUEUE"]), ("queues", exchange + ".dead"),
+             ("exchanges", exchange), ("exchanges", exchange + ".dead")]
+    for kind, name in names:
+        http_status(f"{base}/{kind}/%2F/{quote(name, safe='')}", f"{RABBIT_USER}:{RABBIT_PASSWORD}",
+                    timeout=10, method="DELETE")
