@@ -1,0 +1,215 @@
+"""A stack of compose/local as an object; every test that breaks things has its own."""
+
+import contextlib
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+from .client import Api
+from .operators import Operator
+from .witness import Broker, Database
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+LOCAL = str(REPOSITORY / "compose" / "local")
+BUILD = Path(os.environ.get("BUILD_DIR") or REPOSITORY / "build").resolve()
+PORT_SPAN = 70
+
+# Tests name the settings they are about; limits that are not the subject are out of the way.
+UNLIMITED = {"GLOBAL_RATE_LIMIT_RPS": "0", "USER_RATE_LIMIT_RPS": "0",
+             "BACKPRESSURE_OUTBOX_PENDING_THRESHOLD": "1000000"}
+
+
+class PortRange:
+    """PORT_SPAN free ports, reserved against other runs on this machine by holding the last one."""
+
+    candidates = iter(range(25000, 32500, 100))
+
+    def __init__(self):
+        for base in PortRange.candidates:
+            guard = socket.socket()
+            try:
+                guard.bind(("127.0.0.1", base + PORT_SPAN - 1))
+                guard.listen()
+                if all(self._free(base + i) for i in range(PORT_SPAN - 1)):
+                    self.base, self._guard = base, guard
+                    return
+            except OSError:
+                pass
+            guard.close()
+        raise RuntimeError("no free range of ports")
+
+    @staticmethod
+    def _free(port):
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                return False
+        return True
+
+    def release(self):
+        self._guard.close()
+
+
+class Stack:
+    """`backends`: another Stack whose MariaDB and RabbitMQ are used (own database and queues)."""
+
+    def __init__(self, name, backends=None, replicas=1, settings=None):
+        self.name = name
+        self.backends = backends
+        self.ports = PortRange()
+        self.directory = tempfile.mkdtemp(prefix=f"msg-{name}-")
+        self.state = os.path.join(self.directory, "state")
+        self.replicas = replicas if isinstance(replicas, dict) else dict.fromkeys(
+            ("api", "outboxd", "consumerd"), replicas)
+        self.settings = {**UNLIMITED, **{k: str(v) for k, v in (settings or {}).items()}}
+        self.foreground = []
+        self._values = None
+
+    # -- lifetime ---------------------------------------------------------------------------------
+
+    def _environ(self):
+        environ = dict(os.environ, STATE_DIR=self.state, PORT_BASE=str(self.ports.base),
+                       BUILD_DIR=str(BUILD))
+        for kind, count in self.replicas.items():
+            environ[f"{kind.upper()}_REPLICAS"] = str(count)
+        environ.pop("API_PORT", None)
+        return environ
+
+    def local(self, *words, timeout=180):
+        done = subprocess.run([LOCAL, *words], env=self._environ(), stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, timeout=timeout)
+        if done.returncode:
+            raise AssertionError(f"compose/local {' '.join(words)} failed:\n{done.stdout}")
+        return done.stdout
+
+    def up(self, *names):
+        options = ["--backends", self.backends.state] if self.backends else []
+        self.local("up", *options, *names, *(f"{k}={v}" for k, v in self.settings.items()))
+        self._values = None
+        return self
+
+    def purge(self):
+        try:
+            for process in self.foreground:
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
+            if os.path.isdir(self.state):
+                self.local("down", "--purge")
+        finally:
+            self.ports.release()
+            if not os.environ.get("KEEP_STATE"):
+                shutil.rmtree(self.directory, ignore_errors=True)
+
+    # -- single services --------------------------------------------------------------------------
+
+    def start(self, name, **settings):
+        self.local("start", name, *(f"{k}={v}" for k, v in settings.items()))
+        self._values = None
+
+    def start_without_waiting(self, name, **settings):
+        self.local("start", "--no-wait", name, *(f"{k}={v}" for k, v in settings.items()))
+        self._values = None
+
+    def stop(self, name):
+        self.local("stop", name)
+
+    def kill(self, name):
+        self.local("kill", name)
+
+    def restart(self, name, **settings):
+        self.local("restart", name, *(f"{k}={v}" for k, v in settings.items()))
+
+    @contextlib.contextmanager
+    def paused(self, name):
+        self.local("pause", name)
+        try:
+            yield
+        finally:
+            self.local("resume", name)
+
+    def run(self, name, **settings):
+        """A daemon as our own child, so that its exit code can be seen."""
+        log = open(os.path.join(self.directory, f"{name}.foreground.log"), "ab")
+        process = subprocess.Popen([LOCAL, "run", name, *(f"{k}={v}" for k, v in settings.items())],
+                                   env=self._environ(), stdout=log, stderr=subprocess.STDOUT)
+        log.close()
+        self.foreground.append(process)
+        return process
+
+    # -- what is inside ---------------------------------------------------------------------------
+
+    @property
+    def values(self):
+        if self._values is None:
+            lines = self.local("env").splitlines()
+            self._values = {k: "".join(shlex.split(v)) if v.startswith("'") else v
+                            for k, _, v in (line.partition("=") for line in lines)}
+        return self._values
+
+    def pid(self, name):
+        self._values = None
+        return int(self.values["PID_" + name.upper().replace("-", "_")] or 0)
+
+    def url(self, name):
+        kind, _, index = name.rpartition("-")
+        offset = {"api": 10, "outboxd": 30, "consumerd": 50}[kind]
+        return f"http://127.0.0.1:{self.ports.base + offset + int(index) - 1}"
+
+    def api(self, index=1):
+        return Api(self.url(f"api-{index}"))
+
+    def apis(self):
+        return [self.api(i) for i in range(1, self.replicas["api"] + 1)]
+
+    @property
+    def db(self):
+        return Database(self.values)
+
+    @property
+    def broker(self):
+        return Broker(self.values)
+
+    @property
+    def operator_a(self):
+        return Operator("operatorA", self.values["OPERATOR_A_URL"])
+
+    @property
+    def operator_b(self):
+        return Operator("operatorB", self.values["OPERATOR_B_URL"])
+
+    @property
+    def operators(self):
+        return [self.operator_a, self.operator_b]
+
+    def log_text(self, name):
+        texts = []
+        for path in (Path(self.state) / "log" / f"{name}.log",
+                     Path(self.directory) / f"{name}.foreground.log"):
+            if path.exists():
+                texts.append(path.read_text(errors="replace"))
+        return "\n".join(texts)
+
+    def log_tails(self, lines=15):
+        """For the report of a failed test: what the daemons said last, quiet ones left out."""
+        folder = Path(self.state) / "log"
+        for path in sorted(folder.glob("*.log")) + sorted(Path(self.directory).glob("*.log")):
+            if path.stem.startswith(("rabbitmq", "mariadb", "epmd")):
+                continue
+            tail = path.read_text(errors="replace").splitlines()[-lines:]
+            yield f"{self.name}/{path.stem}", "\n".join(tail)
+
+
+def binary(kind):
+    return BUILD / kind / (kind if kind == "operator-sim" else f"msg-{kind}")
+
+
+def missing_binaries():
+    return [str(p) for p in map(binary, ("api", "outboxd", "consumerd", "operator-sim"))
+            if not os.access(p, os.X_OK)]
