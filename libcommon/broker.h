@@ -26,11 +26,6 @@ struct broker_settings {
 };
 
 extern const struct setting broker_settings_rows[];
-extern const size_t broker_settings_count;
-#define BROKER_SETTINGS_GROUP(struct_pointer)                         \
-    {                                                                 \
-        broker_settings_rows, broker_settings_count, (struct_pointer) \
-    }
 
 /* The queue (and routing key) of a lane. */
 const char *broker_queue(const struct broker_settings *settings, enum message_type type);

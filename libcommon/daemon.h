@@ -24,11 +24,6 @@ struct daemon_settings {
 };
 
 extern const struct setting daemon_settings_rows[];
-extern const size_t daemon_settings_count;
-#define DAEMON_SETTINGS_GROUP(struct_pointer)                         \
-    {                                                                 \
-        daemon_settings_rows, daemon_settings_count, (struct_pointer) \
-    }
 
 struct daemon_program {
     const char *name;    /* "msg-outboxd" */

@@ -6,6 +6,7 @@
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -43,6 +44,8 @@ struct db {
     const struct db_settings *settings;
     MYSQL *mysql; /* NULL: closed */
     uint64_t session_id;
+    uint64_t lost_session_id; /* dropped, not known to have ended; 0: none */
+    int64_t lost_opened_ms;
     int64_t opened_ms;
     int64_t used_ms;
     bool held;
@@ -76,8 +79,8 @@ const struct setting db_settings_rows[] = {
      "Longest wait for a statement's answer; beyond it the connection is given up.", NULL},
     {"DB_LOCK_WAIT_SEC", SETTING_INT, offsetof(struct db_settings, lock_wait_sec), "2", 1, 60, NULL,
      "innodb_lock_wait_timeout of each session; keep below DB_STATEMENT_TIMEOUT_MS.", NULL},
+    SETTINGS_END,
 };
-const size_t db_settings_count = sizeof(db_settings_rows) / sizeof(db_settings_rows[0]);
 
 static pthread_once_t library_once = PTHREAD_ONCE_INIT;
 static _Atomic int64_t idle_connections;
@@ -177,6 +180,8 @@ void db_drop(struct db *db)
 {
     if (!db->mysql)
         return;
+    db->lost_session_id = db->session_id;
+    db->lost_opened_ms = db->opened_ms;
     /* A broken or busy session is not asked to say goodbye: mysql_close would write to it. */
     shutdown((int)mysql_get_socket(db->mysql), SHUT_RDWR);
     mysql_close(db->mysql);
@@ -198,11 +203,6 @@ void db_free(struct db *db)
         atomic_fetch_sub(&idle_connections, 1);
     close_politely(db);
     free(db);
-}
-
-uint64_t db_session_id(const struct db *db)
-{
-    return db->session_id;
 }
 
 static void set_socket(const struct db *db)
@@ -324,21 +324,43 @@ void db_release(struct db *db)
     }
 }
 
-int db_end_session(struct db *db, uint64_t session_id, struct err *err)
-{
-    char sql[64];
-    unsigned code;
+static struct db_label uptime_label = {.query = "server_uptime"};
+static struct db_label kill_label = {.query = "kill_session"};
 
-    snprintf(sql, sizeof(sql), "KILL %llu", (unsigned long long)session_id);
-    if (!mysql_real_query(db->mysql, sql, strlen(sql)))
+/* Session ids start again when the server does: one of another life must not be killed. */
+static int server_uptime_sec(struct db *db, int64_t *seconds, struct err *err)
+{
+    static const char sql[] = "SHOW GLOBAL STATUS LIKE 'Uptime'";
+    struct db_results results;
+    char **row;
+
+    db_label_register(&uptime_label);
+    if (db_run(db, &uptime_label, sql, sizeof(sql) - 1, &results, err))
+        return -1;
+    row = db_next(&results.set[0]);
+    *seconds = row && row[1] ? atoll(row[1]) : 0;
+    db_results_free(&results);
+    return 0;
+}
+
+int db_end_lost_session(struct db *db, struct err *err)
+{
+    uint64_t session_id = db->lost_session_id;
+    int64_t up_sec;
+    char sql[64];
+
+    if (!session_id)
         return 0;
-    code = mysql_errno(db->mysql);
-    if (code == 1094) /* no such thread: gone already */
-        return 0;
-    fail(db->mysql, "kill session", err);
-    if (is_lost(code))
-        db_drop(db);
-    return -1;
+    if (server_uptime_sec(db, &up_sec, err))
+        return -1;
+    if (up_sec * 1000 > clock_mono_ms() - db->lost_opened_ms) {
+        db_label_register(&kill_label);
+        snprintf(sql, sizeof(sql), "KILL %llu", (unsigned long long)session_id);
+        if (db_run(db, &kill_label, sql, strlen(sql), NULL, err) && err->code != 1094)
+            return -1; /* 1094: no such thread, it has ended */
+    }
+    db->lost_session_id = 0;
+    return 0;
 }
 
 void db_results_free(struct db_results *results)

@@ -28,11 +28,6 @@ struct db_settings {
 };
 
 extern const struct setting db_settings_rows[];
-extern const size_t db_settings_count;
-#define DB_SETTINGS_GROUP(struct_pointer)                     \
-    {                                                         \
-        db_settings_rows, db_settings_count, (struct_pointer) \
-    }
 
 /* A statement's name in db_queries_total{query,result} and db_query_duration_seconds{query}. Define
  * static, register at start. */
@@ -53,10 +48,10 @@ int db_acquire(struct db *db, struct err *err);
 void db_release(struct db *db);
 /* Closes at once (a session whose fate is unknown, a process that must let go of its locks). */
 void db_drop(struct db *db);
-/* The server's id of this session, 0 when never connected; for db_end_session from another one. */
-uint64_t db_session_id(const struct db *db);
-/* KILLs a session that may still hold locks; one that is gone already is fine. */
-int db_end_session(struct db *db, uint64_t session_id, struct err *err);
+/* After a broken connection and a new db_acquire: ends the session that was lost, which may still
+ * hold locks or be about to commit. Fine when it is gone already, or when the server has restarted
+ * since. */
+int db_end_lost_session(struct db *db, struct err *err);
 
 /* What a statement, or each statement of a packet separated by ";", gave. */
 struct db_set {

@@ -35,11 +35,6 @@ struct httpd_settings {
         .help = "Address the HTTP server listens on; :port means every address."            \
     }
 extern const struct setting httpd_settings_rows[]; /* the others */
-extern const size_t httpd_settings_count;
-#define HTTPD_SETTINGS_GROUP(struct_pointer)                        \
-    {                                                               \
-        httpd_settings_rows, httpd_settings_count, (struct_pointer) \
-    }
 
 struct httpd;
 struct httpd_request;

@@ -201,7 +201,7 @@ size_t settings_load(const struct settings_group *groups, size_t n, struct buf *
     size_t faults = 0;
 
     for (size_t i = 0; i < n; i++)
-        for (size_t k = 0; k < groups[i].count; k++)
+        for (size_t k = 0; groups[i].rows[k].name; k++)
             faults += load_one(&groups[i], &groups[i].rows[k], errors);
     return faults;
 }
@@ -209,7 +209,7 @@ size_t settings_load(const struct settings_group *groups, size_t n, struct buf *
 void settings_free(const struct settings_group *groups, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        for (size_t k = 0; k < groups[i].count; k++) {
+        for (size_t k = 0; groups[i].rows[k].name; k++) {
             const struct setting *s = &groups[i].rows[k];
             char **text = target_of(&groups[i], s);
 
@@ -250,7 +250,7 @@ static const char *shown_default(const struct setting *s)
 void settings_print_help(const struct settings_group *groups, size_t n, FILE *to)
 {
     for (size_t i = 0; i < n; i++) {
-        for (size_t k = 0; k < groups[i].count; k++) {
+        for (size_t k = 0; groups[i].rows[k].name; k++) {
             const struct setting *s = &groups[i].rows[k];
 
             fprintf(to, "  %s (%s", s->name, type_name(s->type));
@@ -266,7 +266,7 @@ void settings_print_markdown(const struct settings_group *groups, size_t n, FILE
 {
     fprintf(to, "| setting | default | kind | meaning |\n| --- | --- | --- | --- |\n");
     for (size_t i = 0; i < n; i++) {
-        for (size_t k = 0; k < groups[i].count; k++) {
+        for (size_t k = 0; groups[i].rows[k].name; k++) {
             const struct setting *s = &groups[i].rows[k];
             bool literal = s->initial && *s->initial;
 
@@ -297,7 +297,7 @@ static void put_masked_uri(struct buf *out, const char *uri)
 void settings_describe(const struct settings_group *groups, size_t n, struct buf *out)
 {
     for (size_t i = 0; i < n; i++) {
-        for (size_t k = 0; k < groups[i].count; k++) {
+        for (size_t k = 0; groups[i].rows[k].name; k++) {
             const struct setting *s = &groups[i].rows[k];
             void *from = target_of(&groups[i], s);
 

@@ -41,16 +41,16 @@ struct setting {
     bool (*check)(const char *value, char *why, size_t size);
 };
 
+/* The last row of every table. */
+#define SETTINGS_END \
+    {                \
+        .name = NULL \
+    }
+
 struct settings_group {
     const struct setting *rows;
-    size_t count;
     void *target;
 };
-
-#define SETTINGS_GROUP(table, struct_pointer)                         \
-    {                                                                 \
-        (table), sizeof(table) / sizeof((table)[0]), (struct_pointer) \
-    }
 
 /* Returns the number of faults; a line for each is appended to errors. */
 size_t settings_load(const struct settings_group *groups, size_t n, struct buf *errors);
