@@ -53,6 +53,9 @@ int broker_declare(struct broker *b, struct err *err);
 /* Opens and closes a second channel: a round trip that shows the broker alive (readiness). */
 int broker_ping(struct broker *b, struct err *err);
 
+/* Messages ready in a queue (a passive declare). */
+int broker_depth(struct broker *b, const char *queue, uint32_t *ready, struct err *err);
+
 struct broker_message {
     const char *exchange, *routing_key;
     const char *message_id;

@@ -1,0 +1,44 @@
+#ifndef API_BATCH_H
+#define API_BATCH_H
+
+/*
+ * Sends and top-ups of many requests in one transaction. Packet 1 locks the balances of all
+ * customers concerned, in order, and reads the idempotency keys; everything is then decided in
+ * memory; packet 2 writes messages, recipients, ledger, outbox, keys and balances, and commits.
+ * Blocks. INVARIANT: whatever is answered with 200 was written by packet 2, charge, message and
+ * outbox row together.
+ */
+
+#include "api/operation.h"
+#include "libcommon/db.h"
+
+#define BATCH_CUSTOMERS_MAX 900 /* an IN list of 1,000 values may flip to a scan */
+
+struct batch_settings {
+    const char *exchange;
+    const char *queues[MESSAGE_LANES];
+};
+
+struct batch; /* scratch memory, one a committer */
+
+void batch_register(void); /* statement labels; at start */
+struct batch *batch_new(const struct batch_settings *settings);
+void batch_free(struct batch *b);
+
+/* Takes n operations (borrowed) whose outcome is to be decided. -1: memory is out. */
+int batch_start(struct batch *b, struct operation **ops, size_t n);
+
+/* Packet 1 and the decisions. Leaves the transaction open, with its locks. With skip_locked,
+ * customers whose row somebody else holds become OUTCOME_LOCKED instead of waiting. *writes:
+ * whether there is anything for batch_write; otherwise roll back. */
+int batch_decide(struct batch *b, struct db *db, bool skip_locked, bool *writes, struct err *err);
+
+/* Packet 2 with its COMMIT. On failure nothing is decided: ERR_UNKNOWN when the answer was lost
+ * (then batch_look), else roll back. */
+int batch_write(struct batch *b, struct db *db, struct err *err);
+
+/* After a lost COMMIT, on a new session: waits behind the old one's locks and tells whether it
+ * committed. Rolls its own transaction back. */
+int batch_look(struct batch *b, struct db *db, bool *committed, struct err *err);
+
+#endif

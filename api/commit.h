@@ -1,0 +1,35 @@
+#ifndef API_COMMIT_H
+#define API_COMMIT_H
+
+/*
+ * The committers: a few threads, each with a connection. Each takes everything that waits for it
+ * (bounded by rows, bytes and customers), commits it as one batch and answers. No timer: an idle
+ * system commits a single send at once, a busy one hundreds together. A customer always goes to the
+ * same committer; correctness does not rest on that but on the balance locks.
+ *
+ * A batch that fails is retried or split, so that one bad request never takes its neighbours along;
+ * a customer whose balance row stays locked is set aside until its deadline; a COMMIT whose answer
+ * was lost is looked up before anything is answered.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "api/operation.h"
+
+struct commit;
+
+/* Gives the answer to op and frees it; called on a committer's thread. */
+typedef void commit_answer_fn(struct operation *op);
+
+struct commit *commit_start(commit_answer_fn *answer); /* settings: api_settings */
+
+/* Hands op over; any thread, never blocks. False when the queue is full or closed: op stays the
+ * caller's. */
+bool commit_submit(struct commit *c, struct operation *op);
+
+/* Commits what waits (each until its deadline), answers it, ends the threads. No submit afterwards.
+ */
+void commit_stop(struct commit *c);
+
+#endif

@@ -1,0 +1,132 @@
+#include "api/idempotency.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define PURGE_MAX 1000 /* rows a statement: short locks */
+
+static struct db_label purge_label = {.query = "idempotency_purge"};
+
+static int by_key(const void *a, const void *b)
+{
+    const struct operation *x = *(struct operation *const *)a;
+    const struct operation *y = *(struct operation *const *)b;
+
+    if (x->customer_id != y->customer_id)
+        return x->customer_id < y->customer_id ? -1 : 1;
+    if (x->kind != y->kind)
+        return x->kind < y->kind ? -1 : 1;
+    if (x->key_len != y->key_len)
+        return x->key_len < y->key_len ? -1 : 1;
+    return memcmp(x->key, y->key, x->key_len);
+}
+
+int idempotency_link_twins(struct operation **ops, size_t n)
+{
+    struct operation **keyed = malloc(n * sizeof(*keyed));
+    size_t count = 0;
+
+    if (!keyed)
+        return -1;
+    for (size_t i = 0; i < n; i++) {
+        ops[i]->twin = NULL;
+        if (ops[i]->key)
+            keyed[count++] = ops[i];
+    }
+    if (count > 1)
+        qsort(keyed, count, sizeof(*keyed), by_key);
+    for (size_t i = 1; i < count; i++)
+        if (by_key(&keyed[i - 1], &keyed[i]) == 0)
+            keyed[i]->twin = keyed[i - 1]->twin ? keyed[i - 1]->twin : keyed[i - 1];
+    free(keyed);
+    return 0;
+}
+
+bool idempotency_put_lookup(struct buf *sql, struct operation **ops, size_t n)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < n; i++) {
+        if (!ops[i]->key || ops[i]->twin)
+            continue;
+        buf_puts(sql, any ? "," : "SELECT j.op,k.body_hash,k.response FROM JSON_TABLE('[");
+        buf_printf(sql, "[%zu,%lld,%d,\"", i, (long long)ops[i]->customer_id, (int)ops[i]->kind);
+        buf_put_hex(sql, ops[i]->key, ops[i]->key_len);
+        buf_puts(sql, "\"]");
+        any = true;
+    }
+    if (any)
+        buf_puts(sql,
+                 "]','$[*]' COLUMNS(op INT PATH '$[0]',customer BIGINT PATH '$[1]',route INT PATH "
+                 "'$[2]',"
+                 "hex VARCHAR(510) CHARACTER SET ascii PATH '$[3]')) j "
+                 "STRAIGHT_JOIN idempotency_keys k FORCE INDEX(PRIMARY) "
+                 "ON k.customer_id=j.customer AND k.route=j.route AND k.idem_key=UNHEX(j.hex);");
+    return any;
+}
+
+void idempotency_apply(struct db_set *found, struct operation **ops, size_t n)
+{
+    char **row;
+
+    while ((row = db_next(found))) {
+        size_t i = strtoul(row[0], NULL, 10);
+        bool same;
+
+        if (i >= n)
+            continue;
+        same = found->lengths[1] == sizeof(ops[i]->body_hash) &&
+               !memcmp(row[1], ops[i]->body_hash, sizeof(ops[i]->body_hash));
+        ops[i]->outcome = same ? OUTCOME_REPLAYED : OUTCOME_KEY_REUSED;
+        buf_reset(&ops[i]->response);
+        if (same)
+            buf_put(&ops[i]->response, row[2], found->lengths[2]);
+    }
+}
+
+bool idempotency_put_store(struct db *db, struct buf *sql, struct operation **ops, size_t n)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < n; i++) {
+        const struct operation *op = ops[i];
+
+        if (!op->key || op->twin || op->outcome != OUTCOME_DONE)
+            continue;
+        buf_puts(sql,
+                 any ? ","
+                     : "INSERT INTO "
+                       "idempotency_keys(customer_id,route,idem_key,body_hash,response) VALUES ");
+        buf_printf(sql, "(%lld,%d,", (long long)op->customer_id, (int)op->kind);
+        db_put_bytes(sql, op->key, op->key_len);
+        buf_putc(sql, ',');
+        db_put_bytes(sql, op->body_hash, sizeof(op->body_hash));
+        buf_putc(sql, ',');
+        db_put_quoted(db, sql, op->response.data, op->response.len);
+        buf_putc(sql, ')');
+        any = true;
+    }
+    if (any)
+        buf_putc(sql, ';');
+    return any;
+}
+
+int idempotency_purge(struct db *db, int64_t ttl_hours, uint64_t *deleted, struct err *err)
+{
+    struct db_results results;
+    struct buf sql = {0};
+    int rc;
+
+    db_label_register(&purge_label);
+    buf_printf(&sql,
+               "DELETE FROM idempotency_keys WHERE created_at<NOW(6)-INTERVAL %lld HOUR ORDER BY "
+               "created_at LIMIT %d",
+               (long long)ttl_hours, PURGE_MAX);
+    rc = db_run_buf(db, &purge_label, &sql, &results, err);
+    buf_free(&sql);
+    if (rc)
+        return -1;
+    *deleted = results.set[0].affected;
+    db_results_free(&results);
+    return 0;
+}

@@ -1,0 +1,29 @@
+#ifndef API_IDEMPOTENCY_H
+#define API_IDEMPOTENCY_H
+
+/*
+ * Idempotency-Key: the first answer to a key is stored by the transaction that charges, unique on
+ * (customer, route, key) as bytes. Keys are read after the customer's balance row is locked:
+ * whoever uses the same key at another replica waits there, and then sees ours.
+ */
+
+#include "api/operation.h"
+#include "libcommon/db.h"
+
+/* Links each operation whose key stands earlier in the batch to that first one (op->twin). Returns
+ * -1 when memory is out. */
+int idempotency_link_twins(struct operation **ops, size_t n);
+
+/* Appends the SELECT that finds the keys of ops; false (nothing appended) when none has one. */
+bool idempotency_put_lookup(struct buf *sql, struct operation **ops, size_t n);
+/* Decides the operations whose key was found: OUTCOME_REPLAYED with response, or
+ * OUTCOME_KEY_REUSED. */
+void idempotency_apply(struct db_set *found, struct operation **ops, size_t n);
+/* Appends the INSERT that stores the answers of the operations that are done; false when there is
+ * none. */
+bool idempotency_put_store(struct db *db, struct buf *sql, struct operation **ops, size_t n);
+
+/* Deletes keys older than ttl_hours, a bounded number; *deleted tells how many. */
+int idempotency_purge(struct db *db, int64_t ttl_hours, uint64_t *deleted, struct err *err);
+
+#endif

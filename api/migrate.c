@@ -1,0 +1,116 @@
+#include "api/migrate.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "libcommon/log.h"
+
+#define LOCK_WAIT_SEC 5 /* a retry follows; the connection's statement timeout is longer */
+
+static struct db_label migrate_label = {.query = "migrate"};
+
+static int run(struct db *db, const char *sql, struct db_results *results, struct err *err)
+{
+    return db_run(db, &migrate_label, sql, strlen(sql), results, err);
+}
+
+static int take_lock(struct db *db, struct err *err)
+{
+    struct db_results results;
+    struct buf sql = {0};
+    char **row;
+    bool got;
+    int rc;
+
+    buf_printf(&sql, "SELECT GET_LOCK(CONCAT(DATABASE(),'.migrate'),%d)", LOCK_WAIT_SEC);
+    rc = db_run_buf(db, &migrate_label, &sql, &results, err);
+    buf_free(&sql);
+    if (rc)
+        return -1;
+    row = db_next(&results.set[0]);
+    got = row && row[0] && row[0][0] == '1';
+    db_results_free(&results);
+    return got ? 0 : err_set(err, ERR_RETRY, 0, "another process is migrating");
+}
+
+static int create_record(struct db *db, struct err *err)
+{
+    return run(db,
+               "CREATE TABLE IF NOT EXISTS schema_migrations ("
+               "version INT NOT NULL PRIMARY KEY,"
+               "name VARCHAR(255) NOT NULL,"
+               "checksum CHAR(64) CHARACTER SET ascii NOT NULL,"
+               "started_at DATETIME(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),"
+               "finished_at DATETIME(6) NULL"
+               ") ENGINE=InnoDB DEFAULT CHARSET=utf8mb4",
+               NULL, err);
+}
+
+enum progress { NEW, STARTED, FINISHED };
+
+static int find(struct db *db, const struct migration *m, enum progress *progress, struct err *err)
+{
+    struct db_results results;
+    struct buf sql = {0};
+    char **row;
+    int rc;
+
+    buf_printf(&sql, "SELECT checksum,finished_at FROM schema_migrations WHERE version=%d",
+               m->version);
+    rc = db_run_buf(db, &migrate_label, &sql, &results, err);
+    buf_free(&sql);
+    if (rc)
+        return -1;
+    row = db_next(&results.set[0]);
+    *progress = !row ? NEW : row[1] ? FINISHED : STARTED;
+    if (row && row[1] && strcmp(row[0], m->checksum))
+        rc =
+            err_set(err, ERR_PERMANENT, 0, "migration %s was applied with other contents", m->name);
+    db_results_free(&results);
+    return rc;
+}
+
+static int apply(struct db *db, const struct migration *m, enum progress progress, struct err *err)
+{
+    struct buf sql = {0};
+    int rc;
+
+    buf_printf(&sql, "REPLACE INTO schema_migrations(version,name,checksum) VALUES (%d,'%s','%s')",
+               m->version, m->name, m->checksum);
+    rc = db_run_buf(db, &migrate_label, &sql, NULL, err);
+    if (!rc)
+        rc = run(db, m->sql, NULL, err);
+    buf_reset(&sql);
+    buf_printf(&sql, "UPDATE schema_migrations SET finished_at=NOW(6) WHERE version=%d",
+               m->version);
+    if (!rc)
+        rc = db_run_buf(db, &migrate_label, &sql, NULL, err);
+    buf_free(&sql);
+    if (!rc)
+        log_info("migrate.applied", L_STR("migration", m->name),
+                 L_INT("resumed", progress == STARTED));
+    return rc;
+}
+
+int migrate_run(struct db *db, int *applied, struct err *err)
+{
+    enum progress progress;
+    struct err ignored;
+    int rc;
+
+    *applied = 0;
+    db_label_register(&migrate_label);
+    if (take_lock(db, err))
+        return -1;
+    rc = create_record(db, err);
+    for (size_t i = 0; i < migration_count && !rc; i++) {
+        rc = find(db, &migrations[i], &progress, err);
+        if (rc || progress == FINISHED)
+            continue;
+        rc = apply(db, &migrations[i], progress, err);
+        if (!rc)
+            (*applied)++;
+    }
+    run(db, "SELECT RELEASE_LOCK(CONCAT(DATABASE(),'.migrate'))", NULL, &ignored);
+    return rc;
+}

@@ -1,0 +1,285 @@
+#include "api/operation.h"
+
+#include <jansson.h>
+#include <openssl/evp.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "libcommon/must.h"
+
+static EVP_MD *sha256;
+static pthread_once_t sha256_once = PTHREAD_ONCE_INIT;
+
+/* Fetched once: an implicit fetch on each use is slow in OpenSSL 3. */
+static void fetch_sha256(void)
+{
+    sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+    MUST(sha256 != NULL);
+}
+
+static int refuse(struct operation_fault *fault, const char *field, const char *message)
+{
+    fault->code = "invalid_input";
+    fault->field = field;
+    snprintf(fault->message, sizeof(fault->message), "%s", message);
+    return -1;
+}
+
+static struct operation *parse(const char *body, size_t n, enum operation_kind kind,
+                               struct operation_fault *fault)
+{
+    json_error_t where;
+    json_t *root = json_loadb(body, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &where);
+    struct operation *op;
+
+    fault->code = NULL;
+    if (!json_is_object(root)) {
+        fault->code = "invalid_json";
+        fault->field = NULL;
+        if (root)
+            snprintf(fault->message, sizeof(fault->message), "The body must be a JSON object.");
+        else
+            snprintf(fault->message, sizeof(fault->message),
+                     "The body is not valid JSON (byte %d).", where.position);
+        json_decref(root);
+        return NULL;
+    }
+    op = calloc(1, sizeof(*op));
+    if (!op) {
+        json_decref(root);
+        return NULL;
+    }
+    op->json = root;
+    op->kind = kind;
+    op->bytes = sizeof(*op) + n * 3;
+    return op;
+}
+
+static int take_customer(struct operation *op, const char *field, struct operation_fault *fault)
+{
+    const json_t *v = json_object_get(op->json, field);
+
+    if (!v)
+        return refuse(fault, field, "This field is required.");
+    if (!json_is_integer(v) || json_integer_value(v) <= 0)
+        return refuse(fault, field, "Must be a positive whole number.");
+    op->customer_id = json_integer_value(v);
+    return 0;
+}
+
+static int take_text(struct operation *op, struct operation_fault *fault)
+{
+    const json_t *v = json_object_get(op->json, "text");
+
+    if (!v)
+        return refuse(fault, "text", "This field is required.");
+    if (!json_is_string(v) || !message_text_ok(json_string_value(v), json_string_length(v)))
+        return refuse(fault, "text", "Must be a string of 1 to 4096 bytes of UTF-8 without NUL.");
+    op->message.text = json_string_value(v);
+    op->message.text_len = json_string_length(v);
+    return 0;
+}
+
+static int take_type(struct operation *op, struct operation_fault *fault)
+{
+    const json_t *v = json_object_get(op->json, "type");
+
+    op->message.type = MESSAGE_NORMAL;
+    if (v && (!json_is_string(v) || !message_type_parse(json_string_value(v), &op->message.type)))
+        return refuse(fault, "type", "Must be \"normal\" or \"express\".");
+    return 0;
+}
+
+static uint32_t hash_text(const char *s, uint64_t seed)
+{
+    uint64_t h = seed;
+
+    for (; *s; s++)
+        h = (h ^ (unsigned char)*s) * 0x100000001b3u;
+    return (uint32_t)(h ^ h >> 32);
+}
+
+/* Repeated recipients count once; the first one keeps its place. The table's seed is random, so
+ * that a client cannot make it degenerate. */
+static int keep_distinct(struct operation *op)
+{
+    size_t n = op->message.recipient_count;
+    size_t size = 4;
+    size_t kept = 0;
+    uint64_t seed = random_u64();
+    uint32_t *table;
+
+    while (size < n * 2)
+        size *= 2;
+    table = calloc(size, sizeof(*table)); /* index + 1 into recipients; 0: free */
+    if (!table)
+        return -1;
+    for (size_t i = 0; i < n; i++) {
+        size_t at = hash_text(op->recipients[i], seed) & (size - 1);
+
+        while (table[at] && strcmp(op->recipients[table[at] - 1], op->recipients[i]) != 0)
+            at = (at + 1) & (size - 1);
+        if (table[at])
+            continue;
+        op->recipients[kept++] = op->recipients[i];
+        table[at] = (uint32_t)kept;
+    }
+    free(table);
+    op->message.recipient_count = kept;
+    return 0;
+}
+
+static int take_recipients(struct operation *op, const struct operation_limits *limits,
+                           struct operation_fault *fault)
+{
+    const json_t *list = json_object_get(op->json, "recipients");
+    size_t n = json_array_size(list);
+    char text[160];
+
+    if (!list)
+        return refuse(fault, "recipients", "This field is required.");
+    if (!json_is_array(list) || n < 1 || n > (size_t)limits->max_recipients) {
+        snprintf(text, sizeof(text), "Must be a list of 1 to %lld recipients.",
+                 (long long)limits->max_recipients);
+        return refuse(fault, "recipients", text);
+    }
+    op->recipients = malloc(n * sizeof(*op->recipients));
+    if (!op->recipients)
+        return -1;
+    for (size_t i = 0; i < n; i++) {
+        const json_t *v = json_array_get(list, i);
+
+        if (!json_is_string(v) ||
+            !message_recipient_ok(json_string_value(v), json_string_length(v)))
+            return refuse(fault, "recipients",
+                          "Each recipient must be a string of digits, with an optional + in front, "
+                          "of at most 20 "
+                          "characters.");
+        op->recipients[i] = json_string_value(v);
+    }
+    op->message.recipient_count = n;
+    if (n > 1 && keep_distinct(op))
+        return -1;
+    op->message.recipients = op->recipients;
+    op->bytes += op->message.recipient_count * 160;
+    return 0;
+}
+
+struct operation *operation_parse_send(const char *body, size_t n,
+                                       const struct operation_limits *limits,
+                                       struct operation_fault *fault)
+{
+    struct operation *op = parse(body, n, OPERATION_SEND, fault);
+
+    if (!op)
+        return NULL;
+    if (take_customer(op, "customer_id", fault) || take_text(op, fault) ||
+        take_recipients(op, limits, fault) || take_type(op, fault)) {
+        operation_free(op);
+        return NULL;
+    }
+    op->message.customer_id = op->customer_id;
+    random_uuid7(op->message.id);
+    snprintf(op->message.transaction_id, sizeof(op->message.transaction_id), "c-%s",
+             op->message.id);
+    return op;
+}
+
+static int take_amount(struct operation *op, struct operation_fault *fault)
+{
+    const json_t *v = json_object_get(op->json, "balance");
+
+    if (!v)
+        return refuse(fault, "balance", "This field is required.");
+    if (!json_is_integer(v) || json_integer_value(v) <= 0 ||
+        json_integer_value(v) > OPERATION_BALANCE_MAX)
+        return refuse(fault, "balance", "Must be a positive whole number that fits a balance.");
+    op->amount = json_integer_value(v);
+    return 0;
+}
+
+static int take_description(struct operation *op, struct operation_fault *fault)
+{
+    const json_t *v = json_object_get(op->json, "description");
+
+    if (!v || json_is_null(v))
+        return 0;
+    if (!json_is_string(v) || json_string_length(v) > OPERATION_DESCRIPTION_MAX ||
+        (json_string_length(v) && !message_text_ok(json_string_value(v), json_string_length(v))))
+        return refuse(fault, "description",
+                      "Must be a string of at most 1024 bytes of UTF-8 without NUL.");
+    op->description = json_string_value(v);
+    op->description_len = json_string_length(v);
+    return 0;
+}
+
+struct operation *operation_parse_topup(const char *body, size_t n, struct operation_fault *fault)
+{
+    struct operation *op = parse(body, n, OPERATION_TOPUP, fault);
+
+    if (!op)
+        return NULL;
+    if (take_customer(op, "user_id", fault) || take_amount(op, fault) ||
+        take_description(op, fault)) {
+        operation_free(op);
+        return NULL;
+    }
+    random_uuid7(op->message.id);
+    snprintf(op->message.transaction_id, sizeof(op->message.transaction_id), "d-%s",
+             op->message.id);
+    return op;
+}
+
+/* The fields that count, each ended by a NUL that none of them can hold. */
+static int hash_body(struct operation *op)
+{
+    struct buf b = {0};
+    bool ok;
+
+    if (op->kind == OPERATION_SEND) {
+        buf_puts(&b, message_type_name(op->message.type));
+        buf_putc(&b, '\0');
+        buf_put(&b, op->message.text, op->message.text_len);
+        for (size_t i = 0; i < op->message.recipient_count; i++) {
+            buf_putc(&b, '\0');
+            buf_puts(&b, op->message.recipients[i]);
+        }
+    } else {
+        buf_put_int(&b, op->amount);
+        buf_putc(&b, '\0');
+        buf_put(&b, op->description, op->description_len);
+    }
+    pthread_once(&sha256_once, fetch_sha256);
+    ok = !b.failed && EVP_Digest(b.data, b.len, op->body_hash, NULL, sha256, NULL);
+    buf_free(&b);
+    return ok ? 0 : -1;
+}
+
+int operation_set_key(struct operation *op, const char *key, struct operation_fault *fault)
+{
+    size_t n = strlen(key);
+
+    fault->code = NULL;
+    if (n < 1 || n > OPERATION_KEY_MAX)
+        return refuse(fault, "Idempotency-Key", "Must be 1 to 255 characters long.");
+    for (size_t i = 0; i < n; i++)
+        if (key[i] < 0x20 || key[i] > 0x7e)
+            return refuse(fault, "Idempotency-Key", "Must be printable ASCII.");
+    op->key = strdup(key);
+    op->key_len = n;
+    return op->key ? hash_body(op) : -1;
+}
+
+void operation_free(struct operation *op)
+{
+    if (!op)
+        return;
+    json_decref(op->json);
+    free(op->recipients);
+    free(op->tracestate);
+    free(op->key);
+    buf_free(&op->response);
+    free(op);
+}

@@ -1,0 +1,95 @@
+#ifndef API_OPERATION_H
+#define API_OPERATION_H
+
+/*
+ * One POST on its way through a committer: what was asked (parsed and checked here, pure), and what
+ * became of it. Owned by the HTTP thread until commit_submit, then by its committer, which answers
+ * and frees it.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "libcommon/message.h"
+
+#define OPERATION_KEY_MAX 255
+#define OPERATION_DESCRIPTION_MAX 1024
+/* A top-up may not lift a balance above this; refunds still to come then cannot overflow it. */
+#define OPERATION_BALANCE_MAX INT64_C(4611686018427387903)
+
+struct httpd_request;
+
+enum operation_kind { OPERATION_SEND = 1, OPERATION_TOPUP = 2 }; /* idempotency_keys.route */
+
+enum operation_outcome {
+    OUTCOME_OPEN,             /* not decided yet */
+    OUTCOME_DONE,             /* committed; response holds the answer */
+    OUTCOME_REPLAYED,         /* the key was known; response holds the first answer */
+    OUTCOME_KEY_REUSED,       /* the key was known with another body */
+    OUTCOME_INSUFFICIENT,     /* not enough balance */
+    OUTCOME_BALANCE_TOO_HIGH, /* the top-up could overflow */
+    OUTCOME_OVERLOADED,       /* under pressure, and the key is not known */
+    OUTCOME_LOCKED,           /* the customer's balance row is held by somebody: later */
+    OUTCOME_LOCKED_TOO_LONG,  /* ... and the deadline has passed */
+    OUTCOME_UNAVAILABLE,      /* the database was away until the deadline; nothing is stored */
+    OUTCOME_UNKNOWN,          /* the answer to COMMIT was lost and not found out by the deadline */
+    OUTCOME_INTERNAL,         /* our fault; nothing is stored */
+};
+
+struct operation {
+    struct operation *next;
+    struct httpd_request *request; /* for the answer; not looked into */
+    enum operation_kind kind;
+    int64_t customer_id;
+    int64_t deadline_ms; /* monotonic */
+    size_t bytes;        /* about what it weighs in memory and in a packet */
+    bool replay_only;    /* under pressure: answer only what the key already knows */
+
+    struct message message; /* a send */
+    int64_t price;          /* of one recipient */
+    int64_t accepted_us;
+    char traceparent[TRACE_PARENT_SIZE];
+    char *tracestate;
+
+    int64_t amount; /* a top-up */
+    const char *description;
+    size_t description_len;
+
+    char *key; /* NULL: none */
+    size_t key_len;
+    uint8_t body_hash[32];
+
+    enum operation_outcome outcome;
+    struct operation *twin; /* same key earlier in the same batch: shares its fate */
+    struct buf response;
+
+    void *json; /* the parsed body, which text, recipients and description point into */
+    const char **recipients;
+};
+
+/* Why a body was refused: the answer's code, sentence and field (NULL: none). */
+struct operation_fault {
+    const char *code;
+    const char *field;
+    char message[160];
+};
+
+struct operation_limits {
+    int64_t max_recipients;
+};
+
+/* NULL with *fault filled when the body is wrong; fault->code NULL when memory is out. Sets kind,
+ * customer_id and the fields of its kind; a send gets its identifiers. */
+struct operation *operation_parse_send(const char *body, size_t n,
+                                       const struct operation_limits *limits,
+                                       struct operation_fault *fault);
+struct operation *operation_parse_topup(const char *body, size_t n, struct operation_fault *fault);
+
+/* Takes the value of an Idempotency-Key header and hashes the fields that count. 0, or -1 with
+ * *fault. */
+int operation_set_key(struct operation *op, const char *key, struct operation_fault *fault);
+
+void operation_free(struct operation *op); /* NULL is fine; does not answer */
+
+#endif

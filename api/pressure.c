@@ -1,0 +1,231 @@
+#include "api/pressure.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "api/idempotency.h"
+#include "api/migrate.h"
+#include "api/settings.h"
+#include "libcommon/clock.h"
+#include "libcommon/daemon.h"
+#include "libcommon/log.h"
+#include "libcommon/metrics.h"
+#include "libcommon/must.h"
+
+#define PURGE_EVERY_MS 10000
+#define RETRY_MS 500
+
+struct pressure {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    bool stopping;
+    struct db *db;
+    struct broker *broker; /* NULL: queue depth is not asked for */
+    struct daemon_beat *beat;
+    bool failing; /* logged once a change */
+
+    _Atomic int64_t pending;  /* as sampled; at most threshold + 1 */
+    _Atomic int64_t accepted; /* since start */
+    _Atomic int64_t accepted_at_sample;
+    _Atomic bool age_high;
+    _Atomic bool depth_high;
+    struct metric *pending_gauge;
+    struct metric *age_gauge;
+    struct metric *depth_gauge;
+};
+
+static struct db_label sample_label = {.query = "outbox_sample"};
+
+static bool stopping(struct pressure *p, int64_t wait_ms)
+{
+    struct timespec until;
+    bool stop;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += wait_ms / 1000;
+    until.tv_nsec += (long)(wait_ms % 1000) * 1000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_mutex_lock(&p->lock);
+    while (!p->stopping && pthread_cond_timedwait(&p->wake, &p->lock, &until) == 0)
+        ;
+    stop = p->stopping;
+    pthread_mutex_unlock(&p->lock);
+    return stop;
+}
+
+static int64_t number(struct db_set *set)
+{
+    char **row = db_next(set);
+
+    return row && row[0] ? strtoll(row[0], NULL, 10) : 0;
+}
+
+/* The oldest of what is due is at the front of each lane's part of the index. */
+static int sample(struct pressure *p, struct err *err)
+{
+    const struct api_settings *s = &api_settings;
+    int64_t accepted = atomic_load(&p->accepted);
+    struct db_results results;
+    struct buf sql = {0};
+    int64_t age_us;
+    int rc;
+
+    buf_printf(&sql, "SELECT COUNT(*) FROM (SELECT 1 FROM outbox_events LIMIT %lld) t;",
+               (long long)s->pressure_pending + 1);
+    buf_puts(&sql, "SELECT COALESCE(TIMESTAMPDIFF(MICROSECOND,MIN(t.created_at),NOW(6)),0) FROM ("
+                   "(SELECT created_at FROM outbox_events FORCE INDEX(idx_outbox_poll)"
+                   " WHERE lane=0 AND next_run_at IS NULL ORDER BY id LIMIT 1) UNION ALL "
+                   "(SELECT created_at FROM outbox_events FORCE INDEX(idx_outbox_poll)"
+                   " WHERE lane=1 AND next_run_at IS NULL ORDER BY id LIMIT 1)) t");
+    rc = db_run_buf(p->db, &sample_label, &sql, &results, err);
+    buf_free(&sql);
+    if (rc)
+        return -1;
+    atomic_store(&p->pending, number(&results.set[0]));
+    atomic_store(&p->accepted_at_sample, accepted);
+    age_us = number(&results.set[1]);
+    db_results_free(&results);
+    atomic_store(&p->age_high, s->pressure_age_sec && age_us > s->pressure_age_sec * 1000000);
+    metrics_set(p->pending_gauge, atomic_load(&p->pending));
+    metrics_set(p->age_gauge, age_us / 1000000);
+    return 0;
+}
+
+static void sample_depth(struct pressure *p)
+{
+    int64_t total = 0;
+    struct err err;
+
+    if (!broker_is_open(p->broker) && broker_open(p->broker, &err))
+        return; /* the readiness probe reports it; without an answer the last one stands */
+    for (int i = 0; i < MESSAGE_LANES; i++) {
+        uint32_t depth;
+
+        if (broker_depth(p->broker, broker_queue(&api_settings.broker, (enum message_type)i),
+                         &depth, &err))
+            return;
+        total += depth;
+    }
+    metrics_set(p->depth_gauge, total);
+    atomic_store(&p->depth_high, total > api_settings.pressure_depth);
+}
+
+static void report(struct pressure *p, const char *event, int rc, const struct err *err)
+{
+    if (rc && !p->failing)
+        log_warn(event, L_ERR(err));
+    p->failing = rc != 0;
+}
+
+static void migrate(struct pressure *p)
+{
+    struct err err;
+    int applied;
+    int rc;
+
+    do {
+        daemon_beat(p->beat);
+        rc = db_acquire(p->db, &err);
+        if (!rc)
+            rc = migrate_run(p->db, &applied, &err);
+        report(p, "migrate.failed", rc, &err);
+        db_release(p->db);
+    } while (rc && !stopping(p, RETRY_MS));
+}
+
+static void purge(struct pressure *p)
+{
+    uint64_t deleted;
+    struct err err;
+
+    if (idempotency_purge(p->db, api_settings.idempotency_ttl_hours, &deleted, &err))
+        log_warn("idempotency.purge_failed", L_ERR(&err));
+}
+
+static void *pressure_main(void *arg)
+{
+    struct pressure *p = arg;
+    int64_t purge_at_ms = 0;
+    struct err err;
+    int rc;
+
+    if (api_settings.migrate_on_start)
+        migrate(p);
+    while (!stopping(p, api_settings.pressure_sample_ms)) {
+        daemon_beat(p->beat);
+        rc = db_acquire(p->db, &err);
+        if (!rc)
+            rc = sample(p, &err);
+        report(p, "pressure.sample_failed", rc, &err);
+        if (!rc && clock_mono_ms() >= purge_at_ms) {
+            purge(p);
+            purge_at_ms = clock_mono_ms() + PURGE_EVERY_MS;
+        }
+        db_release(p->db);
+        if (p->broker)
+            sample_depth(p);
+    }
+    return NULL;
+}
+
+struct pressure *pressure_start(void)
+{
+    struct pressure *p = must_alloc(1, sizeof(*p));
+    pthread_condattr_t attr;
+
+    db_label_register(&sample_label);
+    p->pending_gauge = metrics_gauge(
+        "current_outbox_pending_events",
+        "Outbox rows waiting, counted up to the backpressure threshold plus one.", "");
+    p->age_gauge = metrics_gauge("msg_outbox_oldest_age_seconds",
+                                 "Age of the oldest outbox row that is due.", "");
+    p->db = db_new(&api_settings.db);
+    if (api_settings.pressure_depth) {
+        p->depth_gauge = metrics_gauge("msg_queue_depth", "Messages ready in both queues.", "");
+        p->broker = broker_new(&api_settings.broker, "pressure");
+    }
+    p->beat = daemon_beat_new("pressure");
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&p->wake, &attr);
+    pthread_condattr_destroy(&attr);
+    MUST(pthread_create(&p->thread, NULL, pressure_main, p) == 0);
+    return p;
+}
+
+void pressure_stop(struct pressure *p)
+{
+    pthread_mutex_lock(&p->lock);
+    p->stopping = true;
+    pthread_cond_signal(&p->wake);
+    pthread_mutex_unlock(&p->lock);
+    pthread_join(p->thread, NULL);
+    db_free(p->db);
+    broker_free(p->broker);
+    pthread_cond_destroy(&p->wake);
+    pthread_mutex_destroy(&p->lock);
+    free(p);
+}
+
+bool pressure_high(const struct pressure *p)
+{
+    int64_t pending = atomic_load_explicit(&p->pending, memory_order_relaxed) +
+                      atomic_load_explicit(&p->accepted, memory_order_relaxed) -
+                      atomic_load_explicit(&p->accepted_at_sample, memory_order_relaxed);
+
+    if (!api_settings.pressure_enabled)
+        return false;
+    return pending > api_settings.pressure_pending ||
+           atomic_load_explicit(&p->age_high, memory_order_relaxed) ||
+           atomic_load_explicit(&p->depth_high, memory_order_relaxed);
+}
+
+void pressure_accepted(struct pressure *p, int64_t n)
+{
+    atomic_fetch_add_explicit(&p->accepted, n, memory_order_relaxed);
+}

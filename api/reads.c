@@ -1,0 +1,308 @@
+#include "api/reads.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "api/settings.h"
+#include "libcommon/clock.h"
+#include "libcommon/daemon.h"
+#include "libcommon/log.h"
+#include "libcommon/must.h"
+
+#define SCAN_PAGE 1000 /* rows read at a time while a filter is applied */
+#define SCAN_MAX                                                                     \
+    10000 /* rows looked at for one page: a rare state must not walk a whole history \
+           */
+#define BEAT_SEC 5
+#define RETRY_PAUSE_MS 100
+
+struct reader {
+    struct reads *parent;
+    pthread_t thread;
+    struct db *db;
+    struct daemon_beat *beat;
+};
+
+struct reads {
+    read_answer_fn *answer;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    struct read_job *first;
+    struct read_job **last;
+    int64_t waiting;
+    bool closed;
+    size_t count;
+    struct reader readers[];
+};
+
+static struct db_label history_label = {.query = "history"};
+static struct db_label balance_label = {.query = "balance"};
+
+/* "2026-01-02 03:04:05.678901" of a UTC session to RFC 3339. */
+static void put_time(struct buf *out, const char *s)
+{
+    buf_putc(out, '"');
+    buf_put(out, s, 10);
+    buf_putc(out, 'T');
+    buf_puts(out, s + 11);
+    buf_puts(out, "Z\"");
+}
+
+static void put_text(struct buf *out, const char *key, const char *s, size_t n)
+{
+    buf_puts(out, key);
+    buf_put_json(out, s, n);
+}
+
+static void put_cursor(struct buf *out, int64_t id)
+{
+    if (id)
+        buf_printf(out, "],\"next_cursor\":\"%lld\"", (long long)id);
+    else
+        buf_puts(out, "],\"next_cursor\":null");
+}
+
+static void put_history_query(struct db *db, struct buf *sql, const struct read_job *job,
+                              int64_t before, int64_t limit)
+{
+    buf_puts(
+        sql,
+        "SELECT id,user_id,type,status,recipient,provider,message_identifier,created_at,updated_at,"
+        "price,position,provider_message_id,last_error FROM message_status FORCE INDEX(");
+    buf_puts(sql, *job->message_id
+                      ? "uq_message_status_identifier_recipient) WHERE message_identifier="
+                      : "idx_message_status_user) WHERE user_id=");
+    if (*job->message_id) {
+        db_put_quoted(db, sql, job->message_id, strlen(job->message_id));
+        buf_puts(sql, " AND user_id=");
+    }
+    buf_printf(sql, "%lld AND id<%lld ORDER BY id DESC LIMIT %lld", (long long)job->user_id,
+               (long long)before, (long long)limit);
+}
+
+static void put_history_row(struct buf *out, char **row, const unsigned long *n)
+{
+    buf_printf(out, "{\"user_id\":%s", row[1]);
+    put_text(out, ",\"type\":", row[2], n[2]);
+    put_text(out, ",\"status\":", row[3], n[3]);
+    put_text(out, ",\"recipient\":", row[4], n[4]);
+    put_text(out, ",\"provider\":", row[5], n[5]);
+    put_text(out, ",\"message_identifier\":", row[6], n[6]);
+    buf_puts(out, ",\"created_at\":");
+    put_time(out, row[7]);
+    buf_puts(out, ",\"updated_at\":");
+    put_time(out, row[8]);
+    buf_printf(out, ",\"price\":%s,\"position\":%s", row[9], row[10]);
+    put_text(out, ",\"provider_message_id\":", row[11], n[11]);
+    put_text(out, ",\"last_error\":", row[12], n[12]);
+    buf_putc(out, '}');
+}
+
+/* Reads pages until the limit is met, the history ends or SCAN_MAX rows were looked at; in the last
+ * case the cursor lets the client go on. */
+static int history(struct db *db, const struct read_job *job, struct buf *out, struct err *err)
+{
+    int64_t page = job->by_state ? SCAN_PAGE : job->limit;
+    int64_t before = job->before;
+    int64_t found = 0;
+    int64_t seen = 0;
+    bool more = true;
+
+    buf_puts(out, "{\"history\":[");
+    while (more && found < job->limit && seen < SCAN_MAX) {
+        struct db_results results;
+        struct buf sql = {0};
+        char **row;
+        int rc;
+
+        put_history_query(db, &sql, job, before, page);
+        rc = db_run_buf(db, &history_label, &sql, &results, err);
+        buf_free(&sql);
+        if (rc)
+            return -1;
+        more = results.set[0].affected == (uint64_t)page;
+        while (found < job->limit && (row = db_next(&results.set[0]))) {
+            before = strtoll(row[0], NULL, 10);
+            seen++;
+            if (job->by_state && strcasecmp(row[3], message_state_name(job->state)) != 0)
+                continue;
+            if (found++)
+                buf_putc(out, ',');
+            put_history_row(out, row, results.set[0].lengths);
+        }
+        more = more || db_next(&results.set[0]);
+        db_results_free(&results);
+    }
+    put_cursor(out, more ? before : 0);
+    buf_putc(out, '}');
+    return 0;
+}
+
+static int balance(struct db *db, const struct read_job *job, struct buf *out, struct err *err)
+{
+    struct db_results results;
+    struct buf sql = {0};
+    int64_t last = 0;
+    int64_t n = 0;
+    char **row;
+    int rc;
+
+    buf_printf(&sql, "SELECT balance FROM user_balances WHERE user_id=%lld;",
+               (long long)job->user_id);
+    buf_printf(
+        &sql,
+        "SELECT id,amount,transaction_type,COALESCE(description,''),transaction_id,created_at "
+        "FROM user_transactions FORCE INDEX(idx_user_transactions_user) WHERE user_id=%lld AND "
+        "id<%lld "
+        "ORDER BY id DESC LIMIT %lld",
+        (long long)job->user_id, (long long)job->before, (long long)job->limit);
+    rc = db_run_buf(db, &balance_label, &sql, &results, err);
+    buf_free(&sql);
+    if (rc)
+        return -1;
+    row = db_next(&results.set[0]);
+    buf_printf(out, "{\"balance\":%s,\"transactions\":[", row ? row[0] : "0");
+    while ((row = db_next(&results.set[1]))) {
+        const unsigned long *len = results.set[1].lengths;
+
+        last = strtoll(row[0], NULL, 10);
+        buf_printf(out, "%s{\"amount\":%s", n++ ? "," : "", row[1]);
+        put_text(out, ",\"transaction_type\":", row[2], len[2]);
+        put_text(out, ",\"description\":", row[3], len[3]);
+        put_text(out, ",\"transaction_id\":", row[4], len[4]);
+        buf_puts(out, ",\"created_at\":");
+        put_time(out, row[5]);
+        buf_putc(out, '}');
+    }
+    db_results_free(&results);
+    put_cursor(out, n == job->limit ? last : 0);
+    buf_putc(out, '}');
+    return 0;
+}
+
+static enum read_outcome run_job(struct reader *r, const struct read_job *job, struct buf *out)
+{
+    struct timespec pause = {0, RETRY_PAUSE_MS * 1000000};
+    struct err err;
+    int rc;
+
+    /* One more try on a new connection: the first may have found a pooled one dead. */
+    for (int tries = 0; tries < 2; tries++) {
+        buf_reset(out);
+        rc = db_acquire(r->db, &err);
+        if (!rc)
+            rc = job->kind == READ_HISTORY ? history(r->db, job, out, &err)
+                                           : balance(r->db, job, out, &err);
+        db_release(r->db);
+        if (!rc)
+            return out->failed ? READ_UNAVAILABLE : READ_OK;
+        if (err.kind != ERR_RETRY || clock_mono_ms() + RETRY_PAUSE_MS > job->deadline_ms)
+            break;
+        nanosleep(&pause, NULL);
+    }
+    if (err.kind == ERR_RETRY)
+        return READ_UNAVAILABLE;
+    log_error("read.failed", L_ERR(&err));
+    return READ_INTERNAL;
+}
+
+static void *reader_main(void *arg)
+{
+    struct reader *r = arg;
+    struct reads *all = r->parent;
+    struct buf out = {0};
+
+    pthread_mutex_lock(&all->lock);
+    for (;;) {
+        struct read_job *job = all->first;
+        struct timespec until;
+
+        daemon_beat(r->beat);
+        if (!job && all->closed)
+            break;
+        if (!job) {
+            clock_gettime(CLOCK_MONOTONIC, &until);
+            until.tv_sec += BEAT_SEC;
+            pthread_cond_timedwait(&all->wake, &all->lock, &until);
+            continue;
+        }
+        all->first = job->next;
+        all->waiting--;
+        pthread_mutex_unlock(&all->lock);
+        if (clock_mono_ms() > job->deadline_ms)
+            all->answer(job, READ_UNAVAILABLE, &out);
+        else
+            all->answer(job, run_job(r, job, &out), &out);
+        free(job);
+        pthread_mutex_lock(&all->lock);
+    }
+    pthread_mutex_unlock(&all->lock);
+    buf_free(&out);
+    return NULL;
+}
+
+struct reads *reads_start(read_answer_fn *answer)
+{
+    size_t count = (size_t)api_settings.readers;
+    struct reads *r = must_alloc(1, sizeof(*r) + count * sizeof(r->readers[0]));
+    pthread_condattr_t attr;
+
+    db_label_register(&history_label);
+    db_label_register(&balance_label);
+    r->answer = answer;
+    r->count = count;
+    pthread_mutex_init(&r->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&r->wake, &attr);
+    pthread_condattr_destroy(&attr);
+    for (size_t i = 0; i < count; i++) {
+        struct reader *reader = &r->readers[i];
+
+        reader->parent = r;
+        reader->db = db_new(&api_settings.db);
+        reader->beat = daemon_beat_new("reader");
+        MUST(pthread_create(&reader->thread, NULL, reader_main, reader) == 0);
+    }
+    return r;
+}
+
+bool reads_submit(struct reads *r, const struct read_job *job)
+{
+    struct read_job *copy = malloc(sizeof(*copy));
+    bool fits;
+
+    if (!copy)
+        return false;
+    *copy = *job;
+    copy->next = NULL;
+    pthread_mutex_lock(&r->lock);
+    fits = !r->closed && r->waiting < api_settings.read_queue_max;
+    if (fits) {
+        *(r->first ? r->last : &r->first) = copy;
+        r->last = &copy->next;
+        r->waiting++;
+        pthread_cond_signal(&r->wake);
+    }
+    pthread_mutex_unlock(&r->lock);
+    if (!fits)
+        free(copy);
+    return fits;
+}
+
+void reads_stop(struct reads *r)
+{
+    pthread_mutex_lock(&r->lock);
+    r->closed = true;
+    pthread_cond_broadcast(&r->wake);
+    pthread_mutex_unlock(&r->lock);
+    for (size_t i = 0; i < r->count; i++) {
+        pthread_join(r->readers[i].thread, NULL);
+        db_free(r->readers[i].db);
+    }
+    pthread_cond_destroy(&r->wake);
+    pthread_mutex_destroy(&r->lock);
+    free(r);
+}

@@ -1,0 +1,46 @@
+#ifndef API_READS_H
+#define API_READS_H
+
+/*
+ * History and balance pages, answered by a few threads with a connection each: the event loops
+ * never wait for the database. Pages run from newest to oldest by row id; a cursor is the last id
+ * seen.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "libcommon/buf.h"
+#include "libcommon/message.h"
+
+struct httpd_request;
+struct reads;
+
+enum read_kind { READ_HISTORY, READ_BALANCE };
+
+struct read_job {
+    struct read_job *next;
+    struct httpd_request *request;
+    enum read_kind kind;
+    int64_t deadline_ms;
+    int64_t user_id;
+    int64_t limit;
+    int64_t before; /* rows with a smaller id only; INT64_MAX: from the newest */
+    bool by_state;
+    enum message_state state;
+    char message_id[MESSAGE_ID_MAX + 1]; /* "": any */
+};
+
+enum read_outcome { READ_OK, READ_UNAVAILABLE, READ_INTERNAL };
+
+/* Gives the answer (body: JSON when READ_OK); called on a reading thread. The job is freed
+ * afterwards. */
+typedef void read_answer_fn(const struct read_job *job, enum read_outcome outcome,
+                            const struct buf *body);
+
+struct reads *reads_start(read_answer_fn *answer); /* settings: api_settings */
+/* Takes a copy of job; any thread, never blocks. False when the queue is full. */
+bool reads_submit(struct reads *r, const struct read_job *job);
+void reads_stop(struct reads *r); /* answers what waits */
+
+#endif

@@ -1,0 +1,387 @@
+#include "api/server.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/commit.h"
+#include "api/limiter.h"
+#include "api/pressure.h"
+#include "api/reads.h"
+#include "api/settings.h"
+#include "libcommon/clock.h"
+#include "libcommon/daemon.h"
+#include "libcommon/log.h"
+#include "libcommon/metrics.h"
+#include "libcommon/must.h"
+
+#define RATE_MESSAGE "Too many requests. Please retry later."
+#define OVERLOAD_MESSAGE "The system is temporarily overloaded. Please retry later."
+#define RETRY_AFTER_SEC "1"
+
+struct server {
+    struct httpd *httpd;
+    struct commit *commit;
+    struct reads *reads;
+    struct pressure *pressure;
+    struct limiter *global_limit;
+    struct limiter *user_limit;
+    struct probe *probes[2];
+    struct metric *limited_global, *limited_user;
+    struct metric *pressed;
+    struct metric *key_replayed, *key_reused;
+};
+
+static struct server server;
+
+static void reply_retry(struct httpd_request *req, int status, const char *code,
+                        const char *message, const char *retry_after)
+{
+    httpd_set_header(req, "Retry-After", retry_after);
+    httpd_reply_error(req, status, code, message, NULL);
+}
+
+static void reply_limited(struct httpd_request *req, int64_t wait_sec)
+{
+    char text[24];
+
+    snprintf(text, sizeof(text), "%lld", (long long)wait_sec);
+    reply_retry(req, 429, "rate_limit_exceeded", RATE_MESSAGE, text);
+}
+
+static void reply_overloaded(struct httpd_request *req)
+{
+    metrics_add(server.pressed, 1);
+    reply_retry(req, 503, "system_overloaded", OVERLOAD_MESSAGE, RETRY_AFTER_SEC);
+}
+
+static void reply_unavailable(struct httpd_request *req)
+{
+    reply_retry(req, 503, "unavailable", "The database is not available. Please retry later.",
+                RETRY_AFTER_SEC);
+}
+
+static bool admit(struct httpd_request *req, void *arg)
+{
+    int64_t wait_sec = limiter_take(server.global_limit, 0, clock_mono_us());
+
+    (void)arg;
+    if (!wait_sec)
+        return true;
+    metrics_add(server.limited_global, 1);
+    reply_limited(req, wait_sec);
+    return false;
+}
+
+/* A committer has decided: runs on its thread. */
+static void answer_operation(struct operation *op)
+{
+    struct httpd_request *req = op->request;
+
+    switch (op->outcome) {
+    case OUTCOME_DONE:
+        if (op->kind == OPERATION_SEND)
+            pressure_accepted(server.pressure, 1);
+        httpd_reply(req, 200, op->response.data, op->response.len);
+        break;
+    case OUTCOME_REPLAYED:
+        metrics_add(server.key_replayed, 1);
+        httpd_set_header(req, "Idempotency-Replayed", "true");
+        httpd_reply(req, 200, op->response.data, op->response.len);
+        break;
+    case OUTCOME_KEY_REUSED:
+        metrics_add(server.key_reused, 1);
+        httpd_reply_error(req, 422, "idempotency_key_reused",
+                          "This Idempotency-Key was used before with another body.",
+                          "Idempotency-Key");
+        break;
+    case OUTCOME_INSUFFICIENT:
+        httpd_reply_error(req, 402, "insufficient_balance",
+                          "The balance does not cover this message.", NULL);
+        break;
+    case OUTCOME_BALANCE_TOO_HIGH:
+        httpd_reply_error(req, 400, "invalid_input", "The balance would become too large.",
+                          "balance");
+        break;
+    case OUTCOME_OVERLOADED:
+        reply_overloaded(req);
+        break;
+    case OUTCOME_LOCKED_TOO_LONG:
+        if (op->key)
+            reply_retry(req, 409, "idempotency_in_progress",
+                        "A request with this Idempotency-Key may still be running. Please retry.",
+                        RETRY_AFTER_SEC);
+        else
+            reply_unavailable(req);
+        break;
+    case OUTCOME_UNAVAILABLE:
+        reply_unavailable(req);
+        break;
+    case OUTCOME_UNKNOWN:
+        reply_retry(req, 503, "outcome_unknown",
+                    "It is not known whether the request was carried out. Retry with the same "
+                    "Idempotency-Key, or "
+                    "look at the history.",
+                    RETRY_AFTER_SEC);
+        break;
+    default:
+        httpd_reply_error(req, 500, "internal_error",
+                          "Something went wrong. The request was not carried out.", NULL);
+    }
+    operation_free(op);
+}
+
+static void reply_fault(struct httpd_request *req, const struct operation_fault *fault)
+{
+    if (!fault->code) /* memory is out: refuse new work, keep what was accepted */
+        reply_retry(req, 503, "system_overloaded", OVERLOAD_MESSAGE, RETRY_AFTER_SEC);
+    else
+        httpd_reply_error(req, 400, fault->code, fault->message, fault->field);
+}
+
+/* Reads the key, if any. False: answered. */
+static bool take_key(struct httpd_request *req, struct operation *op)
+{
+    const char *key = httpd_header(req, "Idempotency-Key");
+    struct operation_fault fault;
+
+    if (!key || operation_set_key(op, key, &fault) == 0)
+        return true;
+    reply_fault(req, &fault);
+    operation_free(op);
+    return false;
+}
+
+static void submit(struct httpd_request *req, struct operation *op)
+{
+    op->request = req;
+    op->deadline_ms = clock_mono_ms() + api_settings.request_deadline_ms;
+    if (commit_submit(server.commit, op))
+        return;
+    operation_free(op);
+    reply_overloaded(req);
+}
+
+static void handle_send(struct httpd_request *req, void *arg)
+{
+    const struct operation_limits limits = {.max_recipients = api_settings.max_recipients};
+    struct operation_fault fault;
+    struct operation *op;
+    int64_t wait_sec;
+    const char *body;
+    size_t n;
+
+    (void)arg;
+    body = httpd_body(req, &n);
+    op = operation_parse_send(body, n, &limits, &fault);
+    if (!op) {
+        reply_fault(req, &fault);
+        return;
+    }
+    wait_sec = limiter_take(server.user_limit, op->customer_id, clock_mono_us());
+    if (wait_sec) {
+        metrics_add(server.limited_user, 1);
+        operation_free(op);
+        reply_limited(req, wait_sec);
+        return;
+    }
+    if (!take_key(req, op))
+        return;
+    if (pressure_high(server.pressure)) {
+        if (!op->key) {
+            operation_free(op);
+            reply_overloaded(req);
+            return;
+        }
+        op->replay_only = true;
+    }
+    op->price = api_price(op->message.type);
+    op->accepted_us = clock_wall_us();
+    trace_format(httpd_trace(req), op->traceparent);
+    if (*httpd_tracestate(req))
+        op->tracestate = strdup(httpd_tracestate(req));
+    submit(req, op);
+}
+
+static void handle_topup(struct httpd_request *req, void *arg)
+{
+    struct operation_fault fault;
+    struct operation *op;
+    const char *body;
+    size_t n;
+
+    (void)arg;
+    body = httpd_body(req, &n);
+    op = operation_parse_topup(body, n, &fault);
+    if (!op) {
+        reply_fault(req, &fault);
+        return;
+    }
+    if (take_key(req, op))
+        submit(req, op);
+}
+
+static void answer_read(const struct read_job *job, enum read_outcome outcome,
+                        const struct buf *body)
+{
+    if (outcome == READ_OK)
+        httpd_reply(job->request, 200, body->data, body->len);
+    else if (outcome == READ_UNAVAILABLE)
+        reply_unavailable(job->request);
+    else
+        httpd_reply_error(job->request, 500, "internal_error", "Something went wrong.", NULL);
+}
+
+/* A whole number from min to max in the query; an absent one is initial. False: answered. */
+static bool take_number(struct httpd_request *req, const char *name, int64_t min, int64_t max,
+                        int64_t initial, int64_t *out)
+{
+    const char *text = httpd_query(req, name);
+    char message[96];
+    char *end;
+    long long v;
+
+    *out = initial;
+    if (!text && initial >= min)
+        return true;
+    if (text && *text >= '0' && *text <= '9') {
+        errno = 0;
+        v = strtoll(text, &end, 10);
+        if (!errno && !*end && v >= min && v <= max) {
+            *out = v;
+            return true;
+        }
+    }
+    if (!text)
+        snprintf(message, sizeof(message), "This parameter is required.");
+    else if (max == INT64_MAX)
+        snprintf(message, sizeof(message), "Must be a positive whole number.");
+    else
+        snprintf(message, sizeof(message), "Must be a whole number from %lld to %lld.",
+                 (long long)min, (long long)max);
+    httpd_reply_error(req, 400, "invalid_input", message, name);
+    return false;
+}
+
+static bool take_page(struct httpd_request *req, struct read_job *job)
+{
+    return take_number(req, "user_id", 1, INT64_MAX, 0, &job->user_id) &&
+           take_number(req, "limit", 1, api_settings.page_max, api_settings.page_default,
+                       &job->limit) &&
+           take_number(req, "cursor", 1, INT64_MAX, INT64_MAX, &job->before);
+}
+
+static bool take_filters(struct httpd_request *req, struct read_job *job)
+{
+    const char *state = httpd_query(req, "status");
+    const char *id = httpd_query(req, "message_identifier");
+
+    job->by_state = state && *state;
+    if (job->by_state && !message_state_parse(state, &job->state)) {
+        httpd_reply_error(req, 400, "invalid_input", "Must be pending, sending, done or failed.",
+                          "status");
+        return false;
+    }
+    if (id && strlen(id) > MESSAGE_ID_MAX) {
+        httpd_reply_error(req, 400, "invalid_input", "Must be at most 50 characters long.",
+                          "message_identifier");
+        return false;
+    }
+    if (id)
+        strcpy(job->message_id, id);
+    return true;
+}
+
+static void submit_read(struct httpd_request *req, struct read_job *job)
+{
+    job->request = req;
+    job->deadline_ms = clock_mono_ms() + api_settings.request_deadline_ms;
+    if (!reads_submit(server.reads, job))
+        reply_retry(req, 503, "system_overloaded", OVERLOAD_MESSAGE, RETRY_AFTER_SEC);
+}
+
+static void handle_history(struct httpd_request *req, void *arg)
+{
+    struct read_job job = {.kind = READ_HISTORY};
+
+    (void)arg;
+    if (take_page(req, &job) && take_filters(req, &job))
+        submit_read(req, &job);
+}
+
+static void handle_balance(struct httpd_request *req, void *arg)
+{
+    struct read_job job = {.kind = READ_BALANCE};
+
+    (void)arg;
+    if (take_page(req, &job))
+        submit_read(req, &job);
+}
+
+static const struct httpd_route routes[] = {
+    {"POST", "/messages/send", handle_send, false},
+    {"GET", "/messages/history", handle_history, false},
+    {"GET", "/balance", handle_balance, false},
+    {"POST", "/balance/add", handle_topup, false},
+    DAEMON_ROUTES,
+};
+
+static void register_metrics(void)
+{
+    static const char limited[] = "Requests refused by a rate limit.";
+    static const char keys[] = "Requests whose Idempotency-Key was known.";
+
+    server.limited_global =
+        metrics_counter("rate_limited_requests_total", limited, "scope=\"global\"");
+    server.limited_user = metrics_counter("rate_limited_requests_total", limited, "scope=\"user\"");
+    server.pressed = metrics_counter("backpressure_rejections_total",
+                                     "Sends refused because of backpressure.", "");
+    server.key_replayed = metrics_counter("msg_idempotency_total", keys, "result=\"replayed\"");
+    server.key_reused = metrics_counter("msg_idempotency_total", keys, "result=\"reused\"");
+}
+
+struct server *server_start(struct err *err)
+{
+    const struct api_settings *s = &api_settings;
+    const struct httpd_config config = {
+        .settings = &s->httpd,
+        .routes = routes,
+        .route_count = sizeof(routes) / sizeof(routes[0]),
+        .admit = admit,
+    };
+
+    register_metrics();
+    server.global_limit = limiter_new(s->global_rps, s->global_burst);
+    server.user_limit = limiter_new(s->user_rps, s->user_burst);
+    server.httpd = httpd_new(&config, err);
+    if (!server.httpd)
+        return NULL;
+    server.probes[0] = probe_db(&s->db);
+    server.probes[1] = probe_broker(&s->broker);
+    daemon_set_probes(server.probes, 2);
+    server.pressure = pressure_start();
+    server.commit = commit_start(answer_operation);
+    server.reads = reads_start(answer_read);
+    if (httpd_start(server.httpd, err)) {
+        server_stop(&server);
+        return NULL;
+    }
+    log_info("server.listening", L_INT("port", httpd_port(server.httpd)));
+    return &server;
+}
+
+void server_stop(struct server *s)
+{
+    httpd_drain(s->httpd);
+    if (!httpd_wait_drained(s->httpd, daemon_drain_left_ms()))
+        log_warn("server.drain_cut_short", L_MSG("requests were still in hand at the deadline"));
+    /* Committers and readers first: they answer into the server. */
+    commit_stop(s->commit);
+    reads_stop(s->reads);
+    pressure_stop(s->pressure);
+    httpd_free(s->httpd);
+    for (int i = 0; i < 2; i++)
+        probe_free(s->probes[i]);
+    limiter_free(s->global_limit);
+    limiter_free(s->user_limit);
+}

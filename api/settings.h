@@ -1,0 +1,36 @@
+#ifndef API_SETTINGS_H
+#define API_SETTINGS_H
+
+/* msg-api's own settings, and the groups of the parts it uses. Read-only once loaded. */
+
+#include <stddef.h>
+
+#include "libcommon/broker.h"
+#include "libcommon/daemon.h"
+#include "libcommon/db.h"
+#include "libcommon/httpd.h"
+
+struct api_settings {
+    struct daemon_settings daemon;
+    struct httpd_settings httpd;
+    struct db_settings db;
+    struct broker_settings broker;
+    bool migrate_on_start;
+    int64_t price_normal, price_express;
+    int64_t max_recipients, page_default, page_max;
+    int64_t global_rps, global_burst, user_rps, user_burst;
+    bool pressure_enabled;
+    int64_t pressure_pending, pressure_age_sec, pressure_depth, pressure_sample_ms;
+    int64_t committers, commit_max_rows, commit_max_bytes, commit_queue_max, commit_queue_bytes;
+    int64_t request_deadline_ms;
+    int64_t readers, read_queue_max;
+    int64_t idempotency_ttl_hours;
+};
+
+extern struct api_settings api_settings;
+extern const struct daemon_program api_program;
+
+/* Units one recipient of this type costs. */
+int64_t api_price(enum message_type type);
+
+#endif
