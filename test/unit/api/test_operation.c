@@ -1,0 +1,182 @@
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/operation.h"
+
+static const struct operation_limits limits = {.max_recipients = 3};
+
+static struct operation *send_of(const char *body, struct operation_fault *fault)
+{
+    return operation_parse_send(body, strlen(body), &limits, fault);
+}
+
+static const struct {
+    const char *body;
+    const char *code;
+    const char *field;
+} refused[] = {
+    {"", "invalid_json", NULL},
+    {"[]", "invalid_json", NULL},
+    {"{\"customer_id\":1", "invalid_json", NULL},
+    {"{\"customer_id\":1,\"customer_id\":2,\"text\":\"a\",\"recipients\":[\"1\"]}", "invalid_json",
+     NULL},
+    {"{\"customer_id\":9223372036854775808,\"text\":\"a\",\"recipients\":[\"1\"]}", "invalid_json",
+     NULL},
+    {"{\"customer_id\":1,\"text\":\"\xff\",\"recipients\":[\"1\"]}", "invalid_json", NULL},
+    {"{\"text\":\"a\",\"recipients\":[\"1\"]}", "invalid_input", "customer_id"},
+    {"{\"customer_id\":0,\"text\":\"a\",\"recipients\":[\"1\"]}", "invalid_input", "customer_id"},
+    {"{\"customer_id\":-1,\"text\":\"a\",\"recipients\":[\"1\"]}", "invalid_input", "customer_id"},
+    {"{\"customer_id\":\"1\",\"text\":\"a\",\"recipients\":[\"1\"]}", "invalid_input",
+     "customer_id"},
+    {"{\"customer_id\":1.5,\"text\":\"a\",\"recipients\":[\"1\"]}", "invalid_input", "customer_id"},
+    {"{\"customer_id\":1,\"recipients\":[\"1\"]}", "invalid_input", "text"},
+    {"{\"customer_id\":1,\"text\":\"\",\"recipients\":[\"1\"]}", "invalid_input", "text"},
+    {"{\"customer_id\":1,\"text\":\"a\\u0000b\",\"recipients\":[\"1\"]}", "invalid_input", "text"},
+    {"{\"customer_id\":1,\"text\":\"a\"}", "invalid_input", "recipients"},
+    {"{\"customer_id\":1,\"text\":\"a\",\"recipients\":[]}", "invalid_input", "recipients"},
+    {"{\"customer_id\":1,\"text\":\"a\",\"recipients\":\"1\"}", "invalid_input", "recipients"},
+    {"{\"customer_id\":1,\"text\":\"a\",\"recipients\":[1]}", "invalid_input", "recipients"},
+    {"{\"customer_id\":1,\"text\":\"a\",\"recipients\":[\"12a\"]}", "invalid_input", "recipients"},
+    {"{\"customer_id\":1,\"text\":\"a\",\"recipients\":[\"+\"]}", "invalid_input", "recipients"},
+    {"{\"customer_id\":1,\"text\":\"a\",\"recipients\":[\"123456789012345678901\"]}",
+     "invalid_input", "recipients"},
+    {"{\"customer_id\":1,\"text\":\"a\",\"recipients\":[\"1\",\"2\",\"3\",\"4\"]}", "invalid_input",
+     "recipients"},
+    {"{\"customer_id\":1,\"text\":\"a\",\"recipients\":[\"1\"],\"type\":\"slow\"}", "invalid_input",
+     "type"},
+    {"{\"customer_id\":1,\"text\":\"a\",\"recipients\":[\"1\"],\"type\":1}", "invalid_input",
+     "type"},
+};
+
+START_TEST(a_wrong_send_is_refused_with_its_field)
+{
+    struct operation_fault fault;
+
+    ck_assert_ptr_null(send_of(refused[_i].body, &fault));
+    ck_assert_str_eq(fault.code, refused[_i].code);
+    if (refused[_i].field)
+        ck_assert_str_eq(fault.field, refused[_i].field);
+    else
+        ck_assert_ptr_null(fault.field);
+    ck_assert_int_gt(strlen(fault.message), 5);
+}
+END_TEST
+
+START_TEST(a_send_keeps_its_recipients_once_in_order)
+{
+    struct operation_fault fault;
+    struct operation *op =
+        send_of("{\"customer_id\":5,\"text\":\"hi\",\"recipients\":[\"2\",\"1\",\"2\"]}", &fault);
+
+    ck_assert_ptr_nonnull(op);
+    ck_assert_int_eq(op->customer_id, 5);
+    ck_assert_int_eq(op->message.type, MESSAGE_NORMAL);
+    ck_assert_uint_eq(op->message.recipient_count, 2);
+    ck_assert_str_eq(op->message.recipients[0], "2");
+    ck_assert_str_eq(op->message.recipients[1], "1");
+    ck_assert_int_eq(strncmp(op->message.transaction_id, "c-", 2), 0);
+    ck_assert_str_eq(op->message.transaction_id + 2, op->message.id);
+    operation_free(op);
+}
+END_TEST
+
+/* The hash covers the fields that count, whatever the white space and order; nothing else may
+ * match. */
+START_TEST(the_body_hash_tells_bodies_apart)
+{
+    static const char *const same[] = {
+        "{\"customer_id\":5,\"text\":\"hi\",\"recipients\":[\"1\",\"2\"]}",
+        "{ \"recipients\":[\"1\",\"2\",\"1\"], \"text\":\"hi\", \"type\":\"normal\", "
+        "\"customer_id\":5 }",
+    };
+    static const char *const other[] = {
+        "{\"customer_id\":5,\"text\":\"hi\",\"recipients\":[\"12\"]}",
+        "{\"customer_id\":5,\"text\":\"hi\",\"recipients\":[\"2\",\"1\"]}",
+        "{\"customer_id\":5,\"text\":\"hi1\",\"recipients\":[\"2\"]}",
+        "{\"customer_id\":5,\"text\":\"hi\",\"recipients\":[\"1\",\"2\"],\"type\":\"express\"}",
+    };
+    struct operation_fault fault;
+    struct operation *first = send_of(same[0], &fault);
+    struct operation *op = send_of(same[1], &fault);
+
+    ck_assert_int_eq(operation_set_key(first, "k", &fault), 0);
+    ck_assert_int_eq(operation_set_key(op, "k", &fault), 0);
+    ck_assert_mem_eq(first->body_hash, op->body_hash, sizeof(op->body_hash));
+    operation_free(op);
+    for (size_t i = 0; i < sizeof(other) / sizeof(other[0]); i++) {
+        op = send_of(other[i], &fault);
+        ck_assert_int_eq(operation_set_key(op, "k", &fault), 0);
+        ck_assert_mem_ne(first->body_hash, op->body_hash, sizeof(op->body_hash));
+        operation_free(op);
+    }
+    operation_free(first);
+}
+END_TEST
+
+START_TEST(a_wrong_key_is_refused)
+{
+    char longest[OPERATION_KEY_MAX + 2];
+    struct operation_fault fault;
+    struct operation *op =
+        send_of("{\"customer_id\":5,\"text\":\"hi\",\"recipients\":[\"1\"]}", &fault);
+
+    memset(longest, 'k', sizeof(longest) - 1);
+    longest[sizeof(longest) - 1] = '\0';
+    ck_assert_int_eq(operation_set_key(op, "", &fault), -1);
+    ck_assert_int_eq(operation_set_key(op, longest, &fault), -1);
+    ck_assert_int_eq(operation_set_key(op, "a\tb", &fault), -1);
+    ck_assert_str_eq(fault.field, "Idempotency-Key");
+    ck_assert_int_eq(operation_set_key(op, longest + 1, &fault), 0);
+    operation_free(op);
+}
+END_TEST
+
+START_TEST(a_topup_takes_positive_amounts_that_fit)
+{
+    static const char *const wrong[] = {
+        "{\"user_id\":1}",
+        "{\"user_id\":1,\"balance\":0}",
+        "{\"user_id\":1,\"balance\":-5}",
+        "{\"user_id\":1,\"balance\":1.5}",
+        "{\"user_id\":1,\"balance\":\"7\"}",
+        "{\"user_id\":1,\"balance\":4611686018427387904}",
+        "{\"user_id\":0,\"balance\":5}",
+        "{\"user_id\":1,\"balance\":5,\"description\":7}",
+    };
+    struct operation_fault fault;
+    struct operation *op;
+
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        ck_assert_ptr_null(operation_parse_topup(wrong[i], strlen(wrong[i]), &fault));
+        ck_assert_str_eq(fault.code, "invalid_input");
+    }
+    op = operation_parse_topup("{\"user_id\":1,\"balance\":100,\"description\":\"top-up\"}", 51,
+                               &fault);
+    ck_assert_ptr_nonnull(op);
+    ck_assert_int_eq(op->amount, 100);
+    ck_assert_int_eq(strncmp(op->message.transaction_id, "d-", 2), 0);
+    operation_free(op);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("operation");
+    TCase *t = tcase_create("parse");
+    SRunner *r = srunner_create(s);
+    int failed;
+
+    tcase_add_loop_test(t, a_wrong_send_is_refused_with_its_field, 0,
+                        (int)(sizeof(refused) / sizeof(refused[0])));
+    tcase_add_test(t, a_send_keeps_its_recipients_once_in_order);
+    tcase_add_test(t, the_body_hash_tells_bodies_apart);
+    tcase_add_test(t, a_wrong_key_is_refused);
+    tcase_add_test(t, a_topup_takes_positive_amounts_that_fit);
+    suite_add_tcase(s, t);
+    srunner_run_all(r, CK_NORMAL);
+    failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,140 @@
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "libcommon/message.h"
+
+START_TEST(a_message_survives_the_wire)
+{
+    const char *recipients[] = {"+491", "2"};
+    struct message m = {.customer_id = 42,
+                        .type = MESSAGE_EXPRESS,
+                        .id = "018f-a",
+                        .transaction_id = "c-018f-a",
+                        .text = "line\n\"quoted\" \\ \xc3\xa9\x01",
+                        .text_len = 21,
+                        .recipients = recipients,
+                        .recipient_count = 2};
+    struct buf json = {0};
+    struct message got;
+    struct err err;
+
+    m.text_len = strlen(m.text);
+    message_put_json(&json, &m);
+    ck_assert_int_eq(message_decode(json.data, json.len, &got, &err), 0);
+    ck_assert_int_eq(got.customer_id, 42);
+    ck_assert_int_eq(got.type, MESSAGE_EXPRESS);
+    ck_assert_str_eq(got.id, m.id);
+    ck_assert_str_eq(got.transaction_id, m.transaction_id);
+    ck_assert_uint_eq(got.text_len, m.text_len);
+    ck_assert_str_eq(got.text, m.text);
+    ck_assert_uint_eq(got.recipient_count, 2);
+    ck_assert_str_eq(got.recipients[0], "+491");
+    message_free(&got);
+    buf_free(&json);
+}
+END_TEST
+
+static const char *const poison[] = {
+    "",
+    "not json",
+    "[]",
+    "{}",
+    "{\"customer_id\":0,\"text\":\"a\",\"recipients\":[\"1\"],\"type\":\"normal\",\"transaction_"
+    "id\":\"c\","
+    "\"message_identifier\":\"m\"}",
+    "{\"customer_id\":1,\"text\":\"a\",\"recipients\":[],\"type\":\"normal\",\"transaction_id\":"
+    "\"c\","
+    "\"message_identifier\":\"m\"}",
+    "{\"customer_id\":1,\"text\":\"a\",\"recipients\":[\"1\"],\"type\":\"fast\",\"transaction_id\":"
+    "\"c\","
+    "\"message_identifier\":\"m\"}",
+    "{\"customer_id\":1,\"text\":\"a\",\"recipients\":[\"1\"],\"type\":\"normal\",\"transaction_"
+    "id\":\"c\","
+    "\"message_identifier\":\"m' OR 1=1\"}",
+    "{\"customer_id\":1,\"text\":\"a\",\"recipients\":[\"x\"],\"type\":\"normal\",\"transaction_"
+    "id\":\"c\","
+    "\"message_identifier\":\"m\"}",
+    "{\"customer_id\":1,\"text\":\"a\",\"recipients\":[\"1\"],\"type\":\"normal\",\"transaction_"
+    "id\":\"c\"}",
+    "{\"customer_id\":1,\"text\":7,\"recipients\":[\"1\"],\"type\":\"normal\",\"transaction_id\":"
+    "\"c\","
+    "\"message_identifier\":\"m\"}",
+};
+
+START_TEST(poison_is_permanent_and_never_quoted)
+{
+    struct message m = {0};
+    struct err err = {0};
+
+    ck_assert_int_eq(message_decode(poison[_i], strlen(poison[_i]), &m, &err), -1);
+    ck_assert_int_eq(err.kind, ERR_PERMANENT);
+    ck_assert_ptr_null(strstr(err.msg, "OR 1=1"));
+    ck_assert_ptr_null(m.owned);
+}
+END_TEST
+
+START_TEST(texts_are_utf8_without_nul)
+{
+    static const struct {
+        const char *s;
+        size_t n;
+        bool ok;
+    } cases[] = {
+        {"a", 1, true},
+        {"", 0, false},
+        {"a\0b", 3, false},
+        {"\xc3\xa9", 2, true},
+        {"\xc3", 1, false},
+        {"\xc0\x80", 2, false},     /* overlong NUL */
+        {"\xe0\x80\x80", 3, false}, /* overlong */
+        {"\xed\xa0\x80", 3, false}, /* surrogate */
+        {"\xf0\x9f\x98\x80", 4, true},
+        {"\xf4\x90\x80\x80", 4, false}, /* above U+10FFFF */
+        {"\x80", 1, false},
+        {"\xff", 1, false},
+    };
+    char longest[MESSAGE_TEXT_MAX + 1];
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        ck_assert_msg(message_text_ok(cases[i].s, cases[i].n) == cases[i].ok, "case %zu", i);
+    memset(longest, 'a', sizeof(longest));
+    ck_assert(message_text_ok(longest, MESSAGE_TEXT_MAX));
+    ck_assert(!message_text_ok(longest, MESSAGE_TEXT_MAX + 1));
+}
+END_TEST
+
+START_TEST(names_parse_back)
+{
+    enum message_state state;
+    enum message_type type;
+
+    for (int i = MESSAGE_PENDING; i <= MESSAGE_FAILED; i++) {
+        ck_assert(message_state_parse(message_state_name((enum message_state)i), &state));
+        ck_assert_int_eq(state, i);
+    }
+    ck_assert(message_state_parse("DONE", &state));
+    ck_assert_int_eq(state, MESSAGE_DONE);
+    ck_assert(!message_state_parse("processing", &state));
+    ck_assert(!message_type_parse("Express", &type));
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("message");
+    TCase *t = tcase_create("wire");
+    SRunner *r = srunner_create(s);
+    int failed;
+
+    tcase_add_test(t, a_message_survives_the_wire);
+    tcase_add_loop_test(t, poison_is_permanent_and_never_quoted, 0,
+                        (int)(sizeof(poison) / sizeof(poison[0])));
+    tcase_add_test(t, texts_are_utf8_without_nul);
+    tcase_add_test(t, names_parse_back);
+    suite_add_tcase(s, t);
+    srunner_run_all(r, CK_NORMAL);
+    failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
