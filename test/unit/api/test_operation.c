@@ -145,6 +145,7 @@ START_TEST(a_topup_takes_positive_amounts_that_fit)
         "{\"user_id\":0,\"balance\":5}",
         "{\"user_id\":1,\"balance\":5,\"description\":7}",
     };
+    static const char right[] = "{\"user_id\":1,\"balance\":100,\"description\":\"top-up\"}";
     struct operation_fault fault;
     struct operation *op;
 
@@ -152,8 +153,7 @@ START_TEST(a_topup_takes_positive_amounts_that_fit)
         ck_assert_ptr_null(operation_parse_topup(wrong[i], strlen(wrong[i]), &fault));
         ck_assert_str_eq(fault.code, "invalid_input");
     }
-    op = operation_parse_topup("{\"user_id\":1,\"balance\":100,\"description\":\"top-up\"}", 51,
-                               &fault);
+    op = operation_parse_topup(right, strlen(right), &fault);
     ck_assert_ptr_nonnull(op);
     ck_assert_int_eq(op->amount, 100);
     ck_assert_int_eq(strncmp(op->message.transaction_id, "d-", 2), 0);
