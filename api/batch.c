@@ -442,7 +442,7 @@ int batch_write(struct batch *b, struct db *db, struct err *err)
     return 0;
 }
 
-/* Any one ledger row tells: the transaction is all or nothing. */
+/* Any one row tells, and any one lock waits: the transaction is all or nothing. */
 static const struct operation *first_written(const struct batch *b)
 {
     for (size_t i = 0; i < b->n; i++)
@@ -458,9 +458,11 @@ int batch_look(struct batch *b, struct db *db, bool *committed, struct err *err)
 
     MUST(op != NULL);
     buf_reset(&b->sql);
-    put_lock_balances(b, false);
-    buf_printf(&b->sql, "SELECT 1 FROM user_transactions WHERE transaction_id='%s'",
-               op->message.transaction_id);
+    buf_printf(&b->sql,
+               "START TRANSACTION;SELECT balance FROM user_balances FORCE INDEX(user_id) WHERE "
+               "user_id=%lld "
+               "FOR UPDATE;SELECT 1 FROM user_transactions WHERE transaction_id='%s'",
+               (long long)op->customer_id, op->message.transaction_id);
     if (db_run_buf(db, &look_label, &b->sql, &results, err)) {
         db_rollback(db);
         return -1;

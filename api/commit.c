@@ -167,9 +167,11 @@ static int resolve(struct committer *c, struct operation **ops, size_t n)
         log_failure("commit.look_failed", &err, n);
     } while (clock_mono_ms() < give_up_ms);
     for (size_t i = 0; i < n; i++) {
-        enum operation_outcome was = ops[i]->outcome;
-
-        finish(c, ops[i], was == OUTCOME_DONE || ops[i]->twin ? OUTCOME_UNKNOWN : was);
+        if (ops[i]->outcome == OUTCOME_DONE || ops[i]->twin)
+            ops[i]->outcome = OUTCOME_UNKNOWN;
+        else if (ops[i]->outcome == OUTCOME_LOCKED)
+            ops[i]->outcome = OUTCOME_LOCKED_TOO_LONG;
+        c->parent->answer(ops[i]);
     }
     return -1;
 }
