@@ -47,26 +47,44 @@ def shared(servers):
         _in_use.remove(stack)
 
 
-def _factory(request, backends_of):
-    def make(*names, replicas=1, on=None, **settings):
+class Worlds:
+    """Makes stacks on given servers and purges them at the end of the scope it was made for."""
+
+    def __init__(self, name, servers):
+        self.name = name
+        self.servers = servers
+        self.made = []
+
+    def __call__(self, *names, replicas=1, **settings):
         """Starts `names` (default: everything); settings are the daemons'."""
-        stack = Stack(request.node.name.split("[")[0][:40].replace("test_", "", 1),
-                      on or backends_of(), replicas, settings)
+        stack = Stack(self.name, self.servers, replicas, settings)
+        self.made.append(stack)
         _in_use.append(stack)
-        request.addfinalizer(lambda: (_in_use.remove(stack), stack.purge()))
         return stack.up(*names)
-    return make
+
+    def purge(self):
+        for stack in self.made:
+            _in_use.remove(stack)
+            stack.purge()
+
+
+def _short_name(node):
+    return node.name.split("[")[0].split("/")[-1].removeprefix("test_").removesuffix(".py")[:40]
 
 
 @pytest.fixture
 def world(request, servers):
-    """make(*names, replicas=…, SETTING=…) -> Stack on the shared servers."""
-    return _factory(request, lambda: servers)
+    """make(*names, replicas=…, SETTING=…) -> Stack"""
+    worlds = Worlds(_short_name(request.node), servers)
+    yield worlds
+    worlds.purge()
 
 
 @pytest.fixture(scope="module")
 def module_world(request, servers):
-    return _factory(request, lambda: servers)
+    worlds = Worlds(_short_name(request.node), servers)
+    yield worlds
+    worlds.purge()
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +100,7 @@ def own_servers():
 @pytest.fixture
 def fragile(request, own_servers):
     """Like `world`, on servers that may be stopped. Ends with both running again."""
-    make = _factory(request, lambda: own_servers)
-    yield make
+    worlds = Worlds(_short_name(request.node), own_servers)
+    yield worlds
     own_servers.up("backends")
+    worlds.purge()

@@ -1,0 +1,186 @@
+"""One key, one charge: whoever repeats a request with its Idempotency-Key gets the first answer."""
+
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+from harness.client import assert_error, new_customer
+
+
+def key():
+    return uuid.uuid4().hex
+
+
+def charges(stack, customer):
+    return [row for row in stack.db.ledger(customer) if row[0] == "withdrawal"]
+
+
+def test_send_is_replayed(shared):
+    api, other = shared.apis()
+    customer, k = api.funded(100), key()
+    first = api.send(customer, ["0912", "0913"], key=k)
+    assert first.status_code == 200 and "Idempotency-Replayed" not in first.headers
+    for replica in (api, other, api):
+        again = replica.send(customer, ["0912", "0913"], key=k)
+        assert again.status_code == 200
+        assert again.headers["Idempotency-Replayed"] == "true"
+        assert again.json() == first.json()
+    assert api.balance(customer) == 98 and len(charges(shared, customer)) == 1
+    assert len(api.history(user_id=customer)) == 2
+
+
+def test_top_up_is_replayed(shared):
+    api, other = shared.apis()
+    customer, k = new_customer(), key()
+    first = api.top_up(customer, 70, key=k, description="once")
+    assert first.status_code == 200 and first.json()["balance"] == 70
+    assert api.top_up(customer, 5).json()["balance"] == 75
+    again = other.top_up(customer, 70, key=k, description="once")
+    assert again.json() == first.json() and again.headers["Idempotency-Replayed"] == "true"
+    assert api.balance(customer) == 75
+
+
+def test_another_body_is_422(shared):
+    api, other = shared.apis()
+    customer, k = api.funded(100), key()
+    assert api.send(customer, ["0912"], text="one", key=k).status_code == 200
+    for changes in ({"text": "two"}, {"recipients": ["0913"]}, {"type": "express"},
+                    {"recipients": ["0912", "0913"]}):
+        response = other.send(customer, **{"recipients": ["0912"], "text": "one", **changes}, key=k)
+        assert response.status_code == 422, changes
+        assert response.json()["error"] and response.json()["message"]
+    assert api.balance(customer) == 99
+    k = key()
+    assert api.top_up(customer, 1, key=k).status_code == 200
+    assert api.top_up(customer, 2, key=k).status_code == 422
+    assert api.balance(customer) == 100
+
+
+def test_spelling_of_the_same_body_does_not_matter(shared):
+    api, customer, k = shared.api(), shared.api().funded(100), key()
+    a = b'{"customer_id":%d,"text":"hi","recipients":["0912"],"type":"normal"}' % customer
+    b = b'{ "recipients": ["0912"], "text": "\\u0068i", "customer_id": %d }' % customer
+    first = api.post("/messages/send", a, key=k)
+    again = api.post("/messages/send", b, key=k)
+    assert (first.status_code, again.status_code) == (200, 200), again.text
+    assert again.json() == first.json()
+
+
+def test_keys_belong_to_customer_and_route(shared):
+    api, k = shared.api(), key()
+    one, two = api.funded(100), api.funded(100)
+    identifiers = {api.send(c, ["0912"], key=k).json()["message_identifier"] for c in (one, two)}
+    assert len(identifiers) == 2
+    assert api.top_up(one, 5, key=k).json()["balance"] == 104
+
+
+def test_keys_are_bytes(shared):
+    """Case, trailing characters and accents that a collation would forgive make another key."""
+    api = shared.api()
+    customer, k = api.funded(100), key()
+    keys = [k + "a", k + "A", k + "a.", k + "0", k + "00"]
+    identifiers = {api.sent(customer, ["0912"], key=x)["message_identifier"] for x in keys}
+    assert len(identifiers) == len(keys)
+    assert len(charges(shared, customer)) == len(keys)
+
+
+def test_refusals_store_nothing(shared):
+    api = shared.api()
+    customer, k = api.funded(1), key()
+    assert api.send(customer, ["0912", "0913"], key=k).status_code == 402
+    assert api.send(customer, ["0912"], text="", key=k).status_code == 400
+    assert api.top_up(customer, 10).status_code == 200
+    response = api.send(customer, ["0912", "0913"], key=k)
+    assert response.status_code == 200 and "Idempotency-Replayed" not in response.headers
+    assert api.balance(customer) == 9
+
+
+def race(n, call):
+    """n calls that begin together; their responses."""
+    barrier = threading.Barrier(n)
+
+    def one(i):
+        barrier.wait()
+        return call(i)
+
+    with ThreadPoolExecutor(n) as pool:
+        return list(pool.map(one, range(n)))
+
+
+def assert_one_winner(responses):
+    """Every answer is the first one or 'still running', and only one is not a replay."""
+    assert {r.status_code for r in responses} <= {200, 409}, [r.text for r in responses][:3]
+    done = [r for r in responses if r.status_code == 200]
+    assert done and all(r.json() == done[0].json() for r in done)
+    assert sum("Idempotency-Replayed" not in r.headers for r in done) == 1
+
+
+def test_fifty_connections_one_send(shared):
+    apis = shared.apis()
+    for _ in range(3):
+        customer, k = apis[0].funded(100), key()
+        responses = race(50, lambda i: apis[i % 2].send(customer, ["0912", "0913"], key=k))
+        assert_one_winner(responses)
+        assert apis[0].balance(customer) == 98 and len(charges(shared, customer)) == 1
+        assert shared.db.value("SELECT COUNT(*) FROM messages WHERE customer_id=%s", customer) == 1
+        final = apis[1].send(customer, ["0912", "0913"], key=k)
+        assert final.status_code == 200 and final.headers["Idempotency-Replayed"] == "true"
+
+
+def test_fifty_connections_one_top_up(shared):
+    apis = shared.apis()
+    customer, k = new_customer(), key()
+    responses = race(50, lambda i: apis[i % 2].top_up(customer, 30, key=k))
+    assert_one_winner(responses)
+    assert apis[0].balance(customer) == 30 and len(shared.db.ledger(customer)) == 1
+
+
+def test_fifty_different_bodies_one_key(shared):
+    apis = shared.apis()
+    customer, k = apis[0].funded(100), key()
+    responses = race(50, lambda i: apis[i % 2].send(customer, ["0912"], text=f"text {i}", key=k))
+    codes = [r.status_code for r in responses]
+    assert codes.count(200) == 1 and set(codes) <= {200, 409, 422}, codes
+    assert apis[0].balance(customer) == 99
+
+
+def test_first_balance_row_of_a_customer(shared):
+    """Fifty top-ups of a customer that does not exist yet, over both replicas: none is lost."""
+    apis = shared.apis()
+    customer = new_customer()
+    responses = race(50, lambda i: apis[i % 2].top_up(customer, 1 + i))
+    assert [r.status_code for r in responses] == [200] * 50
+    assert apis[0].balance(customer) == sum(range(1, 51))
+
+
+def test_the_last_money_is_spent_once(shared):
+    """Fifty sends for the price of five."""
+    apis = shared.apis()
+    customer = apis[0].funded(5)
+    responses = race(50, lambda i: apis[i % 2].send(customer, ["0912"]))
+    codes = sorted(r.status_code for r in responses)
+    assert codes == [200] * 5 + [402] * 45
+    assert apis[0].balance(customer) == 0 and len(charges(shared, customer)) == 5
+
+
+def test_a_key_whose_request_still_runs(world):
+    """While somebody holds the customer's balance, the key is neither done nor free."""
+    stack = world("api", replicas=2, REQUEST_DEADLINE_MS=2000)
+    api, other = stack.apis()
+    customer, k = api.funded(100), key()
+    with stack.db.connect(autocommit=False) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT balance FROM user_balances WHERE user_id=%s FOR UPDATE", (customer,))
+        with ThreadPoolExecutor(2) as pool:
+            waiting = [pool.submit(a.send, customer, ["0912"], key=k) for a in (api, other)]
+            bystander = api.funded(10)  # others are not held up meanwhile
+            assert api.sent(bystander)["price"] == 1
+            answers = [w.result() for w in waiting]
+        connection.rollback()
+    for answer in answers:
+        assert_error(answer, answer.status_code, "idempotency_in_progress", "unavailable")
+        assert answer.status_code in (409, 503)
+    assert charges(stack, customer) == []
+    assert api.send(customer, ["0912"], key=k).status_code == 200
+    again = other.send(customer, ["0912"], key=k)
+    assert again.status_code == 200 and again.headers["Idempotency-Replayed"] == "true"
+    assert api.balance(customer) == 99

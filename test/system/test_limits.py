@@ -1,0 +1,146 @@
+"""Rate limits and backpressure: who is refused, how, and under which metric."""
+
+import uuid
+
+import pytest
+from harness.client import assert_error
+from harness.wait import wait_until
+
+TOO_MANY = "Too many requests. Please retry later."
+OVERLOADED = "The system is temporarily overloaded. Please retry later."
+
+
+def test_limit_of_a_customer(world):
+    stack = world("api", USER_RATE_LIMIT_RPS=1, USER_RATE_LIMIT_BURST=1)
+    api = stack.api()
+    one, two = api.funded(), api.funded()
+    responses = [api.send(one) for _ in range(5)]
+    assert responses[0].status_code == 200
+    refused = [r for r in responses if r.status_code != 200]
+    assert refused
+    for response in refused:
+        assert assert_error(response, 429, "rate_limit_exceeded")["message"] == TOO_MANY
+    assert api.send(two).status_code == 200  # the bucket is the customer's own
+    metrics = api.metrics()
+    assert metrics.value("rate_limited_requests_total", scope="user") == len(refused)
+    assert metrics.value("rate_limited_requests_total", scope="global") == 0
+    charged = [row for row in stack.db.ledger(one) if row[0] == "withdrawal"]
+    assert len(charged) == 5 - len(refused)
+    # Time fills the bucket; Retry-After is long enough.
+    wait_until(lambda: api.send(one).status_code == 200, 5, "sends are let through again", pause=0.3)
+
+
+def test_customer_limit_counts_what_was_decoded(world):
+    """Bad bodies and other routes do not take a customer's tokens."""
+    stack = world("api", USER_RATE_LIMIT_RPS=1, USER_RATE_LIMIT_BURST=2)
+    api = stack.api()
+    customer = api.funded()
+    for _ in range(5):
+        assert api.send(customer, text="").status_code == 400
+        assert api.top_up(customer, 1).status_code == 200
+        assert api.balance(customer)
+    assert api.send(customer).status_code == 200
+
+
+def test_global_limit(world):
+    stack = world("api", GLOBAL_RATE_LIMIT_RPS=2, GLOBAL_RATE_LIMIT_BURST=2)
+    api = stack.api()
+    stack.db.seed_customers(1, 100, first=1)
+    responses = [api.get("/balance", user_id=1) for _ in range(10)]
+    refused = [r for r in responses if r.status_code != 200]
+    assert [r.status_code for r in responses[:2]] == [200, 200] and len(refused) >= 5
+    for response in refused:
+        assert assert_error(response, 429, "rate_limit_exceeded")["message"] == TOO_MANY
+    for path in ("/healthz", "/readyz", "/metrics") * 5:
+        assert api.get(path).status_code == 200
+    before = api.metrics().value("rate_limited_requests_total", scope="global")
+    assert before == len(refused)
+    # All other routes share it, unknown ones too.
+    codes = {api.request(method, path, data=b"{}").status_code for method, path in
+             (("POST", "/messages/send"), ("GET", "/messages/history"), ("POST", "/balance/add"),
+              ("GET", "/nothing")) for _ in range(3)}
+    assert 429 in codes
+    assert api.metrics().value("rate_limited_requests_total", scope="global") > before
+
+
+def test_limits_of_zero_are_off(world):
+    stack = world("api", GLOBAL_RATE_LIMIT_RPS=0, USER_RATE_LIMIT_RPS=0, USER_RATE_LIMIT_BURST=1,
+                  GLOBAL_RATE_LIMIT_BURST=1)
+    api = stack.api()
+    customer = api.funded()
+    assert {api.send(customer).status_code for _ in range(50)} == {200}
+
+
+def test_default_limits(world):
+    """Twenty sends a second of one customer, as documented; nobody else is affected."""
+    stack = world("api", GLOBAL_RATE_LIMIT_RPS=1000, GLOBAL_RATE_LIMIT_BURST=1000,
+                  USER_RATE_LIMIT_RPS=20, USER_RATE_LIMIT_BURST=20)
+    api = stack.api()
+    customer, other = api.funded(), api.funded()
+    codes = [api.send(customer).status_code for _ in range(60)]
+    assert codes[:20] == [200] * 20 and 429 in codes[20:]
+    assert api.send(other).status_code == 200
+
+
+@pytest.fixture
+def pressed(world):
+    """An API with a threshold of 0 and one pending row put in by hand."""
+    stack = world("api", BACKPRESSURE_ENABLED="true", BACKPRESSURE_OUTBOX_PENDING_THRESHOLD=0)
+    stack.db.seed_customers(1, 100, first=1)
+    return stack
+
+
+def put_row_by_hand(stack):
+    stack.db.execute(
+        "INSERT INTO outbox_events (aggregate_type, aggregate_id, event_type, payload, priority, status)"
+        " VALUES ('message', CONCAT('manual-backpressure-', UNIX_TIMESTAMP()), 'message.send',"
+        " JSON_OBJECT(), 0, 'pending')")
+    api = stack.api()
+    wait_until(lambda: api.metrics().value("current_outbox_pending_events") == 1, 5,
+               "the gauge sees the row")
+
+
+def test_backpressure_by_a_row_put_in_by_hand(pressed):
+    api = pressed.api()
+    put_row_by_hand(pressed)
+    before = pressed.db.counts(), pressed.db.balance(1)
+    for n in range(1, 4):
+        body = assert_error(api.send(1), 503, "system_overloaded")
+        assert body == {"error": "system_overloaded", "message": OVERLOADED}
+        assert api.metrics().value("backpressure_rejections_total") == n
+    assert (pressed.db.counts(), pressed.db.balance(1)) == before
+    assert api.get("/readyz").status_code == 200 and api.balance(1) == 100
+    assert api.top_up(1, 5).status_code == 200  # only sends are refused
+    assert api.send(1, text="").status_code == 400  # after validation
+    pressed.db.execute("DELETE FROM outbox_events")
+    wait_until(lambda: api.send(1).status_code == 200, 5, "sends are accepted again")
+
+
+def test_backpressure_does_not_block_a_replay(pressed):
+    api = pressed.api()
+    key = uuid.uuid4().hex
+    first = api.send(1, key=key)
+    assert first.status_code == 200
+    wait_until(lambda: api.metrics().value("current_outbox_pending_events") == 1, 5,
+               "the gauge sees the send")
+    again = api.send(1, key=key)
+    assert again.status_code == 200 and again.json() == first.json()
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert_error(api.send(1, key=uuid.uuid4().hex), 503, "system_overloaded")
+    assert pressed.db.balance(1) == 99
+
+
+def test_backpressure_counts_what_was_accepted_since_the_sample(world):
+    stack = world("api", BACKPRESSURE_OUTBOX_PENDING_THRESHOLD=9, BACKPRESSURE_SAMPLE_MS=10000)
+    stack.db.seed_customers(1, 100, first=1)
+    api = stack.api()
+    codes = [api.send(1).status_code for _ in range(30)]
+    assert codes == [200] * 10 + [503] * 20
+    assert stack.db.balance(1) == 90
+
+
+def test_backpressure_switched_off(world):
+    stack = world("api", BACKPRESSURE_ENABLED="false", BACKPRESSURE_OUTBOX_PENDING_THRESHOLD=0)
+    stack.db.seed_customers(1, 100, first=1)
+    put_row_by_hand(stack)
+    assert {stack.api().send(1).status_code for _ in range(10)} == {200}

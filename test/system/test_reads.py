@@ -1,0 +1,133 @@
+"""History and balance: order, pages, filters."""
+
+import pytest
+from harness.client import assert_error, new_customer
+from harness.wait import wait_until
+
+
+def pages(api, path, key, **parameters):
+    """All pages, one after the other."""
+    cursor, found = None, []
+    for _ in range(1000):
+        extra = {"cursor": cursor} if cursor else {}
+        response = api.get(path, **parameters, **extra)
+        assert response.status_code == 200, response.text
+        page = response.json()
+        assert len(page[key]) <= parameters.get("limit", 100)
+        found.append(page[key])
+        cursor = page["next_cursor"]
+        if not cursor:
+            return found
+    raise AssertionError("the pages do not end")
+
+
+@pytest.fixture(scope="module")
+def stack(module_world):
+    return module_world("api")
+
+
+def test_unknown_customer(stack):
+    customer = new_customer()
+    api = stack.api()
+    assert api.get("/balance", user_id=customer).json() == {"balance": 0, "transactions": [],
+                                                             "next_cursor": None}
+    assert api.get("/messages/history", user_id=customer).json() == {"history": [],
+                                                                     "next_cursor": None}
+    assert stack.db.rows("SELECT 1 FROM user_balances WHERE user_id=%s", customer) == ()
+
+
+def test_balance_pages(stack):
+    api = stack.api()
+    customer = new_customer()
+    ids = [api.top_up(customer, n).json()["transaction_id"] for n in range(1, 26)]
+    found = pages(api, "/balance", "transactions", user_id=customer, limit=10)
+    assert [len(p) for p in found if p] == [10, 10, 5]
+    rows = [t for page in found for t in page]
+    assert [t["amount"] for t in rows] == list(range(25, 0, -1))
+    assert [t["transaction_id"] for t in rows] == ids[::-1]
+    assert all(t["transaction_type"] == "deposit" and t["transaction_id"].startswith("d-")
+               for t in rows)
+    whole = api.get("/balance", user_id=customer).json()
+    assert whole["balance"] == sum(range(26)) and len(whole["transactions"]) == 25
+    assert whole["next_cursor"] is None
+
+
+def test_balance_pages_are_stable_while_rows_arrive(stack):
+    api = stack.api()
+    customer = new_customer()
+    for n in range(1, 11):
+        api.top_up(customer, n)
+    first = api.get("/balance", user_id=customer, limit=5).json()
+    api.top_up(customer, 99)
+    second = api.get("/balance", user_id=customer, limit=5, cursor=first["next_cursor"]).json()
+    assert [t["amount"] for t in first["transactions"] + second["transactions"]] \
+        == list(range(10, 0, -1))
+
+
+def test_default_page_is_a_hundred(stack):
+    api = stack.api()
+    customer = api.funded(1000)
+    api.sent(customer, [f"0912{i}" for i in range(150)])
+    first = api.get("/messages/history", user_id=customer).json()
+    assert len(first["history"]) == 100 and first["next_cursor"]
+    assert len(api.history(user_id=customer, limit=1000)) == 150
+    rest = api.history(user_id=customer, cursor=first["next_cursor"])
+    assert len(rest) == 50
+
+
+def test_history_pages(stack):
+    api = stack.api()
+    customer, other = api.funded(1000), api.funded(1000)
+    for n in range(12):
+        api.sent(customer, [f"0912{n}1", f"0912{n}2"], type="express" if n % 2 else "normal")
+        api.sent(other, ["0999"])
+    found = pages(api, "/messages/history", "history", user_id=customer, limit=7)
+    rows = [r for page in found for r in page]
+    assert len(rows) == 24 and all(r["user_id"] == customer for r in rows)
+    assert [int(r["recipient"][4:-1]) for r in rows] == [n for n in range(11, -1, -1) for _ in "12"]
+    assert len({r["recipient"] for r in rows}) == 24
+    assert {r["type"] for r in rows} == {"normal", "express"}
+
+
+def test_history_filters(stack):
+    api = stack.api()
+    customer = api.funded(1000)
+    sent = [api.sent(customer, [f"0912{n}0", f"0912{n}1"])["message_identifier"] for n in range(6)]
+    states = ["pending", "sending", "done", "failed", "done", "done"]
+    for identifier, state in zip(sent, states):
+        stack.db.execute("UPDATE message_status SET status=%s WHERE message_identifier=%s",
+                         state, identifier)
+    for state in ("pending", "sending", "done", "failed"):
+        expected = [i for i, s in zip(sent, states) if s == state]
+        for spelling in (state, state.upper(), state.capitalize()):
+            rows = api.history(user_id=customer, status=spelling)
+            assert sorted({r["message_identifier"] for r in rows}) == sorted(expected)
+            assert len(rows) == 2 * len(expected) and {r["status"] for r in rows} == {state}
+    rows = api.history(user_id=customer, message_identifier=sent[2])
+    assert [r["recipient"] for r in rows] in (["091221", "091220"], ["091220", "091221"])
+    assert api.history(user_id=customer, message_identifier=sent[2], status="failed") == []
+    assert len(api.history(user_id=customer, message_identifier=sent[3], status="failed")) == 2
+    assert api.history(user_id=new_customer(), message_identifier=sent[2]) == []
+    found = pages(api, "/messages/history", "history", user_id=customer, status="done", limit=4)
+    assert [len(p) for p in found if p] == [4, 2]
+
+
+def test_parameters_are_no_sql(stack):
+    api = stack.api()
+    customer = api.funded()
+    api.sent(customer)
+    for evil in ("' OR '1'='1", "x\\", "%", "_" * 36, "\"; DROP TABLE messages; --"):
+        assert api.history(user_id=customer, message_identifier=evil) == []
+    assert_error(api.get("/messages/history", user_id=f"{customer} OR 1=1"), 400, "invalid_input")
+    quote = "O'Reilly \\ \" ; -- \0 %s".replace("\0", "")
+    assert api.top_up(customer, 1, description=quote).status_code == 200
+    assert api.get("/balance", user_id=customer).json()["transactions"][0]["description"] == quote
+    api.sent(customer, ["0912"], text="'); DELETE FROM messages; -- \\")
+    assert stack.db.value("SELECT text FROM messages WHERE customer_id=%s ORDER BY"
+                          " accepted_at DESC LIMIT 1", customer).startswith("');")
+
+
+def test_head_has_no_body(stack):
+    response = stack.api().request("HEAD", "/healthz")
+    assert response.status_code == 200 and response.content == b""
+    wait_until(lambda: stack.api().get("/healthz").status_code == 200, 2)
