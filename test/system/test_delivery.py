@@ -74,7 +74,7 @@ def test_open_breaker_spares_the_operator(stack):
     """While A is open, messages do not wait for its tries."""
     api = stack.api()
     customer = api.funded()
-    stack.operator_a.faults(status=503)
+    stack.operator_a.faults(status=503, status_share=1)
     api.wait_final(customer, api.sent(customer, [recipient(i) for i in range(5)])
                    ["message_identifier"])
     wait_until(lambda: breaker(stack, "operatorA") == "open", 5, "A's breaker is open")
@@ -134,7 +134,7 @@ def test_both_broken_until_the_window_ends(stack):
     api = stack.api()
     customer = api.funded(10)
     for operator in stack.operators:
-        operator.faults(status=503)
+        operator.faults(status=503, status_share=1)
     began = time.monotonic()
     sent = api.sent(customer, ["0912", "0913"])
     assert set(api.wait_final(customer, sent["message_identifier"]).values()) == {"failed"}
@@ -148,7 +148,7 @@ def test_both_broken_and_mended_in_time(world):
     api = stack.api()
     customer = api.funded(10)
     for operator in stack.operators:
-        operator.faults(status=503)
+        operator.faults(status=503, status_share=1)
     identifier = api.sent(customer, ["0912", "0913"])["message_identifier"]
     # Retries wait in the outbox, not in memory.
     wait_until(lambda: stack.db.value("SELECT COUNT(*) FROM outbox_events WHERE aggregate_id=%s AND "
@@ -166,7 +166,7 @@ def test_window_of_zero_fails_at_once(world):
     api = stack.api()
     customer = api.funded(10)
     for operator in stack.operators:
-        operator.faults(status=503)
+        operator.faults(status=503, status_share=1)
     identifier = api.sent(customer)["message_identifier"]
     assert set(api.wait_final(customer, identifier, deadline=15).values()) == {"failed"}
     assert stack.db.value("SELECT enqueues FROM messages WHERE message_identifier=%s", identifier) == 0

@@ -1,0 +1,194 @@
+"""Starting and stopping: settings, the command line, migrations, drains."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+from harness.audit import audit, quiesce
+from harness.client import Load
+from harness.stack import binary
+from harness.wait import wait_until
+
+PROGRAMS = {"api": ":8080", "outboxd": ":8081", "consumerd": ":8082", "operator-sim": ":9001"}
+GOOD = {"DB_PASSWORD": "secret-of-the-database", "RABBIT_URI": "amqp://user:secret-of-rabbit@127.0.0.1/"}
+
+
+def run(kind, *words, **environment):
+    """Exit code and output; the environment is only what is given."""
+    done = subprocess.run([binary(kind), *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, timeout=20, env={"PATH": os.environ["PATH"], **environment})
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("kind", PROGRAMS)
+def test_help_lists_the_settings(kind):
+    code, text = run(kind, "--help")
+    assert code == 0
+    listen = re.search(r"^\s*LISTEN_ADDR \((.*)\)$", text, re.MULTILINE)
+    assert listen and PROGRAMS[kind] in listen[1], text
+    expected = {"api": ("GLOBAL_RATE_LIMIT_RPS", "1000"), "outboxd": ("DB_PASSWORD", "required"),
+                "consumerd": ("DELIVERY_RETRY_WINDOW_SEC", "30"), "operator-sim": ("APP_NAME", "")}
+    name, default = expected[kind]
+    assert re.search(rf"^\s*{name} \(.*{default}.*\)", text, re.MULTILINE), text
+
+
+@pytest.mark.parametrize("kind", PROGRAMS)
+def test_check_accepts_good_settings(kind):
+    assert run(kind, "--check", **GOOD)[0] == 0
+
+
+@pytest.mark.parametrize("kind", PROGRAMS)
+@pytest.mark.parametrize("words", [["--check"], []], ids=["check", "start"])
+def test_all_bad_settings_are_named_at_once(kind, words):
+    bad = {"LISTEN_ADDR": "nonsense", "HTTP_THREADS": "many"}
+    if kind != "operator-sim":
+        bad |= {"DB_PORT": "70000", "DB_MAX_OPEN_CONNS": "-1"}
+    missing = set() if kind == "operator-sim" else {"DB_PASSWORD", "RABBIT_URI"}
+    code, text = run(kind, *words, **bad)
+    assert code == 78, text
+    for name in (*bad, *missing):
+        assert name in text, f"{name} is not named in:\n{text}"
+
+
+def test_secrets_may_come_from_files(tmp_path):
+    for name, value in GOOD.items():
+        (tmp_path / name).write_text(value + "\n")
+    files = {f"{name}_FILE": str(tmp_path / name) for name in GOOD}
+    assert run("outboxd", "--check", **files)[0] == 0
+    code, text = run("outboxd", "--check", **{**files, "DB_PASSWORD_FILE": str(tmp_path / "none")})
+    assert code == 78 and "DB_PASSWORD" in text
+
+
+def test_unknown_options_are_refused():
+    for kind in PROGRAMS:
+        code, text = run(kind, "--nonsense", **GOOD)
+        assert code not in (0, 78) and text
+
+
+def test_start_shows_settings_and_hides_secrets(shared):
+    for name in ("api-1", "outboxd-1", "consumerd-1"):
+        log = shared.log_text(name)
+        first = log.splitlines()[0]
+        assert "LISTEN_ADDR" in log and "DB_HOST" in log, first
+        assert shared.values["DB_PASSWORD"] not in log and "rabbit_pass" not in log
+
+
+def test_migrate_verb_and_waiting_for_it(world):
+    """Without a schema the others wait; `msg-api migrate` makes it, twice does no harm."""
+    stack = world("operators")
+    stack.start_without_waiting("outboxd-1")
+    assert stack.db.tables() == []
+    environment = {**os.environ, **{k: v for k, v in stack.values.items()
+                                    if k.startswith(("DB_", "RABBIT_URI"))}}
+    for _ in range(2):
+        done = subprocess.run([binary("api"), "migrate"], env=environment, timeout=60,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert done.returncode == 0, done.stdout
+    assert {"user_balances", "user_transactions", "messages", "message_status", "outbox_events",
+            "workers", "idempotency_keys", "schema_migrations"} <= set(stack.db.tables())
+    stack.start("outboxd-1")
+    stack.start("consumerd-1")
+    stack.start("api-1", MIGRATE_ON_START="false")
+    api = stack.api()
+    customer = api.funded(1)
+    identifier = api.sent(customer)["message_identifier"]
+    assert set(api.wait_final(customer, identifier).values()) == {"done"}
+
+
+def test_replicas_that_start_together_migrate_once(world):
+    stack = world("api", replicas=4)
+    rows = stack.db.records("SELECT * FROM schema_migrations")
+    assert len(rows) == len({r["version"] for r in rows}) and all(r["finished_at"] for r in rows)
+
+
+def terminate(process, within=30):
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    code = process.wait(within)
+    return code, time.monotonic() - began
+
+
+def wait_ready(stack, name):
+    import requests
+
+    def ready():
+        try:
+            return requests.get(stack.url(name) + "/readyz", timeout=5).status_code == 200
+        except requests.ConnectionError:
+            return False
+
+    wait_until(ready, 20, f"{name} is ready")
+
+
+@pytest.mark.parametrize("name", ["api-1", "outboxd-1", "consumerd-1"])
+def test_idle_daemon_ends_with_0(world, name):
+    stack = world("operators", "api-2")
+    process = stack.run(name)
+    wait_ready(stack, name)
+    code, seconds = terminate(process)
+    assert code == 0 and seconds < 10, (code, seconds)
+    for line in stack.log_text(name).splitlines():
+        json.loads(line)
+
+
+def test_api_drains(world):
+    """SIGTERM in the middle of a load: no accepted connection is cut off in a request."""
+    stack = world("outboxd", "consumerd", "operators", "api-2")
+    process = stack.run("api-1")
+    wait_ready(stack, "api-1")
+    customers = stack.db.seed_customers(500, 100)
+    cut = []
+
+    class Watched(Load):
+        def _attempt(self, connection, key, body):
+            fresh = connection.sock is None
+            answer = super()._attempt(connection, key, body)
+            # Refused while connecting is a server that has gone; anything else is a cut request. A
+            # kept connection that is closed between two requests is no fault either, and shows as
+            # an error before a byte of the answer.
+            if answer is None and not fresh and connection.sock is not None:
+                cut.append(key)
+            return answer
+
+    with Watched([stack.api(1), stack.api(2)], customers, 4000) as load:
+        load.wait_accepted(1000)
+        code, seconds = terminate(process)
+        load.finish()
+    assert code == 0 and seconds < 10, (code, seconds)
+    # Replays tell which sends were committed without their answer getting through.
+    metrics = stack.api(2).metrics()
+    assert metrics.sum("msg_idempotency_total", result="replayed") == 0, "a drained answer was lost"
+    quiesce(stack)
+    assert audit(stack) == []
+    assert stack.db.value("SELECT COUNT(*) FROM messages") == 4000
+
+
+@pytest.mark.parametrize("name", ["outboxd-1", "consumerd-1"])
+def test_worker_drains(world, name):
+    """SIGTERM with work in hand: ends with 0 and leaves nothing half done for others to find out."""
+    kind = name[:-2]
+    others = [n for n in ("outboxd-2", "consumerd-2") if not n.startswith(kind)]
+    stack = world("api-1", "operators", *others, WORKER_DEAD_SEC=60)
+    for operator in stack.operators:
+        operator.faults(latency_ms=50, latency_max_ms=200)
+    process = stack.run(name)
+    wait_ready(stack, name)
+    customers = stack.db.seed_customers(500, 100)
+    with Load([stack.api()], customers, 2000) as load:
+        load.wait_accepted(1000)
+        wait_until(lambda: stack.db.value("SELECT COUNT(*) FROM message_status WHERE status='done'"),
+                   10, "deliveries flow")
+        code, seconds = terminate(process)
+        assert code == 0 and seconds < 15, (code, seconds)
+        load.finish()
+    if kind == "consumerd":
+        # A clean stop hands everything back: nothing is left to the heartbeat's 60 s.
+        assert stack.db.value("SELECT COUNT(*) FROM message_status WHERE status='sending'") == 0
+    stack.start(f"{kind}-2")
+    quiesce(stack, 50)
+    assert audit(stack) == []
+    assert sum(o.counts()["duplicates"] for o in stack.operators) == 0

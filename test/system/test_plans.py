@@ -1,0 +1,192 @@
+"""How the database runs the statements that the daemons really send, on empty and on large tables: a
+statement that takes locks must find its rows by an index in both, and nothing on a large table may
+read more than a bounded number of rows. The statements are taken from the server's general log.
+"""
+
+import getpass
+import os
+import re
+import subprocess
+import uuid
+
+import pymysql
+import pytest
+from harness.audit import quiesce
+from harness.client import recipient
+from harness.wait import wait_until
+
+LARGE = 60_000
+MOST_ROWS = 5_000
+HOT = {"user_balances", "user_transactions", "messages", "message_status", "outbox_events",
+       "outbox_parked", "idempotency_keys"}
+ENTRY = re.compile(r"^(?:\d{6} [ \d]\d:\d\d:\d\d)?\s*(\d+) (Query|Connect|Execute|Quit|Init DB|Prepare|"
+                   r"Close stmt|Ping|Statistics|Change user|Reset connection)\t(.*)$")
+EXPLAINED = re.compile(r"^\s*\(*\s*(SELECT|UPDATE|DELETE|WITH)\b", re.IGNORECASE)
+LOCKING = re.compile(r"^\s*(UPDATE|DELETE)\b|\bFOR UPDATE\b|\bLOCK IN SHARE MODE\b", re.IGNORECASE)
+
+
+def as_root(servers, sql):
+    subprocess.run(["mariadb", "--no-defaults", "--socket=mysql.sock", f"--user={getpass.getuser()}",
+                    f"--execute={sql}"], check=True, timeout=30,
+                   cwd=os.path.join(servers.state, "mariadb", "data"))
+
+
+def statements(log, database):
+    """(connection, statement) of the connections that use this database."""
+    connections, entries = set(), []
+    for line in log.splitlines():
+        match = ENTRY.match(line)
+        if match:
+            number, kind, text = int(match[1]), match[2], match[3]
+            if kind == "Connect" and f" on {database} " in text + " ":
+                connections.add(number)
+            entries.append([number, kind, text])
+        elif entries:
+            entries[-1][2] += "\n" + line
+    return [text for number, kind, text in entries if kind == "Query" and number in connections]
+
+
+def shape(sql):
+    text = re.sub(r"'(?:[^'\\]|\\.|'')*'", "?", sql)
+    text = re.sub(r"\b0x[0-9A-Fa-f]+\b|\b\d+\b", "?", text)
+    return re.sub(r"\?(\s*,\s*\?)+", "?,…", text)
+
+
+@pytest.fixture(scope="module")
+def seen(module_world, servers):
+    """A platform that has done a bit of everything, and one example of each shape of statement."""
+    log = os.path.join(servers.directory, "general.log")
+    stack = module_world("operators", DELIVERY_RETRY_WINDOW_SEC=2, DELIVERY_RETRY_BASE_MS=100)
+    # From the first connection on: the log tells only then which database it uses.
+    as_root(servers, f"SET GLOBAL general_log_file='{log}'; SET GLOBAL log_output='FILE';"
+                     "SET GLOBAL general_log=ON")
+    try:
+        stack.up()
+        traffic(stack)
+    finally:
+        as_root(servers, "SET GLOBAL general_log=OFF")
+    with open(log, errors="replace") as f:
+        found = {}
+        for sql in statements(f.read(), stack.values["DB_NAME"]):
+            # The longest IN list is the one whose plan is in doubt.
+            if EXPLAINED.match(sql) and len(sql) >= len(found.get(shape(sql), "")):
+                found[shape(sql)] = sql
+    for name in ("api-1", "outboxd-1", "consumerd-1"):
+        stack.stop(name)
+    return stack, [sql for sql in found.values() if any(t in sql for t in HOT)]
+
+
+def traffic(stack):
+    api = stack.api()
+    customers = stack.db.seed_customers(30, 1000)
+    for operator in stack.operators:
+        operator.faults(reject_prefix="0999")
+    key = uuid.uuid4().hex
+    for n, customer in enumerate(customers):
+        api.sent(customer, [recipient(i) for i in range(20)] + ["0999"], key=key,
+                 type="express" if n % 2 else "normal")
+    api.send(customers[0], key=key)
+    api.top_up(customers[0], 5, key=key)
+    api.top_up(customers[1], 5)
+    api.get("/balance", user_id=customers[0])
+    api.get("/messages/history", user_id=customers[0])
+    api.get("/messages/history", user_id=customers[0], status="failed", limit=5)
+    api.get("/messages/history", user_id=customers[0], message_identifier=str(uuid.uuid4()))
+    for operator in stack.operators:
+        operator.faults(status=503, status_share=1)
+    identifier = api.sent(customers[2])["message_identifier"]
+    wait_until(lambda: stack.db.value("SELECT enqueues FROM messages WHERE message_identifier=%s",
+                                      identifier), 15, "a retry")
+    for operator in stack.operators:
+        operator.heal()
+    quiesce(stack)
+
+
+def explain(stack, sql):
+    with stack.db.connect(cursorclass=pymysql.cursors.DictCursor) as connection, \
+            connection.cursor() as cursor:
+        cursor.execute("EXPLAIN " + sql)
+        return cursor.fetchall()
+
+
+def table_steps(plan):
+    """Steps that touch a stored table (derived tables and JSON lists are not)."""
+    for step in plan:
+        name = step["table"] or ""
+        if name and not name.startswith("<") and "Table function" not in (step["Extra"] or ""):
+            yield step
+
+
+def fill(stack):
+    """LARGE rows everywhere, among them those of the traffic."""
+    for sql in (
+            "INSERT INTO user_balances(user_id,balance) SELECT 1000000+seq,100 FROM seq_1_to_{n}",
+            "INSERT INTO user_transactions(user_id,amount,transaction_type,transaction_id)"
+            " SELECT 1000000+seq,100,'deposit',CONCAT('d-fill-',seq) FROM seq_1_to_{n}",
+            "INSERT INTO messages(message_identifier,customer_id,type,text,recipients,price)"
+            " SELECT CONCAT('fill-',LPAD(seq,9,'0')),1000000+seq,'normal','hi',1,1 FROM seq_1_to_{n}",
+            "INSERT INTO message_status(user_id,status,type,recipient,message_identifier,price)"
+            " SELECT 1000000+seq,IF(seq%3,'done','pending'),'normal','0912',"
+            "CONCAT('fill-',LPAD(seq,9,'0')),1 FROM seq_1_to_{n}",
+            "INSERT INTO outbox_events(aggregate_type,aggregate_id,event_type,payload,priority,"
+            "next_run_at) SELECT 'message',CONCAT('fill-',LPAD(seq,9,'0')),'message.send','{{}}',"
+            "IF(seq%5,0,10),IF(seq%7,NULL,NOW(6)+INTERVAL seq SECOND) FROM seq_1_to_{n}",
+            "INSERT INTO idempotency_keys(customer_id,route,idem_key,body_hash,response)"
+            " SELECT 1000000+seq,1,CONCAT('fill-',seq),'','{{}}' FROM seq_1_to_{n}"):
+        stack.db.execute(sql.format(n=LARGE))
+    for table in HOT:
+        stack.db.rows(f"ANALYZE TABLE {table}")
+
+
+def empty(stack):
+    for table in HOT:
+        stack.db.execute(f"DELETE FROM {table}")
+        stack.db.rows(f"ANALYZE TABLE {table}")
+
+
+def test_the_statements_that_matter_were_seen(seen):
+    """Otherwise the tests below would pass by looking at nothing."""
+    texts = [re.sub(r"\s+", " ", sql) for sql in seen[1]]
+
+    def found(pattern):
+        return [t for t in texts if re.search(pattern, t, re.IGNORECASE)]
+
+    assert found(r"FROM outbox_events.*FOR UPDATE SKIP LOCKED"), "the outbox poll"
+    assert found(r"^DELETE.*outbox_events"), "its delete"
+    assert found(r"FROM user_balances.*FOR UPDATE"), "the balance locks"
+    assert found(r"message_status.*FOR UPDATE"), "the claim and the settle"
+    assert found(r"^UPDATE message_status"), "the states"
+    assert found(r"^UPDATE user_balances"), "the balances"
+
+
+@pytest.mark.parametrize("size", ["empty", "large"])
+def test_locking_statements_use_an_index(seen, size):
+    stack, found = seen
+    (empty if size == "empty" else fill)(stack)
+    faults = []
+    for sql in found:
+        if not LOCKING.search(sql):
+            continue
+        for step in table_steps(explain(stack, sql)):
+            if step["type"] in ("ALL", "index"):
+                faults.append(f"{step['type']} on {step['table']}, key {step['key']}: {sql[:300]}")
+    empty(stack)
+    assert faults == []
+
+
+def test_nothing_walks_a_large_table(seen):
+    stack, found = seen
+    fill(stack)
+    faults = []
+    for sql in found:
+        bounded = re.search(r"\bLIMIT (\d+)\s*\)", sql)  # a count over a limited subquery
+        for step in table_steps(explain(stack, sql)):
+            rows = int(step["rows"] or 0)
+            if rows > MOST_ROWS and not bounded and "LIMIT" not in sql:
+                faults.append(f"{rows} rows of {step['table']} by {step['key']}: {sql[:300]}")
+            if step["type"] == "ALL" and rows > MOST_ROWS:
+                faults.append(f"a scan of {step['table']}: {sql[:300]}")
+            if "filesort" in (step["Extra"] or "") and rows > MOST_ROWS:
+                faults.append(f"sorts {rows} rows of {step['table']}: {sql[:300]}")
+    empty(stack)
+    assert faults == []

@@ -1,0 +1,120 @@
+"""compose/local itself: what it starts is ready, and what it stops is gone."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from harness.stack import LOCAL, REPOSITORY, PortRange, Stack
+from harness.wait import wait_until
+
+
+def processes_of(directory):
+    """Every process with the folder in its command line, its environment or its working folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+            text += os.readlink(entry / "cwd").encode()
+        except OSError:
+            continue
+        if directory.encode() in text:
+            found.append((int(entry.name), (entry / "comm").read_text().strip()))
+    return found
+
+
+@pytest.fixture
+def whole():
+    stack = Stack("whole", replicas={"api": 2, "outboxd": 1, "consumerd": 1})
+    yield stack
+    stack.purge()
+
+
+def test_up_status_env_down(whole):
+    whole.up()
+    lines = whole.local("status").splitlines()[1:]
+    names = [line.split()[0] for line in lines]
+    assert names == ["mariadb", "rabbitmq", "operator-a", "operator-b", "api-1", "api-2", "outboxd-1",
+                     "consumerd-1"]
+    assert all(line.split()[3] == "ready" for line in lines), lines
+    listening = {int(line.split()[2]) for line in lines}
+    assert all(whole.ports.base <= port < whole.ports.base + 70 for port in listening)
+
+    values = whole.values
+    for name in ("API_URL", "OPERATOR_A_URL", "OPERATOR_B_URL", "OUTBOXD_URLS", "CONSUMERD_URLS",
+                 "DB_HOST", "DB_PORT", "DB_NAME", "DB_USER_NAME", "DB_PASSWORD", "RABBIT_URI"):
+        assert values[name], name
+    assert values["API_URLS"].split()[0] == values["API_URL"]
+    assert whole.api(2).get("/readyz").status_code == 200
+
+    for port in listening:  # nothing is reachable from outside
+        with socket.socket() as s:
+            s.settimeout(1)
+            assert s.connect_ex(("127.0.0.2", port)) != 0, port
+
+    assert "up in" in whole.local("up")  # a second time changes nothing
+    assert processes_of(whole.state)
+    whole.local("down", "--purge")
+    assert not os.path.exists(whole.state)
+    wait_until(lambda: not processes_of(whole.state), 5, lambda: str(processes_of(whole.state)))
+
+
+def test_down_leaves_other_processes_alone(world):
+    """A recorded pid that belongs to somebody else by now is not touched."""
+    stack = world("operators")
+    bystander = subprocess.Popen(["sleep", "600"])
+    try:
+        stack.kill("operator-a")
+        record = Path(stack.state) / "run" / "operator-a.json"
+        record.write_text(re.sub(r'"pid": \d+', f'"pid": {bystander.pid}', record.read_text()))
+        assert "stopped" in [l.split() for l in stack_status(stack)][0]
+        stack.local("down")
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def stack_status(stack):
+    done = subprocess.run([LOCAL, "status"], env={**os.environ, "STATE_DIR": stack.state},
+                          stdout=subprocess.PIPE, text=True)
+    return done.stdout.splitlines()[1:]
+
+
+def test_a_start_that_fails_says_why(world):
+    stack = world("operators")
+    done = subprocess.run([LOCAL, "start", "consumerd-1", "OPERATORS=nonsense"], text=True,
+                          env={**os.environ, "STATE_DIR": stack.state},
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == 1
+    assert "consumerd-1 ended while starting" in done.stdout and "OPERATORS" in done.stdout
+
+
+def test_make_run():
+    """One command: a message in `done`, the stack running, and all of it gone after SIGINT."""
+    ports = PortRange()
+    state = Path(f"/tmp/msg-run-{os.getpid()}")
+    environ = {**os.environ, "STATE_DIR": str(state), "PORT_BASE": str(ports.base), "API_PORT": ""}
+    try:
+        process = subprocess.Popen([REPOSITORY / "compose" / "run"], stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, text=True, start_new_session=True,
+                                   env={**environ, "API_PORT": str(ports.base + 10)})
+        seen = []
+        for line in process.stdout:
+            seen.append(line.rstrip())
+            if "Ctrl-C stops all of it" in line:
+                break
+        assert any(line.strip().startswith("done by operatorA") for line in seen), "\n".join(seen)
+        assert any(f"http://127.0.0.1:{ports.base + 10}" in line for line in seen)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(90) == 0
+        wait_until(lambda: not processes_of(str(state)), 5, lambda: str(processes_of(str(state))))
+    finally:
+        subprocess.run([LOCAL, "down", "--purge"], env=environ, check=True)
+        ports.release()
+    assert not state.exists()
