@@ -83,6 +83,13 @@ const char *httpd_body(const struct httpd_request *req, size_t *n);          /* 
 const struct trace_context *httpd_trace(const struct httpd_request *req);
 const char *httpd_tracestate(const struct httpd_request *req);
 
+/* Calls fn with the request and config's arg on the request's own thread after delay_us, or as soon
+ * as the server drains. In place of an answer, from the handler's thread, one at a time. */
+void httpd_later(struct httpd_request *req, int64_t delay_us, httpd_handler *fn);
+/* In place of an answer: cuts the connection with a TCP reset; any thread. */
+void httpd_reset(struct httpd_request *req);
+bool httpd_draining(const struct httpd_request *req);
+
 /* Adds a header to the answer; by whoever will answer, before. value is copied. */
 void httpd_set_header(struct httpd_request *req, const char *name, const char *value);
 /* Answers; any thread; once. The body is copied. Content-Type: application/json. */

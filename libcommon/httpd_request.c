@@ -1,0 +1,500 @@
+#include <event2/buffer.h>
+#include <event2/keyvalq_struct.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "libcommon/clock.h"
+#include "libcommon/httpd_internal.h"
+#include "libcommon/must.h"
+
+#define HEADERS_MAX 4096 /* bytes of headers a handler may add to an answer */
+
+static const char *const method_names[HTTP_METHODS] = {
+    [HTTP_GET] = "GET",     [HTTP_HEAD] = "HEAD",     [HTTP_POST] = "POST",
+    [HTTP_PUT] = "PUT",     [HTTP_DELETE] = "DELETE", [HTTP_OPTIONS] = "OPTIONS",
+    [HTTP_PATCH] = "PATCH", [HTTP_TRACE] = "TRACE",   [HTTP_CONNECT] = "CONNECT",
+    [HTTP_OTHER] = "OTHER",
+};
+
+const char *http_method_name(enum http_method method)
+{
+    return method_names[method];
+}
+
+enum http_method http_method_parse(const char *name)
+{
+    for (int i = 0; i < HTTP_OTHER; i++)
+        if (!strcmp(name, method_names[i]))
+            return (enum http_method)i;
+    return HTTP_OTHER;
+}
+
+static enum http_method method_of(const struct evhttp_request *ev)
+{
+    switch ((unsigned)evhttp_request_get_command(ev)) {
+    case EVHTTP_REQ_GET:
+        return HTTP_GET;
+    case EVHTTP_REQ_HEAD:
+        return HTTP_HEAD;
+    case EVHTTP_REQ_POST:
+        return HTTP_POST;
+    case EVHTTP_REQ_PUT:
+        return HTTP_PUT;
+    case EVHTTP_REQ_DELETE:
+        return HTTP_DELETE;
+    case EVHTTP_REQ_OPTIONS:
+        return HTTP_OPTIONS;
+    case EVHTTP_REQ_PATCH:
+        return HTTP_PATCH;
+    case EVHTTP_REQ_TRACE:
+        return HTTP_TRACE;
+    case EVHTTP_REQ_CONNECT:
+        return HTTP_CONNECT;
+    default:
+        return HTTP_OTHER;
+    }
+}
+
+static const char *phrase(int status)
+{
+    switch (status) {
+    case 413:
+        return "Content Too Large";
+    case 422:
+        return "Unprocessable Content";
+    case 425:
+        return "Too Early";
+    case 429:
+        return "Too Many Requests";
+    default:
+        return NULL; /* evhttp knows it */
+    }
+}
+
+static struct httpd_request *request_new(struct http_thread *t, struct http_conn *c,
+                                         struct evhttp_request *ev)
+{
+    struct httpd_request *req = malloc(sizeof(*req));
+
+    if (!req)
+        return NULL;
+    memset(req, 0, offsetof(struct httpd_request, small));
+    req->thread = t;
+    req->conn = c;
+    req->ev = ev;
+    req->path = &t->server->paths[t->server->path_count];
+    req->method = method_of(ev);
+    req->start_us = clock_mono_us();
+    req->tracestate = "";
+    req->decoded_path = "";
+    c->req = req;
+    http_conn_set_state(c, CONN_HANDLING);
+    atomic_fetch_add_explicit(&t->server->held, 1, memory_order_relaxed);
+    http_stats_held(1);
+    return req;
+}
+
+void http_request_free(struct httpd_request *req)
+{
+    struct httpd_text *text = req->texts;
+
+    while (text) {
+        struct httpd_text *next = text->next;
+
+        free(text);
+        text = next;
+    }
+    if (req->timer)
+        event_free(req->timer);
+    buf_free(&req->headers);
+    if (req->body != req->small)
+        free(req->body);
+    if (req->conn->req == req)
+        req->conn->req = NULL;
+    atomic_fetch_sub_explicit(&req->thread->server->held, 1, memory_order_relaxed);
+    http_stats_held(-1);
+    free(req);
+}
+
+static void add_headers(struct httpd_request *req, struct evkeyvalq *out)
+{
+    const char *at = req->headers.data;
+    const char *end = at ? at + req->headers.len : at;
+
+    if (*req->content_type)
+        evhttp_add_header(out, "Content-Type", req->content_type);
+    while (at < end) {
+        const char *value = at + strlen(at) + 1;
+
+        evhttp_add_header(out, at, value);
+        at = value + strlen(value) + 1;
+    }
+    if (req->close || atomic_load_explicit(&req->thread->server->draining, memory_order_relaxed))
+        evhttp_add_header(out, "Connection", "close");
+}
+
+static void on_written(struct evhttp_request *ev, void *arg)
+{
+    (void)ev;
+    http_conn_written(arg);
+}
+
+/* evhttp would write a body where HTTP allows none, and the client would read it as the next
+ * answer. */
+static void send_answer(struct httpd_request *req, const char *body, size_t n)
+{
+    struct evhttp_request *ev = req->ev;
+    struct evkeyvalq *out = evhttp_request_get_output_headers(ev);
+    struct http_conn *c = req->conn;
+    int status = req->status;
+    bool bare = status == 204 || status == 304;
+
+    add_headers(req, out);
+    if (req->method == HTTP_HEAD && !bare) {
+        char length[24];
+
+        evutil_snprintf(length, sizeof(length), "%zu", n);
+        evhttp_add_header(out, "Content-Length", length);
+    }
+    if (n && !bare && req->method != HTTP_HEAD)
+        evbuffer_add(evhttp_request_get_output_buffer(ev), body, n);
+    http_stats_answer(req->thread, req->path, req->method, status, req->start_us);
+    http_request_free(req);
+    http_conn_set_state(c, CONN_WRITING);
+    evhttp_request_set_on_complete_cb(ev, on_written, c);
+    evhttp_send_reply(ev, status, phrase(status), NULL);
+}
+
+void http_request_finish(struct httpd_request *req)
+{
+    struct http_conn *c = req->conn;
+
+    if (req->action == HTTP_ANSWER) {
+        send_answer(req, req->body, req->body_len);
+        return;
+    }
+    http_request_free(req);
+    c->reset = true;
+    http_conn_schedule(c);
+}
+
+static void keep_body(struct httpd_request *req, const char *body, size_t n)
+{
+    req->body = n <= sizeof(req->small) ? req->small : malloc(n);
+    if (!req->body) { /* the client sees the connection end: nothing false is said */
+        req->action = HTTP_RESET;
+        return;
+    }
+    if (n)
+        memcpy(req->body, body, n);
+    req->body_len = n;
+}
+
+void httpd_reply_type(struct httpd_request *req, int status, const char *content_type,
+                      const char *body, size_t n)
+{
+    MUST(!req->answered);
+    req->answered = true;
+    req->later = NULL;
+    req->status = status;
+    if (content_type)
+        evutil_snprintf(req->content_type, sizeof(req->content_type), "%s", content_type);
+    if (http_current_thread() == req->thread) {
+        send_answer(req, body, n);
+        return;
+    }
+    keep_body(req, body, n);
+    http_post(req);
+}
+
+void httpd_reply(struct httpd_request *req, int status, const char *body, size_t n)
+{
+    httpd_reply_type(req, status, NULL, body, n);
+}
+
+void httpd_reply_error(struct httpd_request *req, int status, const char *code, const char *message,
+                       const char *field)
+{
+    struct buf b = {0};
+
+    buf_puts(&b, "{\"error\":");
+    buf_put_json(&b, code, strlen(code));
+    buf_puts(&b, ",\"message\":");
+    buf_put_json(&b, message, strlen(message));
+    if (field) {
+        buf_puts(&b, ",\"field\":");
+        buf_put_json(&b, field, strlen(field));
+    }
+    buf_putc(&b, '}');
+    httpd_reply(req, status, b.failed ? "{}" : b.data, b.failed ? 2 : b.len);
+    buf_free(&b);
+}
+
+void httpd_reset(struct httpd_request *req)
+{
+    MUST(!req->answered);
+    req->answered = true;
+    req->later = NULL;
+    req->action = HTTP_RESET;
+    if (http_current_thread() == req->thread)
+        http_request_finish(req);
+    else
+        http_post(req);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+    struct httpd_request *req = arg;
+    httpd_handler *fn = req->later;
+
+    (void)fd;
+    (void)what;
+    if (!fn)
+        return;
+    req->later = NULL;
+    fn(req, req->thread->server->arg);
+}
+
+void httpd_later(struct httpd_request *req, int64_t delay_us, httpd_handler *fn)
+{
+    struct timeval after = {delay_us / 1000000, delay_us % 1000000};
+
+    if (httpd_draining(req))
+        after = (struct timeval){0, 0};
+    if (!req->timer)
+        req->timer = event_new(req->thread->base, -1, 0, on_timer, req);
+    MUST(req->timer != NULL);
+    req->later = fn;
+    evtimer_add(req->timer, &after);
+}
+
+void httpd_set_header(struct httpd_request *req, const char *name, const char *value)
+{
+    size_t name_len = strlen(name);
+    size_t value_len = strlen(value);
+
+    if (req->headers.len + name_len + value_len + 2 > HEADERS_MAX)
+        return;
+    buf_put(&req->headers, name, name_len + 1);
+    buf_put(&req->headers, value, value_len + 1);
+}
+
+const char *httpd_method(const struct httpd_request *req)
+{
+    return method_names[req->method];
+}
+
+const char *httpd_path(const struct httpd_request *req)
+{
+    return req->decoded_path;
+}
+
+const char *httpd_header(const struct httpd_request *req, const char *name)
+{
+    return evhttp_find_header(evhttp_request_get_input_headers(req->ev), name);
+}
+
+const char *httpd_body(const struct httpd_request *req, size_t *n)
+{
+    struct evbuffer *in = evhttp_request_get_input_buffer(req->ev);
+    const unsigned char *body;
+
+    *n = evbuffer_get_length(in);
+    body = *n ? evbuffer_pullup(in, -1) : NULL;
+    if (!body)
+        *n = 0;
+    return body ? (const char *)body : "";
+}
+
+const struct trace_context *httpd_trace(const struct httpd_request *req)
+{
+    return &req->trace;
+}
+
+const char *httpd_tracestate(const struct httpd_request *req)
+{
+    return req->tracestate;
+}
+
+/* A string of the request's own; NULL when memory is out. */
+static char *new_text(struct httpd_request *req, size_t n)
+{
+    struct httpd_text *text = malloc(sizeof(*text) + n + 1);
+
+    if (!text)
+        return NULL;
+    text->next = req->texts;
+    req->texts = text;
+    text->text[n] = '\0';
+    return text->text;
+}
+
+static int hex_value(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c = (char)(c | 0x20);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Percent-decoding into out, which has room for n bytes and a NUL; malformed sequences stay. */
+static size_t decode(const char *s, size_t n, bool plus_is_space, char *out)
+{
+    size_t len = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (s[i] == '%' && i + 2 < n && hex_value(s[i + 1]) >= 0 && hex_value(s[i + 2]) >= 0) {
+            out[len++] = (char)(hex_value(s[i + 1]) << 4 | hex_value(s[i + 2]));
+            i += 2;
+        } else {
+            out[len++] = plus_is_space && s[i] == '+' ? ' ' : s[i];
+        }
+    }
+    out[len] = '\0';
+    return len;
+}
+
+const char *httpd_query(const struct httpd_request *req, const char *name)
+{
+    const char *at = evhttp_uri_get_query(evhttp_request_get_evhttp_uri(req->ev));
+    size_t name_len = strlen(name);
+
+    while (at && *at) {
+        size_t n = strcspn(at, "&");
+        const char *equals = memchr(at, '=', n);
+        size_t key_len = equals ? (size_t)(equals - at) : n;
+
+        if (key_len == name_len && !memcmp(at, name, name_len)) {
+            const char *value = equals ? equals + 1 : at + n;
+            size_t value_len = (size_t)(at + n - value);
+            /* the strings belong to the request, which the caller may not change otherwise */
+            char *text = new_text((struct httpd_request *)(uintptr_t)req, value_len);
+
+            if (text)
+                decode(value, value_len, true, text);
+            return text;
+        }
+        at += n;
+        at += *at == '&';
+    }
+    return NULL;
+}
+
+static void take_path(struct httpd_request *req)
+{
+    const char *raw = evhttp_uri_get_path(evhttp_request_get_evhttp_uri(req->ev));
+    char *text;
+
+    if (!raw)
+        return;
+    req->decoded_path = raw;
+    if (!strchr(raw, '%'))
+        return;
+    text = new_text(req, strlen(raw));
+    if (text)
+        decode(raw, strlen(raw), false, text);
+    req->decoded_path = text ? text : "";
+}
+
+/* Several tracestate headers are one list (W3C trace context, section 3.3.1). */
+static void take_tracestate(struct httpd_request *req, const struct http_facts *facts)
+{
+    const struct evkeyval *h = facts->tracestate;
+    char *text;
+    size_t len = 0;
+
+    if (facts->tracestates == 1 && trace_state_ok(h->value, strlen(h->value)))
+        req->tracestate = h->value;
+    if (facts->tracestates < 2)
+        return;
+    text = new_text(req, TRACE_STATE_MAX);
+    for (; text && h; h = h->next.tqe_next) {
+        size_t n = strlen(h->value);
+
+        if (strcasecmp(h->key, "tracestate") != 0 || !n)
+            continue;
+        if (len + n + 1 > TRACE_STATE_MAX)
+            return;
+        if (len)
+            text[len++] = ',';
+        memcpy(text + len, h->value, n + 1);
+        len += n;
+    }
+    if (text && trace_state_ok(text, len))
+        req->tracestate = text;
+}
+
+static void take_trace(struct httpd_request *req, const struct http_facts *facts)
+{
+    struct trace_context caller;
+
+    if (!facts->traceparent || !trace_parse(facts->traceparent, &caller)) {
+        trace_root(&req->trace, false);
+        return;
+    }
+    trace_child(&caller, &req->trace);
+    take_tracestate(req, facts);
+}
+
+static const struct http_path *find_path(const struct httpd *h, const char *path)
+{
+    size_t n = strlen(path);
+    const struct http_path *prefix = NULL;
+
+    for (const struct http_path *p = h->paths; p < h->paths + h->path_count; p++) {
+        if (p->prefix ? n < p->len : n != p->len)
+            continue;
+        if (memcmp(path, p->pattern, p->len) != 0)
+            continue;
+        if (!p->prefix)
+            return p;
+        if (!prefix || p->len > prefix->len)
+            prefix = p;
+    }
+    return prefix;
+}
+
+static void dispatch(struct httpd_request *req)
+{
+    struct httpd *h = req->thread->server;
+    const struct http_path *path = find_path(h, req->decoded_path);
+    const struct httpd_route *route = path ? path->routes[req->method] : NULL;
+
+    if (path)
+        req->path = path;
+    if (!path) {
+        httpd_reply_error(req, 404, "not_found", "There is nothing at this path.", NULL);
+    } else if (!route) {
+        httpd_set_header(req, "Allow", path->allow);
+        httpd_reply_error(req, 405, "method_not_allowed", "The method is not allowed here.", NULL);
+    } else if (route->unlimited || !h->admit || h->admit(req, h->arg)) {
+        route->handler(req, h->arg);
+    }
+}
+
+void http_on_request(struct evhttp_request *ev, void *thread)
+{
+    struct http_thread *t = thread;
+    struct http_conn *c = http_conn_of(t, evhttp_request_get_connection(ev));
+    struct httpd_request *req = c ? request_new(t, c, ev) : NULL;
+    struct http_facts facts;
+    const char *wrong;
+
+    if (!req) { /* out of memory */
+        evhttp_send_error(ev, HTTP_SERVUNAVAIL, NULL);
+        return;
+    }
+    wrong = http_check(ev, req->method, &facts);
+    if (wrong) {
+        c->linger = true;
+        req->close = true;
+        http_stats_dropped(HTTP_DROP_BAD_REQUEST);
+        httpd_reply_error(req, 400, "bad_request", wrong, NULL);
+        return;
+    }
+    req->close = facts.close || req->method == HTTP_OTHER || req->method == HTTP_CONNECT;
+    take_path(req);
+    take_trace(req, &facts);
+    dispatch(req);
+}
