@@ -219,7 +219,7 @@ static void decide_topup(struct customer *c, struct operation *op)
     op->outcome = OUTCOME_DONE;
     buf_reset(&op->response);
     buf_printf(&op->response, "{\"status\":\"done\",\"balance\":%lld,\"transaction_id\":\"%s\"}",
-               (long long)(c->balance + c->change), op->message.transaction_id);
+               (long long)c->balance + (long long)c->change, op->message.transaction_id);
 }
 
 static void decide_twin(struct operation *op)

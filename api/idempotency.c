@@ -23,7 +23,7 @@ static int by_key(const void *a, const void *b)
 
 int idempotency_link_twins(struct operation **ops, size_t n)
 {
-    struct operation **keyed = malloc(n * sizeof(*keyed));
+    struct operation **keyed = malloc(n * sizeof(struct operation *));
     size_t count = 0;
 
     if (!keyed)
@@ -34,7 +34,7 @@ int idempotency_link_twins(struct operation **ops, size_t n)
             keyed[count++] = ops[i];
     }
     if (count > 1)
-        qsort(keyed, count, sizeof(*keyed), by_key);
+        qsort(keyed, count, sizeof(struct operation *), by_key);
     for (size_t i = 1; i < count; i++)
         if (by_key(&keyed[i - 1], &keyed[i]) == 0)
             keyed[i]->twin = keyed[i - 1]->twin ? keyed[i - 1]->twin : keyed[i - 1];

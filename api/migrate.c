@@ -63,7 +63,7 @@ static int find(struct db *db, const struct migration *m, enum progress *progres
         return -1;
     row = db_next(&results.set[0]);
     *progress = !row ? NEW : row[1] ? FINISHED : STARTED;
-    if (row && row[1] && strcmp(row[0], m->checksum))
+    if (row && row[1] && strcmp(row[0], m->checksum) != 0)
         rc =
             err_set(err, ERR_PERMANENT, 0, "migration %s was applied with other contents", m->name);
     db_results_free(&results);

@@ -1,6 +1,7 @@
 #include "api/server.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -288,7 +289,7 @@ static bool take_filters(struct httpd_request *req, struct read_job *job)
         return false;
     }
     if (id)
-        strcpy(job->message_id, id);
+        snprintf(job->message_id, sizeof(job->message_id), "%s", id);
     return true;
 }
 

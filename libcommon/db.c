@@ -411,7 +411,7 @@ int db_run(struct db *db, struct db_label *label, const char *sql, size_t n,
 
     MUST(label->ok);
     if (results)
-        results->n = 0;
+        *results = (struct db_results){0};
     if (!db->mysql)
         return err_set(err, ERR_RETRY, 2006, "%s: not connected", label->query);
     if (mysql_real_query(db->mysql, sql, n))
@@ -433,7 +433,7 @@ int db_run_buf(struct db *db, struct db_label *label, const struct buf *sql,
                struct db_results *results, struct err *err)
 {
     if (results)
-        results->n = 0;
+        *results = (struct db_results){0};
     if (sql->failed)
         return err_set(err, ERR_RETRY, 0, "%s: out of memory", label->query);
     return db_run(db, label, sql->data, sql->len, results, err);
