@@ -120,7 +120,7 @@ class MariaDB(Service):
         command = [find_program("mariadb-install-db"), "--no-defaults", f"--datadir={fresh}",
                    f"--user={getpass.getuser()}", "--auth-root-authentication-method=socket",
                    f"--auth-root-socket-user={getpass.getuser()}", "--skip-test-db",
-                   "--innodb-log-file-size=8M"]
+                   "--innodb-log-file-size=8M", "--force"]  # force: names are not looked up
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode:
             raise StackError(f"mariadb-install-db failed:\n{done.stdout}")
@@ -302,6 +302,7 @@ def base_environment():
     env = {k: v for k, v in os.environ.items()
            if k not in DEFAULTS and k not in OWNED and not k.startswith("RABBITMQ_")}
     env["PATH"] = SEARCH_PATH
+    env["no_proxy"] = env["NO_PROXY"] = "127.0.0.1,localhost"  # a proxy does not see this stack
     return env
 
 

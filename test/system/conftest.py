@@ -3,10 +3,13 @@ takes a `world` (own database, queues and daemons on the shared MariaDB and Rabb
 those, `fresh_stack`.
 """
 
+import os
+
 import pytest
 
 from harness.stack import Stack, missing_binaries
 
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 _in_use = []
 
 
