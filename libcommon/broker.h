@@ -4,9 +4,14 @@
 /*
  * One AMQP 0-9-1 connection with one channel (librabbitmq), and the topology every daemon agrees
  * on. Belongs to one thread. broker_open blocks up to the connect timeout; the other calls are
- * bounded by the timeouts of the settings. Any call that answers ERR_RETRY has closed the
- * connection: open again with backoff. Publishing and consuming use connections of their own: a
- * broker in alarm blocks all of a publishing connection.
+ * bounded by the timeouts of the settings. A call that fails has closed the connection: open again
+ * with backoff. Publishing and consuming use connections of their own: a broker in alarm blocks all
+ * of a publishing connection.
+ *
+ * What is published, acked or dead-lettered is gathered and leaves in few writes: with the next
+ * broker_pump or broker_flush, or when much has gathered. A channel that the broker closed
+ * (BROKER_CHANNEL_CLOSED) takes no more: acks for it are dropped, anything else fails, until
+ * broker_reopen_channel.
  *
  * Topology: exchange (direct, durable) -> express and normal queue (durable; quorum by default),
  * dead letters to <exchange>.dead (exchange and queue). Whoever comes first declares it.
@@ -21,7 +26,7 @@
 #include "libcommon/settings.h"
 
 struct broker_settings {
-    char *uri, *exchange, *express_queue, *normal_queue, *queue_type;
+    char *uri, *tls_ca, *exchange, *express_queue, *normal_queue, *queue_type;
     int64_t delivery_limit, heartbeat_sec, connect_timeout_ms, rpc_timeout_ms;
 };
 
@@ -42,8 +47,12 @@ void broker_close(struct broker *b); /* says goodbye, bounded; what is unconfirm
 void broker_drop(struct broker *b);  /* closes the socket at once */
 bool broker_is_open(const struct broker *b);
 bool broker_is_blocked(const struct broker *b); /* connection.blocked was said: publish nothing */
-uint64_t broker_generation(const struct broker *b); /* grows with every open; tags belong to one */
-int broker_fd(const struct broker *b);              /* for poll; -1 when closed */
+/* Grows with every open and every new channel: a tag belongs to one generation. */
+uint64_t broker_generation(const struct broker *b);
+int broker_fd(const struct broker *b); /* for poll; -1 when closed */
+/* Something has been read from the socket but not handed on (broker_pump stopped at max): pump
+ * again before waiting for broker_fd. */
+bool broker_has_more(const struct broker *b);
 
 /* After a channel error (the connection lives on): a new channel, without consumers and confirms.
  */
@@ -67,25 +76,30 @@ struct broker_message {
 
 /* Confirm mode; delivery tags count from 1 afterwards. */
 int broker_confirm(struct broker *b, struct err *err);
-/* Persistent, mandatory, type message.send. *tag: the confirm to wait for. Buffered by the kernel
- * only: returns when the bytes are handed over. */
+/* Persistent, mandatory, type message.send. *tag: the confirm to wait for. */
 int broker_publish(struct broker *b, const struct broker_message *m, uint64_t *tag,
                    struct err *err);
 
 /* Starts consuming with manual acks. One consumer a connection. */
 int broker_consume(struct broker *b, const char *queue, uint16_t prefetch, struct err *err);
+/* Ack in any order: neighbours leave as one frame. A tag that is not outstanding is ignored. */
 int broker_ack(struct broker *b, uint64_t tag, bool multiple, struct err *err);
 int broker_dead_letter(struct broker *b, uint64_t tag,
                        struct err *err); /* reject without requeue */
 int broker_cancel(struct broker *b,
                   struct err *err); /* no new deliveries; unacked ones stay ours */
 
+/* Hands what has gathered to the kernel. */
+int broker_flush(struct broker *b, struct err *err);
+
+#define BROKER_BODY_MAX (4 << 20) /* a longer body is handed on as an empty one */
+
 enum broker_event_type {
     BROKER_CONFIRMED,      /* tag; multiple: all up to tag */
     BROKER_NACKED,         /* tag; multiple: the broker could not take it */
     BROKER_RETURNED,       /* message_id, code, text: unroutable; its confirm follows */
     BROKER_DELIVERED,      /* delivery: valid until the callback returns */
-    BROKER_CANCELLED,      /* the queue is gone or its leader moved: consume again */
+    BROKER_CANCELLED,      /* the queue is gone or its leader moved: declare and consume again */
     BROKER_CHANNEL_CLOSED, /* code, text: unconfirmed tags are unknown; broker_reopen_channel */
     BROKER_BLOCKED,        /* text */
     BROKER_UNBLOCKED,
