@@ -99,6 +99,16 @@ def test_migrate_verb_and_waiting_for_it(world):
     assert set(api.wait_final(customer, identifier).values()) == {"done"}
 
 
+def test_ready_means_usable(world):
+    """Whoever waits for /readyz of a fresh platform may send at once."""
+    stack = world("api")
+    for attempt in range(5):
+        for table in stack.db.tables():
+            stack.db.execute(f"DROP TABLE `{table}`")
+        stack.restart("api-1")
+        assert stack.api().top_up(1, 5).status_code == 200, f"attempt {attempt}"
+
+
 def test_replicas_that_start_together_migrate_once(world):
     stack = world("api", replicas=4)
     rows = stack.db.records("SELECT * FROM schema_migrations")

@@ -203,7 +203,7 @@ class Stack:
             if path.stem.startswith(("rabbitmq", "mariadb", "epmd")):
                 continue
             tail = path.read_text(errors="replace").splitlines()[-lines:]
-            yield f"{self.name}/{path.stem}", "\n".join(tail)
+            yield f"{self.name}/{path.stem}", "\n".join(line[:400] for line in tail)
 
 
 def binary(kind):
