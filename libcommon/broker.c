@@ -338,6 +338,28 @@ int broker_ping(struct broker *b, struct err *err)
     return 0;
 }
 
+/* On a channel of its own: a queue that is missing would close ours. */
+int broker_depth(struct broker *b, const char *queue, uint32_t *ready, struct err *err)
+{
+    const amqp_queue_declare_ok_t *answer;
+
+    if (!b->conn)
+        return err_set(err, ERR_RETRY, 0, "broker: depth: not connected");
+    amqp_channel_open(b->conn, BROKER_PING_CHANNEL);
+    if (broker_check_reply(b, amqp_get_rpc_reply(b->conn), "depth", err))
+        return -1;
+    answer = amqp_queue_declare(b->conn, BROKER_PING_CHANNEL, amqp_cstring_bytes(queue), 1, 0, 0, 0,
+                                amqp_empty_table);
+    if (broker_check_reply(b, amqp_get_rpc_reply(b->conn), "depth", err))
+        return -1;
+    *ready = answer->message_count;
+    if (broker_check_reply(b, amqp_channel_close(b->conn, BROKER_PING_CHANNEL, AMQP_REPLY_SUCCESS),
+                           "depth", err))
+        return -1;
+    amqp_maybe_release_buffers(b->conn);
+    return 0;
+}
+
 int broker_confirm(struct broker *b, struct err *err)
 {
     if (need_channel(b, "confirm", err))

@@ -1,0 +1,366 @@
+#include "api/audit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define RANGE 2000 /* ids a statement looks at */
+
+static struct db_label audit_label = {.query = "audit"};
+
+/* A check over ranges of one table's id: rows of the SELECT are violations, its first column says
+ * which row, its second what is wrong. %1 and %2 stand for the ends of the range, %3 for
+ * stuck_after_sec. */
+struct range_check {
+    const char *name;
+    const char *table;
+    const char *sql;
+    bool quiesced_only;
+};
+
+static const struct range_check range_checks[] = {
+    {"balance_is_ledger_sum", "user_balances",
+     "SELECT CONCAT('customer ',b.user_id),CONCAT('balance ',b.balance,', ledger "
+     "',COALESCE(SUM(t.amount),0)) "
+     "FROM user_balances b LEFT JOIN user_transactions t ON t.user_id=b.user_id WHERE b.id BETWEEN "
+     "%1 AND %2 "
+     "GROUP BY b.id,b.user_id,b.balance HAVING COALESCE(SUM(t.amount),0)<>b.balance OR b.balance<0",
+     false},
+    {"ledger_row_has_cause", "user_transactions",
+     "SELECT t.transaction_id,CONCAT(t.transaction_type,' of ',t.amount,' does not fit what it is "
+     "for') "
+     "FROM user_transactions t "
+     "LEFT JOIN user_balances b ON b.user_id=t.user_id "
+     "LEFT JOIN messages m ON t.transaction_type='withdrawal' AND "
+     "m.message_identifier=SUBSTRING(t.transaction_id,3) "
+     "LEFT JOIN message_status s ON t.transaction_type='refund' AND "
+     "s.message_identifier=SUBSTRING(t.transaction_id,3,CHAR_LENGTH(t.transaction_id)-3-"
+     "CHAR_LENGTH(SUBSTRING_INDEX(t.transaction_id,'-',-1))) "
+     "AND s.position=SUBSTRING_INDEX(t.transaction_id,'-',-1) "
+     "WHERE t.id BETWEEN %1 AND %2 AND NOT COALESCE(b.user_id IS NOT NULL AND ("
+     "(t.transaction_type='deposit' AND t.amount>0) OR "
+     "(t.transaction_type='withdrawal' AND t.amount=-(m.price*CAST(m.recipients AS SIGNED)) AND "
+     "m.customer_id=t.user_id) OR "
+     "(t.transaction_type='refund' AND s.status='failed' AND s.price=t.amount AND "
+     "s.user_id=t.user_id)),FALSE)",
+     false},
+    {"recipient_is_settled_right", "message_status",
+     "SELECT CONCAT(s.message_identifier,'-',s.position),CASE WHEN m.message_identifier IS NULL "
+     "THEN 'no message' "
+     "WHEN s.status NOT IN ('pending','sending','done','failed') THEN 'unknown status' "
+     "WHEN s.status='failed' AND r.id IS NULL THEN 'failed without refund' "
+     "WHEN s.status<>'failed' AND r.id IS NOT NULL THEN 'refunded but not failed' "
+     "WHEN s.status='done' AND s.provider='' THEN 'done by nobody' "
+     "WHEN s.price<>m.price OR s.user_id<>m.customer_id THEN 'price or customer differ from the "
+     "message' "
+     "ELSE 'refund of another amount or customer' END "
+     "FROM message_status s LEFT JOIN messages m ON m.message_identifier=s.message_identifier "
+     "LEFT JOIN user_transactions r ON "
+     "r.transaction_id=CONCAT('r-',s.message_identifier,'-',s.position) "
+     "WHERE s.id BETWEEN %1 AND %2 AND NOT COALESCE(s.status IN "
+     "('pending','sending','done','failed') "
+     "AND (s.status='failed')=(r.id IS NOT NULL) AND (s.status<>'done' OR s.provider<>'') "
+     "AND s.price=m.price AND s.user_id=m.customer_id "
+     "AND (r.id IS NULL OR (r.amount=s.price AND r.user_id=s.user_id)),FALSE)",
+     false},
+    {"recipient_is_not_stuck", "message_status",
+     "SELECT CONCAT(s.message_identifier,'-',s.position),CONCAT(s.status,' since ',s.created_at) "
+     "FROM message_status s WHERE s.id BETWEEN %1 AND %2 AND s.status IN ('pending','sending') "
+     "AND s.created_at<=NOW(6)-INTERVAL %3 SECOND",
+     false},
+    {"outbox_is_empty", "outbox_events",
+     "SELECT CONCAT('outbox row ',id),CONCAT(event_type,' of ',aggregate_id) FROM outbox_events "
+     "WHERE id BETWEEN %1 AND %2",
+     true},
+};
+
+static void violate(struct audit_report *report, struct audit_check *check, const char *where,
+                    const char *what)
+{
+    struct buf text = {0};
+
+    report->violations++;
+    if (check->violations++ >= AUDIT_EXAMPLES)
+        return;
+    buf_printf(&text, "%s: %s", where ? where : "?", what ? what : "?");
+    check->examples[check->violations - 1] = buf_take(&text, NULL);
+}
+
+static void put_template(struct buf *sql, const char *template, const int64_t values[3])
+{
+    for (; *template; template ++) {
+        if (template[0] == '%' && template[1] >= '1' && template[1] <= '3')
+            buf_put_int(sql, values[*++template - '1']);
+        else
+            buf_putc(sql, *template);
+    }
+}
+
+static int run_range(struct db *db, const char *template, const int64_t values[3],
+                     struct audit_report *report, struct audit_check *check, struct err *err)
+{
+    struct db_results results;
+    struct buf sql = {0};
+    char **row;
+    int rc;
+
+    put_template(&sql, template, values);
+    rc = db_run_buf(db, &audit_label, &sql, &results, err);
+    buf_free(&sql);
+    if (rc)
+        return -1;
+    while ((row = db_next(&results.set[0])))
+        violate(report, check, row[0], row[1]);
+    db_results_free(&results);
+    return 0;
+}
+
+/* The end of the range that begins after id: *last, and how many rows it has. 0 rows: the end. */
+static int next_range(struct db *db, const char *table, int64_t after, int64_t *last, int64_t *rows,
+                      struct err *err)
+{
+    struct db_results results;
+    struct buf sql = {0};
+    char **row;
+    int rc;
+
+    buf_printf(&sql,
+               "SELECT COALESCE(MAX(id),0),COUNT(*) FROM (SELECT id FROM %s FORCE INDEX(PRIMARY) "
+               "WHERE id>%lld "
+               "ORDER BY id LIMIT %d) t",
+               table, (long long)after, RANGE);
+    rc = db_run_buf(db, &audit_label, &sql, &results, err);
+    buf_free(&sql);
+    if (rc)
+        return -1;
+    row = db_next(&results.set[0]);
+    *last = row ? strtoll(row[0], NULL, 10) : 0;
+    *rows = row ? strtoll(row[1], NULL, 10) : 0;
+    db_results_free(&results);
+    return 0;
+}
+
+static int check_ranges(struct db *db, const struct range_check *c,
+                        const struct audit_options *options, struct audit_report *report,
+                        struct err *err)
+{
+    struct audit_check *check = &report->checks[report->check_count++];
+    int64_t after = 0;
+    int64_t last;
+    int64_t rows;
+
+    check->name = c->name;
+    for (;;) {
+        int64_t values[3];
+
+        if (next_range(db, c->table, after, &last, &rows, err))
+            return -1;
+        if (!rows)
+            return 0;
+        values[0] = after + 1;
+        values[1] = last;
+        values[2] = options->quiesced ? 0 : options->stuck_after_sec;
+        if (run_range(db, c->sql, values, report, check, err))
+            return -1;
+        check->checked += (uint64_t)rows;
+        after = last;
+    }
+}
+
+/* Messages have no number: their ranges are of identifiers, which are in order of time. */
+static int check_messages(struct db *db, struct audit_report *report, struct err *err)
+{
+    static const char template[] =
+        "SELECT m.message_identifier,CASE WHEN MAX(t.id) IS NULL THEN 'no charge' ELSE 'recipients "
+        "are missing' END "
+        "FROM (SELECT message_identifier,recipients FROM messages WHERE message_identifier>%s "
+        "ORDER BY "
+        "message_identifier LIMIT %d) m LEFT JOIN message_status s ON "
+        "s.message_identifier=m.message_identifier "
+        "LEFT JOIN user_transactions t ON t.transaction_id=CONCAT('c-',m.message_identifier) "
+        "GROUP BY m.message_identifier,m.recipients HAVING COUNT(s.id)<>m.recipients OR MAX(t.id) "
+        "IS NULL;"
+        "SELECT MAX(message_identifier),COUNT(*) FROM (SELECT message_identifier FROM messages "
+        "WHERE "
+        "message_identifier>%s ORDER BY message_identifier LIMIT %d) m";
+    struct audit_check *check = &report->checks[report->check_count++];
+    struct buf after = {0};
+    struct buf sql = {0};
+    bool more = true;
+    int rc = 0;
+
+    check->name = "message_is_charged_and_complete";
+    buf_puts(&after, "''");
+    while (more && !rc) {
+        struct db_results results;
+        char **row;
+
+        buf_reset(&sql);
+        buf_printf(&sql, template, after.data, RANGE, after.data, RANGE);
+        rc = db_run_buf(db, &audit_label, &sql, &results, err);
+        if (rc)
+            break;
+        while ((row = db_next(&results.set[0])))
+            violate(report, check, row[0], row[1]);
+        row = db_next(&results.set[1]);
+        more = row && row[0];
+        if (more) {
+            buf_reset(&after);
+            db_put_quoted(db, &after, row[0], results.set[1].lengths[0]);
+            check->checked += strtoull(row[1], NULL, 10);
+        }
+        db_results_free(&results);
+    }
+    buf_free(&after);
+    buf_free(&sql);
+    return rc;
+}
+
+struct sum {
+    const char *table;
+    const char *columns; /* of one range: summed up over all ranges */
+    int64_t *to[6];
+};
+
+static int add_up(struct db *db, const struct sum *s, struct err *err)
+{
+    int64_t after = 0;
+    int64_t last;
+    int64_t rows;
+
+    for (;;) {
+        struct db_results results;
+        struct buf sql = {0};
+        char **row;
+        int rc;
+
+        if (next_range(db, s->table, after, &last, &rows, err))
+            return -1;
+        if (!rows)
+            return 0;
+        buf_printf(&sql, "SELECT %s FROM %s WHERE id BETWEEN %lld AND %lld", s->columns, s->table,
+                   (long long)after + 1, (long long)last);
+        rc = db_run_buf(db, &audit_label, &sql, &results, err);
+        buf_free(&sql);
+        if (rc)
+            return -1;
+        row = db_next(&results.set[0]);
+        for (size_t i = 0; row && s->to[i]; i++)
+            *s->to[i] += strtoll(row[i], NULL, 10);
+        db_results_free(&results);
+        after = last;
+    }
+}
+
+static int totals(struct db *db, struct audit_report *r, const struct audit_options *options,
+                  struct err *err)
+{
+    const struct sum sums[] = {
+        {"user_balances", "SUM(balance)", {&r->balances}},
+        {"user_transactions",
+         "SUM(IF(transaction_type='deposit',amount,0)),SUM(IF(transaction_type='refund',amount,0))",
+         {&r->deposits, &r->refunds}},
+        {"message_status",
+         "SUM(IF(status='done',price,0)),SUM(IF(status IN "
+         "('pending','sending'),price,0)),SUM(status='done'),"
+         "SUM(status='failed'),SUM(status IN ('pending','sending'))",
+         {&r->done, &r->open, &r->recipients_done, &r->recipients_failed, &r->recipients_open}},
+        {"outbox_parked", "COUNT(*)", {&r->parked}},
+    };
+    struct audit_check *check;
+
+    for (size_t i = 0; i < sizeof(sums) / sizeof(sums[0]); i++)
+        if (add_up(db, &sums[i], err))
+            return -1;
+    if (!options->quiesced)
+        return 0; /* the sums are of different moments */
+    check = &r->checks[r->check_count++];
+    check->name = "deposits_are_accounted_for";
+    check->checked = 1;
+    if (r->deposits != r->balances + r->done + r->open)
+        violate(r, check, "total", "deposits differ from balances, done and open together");
+    return 0;
+}
+
+int audit_run(struct db *db, const struct audit_options *options, struct audit_report *report,
+              struct err *err)
+{
+    *report = (struct audit_report){0};
+    db_label_register(&audit_label);
+    for (size_t i = 0; i < sizeof(range_checks) / sizeof(range_checks[0]); i++) {
+        if (range_checks[i].quiesced_only && !options->quiesced)
+            continue;
+        if (check_ranges(db, &range_checks[i], options, report, err))
+            return -1;
+    }
+    if (check_messages(db, report, err))
+        return -1;
+    return totals(db, report, options, err);
+}
+
+static void print_json(const struct audit_report *r, FILE *to)
+{
+    struct buf b = {0};
+
+    buf_puts(&b, "{\"checks\":[");
+    for (size_t i = 0; i < r->check_count; i++) {
+        const struct audit_check *c = &r->checks[i];
+
+        buf_printf(&b, "%s{\"name\":\"%s\",\"checked\":%llu,\"violations\":%llu,\"examples\":[",
+                   i ? "," : "", c->name, (unsigned long long)c->checked,
+                   (unsigned long long)c->violations);
+        for (size_t k = 0; k < AUDIT_EXAMPLES && c->examples[k]; k++) {
+            if (k)
+                buf_putc(&b, ',');
+            buf_put_json(&b, c->examples[k], strlen(c->examples[k]));
+        }
+        buf_puts(&b, "]}");
+    }
+    buf_printf(&b,
+               "],\"totals\":{\"deposits\":%lld,\"balances\":%lld,\"done\":%lld,\"open\":%lld,"
+               "\"refunds\":%lld,"
+               "\"recipients_done\":%lld,\"recipients_failed\":%lld,\"recipients_open\":%lld,"
+               "\"parked\":%lld},"
+               "\"violations\":%llu}\n",
+               (long long)r->deposits, (long long)r->balances, (long long)r->done,
+               (long long)r->open, (long long)r->refunds, (long long)r->recipients_done,
+               (long long)r->recipients_failed, (long long)r->recipients_open, (long long)r->parked,
+               (unsigned long long)r->violations);
+    if (!b.failed)
+        fputs(b.data, to);
+    buf_free(&b);
+}
+
+void audit_print(const struct audit_report *r, const struct audit_options *options, FILE *to)
+{
+    if (options->json) {
+        print_json(r, to);
+        return;
+    }
+    fprintf(to, "%-34s %12s %12s\n", "check", "checked", "violations");
+    for (size_t i = 0; i < r->check_count; i++) {
+        const struct audit_check *c = &r->checks[i];
+
+        fprintf(to, "%-34s %12llu %12llu\n", c->name, (unsigned long long)c->checked,
+                (unsigned long long)c->violations);
+        for (size_t k = 0; k < AUDIT_EXAMPLES && c->examples[k]; k++)
+            fprintf(to, "  %s\n", c->examples[k]);
+        if (c->violations > AUDIT_EXAMPLES)
+            fprintf(to, "  ... and %llu more\n",
+                    (unsigned long long)(c->violations - AUDIT_EXAMPLES));
+    }
+    fprintf(to,
+            "deposits %lld, balances %lld, done %lld, open %lld, refunds %lld\n"
+            "recipients: done %lld, failed %lld, open %lld; parked outbox rows: %lld\n"
+            "%llu violations\n",
+            (long long)r->deposits, (long long)r->balances, (long long)r->done, (long long)r->open,
+            (long long)r->refunds, (long long)r->recipients_done, (long long)r->recipients_failed,
+            (long long)r->recipients_open, (long long)r->parked, (unsigned long long)r->violations);
+}
+
+void audit_report_free(struct audit_report *report)
+{
+    for (size_t i = 0; i < report->check_count; i++)
+        for (size_t k = 0; k < AUDIT_EXAMPLES; k++)
+            free(report->checks[i].examples[k]);
+    *report = (struct audit_report){0};
+}

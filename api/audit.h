@@ -1,0 +1,47 @@
+#ifndef API_AUDIT_H
+#define API_AUDIT_H
+
+/*
+ * msg-api audit: checks on a live database that the money is right and nothing is lost. Short
+ * statements over ranges of primary keys, each a consistent view of its own; what moves while it
+ * runs cannot look like a fault, because every check compares rows that change together. Blocks;
+ * memory is bounded.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "libcommon/db.h"
+
+#define AUDIT_EXAMPLES 20 /* violations shown by name, each check */
+
+struct audit_options {
+    bool quiesced; /* nothing runs: every recipient must be final, the outbox empty */
+    bool json;
+    int64_t stuck_after_sec; /* age at which a recipient that is not final counts as stuck */
+};
+
+struct audit_check {
+    const char *name;
+    uint64_t checked; /* rows looked at */
+    uint64_t violations;
+    char *examples[AUDIT_EXAMPLES]; /* what is wrong where; never a recipient or a text */
+};
+
+struct audit_report {
+    struct audit_check checks[8];
+    size_t check_count;
+    int64_t deposits, balances, done, open, refunds; /* sums of units */
+    int64_t recipients_done, recipients_failed, recipients_open;
+    int64_t parked;
+    uint64_t violations;
+};
+
+int audit_run(struct db *db, const struct audit_options *options, struct audit_report *report,
+              struct err *err);
+void audit_print(const struct audit_report *report, const struct audit_options *options, FILE *to);
+void audit_report_free(struct audit_report *report);
+
+#endif
