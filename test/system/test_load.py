@@ -3,6 +3,7 @@ middle: each is charged once, accepted once over both operators, and done.
 """
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from harness.audit import accepted_by_both, audit, quiesce
@@ -236,14 +237,18 @@ def test_both_servers_away_at_the_start(fragile, own_servers):
 def test_a_fault_of_ours_is_500_and_ends_nothing(world):
     stack = world("api")
     api = stack.api()
-    customer = api.funded(10)
-    stack.db.execute("RENAME TABLE messages TO messages_away")
-    try:
-        assert_error(api.send(customer), 500, "internal_error")
-        assert stack.db.balance(customer) == 10
-        assert api.get("/healthz").status_code == 200
-        assert api.balance(customer) == 10
-    finally:
-        stack.db.execute("RENAME TABLE messages_away TO messages")
-    assert api.sent(customer)["price"] == 1
-    assert api.balance(customer) == 9
+    customer = api.funded(100)
+    # A column too narrow for what was promised: a fault that no retry mends.
+    stack.db.execute("ALTER TABLE messages MODIFY text VARCHAR(5) NOT NULL")
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda n: api.send(customer, text="x" * (2 + 10 * (n % 2))), range(20)))
+    for n, answer in enumerate(answers):
+        if n % 2:
+            assert_error(answer, 500, "internal_error")
+        else:
+            assert answer.status_code == 200, answer.text  # neighbours in a batch do not suffer
+    assert stack.db.balance(customer) == 90
+    assert api.get("/healthz").status_code == 200
+    stack.db.execute("ALTER TABLE messages MODIFY text VARCHAR(4096) NOT NULL")
+    assert api.sent(customer, text="x" * 12)["price"] == 1
+    assert api.balance(customer) == 89
