@@ -83,9 +83,8 @@ const char *httpd_body(const struct httpd_request *req, size_t *n);          /* 
 const struct trace_context *httpd_trace(const struct httpd_request *req);
 const char *httpd_tracestate(const struct httpd_request *req);
 
-/* Calls fn with the request and config's arg on the request's own thread after delay_us, or as soon
- * as the server drains. In place of an answer, from the handler's thread, one at a time. */
-void httpd_later(struct httpd_request *req, int64_t delay_us, httpd_handler *fn);
+/* Holds back the answer or reset that follows by delay_us, or until the server drains. */
+void httpd_delay(struct httpd_request *req, int64_t delay_us);
 /* In place of an answer: cuts the connection with a TCP reset; any thread. */
 void httpd_reset(struct httpd_request *req);
 bool httpd_draining(const struct httpd_request *req);

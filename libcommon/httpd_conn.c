@@ -402,14 +402,14 @@ void http_conn_accept_failed(struct evconnlistener *listener, void *arg)
 void http_conn_drain(struct http_thread *t)
 {
     for (struct http_conn *c = t->conns; c; c = c->next)
-        if (c->req && c->req->timer && c->req->later)
+        if (c->req && c->req->waiting)
             event_active(c->req->timer, EV_TIMEOUT, 0);
 }
 
 void http_conn_forget_timers(struct http_thread *t)
 {
     for (struct http_conn *c = t->conns; c; c = c->next)
-        if (c->req && c->req->later)
+        if (c->req && c->req->waiting)
             http_request_free(c->req);
 }
 

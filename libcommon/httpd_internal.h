@@ -153,11 +153,12 @@ struct httpd_request {
     const char *tracestate;
     const char *decoded_path;
     struct httpd_text *texts; /* decoded strings, freed with the request */
-    struct event *timer;
-    httpd_handler *later;
-    struct buf headers;    /* name NUL value NUL ... */
-    char content_type[64]; /* "": the default */
-    char *body;            /* small or allocated */
+    struct event *timer;      /* holds the answer back */
+    int64_t delay_us;         /* 0: not held back, or not any more */
+    bool waiting;             /* for the timer */
+    struct buf headers;       /* name NUL value NUL ... */
+    char content_type[64];    /* "": the default */
+    char *body;               /* small or allocated */
     size_t body_len;
     char small[384];
 };

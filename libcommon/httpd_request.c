@@ -166,10 +166,39 @@ static void send_answer(struct httpd_request *req, const char *body, size_t n)
     evhttp_send_reply(ev, status, phrase(status), NULL);
 }
 
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+    struct httpd_request *req = arg;
+
+    (void)fd;
+    (void)what;
+    req->waiting = false;
+    http_request_finish(req);
+}
+
+static bool hold_back(struct httpd_request *req)
+{
+    struct timeval after = {req->delay_us / 1000000, req->delay_us % 1000000};
+
+    req->delay_us = 0;
+    req->timer = event_new(req->thread->base, -1, 0, on_timer, req);
+    if (!req->timer || evtimer_add(req->timer, &after))
+        return false;
+    req->waiting = true;
+    return true;
+}
+
+void httpd_delay(struct httpd_request *req, int64_t delay_us)
+{
+    req->delay_us = delay_us;
+}
+
 void http_request_finish(struct httpd_request *req)
 {
     struct http_conn *c = req->conn;
 
+    if (req->delay_us > 0 && !httpd_draining(req) && hold_back(req))
+        return;
     if (req->action == HTTP_ANSWER) {
         send_answer(req, req->body, req->body_len);
         return;
@@ -196,16 +225,18 @@ void httpd_reply_type(struct httpd_request *req, int status, const char *content
 {
     MUST(!req->answered);
     req->answered = true;
-    req->later = NULL;
     req->status = status;
     if (content_type)
         evutil_snprintf(req->content_type, sizeof(req->content_type), "%s", content_type);
-    if (http_current_thread() == req->thread) {
+    if (http_current_thread() != req->thread) {
+        keep_body(req, body, n);
+        http_post(req);
+    } else if (req->delay_us > 0) {
+        keep_body(req, body, n);
+        http_request_finish(req);
+    } else {
         send_answer(req, body, n);
-        return;
     }
-    keep_body(req, body, n);
-    http_post(req);
 }
 
 void httpd_reply(struct httpd_request *req, int status, const char *body, size_t n)
@@ -235,38 +266,11 @@ void httpd_reset(struct httpd_request *req)
 {
     MUST(!req->answered);
     req->answered = true;
-    req->later = NULL;
     req->action = HTTP_RESET;
     if (http_current_thread() == req->thread)
         http_request_finish(req);
     else
         http_post(req);
-}
-
-static void on_timer(evutil_socket_t fd, short what, void *arg)
-{
-    struct httpd_request *req = arg;
-    httpd_handler *fn = req->later;
-
-    (void)fd;
-    (void)what;
-    if (!fn)
-        return;
-    req->later = NULL;
-    fn(req, req->thread->server->arg);
-}
-
-void httpd_later(struct httpd_request *req, int64_t delay_us, httpd_handler *fn)
-{
-    struct timeval after = {delay_us / 1000000, delay_us % 1000000};
-
-    if (httpd_draining(req))
-        after = (struct timeval){0, 0};
-    if (!req->timer)
-        req->timer = event_new(req->thread->base, -1, 0, on_timer, req);
-    MUST(req->timer != NULL);
-    req->later = fn;
-    evtimer_add(req->timer, &after);
 }
 
 void httpd_set_header(struct httpd_request *req, const char *name, const char *value)
