@@ -10,6 +10,7 @@
 #include "libcommon/backoff.h"
 #include "libcommon/clock.h"
 #include "libcommon/daemon.h"
+#include "libcommon/failpoint.h"
 #include "libcommon/log.h"
 #include "libcommon/metrics.h"
 #include "libcommon/must.h"
@@ -209,6 +210,17 @@ static enum attempt failed(struct committer *c, struct err *err, size_t n, unsig
     return ATTEMPT_SPLIT;
 }
 
+static int write_batch(struct committer *c, struct err *err)
+{
+    if (failpoint(FAILPOINT_API_BEFORE_COMMIT))
+        return err_set(err, ERR_RETRY, 0, "failpoint");
+    if (batch_write(c->batch, c->db, err))
+        return -1;
+    if (failpoint(FAILPOINT_API_AFTER_COMMIT))
+        return err_set(err, ERR_UNKNOWN, 0, "failpoint");
+    return 0;
+}
+
 static enum attempt try_batch(struct committer *c, struct operation **ops, size_t n,
                               unsigned *conflicts)
 {
@@ -221,11 +233,13 @@ static enum attempt try_batch(struct committer *c, struct operation **ops, size_
         return ATTEMPT_AGAIN;
     if (batch_start(c->batch, ops, n))
         return ATTEMPT_SPLIT;
+    if (failpoint(FAILPOINT_API_BEFORE_BEGIN))
+        return ATTEMPT_AGAIN;
     if (batch_decide(c->batch, c->db, careful, &writes, &err))
         return failed(c, &err, n, conflicts);
     if (!writes) {
         db_rollback(c->db);
-    } else if (batch_write(c->batch, c->db, &err)) {
+    } else if (write_batch(c, &err)) {
         if (err.kind != ERR_UNKNOWN)
             return failed(c, &err, n, conflicts);
         log_failure("commit.outcome_unknown", &err, n);
@@ -237,6 +251,7 @@ static enum attempt try_batch(struct committer *c, struct operation **ops, size_
     }
     metrics_observe(batch_sizes, (int64_t)n);
     answer_batch(c, ops, n);
+    (void)failpoint(FAILPOINT_API_AFTER_REPLY);
     return ATTEMPT_DONE;
 }
 

@@ -103,7 +103,9 @@ static size_t check(struct buf *errors)
 const struct daemon_program api_program = {
     .name = "msg-api",
     .summary = "accepts paid messages over HTTP and stores them with their charge",
-    .verbs = "  msg-api migrate      bring the database's schema up to date and exit\n",
+    .verbs = "  msg-api migrate      brings the database's schema up to date\n"
+             "  msg-api audit [--quiesced] [--json] [--stuck-after=SECONDS]\n"
+             "                       checks that money and messages add up; exit 1 if not\n",
     .groups = groups,
     .group_count = sizeof(groups) / sizeof(groups[0]),
     .check = check,

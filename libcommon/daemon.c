@@ -17,6 +17,7 @@
 
 #include "libcommon/buf.h"
 #include "libcommon/clock.h"
+#include "libcommon/failpoint.h"
 #include "libcommon/log.h"
 #include "libcommon/metrics.h"
 #include "libcommon/must.h"
@@ -38,6 +39,9 @@ const struct setting daemon_settings_rows[] = {
      "debug info warn error", "Lowest level that is logged.", NULL},
     {"DRAIN_TIMEOUT_MS", SETTING_INT, offsetof(struct daemon_settings, drain_timeout_ms), "20000",
      0, 600000, NULL, "Longest time from SIGTERM to the end of the process.", NULL},
+    {"MSG_FAILPOINT", SETTING_STRING, offsetof(struct daemon_settings, failpoint), "", 0, 128, NULL,
+     "For tests of bad days: name:kill, name:error or name:delay=<ms>, with :every=<n> if wanted.",
+     failpoint_check},
     SETTINGS_END};
 
 static struct {
@@ -199,6 +203,7 @@ void daemon_start(const struct daemon_program *program, const struct daemon_sett
     d.settings = settings;
     open_signals();
     log_start(program->name, parse_level(settings->log_level));
+    failpoint_arm(settings->failpoint);
     event_set_log_callback(on_libevent_log);
     event_set_fatal_callback(on_libevent_fatal);
     raise_file_limit();

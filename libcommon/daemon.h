@@ -19,7 +19,7 @@
 #define EXIT_SETTINGS 78 /* EX_CONFIG of sysexits.h */
 
 struct daemon_settings {
-    char *app_name, *log_level;
+    char *app_name, *log_level, *failpoint;
     int64_t drain_timeout_ms; /* from SIGTERM to the end */
 };
 

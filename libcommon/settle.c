@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libcommon/failpoint.h"
+
 #define CHUNK 500 /* below the 1,000 values at which an IN list may flip to a scan */
 #define REASON_MAX 255
 
@@ -117,6 +119,8 @@ static int fail_chunk(struct db *db, const struct settle_failure *rows, size_t n
     struct db_results results;
     int rc;
 
+    if (failpoint(FAILPOINT_REFUND_BEFORE))
+        return err_set(err, ERR_RETRY, 0, "failpoint");
     put_states(db, &sql, rows, n);
     put_ledger(&sql, rows, n);
     put_credits(&sql, rows, n);
@@ -132,6 +136,8 @@ static int fail_chunk(struct db *db, const struct settle_failure *rows, size_t n
     if (results.n != 3 || results.set[0].affected != n)
         rc = err_set(err, ERR_BUG, 0, "refund: a recipient was final already");
     db_results_free(&results);
+    if (!rc && failpoint(FAILPOINT_REFUND_AFTER))
+        rc = err_set(err, ERR_RETRY, 0, "failpoint");
     return rc;
 }
 
