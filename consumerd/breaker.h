@@ -1,0 +1,73 @@
+#ifndef CONSUMERD_BREAKER_H
+#define CONSUMERD_BREAKER_H
+
+/*
+ * Circuit breaker of one operator. Pure: the clock is passed in, nothing is logged, nothing blocks;
+ * one thread at a time.
+ *
+ * closed: every call may go out. Opens after so many failures in a row, or when the share of failed
+ * or of slow calls over a sliding window is reached. open: no call for open_ms. half-open: a few
+ * calls at a time as probes; closes after so many successes, opens again at the first failure.
+ *
+ * A call takes a permit (breaker_allow) and gives it back with its result (breaker_record). A
+ * result whose permit is from before the last change of state says nothing about the state now and
+ * is ignored.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define BREAKER_BUCKETS 10
+
+enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_HALF_OPEN };
+#define BREAKER_STATES 3
+
+enum breaker_result {
+    BREAKER_SUCCESS,
+    BREAKER_FAILURE, /* transient or unknown */
+    BREAKER_NEUTRAL, /* a final no, a 429, a call we gave up ourselves: says nothing */
+};
+
+struct breaker_config {
+    unsigned failures; /* in a row */
+    int64_t open_ms;
+    unsigned probes;    /* calls at a time while half-open */
+    unsigned successes; /* that close it again */
+    int64_t window_ms;
+    unsigned window_calls; /* below it the rates mean nothing */
+    unsigned failure_pct, slow_pct;
+    int64_t slow_ms; /* a success that took longer is slow */
+};
+
+struct breaker {
+    const struct breaker_config *config;
+    enum breaker_state state;
+    const char *reason; /* of the last change; static text */
+    uint32_t era;       /* grows with every change of state; permits carry it */
+    unsigned failures_in_a_row;
+    unsigned probes_out;
+    unsigned successes;
+    int64_t opened_at_ms;
+    struct {
+        int64_t number; /* which slice of time this is, -1: none */
+        unsigned calls, failures, slow;
+    } buckets[BREAKER_BUCKETS];
+};
+
+/* config must outlive the breaker. */
+void breaker_init(struct breaker *b, const struct breaker_config *config);
+
+/* Whether a call may go out now; *permit goes with its result. An open breaker whose time is over
+ * becomes half-open here. */
+bool breaker_allow(struct breaker *b, int64_t now_ms, uint32_t *permit);
+
+/* Whether breaker_allow would refuse; changes nothing. */
+bool breaker_blocks(const struct breaker *b, int64_t now_ms);
+
+/* The result of an allowed call; exactly one for each permit. */
+void breaker_record(struct breaker *b, uint32_t permit, enum breaker_result result,
+                    int64_t duration_ms, int64_t now_ms);
+
+const char *breaker_state_name(enum breaker_state state);
+
+#endif

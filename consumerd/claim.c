@@ -1,0 +1,434 @@
+#include "consumerd/claim.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "consumerd/retry.h"
+#include "libcommon/clock.h"
+#include "libcommon/failpoint.h"
+#include "libcommon/random.h"
+
+#define CHUNK 500
+#define OWNERS_MAX 64       /* distinct foreign owners looked at in one claim; more wait */
+#define SUSPECT_TAKEOVERS 2 /* from here on a message is claimed alone */
+#define PUT_OFF_JITTER_MS 2000
+
+static struct db_label select_label = {.query = "claim_select"};
+static struct db_label owners_label = {.query = "claim_owners"};
+static struct db_label update_label = {.query = "claim_update"};
+
+void claim_register(void)
+{
+    db_label_register(&select_label);
+    db_label_register(&owners_label);
+    db_label_register(&update_label);
+}
+
+struct claim_row {
+    struct claim_item *item;
+    const char *recipient;
+    uint64_t id, owner;
+    int64_t user_id, price;
+    int64_t claimed_ms_ago; /* since the first claim, 0: this is it */
+    unsigned position, attempt, takeovers;
+    uint32_t unknown;
+    enum claim_row_fate fate;
+};
+
+struct owner {
+    uint64_t id;
+    int64_t silent_ms; /* INT64_MAX: no such worker, or not looked at */
+};
+
+/* One run's working memory. */
+struct run {
+    const struct claim *c;
+    uint64_t me;
+    struct claim_item *items;
+    size_t item_count;
+    struct db_results selected; /* rows point into it */
+    struct claim_row *rows;
+    size_t row_count;
+    struct owner owners[OWNERS_MAX];
+    size_t owner_count;
+    struct buf sql;
+};
+
+enum claim_row_fate claim_row_fate(enum message_state state, uint64_t owner, uint64_t me,
+                                   bool in_hand)
+{
+    switch (state) {
+    case MESSAGE_PENDING:
+        return CLAIM_ROW_FRESH;
+    case MESSAGE_SENDING:
+        if (owner != me)
+            return CLAIM_ROW_FOREIGN;
+        return in_hand ? CLAIM_ROW_IN_HAND : CLAIM_ROW_TAKEOVER;
+    case MESSAGE_DONE:
+    case MESSAGE_FAILED:
+        break;
+    }
+    return CLAIM_ROW_FINAL;
+}
+
+static int by_message(const void *a, const void *b)
+{
+    return strcmp(((const struct claim_item *)a)->message->id,
+                  ((const struct claim_item *)b)->message->id);
+}
+
+/* ---- reading ---- */
+
+static int select_rows(struct run *r, struct err *err)
+{
+    struct buf *sql = &r->sql;
+
+    buf_reset(sql);
+    buf_puts(sql, "START TRANSACTION;"
+                  "SELECT id,message_identifier,recipient,position,status,attempt,takeovers,owner,"
+                  "user_id,price,unknown_operators,"
+                  "TIMESTAMPDIFF(MICROSECOND,first_claimed_at,NOW(6)) DIV 1000 "
+                  "FROM message_status FORCE INDEX(uq_message_status_identifier_recipient) "
+                  "WHERE message_identifier IN (");
+    for (size_t i = 0; i < r->item_count; i++) {
+        if (i)
+            buf_putc(sql, ',');
+        db_put_quoted(r->c->db, sql, r->items[i].message->id, strlen(r->items[i].message->id));
+    }
+    buf_puts(sql, ") ORDER BY message_identifier,recipient FOR UPDATE");
+    if (db_run_buf(r->c->db, &select_label, sql, &r->selected, err))
+        return -1;
+    if (r->selected.n != 2)
+        return err_set(err, ERR_BUG, 0, "claim: an answer is missing");
+    return 0;
+}
+
+static bool in_hand(const struct inflight *m, uint64_t status_id)
+{
+    const struct job *job;
+
+    if (!m)
+        return false;
+    TAILQ_FOREACH(job, &m->jobs, in_message)
+    if (job->status_id == status_id)
+        return true;
+    return false;
+}
+
+static bool read_row(struct run *r, struct claim_item *item, char **row, struct claim_row *out)
+{
+    enum message_state state;
+
+    if (!message_state_parse(row[4], &state))
+        return false;
+    *out = (struct claim_row){
+        .item = item,
+        .recipient = row[2],
+        .id = strtoull(row[0], NULL, 10),
+        .owner = strtoull(row[7], NULL, 10),
+        .user_id = strtoll(row[8], NULL, 10),
+        .price = strtoll(row[9], NULL, 10),
+        .claimed_ms_ago = row[11] ? strtoll(row[11], NULL, 10) : 0,
+        .position = (unsigned)strtoul(row[3], NULL, 10),
+        .attempt = (unsigned)strtoul(row[5], NULL, 10),
+        .takeovers = (unsigned)strtoul(row[6], NULL, 10),
+        .unknown = settings_operator_mask(r->c->operators, r->c->operator_count, row[10]),
+    };
+    out->fate = claim_row_fate(state, out->owner, r->me, in_hand(item->in_hand, out->id));
+    return true;
+}
+
+static void note_owner(struct run *r, uint64_t id)
+{
+    for (size_t i = 0; i < r->owner_count; i++)
+        if (r->owners[i].id == id)
+            return;
+    if (r->owner_count < OWNERS_MAX)
+        r->owners[r->owner_count++] = (struct owner){id, INT64_MAX};
+}
+
+/* Rows come in the order of the items; an item without rows is dead. */
+static int read_rows(struct run *r, struct err *err)
+{
+    struct db_set *set = &r->selected.set[1];
+    struct claim_item *item = r->items;
+    struct claim_item *end = r->items + r->item_count;
+    char **row;
+
+    for (size_t i = 0; i < r->item_count; i++) {
+        r->items[i].verdict = CLAIM_DEAD;
+        r->items[i].reason = STATS_DEAD_NO_ROWS;
+        r->items[i].taken_over = r->items[i].put_off = 0;
+    }
+    r->rows = calloc(set->affected ? set->affected : 1, sizeof(*r->rows));
+    if (!r->rows)
+        return err_set(err, ERR_RETRY, 0, "out of memory");
+    while ((row = db_next(set))) {
+        struct claim_row *to = &r->rows[r->row_count];
+
+        while (item < end && strcmp(item->message->id, row[1]) < 0)
+            item++;
+        if (item == end || strcmp(item->message->id, row[1]) != 0 || !read_row(r, item, row, to))
+            return err_set(err, ERR_BUG, 0, "claim: a row that makes no sense");
+        item->verdict = CLAIM_NOTHING;
+        if (to->fate == CLAIM_ROW_FOREIGN)
+            note_owner(r, to->owner);
+        r->row_count++;
+    }
+    return 0;
+}
+
+/* ---- deciding ---- */
+
+static int look_at_owners(struct run *r, struct err *err)
+{
+    struct buf *sql = &r->sql;
+    struct db_results results;
+    char **row;
+
+    if (!r->owner_count)
+        return 0;
+    buf_reset(sql);
+    buf_puts(sql, "SELECT id,TIMESTAMPDIFF(MICROSECOND,heartbeat_at,NOW(6)) DIV 1000 FROM workers "
+                  "WHERE id IN (");
+    for (size_t i = 0; i < r->owner_count; i++)
+        buf_printf(sql, "%s%llu", i ? "," : "", (unsigned long long)r->owners[i].id);
+    buf_putc(sql, ')');
+    if (db_run_buf(r->c->db, &owners_label, sql, &results, err))
+        return -1;
+    while ((row = db_next(&results.set[0])))
+        for (size_t i = 0; i < r->owner_count; i++)
+            if (r->owners[i].id == strtoull(row[0], NULL, 10))
+                r->owners[i].silent_ms = strtoll(row[1], NULL, 10);
+    db_results_free(&results);
+    return 0;
+}
+
+/* How long the owner may still live on what is known; 0: dead. */
+static int64_t owner_lives_ms(const struct run *r, uint64_t owner)
+{
+    int64_t dead_ms = r->c->settings->consumer.dead_sec * 1000;
+
+    for (size_t i = 0; i < r->owner_count; i++)
+        if (r->owners[i].id == owner)
+            return r->owners[i].silent_ms >= dead_ms ? 0
+                   : r->owners[i].silent_ms < 0      ? dead_ms
+                                                     : dead_ms - r->owners[i].silent_ms;
+    return dead_ms; /* beyond OWNERS_MAX: next time */
+}
+
+/* Sets the fate of foreign rows, and what they mean for their messages. */
+static void decide(struct run *r, bool suspects)
+{
+    for (size_t i = 0; i < r->row_count; i++) {
+        struct claim_row *row = &r->rows[i];
+        struct claim_item *item = row->item;
+
+        if (row->fate == CLAIM_ROW_FOREIGN && !owner_lives_ms(r, row->owner))
+            row->fate = CLAIM_ROW_TAKEOVER;
+        if (row->fate == CLAIM_ROW_TAKEOVER) {
+            item->taken_over++;
+            if (row->takeovers >= SUSPECT_TAKEOVERS)
+                item->message->suspect = true;
+            if (row->takeovers >= r->c->settings->consumer.takeovers_max) {
+                item->verdict = CLAIM_DEAD;
+                item->reason = STATS_DEAD_TAKEOVERS;
+            }
+        }
+        if (row->fate == CLAIM_ROW_FOREIGN)
+            item->put_off++;
+        if ((row->fate == CLAIM_ROW_FRESH || row->fate == CLAIM_ROW_TAKEOVER) &&
+            item->verdict == CLAIM_NOTHING)
+            item->verdict = CLAIM_WORK;
+    }
+    for (size_t i = 0; i < r->item_count; i++) {
+        struct claim_item *item = &r->items[i];
+
+        if (item->verdict != CLAIM_WORK || !item->message->suspect)
+            continue;
+        if (!suspects)
+            item->verdict = CLAIM_SET_ASIDE;
+        suspects = false;
+    }
+}
+
+static bool is_claimed(const struct claim_row *row)
+{
+    return row->item->verdict == CLAIM_WORK &&
+           (row->fate == CLAIM_ROW_FRESH || row->fate == CLAIM_ROW_TAKEOVER);
+}
+
+static bool is_put_off(const struct claim_row *row)
+{
+    return (row->item->verdict == CLAIM_WORK || row->item->verdict == CLAIM_NOTHING) &&
+           row->fate == CLAIM_ROW_FOREIGN;
+}
+
+/* ---- writing ---- */
+
+static int make_jobs(struct run *r, struct err *err)
+{
+    int64_t window_ms = r->c->settings->consumer.retry_window_sec * 1000;
+
+    for (size_t i = 0; i < r->row_count; i++) {
+        const struct claim_row *row = &r->rows[i];
+        struct job *job;
+
+        if (!is_claimed(row))
+            continue;
+        job = job_new(row->item->message);
+        if (!job)
+            return err_set(err, ERR_RETRY, 0, "out of memory");
+        job->status_id = row->id;
+        job->position = row->position;
+        job->attempt = row->attempt + 1;
+        job->user_id = row->user_id;
+        job->price = row->price;
+        job->give_up_at_ms = clock_mono_ms() + window_ms - row->claimed_ms_ago;
+        job->unknown = row->unknown;
+        job->takeover = row->fate == CLAIM_ROW_TAKEOVER;
+        snprintf(job->recipient, sizeof(job->recipient), "%s", row->recipient);
+    }
+    return 0;
+}
+
+/* One statement for each CHUNK of rows with that fate. */
+static size_t put_updates(struct run *r, enum claim_row_fate fate)
+{
+    struct buf *sql = &r->sql;
+    size_t n = 0;
+
+    for (size_t i = 0; i < r->row_count; i++) {
+        if (r->rows[i].fate != fate || !is_claimed(&r->rows[i]))
+            continue;
+        if (n % CHUNK == 0) {
+            if (n)
+                buf_puts(sql, ");");
+            buf_printf(sql,
+                       "UPDATE message_status FORCE INDEX(PRIMARY) SET status='sending',owner=%llu,"
+                       "attempt=attempt+1,first_claimed_at=COALESCE(first_claimed_at,NOW(6))%s "
+                       "WHERE id IN (",
+                       (unsigned long long)r->me,
+                       fate == CLAIM_ROW_TAKEOVER ? ",takeovers=takeovers+1" : "");
+        } else {
+            buf_putc(sql, ',');
+        }
+        buf_put_uint(sql, r->rows[i].id);
+        n++;
+    }
+    if (n)
+        buf_puts(sql, ");");
+    return n;
+}
+
+/* Messages of which a recipient is in the hands of a living owner come back when that one must have
+ * finished or died. */
+static int put_off(struct run *r, struct err *err)
+{
+    struct retry *retries = calloc(r->item_count, sizeof(*retries));
+    const char **names = calloc(r->row_count ? r->row_count : 1, sizeof(*names));
+    struct retry *at = NULL;
+    size_t n = 0;
+    size_t used = 0;
+    int rc = 0;
+
+    if (!retries || !names)
+        rc = err_set(err, ERR_RETRY, 0, "out of memory");
+    for (size_t i = 0; i < r->row_count && !rc; i++) {
+        const struct claim_row *row = &r->rows[i];
+        int64_t lives_ms;
+
+        if (!is_put_off(row))
+            continue;
+        lives_ms = owner_lives_ms(r, row->owner);
+        if (!at || at->message != row->item->message) {
+            at = &retries[n++];
+            at->message = row->item->message;
+            at->recipients = names + used;
+            at->window_left_ms = INT64_MIN;
+        }
+        if (at->delay_ms < lives_ms)
+            at->delay_ms = lives_ms;
+        names[used++] = row->recipient;
+        at->count++;
+    }
+    for (size_t i = 0; i < n; i++)
+        retries[i].delay_ms += (int64_t)(random_u64() % PUT_OFF_JITTER_MS) + 1;
+    if (!rc && n)
+        rc = retry_write(r->c->db, r->c->settings, retries, n, err);
+    for (size_t i = 0; i < n && !rc; i++)
+        if (retries[i].missing)
+            rc = err_set(err, ERR_BUG, 0, "claim: a message without its row in messages");
+    free(names);
+    free(retries);
+    return rc;
+}
+
+static int write_claim(struct run *r, struct err *err)
+{
+    bool any_put_off = false;
+    struct db_results results;
+    uint64_t affected = 0;
+    size_t claimed;
+    int rc;
+
+    for (size_t i = 0; i < r->item_count; i++)
+        any_put_off |= r->items[i].put_off > 0;
+    if (any_put_off && put_off(r, err))
+        return -1;
+    buf_reset(&r->sql);
+    claimed = put_updates(r, CLAIM_ROW_FRESH);
+    claimed += put_updates(r, CLAIM_ROW_TAKEOVER);
+    buf_puts(&r->sql, "COMMIT");
+    rc = db_run_buf(r->c->db, &update_label, &r->sql, &results, err);
+    if (rc) {
+        if (db_outcome_unknown(err))
+            err->kind = ERR_UNKNOWN;
+        return -1;
+    }
+    for (size_t i = 0; i < results.n; i++)
+        affected += results.set[i].affected;
+    /* The rows were locked; more statements than there are sets in a result cannot be counted. */
+    if (results.n < DB_SETS_MAX && affected != claimed)
+        rc = err_set(err, ERR_BUG, 0, "claim: rows changed under their lock");
+    db_results_free(&results);
+    return rc;
+}
+
+static void drop_jobs(struct claim_item *items, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        while (!TAILQ_EMPTY(&items[i].message->jobs))
+            job_free(TAILQ_FIRST(&items[i].message->jobs));
+}
+
+int claim_run(const struct claim *c, uint64_t me, bool suspects, struct claim_item *items, size_t n,
+              struct err *err)
+{
+    struct run r = {.c = c, .me = me, .items = items, .item_count = n};
+    int rc;
+
+    qsort(items, n, sizeof(*items), by_message);
+    rc = select_rows(&r, err);
+    if (!rc)
+        rc = read_rows(&r, err);
+    if (!rc)
+        rc = look_at_owners(&r, err);
+    if (!rc) {
+        decide(&r, suspects);
+        rc = make_jobs(&r, err);
+    }
+    if (!rc)
+        rc = write_claim(&r, err);
+    if (!rc && failpoint(FAILPOINT_CONSUMER_AFTER_CLAIM))
+        rc = err_set(err, ERR_UNKNOWN, 0, "claim: failpoint");
+    if (rc) {
+        drop_jobs(items, n);
+        db_rollback(c->db);
+    }
+    free(r.rows);
+    db_results_free(&r.selected);
+    buf_free(&r.sql);
+    return rc;
+}

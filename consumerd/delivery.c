@@ -1,0 +1,195 @@
+#include "consumerd/delivery.h"
+
+#include <string.h>
+
+#include "libcommon/must.h"
+
+#define NONE UINT8_MAX
+
+enum phase {
+    PHASE_ASK,      /* step 1: who has it already? */
+    PHASE_POST,     /* step 2 */
+    PHASE_CONFIRM,  /* step 3: GET after a POST with an unknown outcome */
+    PHASE_LAST_ASK, /* step 4: the end of the retry window */
+    PHASE_OVER,
+};
+
+static struct delivery_action next_operator(struct delivery *d, int64_t now_ms);
+
+static uint32_t bit(unsigned op)
+{
+    return UINT32_C(1) << op;
+}
+
+static unsigned lowest(uint32_t set)
+{
+    return (unsigned)__builtin_ctz(set);
+}
+
+/* The only place where the phase changes. */
+static struct delivery_action enter(struct delivery *d, enum phase phase, enum delivery_step step)
+{
+    bool final = step == DELIVERY_DONE || step == DELIVERY_FAILED;
+
+    if (d->stopping && !final)
+        step = DELIVERY_LATER;
+    d->phase = (uint8_t)(final || step == DELIVERY_LATER ? PHASE_OVER : phase);
+    return (struct delivery_action){step, d->op, 0};
+}
+
+static struct delivery_action wait(struct delivery *d, unsigned attempt)
+{
+    struct delivery_action action = enter(d, d->phase, DELIVERY_WAIT);
+
+    action.attempt = attempt;
+    return action;
+}
+
+static struct delivery_action done(struct delivery *d)
+{
+    d->unknown &= ~bit(d->op);
+    return enter(d, PHASE_OVER, DELIVERY_DONE);
+}
+
+static struct delivery_action post(struct delivery *d)
+{
+    return enter(d, PHASE_POST, DELIVERY_POST);
+}
+
+static struct delivery_action ask(struct delivery *d, enum phase phase, unsigned op)
+{
+    d->op = (uint8_t)op;
+    d->lookups = 0;
+    return enter(d, phase, DELIVERY_LOOKUP);
+}
+
+/* No operator is left in this round. */
+static struct delivery_action round_spent(struct delivery *d, int64_t now_ms)
+{
+    if (!d->unknown && d->rejected == DELIVERY_ALL(d->policy->operators))
+        return enter(d, PHASE_OVER, DELIVERY_FAILED);
+    if (now_ms < d->give_up_at_ms)
+        return enter(d, PHASE_OVER, DELIVERY_LATER);
+    if (!d->unknown)
+        return enter(d, PHASE_OVER, DELIVERY_FAILED);
+    d->to_ask = d->unknown;
+    return ask(d, PHASE_LAST_ASK, lowest(d->to_ask));
+}
+
+static struct delivery_action next_operator(struct delivery *d, int64_t now_ms)
+{
+    uint32_t usable = DELIVERY_ALL(d->policy->operators);
+
+    /* An operator that may have it can be asked again without harm: the reference is the same. */
+    if (d->policy->hold_unknown && d->unknown)
+        usable = d->unknown;
+    usable &= ~d->spent;
+    if (!usable)
+        return round_spent(d, now_ms);
+    d->op = (uint8_t)(d->preferred != NONE && (usable & bit(d->preferred)) ? d->preferred
+                                                                           : lowest(usable));
+    d->tries = 0;
+    return post(d);
+}
+
+static struct delivery_action spend_operator(struct delivery *d, int64_t now_ms)
+{
+    d->spent |= bit(d->op);
+    return next_operator(d, now_ms);
+}
+
+struct delivery_action delivery_start(struct delivery *d, const struct delivery_policy *policy,
+                                      uint32_t unknown, bool takeover, int64_t give_up_at_ms,
+                                      int64_t now_ms)
+{
+    uint32_t all = DELIVERY_ALL(policy->operators);
+
+    memset(d, 0, sizeof(*d));
+    d->policy = policy;
+    d->give_up_at_ms = give_up_at_ms;
+    d->takeover = takeover;
+    d->unknown = takeover ? all : unknown & all;
+    d->to_ask = d->unknown;
+    d->preferred = NONE;
+    if (d->to_ask)
+        return ask(d, PHASE_ASK, lowest(d->to_ask));
+    return next_operator(d, now_ms);
+}
+
+struct delivery_action delivery_on_post(struct delivery *d, enum delivery_post result,
+                                        int64_t now_ms)
+{
+    MUST(d->phase == PHASE_POST);
+    d->tries++;
+    switch (result) {
+    case POST_ACCEPTED:
+        return done(d);
+    case POST_REJECTED:
+        d->unknown &= ~bit(d->op);
+        d->rejected |= bit(d->op);
+        return spend_operator(d, now_ms);
+    case POST_RESTING:
+        return spend_operator(d, now_ms);
+    case POST_TRANSIENT:
+        if (d->tries >= d->policy->tries)
+            return spend_operator(d, now_ms);
+        return wait(d, d->tries);
+    case POST_UNKNOWN:
+        d->unknown |= bit(d->op);
+        return ask(d, PHASE_CONFIRM, d->op);
+    }
+    return spend_operator(d, now_ms);
+}
+
+/* A GET has told all it can about d->op; resolved: it does not have the message. */
+static struct delivery_action asked(struct delivery *d, bool resolved, int64_t now_ms)
+{
+    if (d->phase == PHASE_CONFIRM) {
+        if (resolved && d->tries < d->policy->tries)
+            return post(d);
+        return spend_operator(d, now_ms);
+    }
+    d->to_ask &= ~bit(d->op);
+    if (d->to_ask)
+        return ask(d, d->phase, lowest(d->to_ask));
+    if (d->phase == PHASE_LAST_ASK)
+        return enter(d, PHASE_OVER, DELIVERY_FAILED);
+    return next_operator(d, now_ms);
+}
+
+struct delivery_action delivery_on_lookup(struct delivery *d, enum delivery_lookup result,
+                                          int64_t now_ms)
+{
+    MUST(d->phase == PHASE_ASK || d->phase == PHASE_CONFIRM || d->phase == PHASE_LAST_ASK);
+    d->lookups++;
+    switch (result) {
+    case LOOKUP_FOUND:
+        return done(d);
+    case LOOKUP_NOT_FOUND:
+        d->unknown &= ~bit(d->op);
+        if (d->phase == PHASE_ASK && !d->takeover && d->preferred == NONE)
+            d->preferred = d->op;
+        return asked(d, true, now_ms);
+    case LOOKUP_UNREACHABLE:
+        if (d->lookups < d->policy->lookup_tries)
+            return wait(d, d->lookups);
+        break;
+    }
+    return asked(d, false, now_ms);
+}
+
+struct delivery_action delivery_on_blocked(struct delivery *d, int64_t now_ms)
+{
+    MUST(d->phase == PHASE_POST);
+    return spend_operator(d, now_ms);
+}
+
+struct delivery_action delivery_on_timer(struct delivery *d)
+{
+    return enter(d, d->phase, d->phase == PHASE_POST ? DELIVERY_POST : DELIVERY_LOOKUP);
+}
+
+void delivery_stop(struct delivery *d)
+{
+    d->stopping = true;
+}

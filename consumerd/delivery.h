@@ -1,0 +1,98 @@
+#ifndef CONSUMERD_DELIVERY_H
+#define CONSUMERD_DELIVERY_H
+
+/*
+ * One recipient's journey through the operators. Pure: no clock, no curl, no database; whoever
+ * drives it (dispatch.h) carries out the action that each call returns and comes back with what
+ * happened.
+ *
+ * A round:
+ *   1. Operators that may already have the message (an unknown outcome noted on the row, or a dead
+ *      worker's recipient: all of them) are asked with GET. One that has it: done there.
+ *   2. The operators in their order, the one that has just said "not found" first. At each: POST,
+ *      repeated after a backoff while the failure is transient and tries are left. A final no, a
+ *      429, a refusal by the breaker or spent tries: the next operator.
+ *   3. A POST with an unknown outcome (timeout, connection lost) is asked after with GET before
+ *      anything else: found: done; not found: POST to the same operator again; unreachable: the
+ *      operator is remembered as unknown, then the policy fails over, or holds the recipient back.
+ *   4. No operator took it: with a final no from all, and none unknown, it has failed. Otherwise
+ *      the round is spent and the recipient comes back later, through the outbox; once the retry
+ *      window is over, the unknown ones are asked a last time, then it has failed.
+ *
+ * A worker that dies in the middle leaves the recipient "sending": whoever takes over begins with
+ * step 1 for all operators, so that no second operator is used where the first one has the message.
+ * The reference is the same on every try, so a repeated POST to one operator delivers once.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct delivery_policy {
+    unsigned operators; /* 1 to 32 */
+    unsigned tries;     /* POSTs to one operator in one round */
+    unsigned lookup_tries;
+    bool hold_unknown; /* use no other operator while one may have the message */
+};
+
+enum delivery_step {
+    DELIVERY_POST,   /* to op; or delivery_on_blocked when it may not be used now */
+    DELIVERY_LOOKUP, /* GET at op, whatever its breaker says */
+    DELIVERY_WAIT,   /* backoff number attempt (1 = the first), then delivery_on_timer */
+    DELIVERY_DONE,   /* at op */
+    DELIVERY_FAILED,
+    DELIVERY_LATER, /* this round is spent */
+};
+
+struct delivery_action {
+    enum delivery_step step;
+    unsigned op;
+    unsigned attempt;
+};
+
+enum delivery_post {
+    POST_ACCEPTED,
+    POST_TRANSIENT, /* the operator does not have it */
+    POST_RESTING,   /* 429: no use in trying again soon */
+    POST_REJECTED,  /* final no */
+    POST_UNKNOWN,
+};
+
+enum delivery_lookup { LOOKUP_FOUND, LOOKUP_NOT_FOUND, LOOKUP_UNREACHABLE };
+
+#define DELIVERY_ALL(operators) ((operators) >= 32 ? UINT32_MAX : (UINT32_C(1) << (operators)) - 1)
+
+struct delivery {
+    const struct delivery_policy *policy;
+    int64_t give_up_at_ms; /* end of the retry window, on the driver's clock */
+    uint32_t unknown;      /* operators that may have the message */
+    uint32_t rejected;     /* final noes of this round */
+    uint32_t spent;        /* operators not to be used any more in this round */
+    uint32_t to_ask;
+    uint8_t phase;
+    uint8_t op;
+    uint8_t preferred;
+    uint8_t tries;
+    uint8_t lookups;
+    bool takeover;
+    bool stopping;
+};
+
+/* Begins a round. unknown: operators noted on the row; takeover: whoever had it died in the middle.
+ * policy must outlive the delivery. */
+struct delivery_action delivery_start(struct delivery *d, const struct delivery_policy *policy,
+                                      uint32_t unknown, bool takeover, int64_t give_up_at_ms,
+                                      int64_t now_ms);
+
+/* Each answers the action before it and returns the next; after DONE, FAILED or LATER none. */
+struct delivery_action delivery_on_post(struct delivery *d, enum delivery_post result,
+                                        int64_t now_ms);
+struct delivery_action delivery_on_lookup(struct delivery *d, enum delivery_lookup result,
+                                          int64_t now_ms);
+struct delivery_action delivery_on_blocked(struct delivery *d, int64_t now_ms);
+struct delivery_action delivery_on_timer(struct delivery *d);
+
+/* The process is to end: from now on every next step is LATER unless the recipient is final. A POST
+ * in flight may still be answered, or given up with POST_UNKNOWN. */
+void delivery_stop(struct delivery *d);
+
+#endif

@@ -1,0 +1,45 @@
+#ifndef CONSUMERD_DISPATCH_H
+#define CONSUMERD_DISPATCH_H
+
+/*
+ * Drives deliveries (delivery.h) on one thread with an event loop: starts calls (send.h), keeps the
+ * operators' breakers, rests and slots, waits for backoffs. Thousands of recipients at a time.
+ *
+ * Lanes submit jobs and get each of them back, exactly once, through their job queue. What is in
+ * here is bounded by what the lanes may have in hand. Slots: each operator takes a number of calls
+ * at a time for each lane, express beside normal, and a number of lookups; what does not fit waits
+ * its turn, and goes to the next operator as soon as the breaker opens.
+ */
+
+#include "consumerd/hand.h"
+#include "consumerd/settings.h"
+#include "consumerd/worker.h"
+
+/* Finished jobs on their way to a lane. */
+struct job_queue;
+struct job_queue *job_queue_new(void);
+void job_queue_free(struct job_queue *q);
+int job_queue_fd(const struct job_queue *q);                     /* readable: there are jobs */
+void job_queue_take(struct job_queue *q, struct job_list *into); /* all of them; never blocks */
+void job_queue_put(struct job_queue *q, struct job *job);
+void job_queue_poke(struct job_queue *q); /* makes its fd readable */
+
+struct dispatch;
+
+/* queues: one for each lane; they outlive the dispatch, as worker and settings do. */
+struct dispatch *dispatch_start(const struct settings *settings,
+                                const struct operator_address *operators, size_t operator_count,
+                                struct worker *worker, struct job_queue *const *queues);
+/* Ends the thread; whatever it still has comes back through the queues as JOB_ABANDONED. */
+void dispatch_stop(struct dispatch *d);
+
+/* Takes all jobs of the list, which is empty afterwards. era: the incarnation that claimed them; if
+ * it is over they come back as JOB_ABANDONED. Any thread. */
+void dispatch_submit(struct dispatch *d, struct job_list *jobs, uint64_t era);
+
+/* From now on no new try is made: jobs come back as JOB_LATER once their present call has ended. */
+void dispatch_drain(struct dispatch *d);
+/* Draining has no more time: calls under way are given up, their outcome is unknown. */
+void dispatch_hurry(struct dispatch *d);
+
+#endif

@@ -1,0 +1,121 @@
+#ifndef CONSUMERD_HAND_H
+#define CONSUMERD_HAND_H
+
+/*
+ * What a lane has in hand: messages (struct inflight), each with the recipients it is working on
+ * (struct job). Pure bookkeeping; a hand belongs to one lane thread.
+ *
+ * A message is freed by its lane when it has no job left. A job belongs to its message's lane, but
+ * for the time between dispatch_submit and its return through the lane's job queue it is the
+ * dispatch thread's alone.
+ */
+
+#include <event2/event_struct.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <uthash.h>
+
+#include "consumerd/delivery.h"
+#include "libcommon/broker.h"
+#include "libcommon/message.h"
+#include "libcommon/trace.h"
+
+#define PROVIDER_ID_MAX 128
+#define JOB_ERROR_MAX 160
+
+struct dispatch;
+struct inflight;
+struct transfer;
+
+enum job_outcome {
+    JOB_DONE,      /* accepted by operator op, which calls it provider_id */
+    JOB_FAILED,    /* no operator will take it: refund */
+    JOB_LATER,     /* through the outbox */
+    JOB_ABANDONED, /* this process may not settle it any more */
+};
+
+/* One recipient that this process owns. */
+struct job {
+    TAILQ_ENTRY(job) link;       /* in whichever queue it is */
+    TAILQ_ENTRY(job) in_message; /* of its message's jobs */
+    struct inflight *message;
+    uint64_t status_id;
+    unsigned position, attempt;
+    int64_t user_id, price;
+    int64_t give_up_at_ms; /* end of the retry window, on clock_mono_ms; may be past */
+    char recipient[MESSAGE_RECIPIENT_MAX + 1];
+    uint32_t unknown; /* operators noted on the row */
+    bool takeover;
+
+    /* results */
+    enum job_outcome outcome;
+    bool rejected; /* JOB_FAILED by final noes, else because the window was over */
+    unsigned op;
+    char provider_id[PROVIDER_ID_MAX + 1];
+    char error[JOB_ERROR_MAX]; /* what the last failed call said; no content */
+    bool ours;                 /* settling found the row still ours */
+
+    /* dispatch's own */
+    struct dispatch *dispatch;
+    TAILQ_ENTRY(job) active;
+    struct delivery delivery;
+    struct event timer;
+    struct transfer *transfer;
+    struct slots *slots; /* whose slot it holds, or waits for */
+    bool waiting_for_slot;
+    uint32_t permit;
+    uint64_t era;
+};
+
+TAILQ_HEAD(job_list, job);
+
+/* A message that was delivered: waiting to be claimed, or with jobs in hand. */
+struct inflight {
+    UT_hash_handle hh;          /* in hand, by id */
+    UT_hash_handle batch_hh;    /* in the batch that is being claimed */
+    TAILQ_ENTRY(inflight) link; /* while it waits to be claimed */
+    char id[MESSAGE_ID_MAX + 1];
+    char transaction_id[MESSAGE_ID_MAX + 3];
+    int64_t customer_id;
+    enum message_type type;
+    char *text;
+    size_t text_len;
+    size_t recipients; /* as many as its body lists */
+    char traceparent[TRACE_PARENT_SIZE];
+    char *tracestate; /* NULL: none */
+    struct trace_context trace;
+    int64_t accepted_us, arrived_us;
+    bool redelivered;
+    bool unwritable; /* it cannot be put off: `messages` does not know it */
+    bool suspect;    /* claimed alone: it may be what killed its former consumers */
+
+    /* its delivery; good for acks of the same generation only */
+    uint64_t tag, generation;
+
+    struct job_list jobs; /* claimed and not settled */
+    size_t job_count;
+    size_t later_count; /* of these, finished as JOB_LATER: they are settled together, last */
+    unsigned done, failed, put_off; /* recipients, for the metrics */
+};
+
+TAILQ_HEAD(inflight_list, inflight);
+
+struct hand {
+    struct inflight *by_id;
+    size_t recipients; /* jobs of all messages */
+};
+
+/* From a delivery. NULL with ERR_PERMANENT (not a message of ours) or ERR_RETRY (memory). */
+struct inflight *inflight_new(const struct broker_event *event, struct err *err);
+void inflight_free(struct inflight *m); /* with its jobs; NULL is fine */
+
+struct job *job_new(struct inflight *m);
+void job_free(struct job *job); /* takes it off its message; NULL is fine */
+
+struct inflight *hand_find(const struct hand *h, const char *id);
+void hand_add(struct hand *h, struct inflight *m);
+void hand_remove(struct hand *h, struct inflight *m);
+
+#endif

@@ -1,0 +1,373 @@
+#include "consumerd/lane.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "consumerd/lane_internal.h"
+#include "libcommon/backoff.h"
+#include "libcommon/clock.h"
+#include "libcommon/failpoint.h"
+#include "libcommon/log.h"
+#include "libcommon/must.h"
+#include "libcommon/random.h"
+
+#define WAIT_MS 1000 /* heartbeats to the broker and the watchdog want to be looked after */
+#define NO_LEASE_WAIT_MS 200
+#define BROKER_RETRY_BASE_MS 100
+#define BROKER_RETRY_MAX_MS 5000
+#define BROKER_REFUSED_RETRY_MS 10000 /* a person has to mend something */
+
+/* ---- broker ---- */
+
+void lane_drop_arrived(struct lane *l)
+{
+    struct inflight *m;
+
+    while ((m = TAILQ_FIRST(&l->arrived))) {
+        TAILQ_REMOVE(&l->arrived, m, link);
+        inflight_free(m);
+    }
+    while ((m = TAILQ_FIRST(&l->suspects))) {
+        TAILQ_REMOVE(&l->suspects, m, link);
+        inflight_free(m);
+    }
+    l->arrived_count = 0;
+}
+
+/* The broker will deliver again what was not acknowledged. */
+static void connection_lost(struct lane *l, const struct err *err)
+{
+    if (l->consuming || !l->broker_failures)
+        log_warn("consumer.broker_lost", L_STR("lane", l->name), L_ERR(err));
+    broker_drop(l->broker);
+    lane_drop_arrived(l);
+    l->consuming = false;
+    l->connection_lost = false;
+    l->broker_failures++;
+    l->broker_retry_at_ms =
+        clock_mono_ms() + (err->kind == ERR_PERMANENT
+                               ? BROKER_REFUSED_RETRY_MS
+                               : backoff_ms(l->broker_failures, BROKER_RETRY_BASE_MS,
+                                            BROKER_RETRY_MAX_MS, random_u64()));
+}
+
+static void connect_if_due(struct lane *l)
+{
+    const struct broker_settings *s = &l->config.settings->broker;
+    struct err err;
+
+    if (l->consuming || l->drain_begun || clock_mono_ms() < l->broker_retry_at_ms)
+        return;
+    if (broker_open(l->broker, &err) ||
+        broker_consume(l->broker, broker_queue(s, l->config.type), (uint16_t)l->prefetch, &err)) {
+        connection_lost(l, &err);
+        return;
+    }
+    log_info("consumer.started", L_STR("lane", l->name),
+             L_STR("queue", broker_queue(s, l->config.type)), L_INT("prefetch", l->prefetch));
+    l->consuming = true;
+    l->broker_failures = 0;
+}
+
+void lane_ack(struct lane *l, const struct inflight *m)
+{
+    struct err err;
+
+    if (!broker_is_open(l->broker) || m->generation != broker_generation(l->broker))
+        return;
+    if (broker_ack(l->broker, m->tag, false, &err))
+        connection_lost(l, &err);
+    (void)failpoint(FAILPOINT_CONSUMER_AFTER_ACK);
+}
+
+void lane_dead_letter(struct lane *l, const struct inflight *m, enum stats_dead reason)
+{
+    struct err err;
+
+    log_warn("delivery.dead_lettered", L_STR("message_id", m->id),
+             L_STR("reason", stats_dead_name(reason)), L_TRACE(&m->trace));
+    metrics_add(stats.dead[reason], 1);
+    metrics_add(stats.lane[l->config.type].events[STATS_DEAD], 1);
+    if (!broker_is_open(l->broker) || m->generation != broker_generation(l->broker))
+        return;
+    if (broker_dead_letter(l->broker, m->tag, &err))
+        connection_lost(l, &err);
+}
+
+static void refuse(struct lane *l, const struct broker_event *event, enum stats_dead reason,
+                   const char *why)
+{
+    struct err err;
+
+    log_warn("delivery.dead_lettered", L_STR("message_id", event->message_id),
+             L_STR("reason", stats_dead_name(reason)), L_STR("detail", why),
+             L_INT("bytes", event->body_len));
+    metrics_add(stats.dead[reason], 1);
+    metrics_add(stats.lane[l->config.type].events[STATS_DEAD], 1);
+    if (broker_dead_letter(l->broker, event->tag, &err))
+        l->connection_lost = true;
+}
+
+static void on_delivery(struct lane *l, const struct broker_event *event)
+{
+    struct inflight *m;
+    struct err err;
+
+    if (event->redelivered)
+        metrics_add(stats.lane[l->config.type].redelivered, 1);
+    if (l->drain_begun)
+        return; /* not acknowledged: it goes back when the connection closes */
+    m = inflight_new(event, &err);
+    if (!m && err.kind == ERR_PERMANENT) {
+        refuse(l, event, STATS_DEAD_BODY, err.msg);
+    } else if (!m || failpoint(FAILPOINT_CONSUMER_ON_DELIVERY)) {
+        inflight_free(m);
+        l->connection_lost = true; /* comes again, later */
+    } else if (m->type != l->config.type) {
+        refuse(l, event, STATS_DEAD_QUEUE, "a message of the other queue");
+        inflight_free(m);
+    } else {
+        m->generation = broker_generation(l->broker);
+        TAILQ_INSERT_TAIL(&l->arrived, m, link);
+        l->arrived_count++;
+    }
+}
+
+static void on_broker_event(const struct broker_event *event, void *arg)
+{
+    struct lane *l = arg;
+
+    switch (event->type) {
+    case BROKER_DELIVERED:
+        on_delivery(l, event);
+        break;
+    case BROKER_CANCELLED:
+    case BROKER_CHANNEL_CLOSED:
+        log_warn("consumer.cancelled", L_STR("lane", l->name), L_INT("code", event->code),
+                 L_MSG(event->text));
+        l->connection_lost = true;
+        break;
+    default:
+        break;
+    }
+}
+
+/* Sends what acks have gathered, takes what has come. */
+static void exchange(struct lane *l)
+{
+    struct err err = {0};
+
+    if (!broker_is_open(l->broker))
+        return;
+    if (broker_pump(l->broker, 0, 0, on_broker_event, l, &err)) {
+        connection_lost(l, &err);
+    } else if (l->connection_lost) {
+        err_set(&err, ERR_RETRY, 0, "the queue's consumer has ended");
+        connection_lost(l, &err);
+    }
+}
+
+/* ---- the incarnation ---- */
+
+static void wait_for_jobs(struct lane *l, int timeout_ms)
+{
+    struct pollfd p = {.fd = job_queue_fd(l->config.queue), .events = POLLIN};
+
+    poll(&p, 1, timeout_ms);
+}
+
+static bool take_lease(struct lane *l)
+{
+    l->leased = worker_lease(l->config.worker, &l->lease);
+    return l->leased;
+}
+
+/* Whatever is in hand is no longer ours to send or settle. The dispatch sees the same and hands its
+ * jobs back at once. */
+static void give_up_incarnation(struct lane *l)
+{
+    worker_renounce(l->config.worker, l->lease.era);
+    log_warn("consumer.gave_up", L_STR("lane", l->name), L_INT("era", l->lease.era),
+             L_INT("recipients", l->hand.recipients));
+    broker_drop(l->broker);
+    db_drop(l->db);
+    l->consuming = false;
+    l->broker_retry_at_ms = 0;
+    while (l->out && !atomic_load(&l->aborting)) {
+        daemon_beat(l->beat);
+        wait_for_jobs(l, WAIT_MS);
+        turn_collect(l);
+    }
+    if (!l->out)
+        turn_forget(l);
+    l->leased = false;
+}
+
+/* ---- the thread ---- */
+
+static int wait_ms(const struct lane *l)
+{
+    int64_t now_ms = clock_mono_ms();
+    int64_t until_ms = now_ms + WAIT_MS;
+
+    if (broker_is_open(l->broker) && broker_has_more(l->broker))
+        return 0;
+    if (turn_has_work(l) && l->db_retry_at_ms < until_ms)
+        until_ms = l->db_retry_at_ms;
+    if (!l->consuming && !l->drain_begun && l->broker_retry_at_ms < until_ms)
+        until_ms = l->broker_retry_at_ms;
+    return until_ms > now_ms ? (int)(until_ms - now_ms) : 0;
+}
+
+static void wait_for_something(struct lane *l)
+{
+    struct pollfd fds[] = {
+        {.fd = job_queue_fd(l->config.queue), .events = POLLIN},
+        {.fd = broker_fd(l->broker), .events = POLLIN}, /* poll ignores -1 */
+    };
+
+    poll(fds, 2, wait_ms(l));
+}
+
+static void begin_drain(struct lane *l)
+{
+    struct err err;
+
+    l->drain_begun = true;
+    if (l->consuming && broker_cancel(l->broker, &err))
+        connection_lost(l, &err);
+    lane_drop_arrived(l);
+    log_info("consumer.draining", L_STR("lane", l->name), L_INT("recipients", l->hand.recipients));
+}
+
+static bool drained(const struct lane *l)
+{
+    return l->drain_begun && !l->hand.recipients && !l->out;
+}
+
+static void turn(struct lane *l)
+{
+    daemon_beat(l->beat);
+    if (!l->leased && !take_lease(l)) {
+        wait_for_jobs(l, NO_LEASE_WAIT_MS);
+        turn_collect(l);
+        return;
+    }
+    if (l->abandoned || !worker_holds(l->config.worker, l->lease.era)) {
+        give_up_incarnation(l);
+        return;
+    }
+    connect_if_due(l);
+    wait_for_something(l);
+    exchange(l);
+    turn_collect(l);
+    if (!l->abandoned)
+        turn_work(l);
+}
+
+static void *run(void *arg)
+{
+    struct lane *l = arg;
+    struct err err;
+
+    while (!atomic_load(&l->aborting) && !drained(l)) {
+        if (atomic_load(&l->draining) && !l->drain_begun)
+            begin_drain(l);
+        else
+            turn(l);
+    }
+    if (broker_is_open(l->broker) && !broker_flush(l->broker, &err))
+        broker_close(l->broker);
+    db_drop(l->db);
+    pthread_mutex_lock(&l->ended_lock);
+    l->ended = true;
+    pthread_cond_signal(&l->ended_cond);
+    pthread_mutex_unlock(&l->ended_lock);
+    return NULL;
+}
+
+struct lane *lane_new(const struct lane_config *config)
+{
+    const struct consumer_settings *s = &config->settings->consumer;
+    bool express = config->type == MESSAGE_EXPRESS;
+    struct lane *l = must_alloc(1, sizeof(*l));
+    pthread_condattr_t attr;
+
+    claim_register();
+    results_register();
+    l->config = *config;
+    l->name = message_type_name(config->type);
+    l->db = db_new(&config->settings->db);
+    l->broker = broker_new(&config->settings->broker, l->name);
+    l->beat = daemon_beat_new(l->name);
+    l->prefetch = (size_t)(express ? s->prefetch_express : s->prefetch_normal);
+    l->recipients_max = (size_t)(express ? s->recipients_express : s->recipients_normal);
+    l->claim_limit = (size_t)s->claim_batch;
+    l->settle_limit = (size_t)s->settle_batch;
+    TAILQ_INIT(&l->arrived);
+    TAILQ_INIT(&l->suspects);
+    pthread_mutex_init(&l->ended_lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&l->ended_cond, &attr);
+    pthread_condattr_destroy(&attr);
+    return l;
+}
+
+void lane_start(struct lane *l, struct dispatch *dispatch)
+{
+    l->dispatch = dispatch;
+    MUST(pthread_create(&l->thread, NULL, run, l) == 0);
+    l->started = true;
+}
+
+void lane_drain(struct lane *l)
+{
+    atomic_store(&l->draining, true);
+    job_queue_poke(l->config.queue);
+}
+
+void lane_abort(struct lane *l)
+{
+    atomic_store(&l->aborting, true);
+    job_queue_poke(l->config.queue);
+}
+
+bool lane_wait(struct lane *l, int timeout_ms)
+{
+    struct timespec until;
+    bool ended;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += timeout_ms / 1000;
+    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    pthread_mutex_lock(&l->ended_lock);
+    while (!l->ended && pthread_cond_timedwait(&l->ended_cond, &l->ended_lock, &until) != ETIMEDOUT)
+        ;
+    ended = l->ended;
+    pthread_mutex_unlock(&l->ended_lock);
+    return ended;
+}
+
+void lane_free(struct lane *l)
+{
+    if (!l)
+        return;
+    if (l->started)
+        pthread_join(l->thread, NULL);
+    turn_collect(l); /* what the dispatch still had; freed with its messages */
+    turn_forget(l);
+    free(l->done.jobs);
+    free(l->rest.jobs);
+    broker_free(l->broker);
+    db_free(l->db);
+    pthread_cond_destroy(&l->ended_cond);
+    pthread_mutex_destroy(&l->ended_lock);
+    free(l);
+}

@@ -1,0 +1,79 @@
+#ifndef CONSUMERD_LANE_INTERNAL_H
+#define CONSUMERD_LANE_INTERNAL_H
+
+/*
+ * What lane.c (thread, connections, consuming, draining) and turn.c (claiming and settling) share;
+ * nobody else includes this. All of it belongs to the lane's thread, but for what is marked.
+ */
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "consumerd/claim.h"
+#include "consumerd/lane.h"
+#include "consumerd/results.h"
+#include "consumerd/stats.h"
+
+/* Jobs that are to be settled; grows up to what may be in hand. */
+struct job_array {
+    struct job **jobs;
+    size_t n, cap;
+};
+
+struct lane {
+    struct lane_config config;
+    const char *name; /* of the type */
+    struct dispatch *dispatch;
+    struct db *db;
+    struct broker *broker;
+    struct daemon_beat *beat;
+    pthread_t thread;
+    pthread_mutex_t ended_lock;
+    pthread_cond_t ended_cond;
+    bool started;
+    bool ended;                      /* under ended_lock */
+    _Atomic bool draining, aborting; /* any thread */
+
+    struct worker_lease lease;
+    bool leased;
+
+    bool consuming;
+    bool connection_lost; /* noticed inside a broker callback */
+    bool drain_begun;
+    unsigned broker_failures;
+    int64_t broker_retry_at_ms;
+
+    size_t prefetch, recipients_max;
+    struct hand hand;
+    struct inflight_list arrived; /* delivered, not claimed */
+    size_t arrived_count;
+    struct inflight_list suspects; /* wait for suspect_in_hand to end */
+    bool suspect_in_hand;
+    size_t out; /* jobs that the dispatch has */
+    struct job_array done, rest;
+    bool abandoned; /* the dispatch has given up a job: the incarnation is over */
+
+    unsigned db_failures;
+    int64_t db_retry_at_ms;
+    size_t claim_limit, settle_limit; /* shrink around a message that cannot be written */
+};
+
+/* turn.c */
+
+/* Takes what the dispatch has finished. */
+void turn_collect(struct lane *l);
+/* Settles what is finished and claims what has arrived, as far as the database answers. */
+void turn_work(struct lane *l);
+/* Whether turn_work has anything to do now. */
+bool turn_has_work(const struct lane *l);
+/* Forgets every message in hand; the dispatch has none of them. */
+void turn_forget(struct lane *l);
+
+/* lane.c */
+
+/* Acknowledges the delivery if its connection is still the same. */
+void lane_ack(struct lane *l, const struct inflight *m);
+void lane_dead_letter(struct lane *l, const struct inflight *m, enum stats_dead reason);
+void lane_drop_arrived(struct lane *l);
+
+#endif

@@ -1,0 +1,36 @@
+#ifndef CONSUMERD_RESULTS_H
+#define CONSUMERD_RESULTS_H
+
+/*
+ * Writes down what became of claimed recipients, many in one transaction. Nothing is written to a
+ * row that is not `sending` with our owner and attempt any more: somebody has taken it over.
+ * Blocks.
+ *
+ * Both calls may be repeated with the same jobs after any failure, a lost commit among them: what
+ * was written stays, and is recognised as ours. job->ours tells, on success, whether the row was.
+ */
+
+#include "consumerd/hand.h"
+#include "consumerd/settings.h"
+#include "libcommon/db.h"
+
+struct results {
+    struct db *db;
+    const struct settings *settings;
+    const struct operator_address *operators;
+};
+
+void results_register(void); /* the statements' labels; at start */
+
+/* JOB_DONE of worker me. Sorts jobs. */
+int results_done(const struct results *r, uint64_t me, struct job **jobs, size_t n,
+                 struct err *err);
+
+/* JOB_FAILED (with the refund) and JOB_LATER (back to `pending`, and through the outbox). Of a
+ * message with a JOB_LATER all that are left must be among them. at_once: what is put off is to run
+ * again without a wait, because this process ends. A message whose row in `messages` is gone cannot
+ * be put off and is marked unwritable. Sorts jobs. */
+int results_rest(const struct results *r, uint64_t me, struct job **jobs, size_t n, bool at_once,
+                 struct err *err);
+
+#endif

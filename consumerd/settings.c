@@ -1,0 +1,249 @@
+#include "consumerd/settings.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "libcommon/buf.h"
+
+#define AT(field) offsetof(struct consumer_settings, field)
+#define INT_ROW(name, field, initial, min, max, help)                     \
+    {                                                                     \
+        name, SETTING_INT, AT(field), initial, min, max, NULL, help, NULL \
+    }
+
+static bool check_operators(const char *value, char *why, size_t size)
+{
+    struct operator_address parsed[OPERATORS_MAX];
+
+    return settings_parse_operators(value, parsed, why, size) > 0;
+}
+
+static const struct setting listen_rows[] = {HTTPD_LISTEN_ROW(":8082"), SETTINGS_END};
+
+static const struct setting consumer_rows[] = {
+    {"OPERATORS", SETTING_STRING, AT(operators),
+     "operatorA=http://127.0.0.1:9001,operatorB=http://127.0.0.1:9002", 0, 4096, NULL,
+     "Operators in the order of their use, as name=url,name=url.", check_operators},
+    INT_ROW("OPERATOR_TIMEOUT_MS", timeout_ms, "2000", 50, 60000,
+            "Longest wait for one call to an operator."),
+    INT_ROW("OPERATOR_TRIES", tries, "3", 1, 20,
+            "Tries at one operator before the next one is used."),
+    INT_ROW("OPERATOR_BACKOFF_MS", backoff_ms, "200", 1, 60000,
+            "Wait before the first repeat at an operator; doubles each time."),
+    INT_ROW("OPERATOR_BACKOFF_MAX_MS", backoff_max_ms, "5000", 1, 60000,
+            "Longest wait before a repeat at an operator."),
+    INT_ROW("OPERATOR_LOOKUP_TRIES", lookup_tries, "2", 1, 20,
+            "Tries to learn the fate of a call whose answer was lost."),
+    INT_ROW("OPERATOR_MAX_IN_FLIGHT", in_flight_normal, "512", 1, 20000,
+            "Normal messages on their way to one operator at a time."),
+    INT_ROW("OPERATOR_MAX_IN_FLIGHT_EXPRESS", in_flight_express, "128", 1, 20000,
+            "Express messages on their way to one operator at a time, beside the normal ones."),
+    INT_ROW("OPERATOR_MAX_LOOKUPS", lookups_in_flight, "256", 1, 20000,
+            "Questions to one operator about lost answers at a time."),
+    INT_ROW("OPERATOR_REST_MAX_SEC", rest_max_sec, "60", 1, 3600,
+            "Longest rest that a 429 answer's Retry-After may ask for."),
+    {"OPERATOR_UNKNOWN_POLICY", SETTING_CHOICE, AT(unknown_policy), "failover", 0, 0,
+     "failover hold",
+     "When an operator may have a message and cannot be asked: use the next operator, or hold the "
+     "message until it can be asked.",
+     NULL},
+    INT_ROW("BREAKER_FAILURES", breaker_failures, "3", 1, 1000,
+            "Failures in a row that open an operator's breaker."),
+    INT_ROW("BREAKER_OPEN_MS", breaker_open_ms, "5000", 1, 3600000,
+            "How long an open breaker stays open."),
+    INT_ROW("BREAKER_HALF_OPEN_PROBES", breaker_probes, "2", 1, 100,
+            "Calls at a time that a half-open breaker lets through."),
+    INT_ROW("BREAKER_HALF_OPEN_SUCCESSES", breaker_successes, "2", 1, 100,
+            "Successes that close a half-open breaker."),
+    INT_ROW("BREAKER_WINDOW_MS", breaker_window_ms, "10000", 100, 600000,
+            "Sliding window of the failure and slow-call rates."),
+    INT_ROW("BREAKER_WINDOW_CALLS", breaker_window_calls, "20", 1, 1000000,
+            "Calls in the window below which its rates open nothing."),
+    INT_ROW("BREAKER_FAILURE_PCT", breaker_failure_pct, "50", 1, 101,
+            "Share of failed calls in the window that opens the breaker; 101 switches it off."),
+    INT_ROW("BREAKER_SLOW_MS", breaker_slow_ms, "1500", 1, 60000,
+            "A call that takes longer counts as slow."),
+    INT_ROW("BREAKER_SLOW_PCT", breaker_slow_pct, "80", 1, 101,
+            "Share of slow calls in the window that opens the breaker; 101 switches it off."),
+    INT_ROW("DELIVERY_RETRY_WINDOW_SEC", retry_window_sec, "30", 0, 604800,
+            "How long after the first try a message that no operator took is tried again; 0: "
+            "not at all."),
+    INT_ROW("DELIVERY_RETRY_BASE_MS", retry_base_ms, "1000", 10, 3600000,
+            "Wait before the first such retry; doubles each time."),
+    INT_ROW("DELIVERY_RETRY_MAX_MS", retry_max_ms, "30000", 10, 3600000,
+            "Longest wait before such a retry."),
+    INT_ROW("DELIVERY_TAKEOVERS_MAX", takeovers_max, "5", 1, 1000,
+            "Consumers that may die over a message in a row before it is dead-lettered."),
+    INT_ROW("NORMAL_PREFETCH", prefetch_normal, "1000", 1, 65535,
+            "Unacknowledged messages taken from the normal queue at a time."),
+    INT_ROW("EXPRESS_PREFETCH", prefetch_express, "500", 1, 65535,
+            "Unacknowledged messages taken from the express queue at a time."),
+    INT_ROW("NORMAL_RECIPIENTS_MAX", recipients_normal, "4000", 1, 1000000,
+            "Recipients of normal messages in hand at a time; one message may exceed it."),
+    INT_ROW("EXPRESS_RECIPIENTS_MAX", recipients_express, "2000", 1, 1000000,
+            "Recipients of express messages in hand at a time; one message may exceed it."),
+    INT_ROW("CLAIM_BATCH", claim_batch, "250", 1, 900, "Most messages claimed in one transaction."),
+    INT_ROW("SETTLE_BATCH", settle_batch, "500", 1, 900,
+            "Most recipients settled in one transaction."),
+    INT_ROW("WORKER_HEARTBEAT_MS", heartbeat_ms, "2000", 100, 60000,
+            "How often this process shows in the database that it lives."),
+    INT_ROW("WORKER_DEAD_SEC", dead_sec, "10", 2, 3600,
+            "Silence in seconds after which a consumer's work may be taken over. The same for all "
+            "consumers."),
+    SETTINGS_END,
+};
+
+void settings_groups(struct settings *s, struct settings_group groups[SETTINGS_GROUPS])
+{
+    const struct settings_group all[SETTINGS_GROUPS] = {
+        {listen_rows, &s->httpd},           {daemon_settings_rows, &s->daemon},
+        {httpd_settings_rows, &s->httpd},   {db_settings_rows, &s->db},
+        {broker_settings_rows, &s->broker}, {consumer_rows, &s->consumer},
+    };
+
+    memcpy(groups, all, sizeof(all));
+}
+
+static bool name_ok(const char *s, size_t n)
+{
+    if (n == 0 || n > OPERATOR_NAME_MAX)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (!((s[i] >= 'a' && s[i] <= 'z') || (s[i] >= 'A' && s[i] <= 'Z') ||
+              (s[i] >= '0' && s[i] <= '9') || s[i] == '_' || s[i] == '-'))
+            return false;
+    return true;
+}
+
+static bool url_ok(const char *s, size_t n)
+{
+    size_t scheme = n > 7 && !strncmp(s, "http://", 7)    ? 7
+                    : n > 8 && !strncmp(s, "https://", 8) ? 8
+                                                          : 0;
+
+    if (!scheme || n > OPERATOR_URL_MAX || s[scheme] == '/')
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (s[i] <= ' ' || s[i] > '~' || strchr("@?#\"\\'", s[i]))
+            return false;
+    return true;
+}
+
+static bool parse_operator(const char *s, size_t n, struct operator_address *out, char *why,
+                           size_t size)
+{
+    const char *equals = memchr(s, '=', n);
+    size_t name = equals ? (size_t)(equals - s) : 0;
+    size_t url = equals ? n - name - 1 : 0;
+
+    while (url && equals[url] == '/')
+        url--;
+    if (!equals || !name_ok(s, name)) {
+        snprintf(why, size, "must be name=url pairs; names have 1 to %d letters, digits, _ or -",
+                 OPERATOR_NAME_MAX);
+        return false;
+    }
+    if (!url_ok(equals + 1, url)) {
+        snprintf(why, size,
+                 "must have http:// or https:// URLs of at most %d characters, without user, "
+                 "query or fragment",
+                 OPERATOR_URL_MAX);
+        return false;
+    }
+    memset(out, 0, sizeof(*out));
+    memcpy(out->name, s, name);
+    memcpy(out->url, equals + 1, url);
+    return true;
+}
+
+size_t settings_parse_operators(const char *text, struct operator_address out[OPERATORS_MAX],
+                                char *why, size_t size)
+{
+    size_t count = 0;
+
+    for (const char *at = text;;) {
+        size_t n = strcspn(at, ",");
+
+        if (count == OPERATORS_MAX) {
+            snprintf(why, size, "must name at most %d operators", OPERATORS_MAX);
+            return 0;
+        }
+        if (!parse_operator(at, n, &out[count], why, size))
+            return 0;
+        for (size_t i = 0; i < count; i++) {
+            if (!strcmp(out[i].name, out[count].name)) {
+                snprintf(why, size, "must not name an operator twice");
+                return 0;
+            }
+        }
+        count++;
+        if (!at[n])
+            return count;
+        at += n + 1;
+    }
+}
+
+uint32_t settings_operator_mask(const struct operator_address *operators, size_t n,
+                                const char *names)
+{
+    uint32_t mask = 0;
+
+    for (const char *at = names; *at;) {
+        size_t len = strcspn(at, ",");
+
+        for (size_t i = 0; i < n; i++)
+            if (strlen(operators[i].name) == len && !memcmp(operators[i].name, at, len))
+                mask |= UINT32_C(1) << i;
+        at += at[len] ? len + 1 : len;
+    }
+    return mask;
+}
+
+void settings_put_operators(struct buf *out, const struct operator_address *operators,
+                            uint32_t mask)
+{
+    for (const char *comma = ""; mask; mask &= mask - 1, comma = ",") {
+        buf_puts(out, comma);
+        buf_puts(out, operators[__builtin_ctz(mask)].name);
+    }
+}
+
+int64_t settings_stop_after_ms(const struct consumer_settings *s)
+{
+    return (s->dead_sec * 1000 - s->timeout_ms) * 3 / 4;
+}
+
+size_t settings_check(const struct settings *s, struct buf *errors)
+{
+    const struct consumer_settings *c = &s->consumer;
+    size_t faults = 0;
+
+    if (settings_stop_after_ms(c) < 2 * c->heartbeat_ms) {
+        buf_printf(errors,
+                   "WORKER_DEAD_SEC=%lld leaves too little time: less OPERATOR_TIMEOUT_MS, three "
+                   "quarters of it must hold two heartbeats of WORKER_HEARTBEAT_MS\n",
+                   (long long)c->dead_sec);
+        faults++;
+    }
+    if (s->broker.express_queue && s->broker.normal_queue &&
+        !strcmp(s->broker.express_queue, s->broker.normal_queue)) {
+        buf_puts(errors, "EXPRESS_QUEUE and NORMAL_QUEUE must differ\n");
+        faults++;
+    }
+    return faults;
+}
+
+void settings_breaker(const struct consumer_settings *s, struct breaker_config *out)
+{
+    *out = (struct breaker_config){
+        .failures = (unsigned)s->breaker_failures,
+        .open_ms = s->breaker_open_ms,
+        .probes = (unsigned)s->breaker_probes,
+        .successes = (unsigned)s->breaker_successes,
+        .window_ms = s->breaker_window_ms,
+        .window_calls = (unsigned)s->breaker_window_calls,
+        .failure_pct = (unsigned)s->breaker_failure_pct,
+        .slow_pct = (unsigned)s->breaker_slow_pct,
+        .slow_ms = s->breaker_slow_ms,
+    };
+}

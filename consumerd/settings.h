@@ -1,0 +1,70 @@
+#ifndef CONSUMERD_SETTINGS_H
+#define CONSUMERD_SETTINGS_H
+
+/*
+ * Everything msg-consumerd can be told: one row a setting in settings.c. Loaded once by main,
+ * read-only afterwards.
+ */
+
+#include "consumerd/breaker.h"
+#include "libcommon/broker.h"
+#include "libcommon/daemon.h"
+#include "libcommon/db.h"
+#include "libcommon/httpd.h"
+#include "libcommon/settings.h"
+
+#define OPERATORS_MAX 8
+#define OPERATOR_NAME_MAX 30 /* eight names fit message_status.unknown_operators */
+#define OPERATOR_URL_MAX 400
+
+struct operator_address {
+    char name[OPERATOR_NAME_MAX + 1];
+    char url[OPERATOR_URL_MAX + 1]; /* without a slash at its end */
+};
+
+struct consumer_settings {
+    char *operators, *unknown_policy;
+    int64_t timeout_ms, tries, backoff_ms, backoff_max_ms, lookup_tries, rest_max_sec;
+    int64_t in_flight_normal, in_flight_express, lookups_in_flight;
+    int64_t breaker_failures, breaker_open_ms, breaker_probes, breaker_successes;
+    int64_t breaker_window_ms, breaker_window_calls, breaker_failure_pct;
+    int64_t breaker_slow_ms, breaker_slow_pct;
+    int64_t retry_window_sec, retry_base_ms, retry_max_ms, takeovers_max;
+    int64_t prefetch_normal, prefetch_express, recipients_normal, recipients_express;
+    int64_t claim_batch, settle_batch;
+    int64_t heartbeat_ms, dead_sec;
+};
+
+struct settings {
+    struct daemon_settings daemon;
+    struct httpd_settings httpd;
+    struct db_settings db;
+    struct broker_settings broker;
+    struct consumer_settings consumer;
+};
+
+#define SETTINGS_GROUPS 6
+/* The groups of *s, for daemon_cli; s and groups must outlive the program's use of them. */
+void settings_groups(struct settings *s, struct settings_group groups[SETTINGS_GROUPS]);
+
+/* What no single row can tell: appends a line to errors for each fault, returns their number. */
+size_t settings_check(const struct settings *s, struct buf *errors);
+
+/* "name=url,name=url": how many there are (1 to OPERATORS_MAX), or 0 with the end of a sentence. */
+size_t settings_parse_operators(const char *text, struct operator_address out[OPERATORS_MAX],
+                                char *why, size_t size);
+
+/* A set of operators as the comma-separated names in message_status.unknown_operators. Names that
+ * are not configured any more are left out: they cannot be asked. */
+uint32_t settings_operator_mask(const struct operator_address *operators, size_t n,
+                                const char *names);
+void settings_put_operators(struct buf *out, const struct operator_address *operators,
+                            uint32_t mask);
+
+/* How long after its last heartbeat a worker still trusts itself: well before others may take its
+ * work, with room for an operator call that was already on its way. */
+int64_t settings_stop_after_ms(const struct consumer_settings *s);
+
+void settings_breaker(const struct consumer_settings *s, struct breaker_config *out);
+
+#endif

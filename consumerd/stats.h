@@ -1,0 +1,68 @@
+#ifndef CONSUMERD_STATS_H
+#define CONSUMERD_STATS_H
+
+/*
+ * The metrics of msg-consumerd beside those of libcommon. Registered once, at start, with every
+ * label set, so that all of them exist at 0. Any thread may add to them.
+ */
+
+#include "consumerd/breaker.h"
+#include "consumerd/settings.h"
+#include "libcommon/message.h"
+#include "libcommon/metrics.h"
+
+/* What became of one delivery from the broker. */
+enum stats_event {
+    STATS_SUCCESS,   /* all its recipients are done */
+    STATS_FAILED,    /* at least one has failed, the others are final too */
+    STATS_RETRY,     /* at least one went back into the outbox */
+    STATS_DUPLICATE, /* nothing was left to do, or it is in hand already */
+    STATS_PUT_OFF,   /* another consumer is at it */
+    STATS_LOST,      /* another consumer has taken it over */
+    STATS_DEAD,      /* dead-lettered */
+    STATS_EVENTS,
+};
+
+enum stats_call {
+    STATS_ACCEPTED,
+    STATS_TRANSIENT,
+    STATS_RATE_LIMITED,
+    STATS_REJECTED,
+    STATS_UNKNOWN,
+    STATS_CALLS,
+};
+
+enum stats_lookup { STATS_FOUND, STATS_NOT_FOUND, STATS_UNREACHABLE, STATS_LOOKUPS };
+enum stats_refund { STATS_REFUND_REJECTED, STATS_REFUND_EXPIRED, STATS_REFUNDS };
+
+enum stats_dead {
+    STATS_DEAD_BODY,      /* not a message of ours */
+    STATS_DEAD_QUEUE,     /* a message of the other lane */
+    STATS_DEAD_NO_ROWS,   /* the database does not know it */
+    STATS_DEAD_TAKEOVERS, /* it killed too many consumers */
+    STATS_DEAD_UNSETTLED, /* its rows cannot be written */
+    STATS_DEADS,
+};
+
+struct stats {
+    struct {
+        struct metric *events[STATS_EVENTS], *event_seconds, *delivery_seconds;
+        struct metric *redelivered, *in_hand;
+    } lane[MESSAGE_LANES];
+    struct {
+        struct metric *calls[STATS_CALLS], *seconds, *lookups[STATS_LOOKUPS];
+        struct metric *breaker[BREAKER_STATES], *transitions[BREAKER_STATES], *refused;
+        struct metric *done, *unknown, *in_flight;
+    } op[OPERATORS_MAX];
+    struct metric *failed, *refunds[STATS_REFUNDS], *dead[STATS_DEADS];
+    struct metric *retries, *takeovers, *claim_batch, *settle_batch;
+};
+
+extern struct stats stats;
+
+void stats_register(const struct settings *settings, const struct operator_address *operators,
+                    size_t n);
+void stats_breaker(unsigned op, enum breaker_state state); /* a change */
+const char *stats_dead_name(enum stats_dead reason);
+
+#endif

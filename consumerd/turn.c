@@ -1,0 +1,491 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "consumerd/lane_internal.h"
+#include "libcommon/backoff.h"
+#include "libcommon/clock.h"
+#include "libcommon/failpoint.h"
+#include "libcommon/log.h"
+#include "libcommon/must.h"
+#include "libcommon/random.h"
+
+#define DB_RETRY_BASE_MS 20
+#define DB_RETRY_MAX_MS 1000
+
+static const struct consumer_settings *limits(const struct lane *l)
+{
+    return &l->config.settings->consumer;
+}
+
+static void array_add(struct job_array *a, struct job *job)
+{
+    if (a->n == a->cap) {
+        a->cap = a->cap ? a->cap * 2 : 64;
+        a->jobs = realloc(a->jobs, a->cap * sizeof(struct job *));
+        MUST(a->jobs);
+    }
+    a->jobs[a->n++] = job;
+}
+
+static void array_drop_first(struct job_array *a, size_t n)
+{
+    a->n -= n;
+    for (size_t i = 0; i < a->n; i++)
+        a->jobs[i] = a->jobs[i + n];
+}
+
+/* ---- the end of a job and of a message ---- */
+
+static enum stats_event outcome_of(const struct inflight *m)
+{
+    if (m->put_off)
+        return STATS_RETRY;
+    if (m->failed)
+        return STATS_FAILED;
+    return m->done ? STATS_SUCCESS : STATS_LOST;
+}
+
+static void count_event(const struct lane *l, const struct inflight *m, enum stats_event event)
+{
+    metrics_add(stats.lane[l->config.type].events[event], 1);
+    metrics_observe(stats.lane[l->config.type].event_seconds, clock_mono_us() - m->arrived_us);
+}
+
+/* The next suspect may be claimed. */
+static void release_suspect(struct lane *l)
+{
+    struct inflight *next = TAILQ_FIRST(&l->suspects);
+
+    l->suspect_in_hand = false;
+    if (!next)
+        return;
+    TAILQ_REMOVE(&l->suspects, next, link);
+    TAILQ_INSERT_HEAD(&l->arrived, next, link);
+    l->arrived_count++;
+}
+
+/* Its last job is settled. */
+static void complete(struct lane *l, struct inflight *m)
+{
+    count_event(l, m, outcome_of(m));
+    if (m->unwritable)
+        lane_dead_letter(l, m, STATS_DEAD_UNSETTLED);
+    else
+        lane_ack(l, m);
+    hand_remove(&l->hand, m);
+    if (m->suspect)
+        release_suspect(l);
+    inflight_free(m);
+}
+
+/* When nothing else of the message is open, what is put off is settled in one go: it makes one
+ * outbox row. */
+static void release_later(struct lane *l, struct inflight *m)
+{
+    struct job *job;
+
+    if (!m->later_count || m->later_count != m->job_count)
+        return;
+    TAILQ_FOREACH(job, &m->jobs, in_message)
+    array_add(&l->rest, job);
+    m->later_count = 0;
+}
+
+static void job_over(struct lane *l, struct job *job)
+{
+    struct inflight *m = job->message;
+
+    job_free(job);
+    l->hand.recipients--;
+    if (m->job_count)
+        release_later(l, m);
+    else
+        complete(l, m);
+}
+
+/* ---- results from the dispatch ---- */
+
+static void take_later(struct lane *l, struct job *job)
+{
+    job->message->later_count++;
+    release_later(l, job->message);
+}
+
+static void take_done(struct lane *l, struct job *job)
+{
+    if (failpoint(FAILPOINT_CONSUMER_AFTER_ACCEPTED)) {
+        job->outcome = JOB_LATER;
+        job->unknown |= UINT32_C(1) << job->op;
+        take_later(l, job);
+        return;
+    }
+    array_add(&l->done, job);
+}
+
+void turn_collect(struct lane *l)
+{
+    struct job_list finished = TAILQ_HEAD_INITIALIZER(finished);
+    struct job *job;
+
+    job_queue_take(l->config.queue, &finished);
+    while ((job = TAILQ_FIRST(&finished))) {
+        TAILQ_REMOVE(&finished, job, link);
+        l->out--;
+        switch (job->outcome) {
+        case JOB_DONE:
+            take_done(l, job);
+            break;
+        case JOB_FAILED:
+            array_add(&l->rest, job);
+            break;
+        case JOB_LATER:
+            take_later(l, job);
+            break;
+        case JOB_ABANDONED:
+            l->abandoned = true;
+            break;
+        }
+    }
+}
+
+/* ---- settling ---- */
+
+static void count_unknown(uint32_t unknown)
+{
+    for (; unknown; unknown &= unknown - 1)
+        metrics_add(stats.op[__builtin_ctz(unknown)].unknown, 1);
+}
+
+static void count_done(struct lane *l, struct job *job)
+{
+    const struct inflight *m = job->message;
+
+    metrics_add(stats.op[job->op].done, 1);
+    count_unknown(job->unknown);
+    if (m->accepted_us > 0)
+        metrics_observe(stats.lane[l->config.type].delivery_seconds,
+                        clock_wall_us() - m->accepted_us);
+    job->message->done++;
+    log_debug("delivery.done", L_STR("message_id", m->id), L_INT("position", job->position),
+              L_INT("attempt", job->attempt), L_STR("operator", l->config.operators[job->op].name),
+              L_TRACE(&m->trace));
+}
+
+static void count_failed(const struct job *job)
+{
+    const struct inflight *m = job->message;
+
+    metrics_add(stats.failed, 1);
+    metrics_add(stats.refunds[job->rejected ? STATS_REFUND_REJECTED : STATS_REFUND_EXPIRED], 1);
+    count_unknown(job->unknown);
+    job->message->failed++;
+    log_info("delivery.failed", L_STR("message_id", m->id), L_INT("position", job->position),
+             L_INT("attempt", job->attempt),
+             L_STR("reason", job->rejected ? "rejected" : "expired"),
+             L_STR("last_error", job->error), L_TRACE(&m->trace));
+}
+
+static void count_later(const struct job *job)
+{
+    const struct inflight *m = job->message;
+
+    metrics_add(stats.retries, 1);
+    job->message->put_off++;
+    log_info("delivery.retry", L_STR("message_id", m->id), L_INT("position", job->position),
+             L_INT("attempt", job->attempt), L_STR("last_error", job->error), L_TRACE(&m->trace));
+}
+
+static void count_result(struct lane *l, struct job *job)
+{
+    if (!job->ours)
+        log_info("delivery.lost", L_STR("message_id", job->message->id),
+                 L_INT("position", job->position), L_INT("attempt", job->attempt),
+                 L_TRACE(&job->message->trace));
+    else if (job->outcome == JOB_DONE)
+        count_done(l, job);
+    else if (job->outcome == JOB_FAILED)
+        count_failed(job);
+    else
+        count_later(job);
+}
+
+static void db_failed(struct lane *l, const char *what, const struct err *err)
+{
+    l->db_failures++;
+    l->db_retry_at_ms = clock_mono_ms() +
+                        backoff_ms(l->db_failures, DB_RETRY_BASE_MS, DB_RETRY_MAX_MS, random_u64());
+    if (!db_is_conflict(err) && l->db_failures == 1)
+        log_warn("consumer.database_failed", L_STR("lane", l->name), L_STR("during", what),
+                 L_ERR(err));
+}
+
+/* The rows of this message cannot be written whatever we do: for a person to look at. */
+static void give_up_job(struct lane *l, struct job *job, const struct err *err)
+{
+    log_error("delivery.not_writable", L_STR("message_id", job->message->id),
+              L_INT("position", job->position), L_ERR(err), L_TRACE(&job->message->trace));
+    job->message->unwritable = true;
+    job_over(l, job);
+}
+
+/* How many of the array go into one transaction. What is left of a message stays together when it
+ * is put off. */
+static size_t batch_of(const struct lane *l, const struct job_array *a)
+{
+    size_t n = a->n < l->settle_limit ? a->n : l->settle_limit;
+
+    while (n < a->n && a->jobs[n]->outcome == JOB_LATER &&
+           a->jobs[n]->message == a->jobs[n - 1]->message)
+        n++;
+    return n;
+}
+
+/* False: the rest has to wait. */
+static bool settle_some(struct lane *l, struct job_array *a, bool done)
+{
+    const struct results r = {l->db, l->config.settings, l->config.operators};
+    struct err err = {0};
+    size_t n = batch_of(l, a);
+    struct job **jobs;
+    int rc;
+
+    if (!worker_holds(l->config.worker, l->lease.era))
+        return false;
+    rc = done ? results_done(&r, l->lease.id, a->jobs, n, &err)
+              : results_rest(&r, l->lease.id, a->jobs, n, atomic_load(&l->draining), &err);
+    if (!rc && failpoint(FAILPOINT_CONSUMER_AFTER_SETTLE))
+        rc = err_set(&err, ERR_UNKNOWN, 0, "settle: failpoint");
+    if (rc && (err.kind == ERR_RETRY || err.kind == ERR_UNKNOWN)) {
+        db_failed(l, "settle", &err);
+        return false;
+    }
+    if (rc && l->settle_limit > 1) {
+        l->settle_limit = n > 1 ? n / 2 : 1;
+        return true;
+    }
+    metrics_observe(stats.settle_batch, (int64_t)n);
+    /* Ending jobs may add to the array: what is in the batch leaves it first. */
+    jobs = malloc(n * sizeof(struct job *));
+    MUST(jobs);
+    for (size_t i = 0; i < n; i++)
+        jobs[i] = a->jobs[i];
+    array_drop_first(a, n);
+    for (size_t i = 0; i < n; i++) {
+        if (rc) {
+            give_up_job(l, jobs[i], &err);
+        } else {
+            count_result(l, jobs[i]);
+            job_over(l, jobs[i]);
+        }
+    }
+    free(jobs);
+    l->settle_limit = (size_t)limits(l)->settle_batch;
+    return true;
+}
+
+/* ---- claiming ---- */
+
+/* The first messages that have arrived, as many as may be in hand. Of two deliveries of one message
+ * the second waits for the next turn, which sees what became of the first. */
+static size_t gather(struct lane *l, struct claim_item *items)
+{
+    size_t recipients = l->hand.recipients;
+    struct inflight *batch = NULL;
+    struct inflight *twin;
+    struct inflight *m;
+    size_t n = 0;
+
+    TAILQ_FOREACH(m, &l->arrived, link)
+    {
+        unsigned len = (unsigned)strlen(m->id);
+
+        if (n == l->claim_limit || recipients >= l->recipients_max)
+            break;
+        HASH_FIND(batch_hh, batch, m->id, len, twin);
+        if (twin)
+            continue;
+        HASH_ADD(batch_hh, batch, id, len, m);
+        items[n++] = (struct claim_item){.message = m, .in_hand = hand_find(&l->hand, m->id)};
+        recipients += m->recipients;
+    }
+    HASH_CLEAR(batch_hh, batch);
+    return n;
+}
+
+/* Its jobs go on under the message that is in hand already. */
+static void merge(struct lane *l, struct inflight *known, struct inflight *m)
+{
+    struct job *job;
+
+    while ((job = TAILQ_FIRST(&m->jobs))) {
+        TAILQ_REMOVE(&m->jobs, job, in_message);
+        m->job_count--;
+        job->message = known;
+        TAILQ_INSERT_TAIL(&known->jobs, job, in_message);
+        known->job_count++;
+    }
+    /* The delivery that counts is the one whose ack still means something. */
+    if (known->generation == broker_generation(l->broker) && broker_is_open(l->broker)) {
+        lane_ack(l, m);
+    } else {
+        known->tag = m->tag;
+        known->generation = m->generation;
+    }
+    count_event(l, m, STATS_DUPLICATE);
+    inflight_free(m);
+}
+
+static void take_on(struct lane *l, struct claim_item *item)
+{
+    struct inflight *m = item->message;
+    struct inflight *known = hand_find(&l->hand, m->id);
+    struct job_list jobs = TAILQ_HEAD_INITIALIZER(jobs);
+    struct job *job;
+
+    TAILQ_FOREACH(job, &m->jobs, in_message)
+    {
+        TAILQ_INSERT_TAIL(&jobs, job, link);
+        l->hand.recipients++;
+        l->out++;
+    }
+    if (item->taken_over) {
+        metrics_add(stats.takeovers, item->taken_over);
+        log_info("delivery.taken_over", L_STR("message_id", m->id),
+                 L_INT("recipients", item->taken_over), L_TRACE(&m->trace));
+    }
+    if (m->suspect)
+        l->suspect_in_hand = true;
+    if (known) {
+        known->suspect |= m->suspect;
+        merge(l, known, m);
+    } else {
+        hand_add(&l->hand, m);
+    }
+    dispatch_submit(l->dispatch, &jobs, l->lease.era);
+}
+
+static void nothing_to_do(struct lane *l, struct claim_item *item)
+{
+    struct inflight *m = item->message;
+    struct inflight *known = hand_find(&l->hand, m->id);
+
+    if (known) {
+        merge(l, known, m);
+        return;
+    }
+    if (item->put_off)
+        log_info("delivery.put_off", L_STR("message_id", m->id), L_INT("recipients", item->put_off),
+                 L_TRACE(&m->trace));
+    count_event(l, m, item->put_off ? STATS_PUT_OFF : STATS_DUPLICATE);
+    lane_ack(l, m);
+    inflight_free(m);
+}
+
+static void carry_out(struct lane *l, struct claim_item *item)
+{
+    struct inflight *m = item->message;
+
+    TAILQ_REMOVE(&l->arrived, m, link);
+    l->arrived_count--;
+    switch (item->verdict) {
+    case CLAIM_WORK:
+        take_on(l, item);
+        break;
+    case CLAIM_NOTHING:
+        nothing_to_do(l, item);
+        break;
+    case CLAIM_SET_ASIDE:
+        TAILQ_INSERT_TAIL(&l->suspects, m, link);
+        break;
+    case CLAIM_DEAD:
+        lane_dead_letter(l, m, item->reason);
+        inflight_free(m);
+        break;
+    }
+}
+
+/* False: the rest has to wait. */
+static bool claim_some(struct lane *l)
+{
+    const struct claim c = {l->db, l->config.settings, l->config.operators,
+                            l->config.operator_count};
+    struct claim_item items[1000];
+    struct err err = {0};
+    size_t n = gather(l, items);
+    int rc;
+
+    if (!n || !worker_holds(l->config.worker, l->lease.era))
+        return false;
+    rc = claim_run(&c, l->lease.id, !l->suspect_in_hand, items, n, &err);
+    if (rc && (err.kind == ERR_RETRY || err.kind == ERR_UNKNOWN)) {
+        db_failed(l, "claim", &err);
+        return false;
+    }
+    if (rc && n > 1) {
+        l->claim_limit = n / 2;
+        return true;
+    }
+    if (rc) {
+        log_error("delivery.not_writable", L_STR("message_id", items[0].message->id), L_ERR(&err));
+        items[0].verdict = CLAIM_DEAD;
+        items[0].reason = STATS_DEAD_UNSETTLED;
+    }
+    metrics_observe(stats.claim_batch, (int64_t)n);
+    for (size_t i = 0; i < n; i++)
+        carry_out(l, &items[i]);
+    l->claim_limit = (size_t)limits(l)->claim_batch;
+    return true;
+}
+
+/* ---- the turn ---- */
+
+static bool may_claim(const struct lane *l)
+{
+    return l->arrived_count && l->hand.recipients < l->recipients_max && !atomic_load(&l->draining);
+}
+
+bool turn_has_work(const struct lane *l)
+{
+    return l->done.n || l->rest.n || may_claim(l);
+}
+
+void turn_work(struct lane *l)
+{
+    struct err err;
+    bool ok = true;
+
+    if (!turn_has_work(l) || clock_mono_ms() < l->db_retry_at_ms)
+        return;
+    if (db_acquire(l->db, &err)) {
+        db_failed(l, "connect", &err);
+        return;
+    }
+    while (ok && l->done.n)
+        ok = settle_some(l, &l->done, true);
+    while (ok && l->rest.n)
+        ok = settle_some(l, &l->rest, false);
+    if (ok && may_claim(l))
+        ok = claim_some(l);
+    if (ok)
+        l->db_failures = 0;
+    db_release(l->db);
+    metrics_set(stats.lane[l->config.type].in_hand, (int64_t)l->hand.recipients);
+}
+
+void turn_forget(struct lane *l)
+{
+    struct inflight *m;
+    struct inflight *next;
+
+    lane_drop_arrived(l);
+    HASH_ITER(hh, l->hand.by_id, m, next)
+    {
+        hand_remove(&l->hand, m);
+        inflight_free(m);
+    }
+    l->hand.recipients = 0;
+    l->suspect_in_hand = false;
+    l->done.n = l->rest.n = 0;
+    l->abandoned = false;
+    metrics_set(stats.lane[l->config.type].in_hand, 0);
+}

@@ -1,0 +1,310 @@
+#include "consumerd/worker.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "libcommon/clock.h"
+#include "libcommon/log.h"
+#include "libcommon/must.h"
+#include "libcommon/schema.h"
+
+#define RETRY_MS 500
+#define CLEAN_INTERVAL_MS (3600 * 1000)
+
+struct worker {
+    const struct settings *settings;
+    int64_t stop_after_ms;
+    struct db *db;
+    struct daemon_beat *beat;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    bool stopping;
+    bool remove_row;
+    uint64_t last_era;          /* the thread's own */
+    uint64_t id;                /* under lock */
+    _Atomic uint64_t era;       /* of the present incarnation, 0: none */
+    _Atomic uint64_t renounced; /* eras up to it are over */
+    _Atomic int64_t trusted_until_ms;
+};
+
+static struct db_label register_label = {.query = "worker_register"};
+static struct db_label beat_label = {.query = "worker_heartbeat"};
+static struct db_label remove_label = {.query = "worker_remove"};
+static struct db_label clean_label = {.query = "worker_clean"};
+
+/* Goes on while the machine is suspended, as the database's clock does. */
+static int64_t boot_ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+bool worker_holds(struct worker *w, uint64_t era)
+{
+    if (atomic_load(&w->era) != era || atomic_load(&w->renounced) >= era)
+        return false;
+    if (boot_ms() < atomic_load(&w->trusted_until_ms))
+        return true;
+    worker_renounce(w, era);
+    return false;
+}
+
+void worker_renounce(struct worker *w, uint64_t era)
+{
+    uint64_t seen = atomic_load(&w->renounced);
+
+    while (seen < era) {
+        if (atomic_compare_exchange_weak(&w->renounced, &seen, era)) {
+            log_warn("worker.stale", L_INT("era", era),
+                     L_MSG("no heartbeat in time: what is in hand is given up"));
+            pthread_mutex_lock(&w->lock);
+            pthread_cond_signal(&w->wake);
+            pthread_mutex_unlock(&w->lock);
+            return;
+        }
+    }
+}
+
+bool worker_lease(struct worker *w, struct worker_lease *lease)
+{
+    pthread_mutex_lock(&w->lock);
+    lease->era = atomic_load(&w->era);
+    lease->id = w->id;
+    pthread_mutex_unlock(&w->lock);
+    return lease->era && worker_holds(w, lease->era);
+}
+
+/* Waits until the time is over or the worker is to stop; false: stop. */
+static bool pause_ms(struct worker *w, int64_t ms)
+{
+    struct timespec until;
+    bool go_on;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += ms / 1000;
+    until.tv_nsec += (ms % 1000) * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    pthread_mutex_lock(&w->lock);
+    while (!w->stopping) {
+        uint64_t era = atomic_load(&w->era);
+
+        if (era && atomic_load(&w->renounced) >= era)
+            break; /* a new incarnation is wanted at once */
+        if (pthread_cond_timedwait(&w->wake, &w->lock, &until))
+            break;
+    }
+    go_on = !w->stopping;
+    pthread_mutex_unlock(&w->lock);
+    return go_on;
+}
+
+static int wait_for_schema(struct worker *w, bool *ready, struct err *err)
+{
+    int version = 0;
+    int rc = db_acquire(w->db, err);
+
+    if (!rc)
+        rc = schema_version(w->db, &version, err);
+    db_release(w->db);
+    *ready = !rc && version >= SCHEMA_VERSION;
+    return rc;
+}
+
+static int insert_row(struct worker *w, uint64_t *id, struct err *err)
+{
+    struct buf sql = {0};
+    struct db_results results;
+    char host[128] = "";
+    char **row;
+    int rc;
+
+    gethostname(host, sizeof(host) - 1);
+    rc = db_acquire(w->db, err);
+    if (rc)
+        return rc;
+    buf_puts(&sql, "INSERT INTO workers(name) VALUES (CONCAT(");
+    db_put_quoted(w->db, &sql, host, strlen(host));
+    buf_printf(&sql, ",':',%ld)); SELECT LAST_INSERT_ID()", (long)getpid());
+    rc = db_run_buf(w->db, &register_label, &sql, &results, err);
+    buf_free(&sql);
+    if (!rc) {
+        row = results.n == 2 ? db_next(&results.set[1]) : NULL;
+        *id = row && row[0] ? strtoull(row[0], NULL, 10) : 0;
+        db_results_free(&results);
+        if (!*id)
+            rc = err_set(err, ERR_BUG, 0, "no id for the new row of workers");
+    }
+    db_release(w->db);
+    return rc;
+}
+
+static int take_incarnation(struct worker *w, struct err *err)
+{
+    int64_t before_ms = boot_ms();
+    uint64_t id = 0;
+
+    if (insert_row(w, &id, err))
+        return -1;
+    atomic_store(&w->trusted_until_ms, before_ms + w->stop_after_ms);
+    pthread_mutex_lock(&w->lock);
+    w->id = id;
+    atomic_store(&w->era, ++w->last_era);
+    pthread_mutex_unlock(&w->lock);
+    log_info("worker.started", L_INT("worker_id", id), L_INT("era", w->last_era));
+    return 0;
+}
+
+static int beat(struct worker *w, struct err *err)
+{
+    int64_t before_ms = boot_ms();
+    struct db_results results;
+    char sql[96];
+    bool gone;
+
+    if (db_acquire(w->db, err))
+        return -1;
+    snprintf(sql, sizeof(sql), "UPDATE workers SET heartbeat_at=NOW(6) WHERE id=%llu",
+             (unsigned long long)w->id);
+    if (db_run(w->db, &beat_label, sql, strlen(sql), &results, err)) {
+        db_release(w->db);
+        return -1;
+    }
+    gone = results.set[0].affected != 1;
+    db_results_free(&results);
+    db_release(w->db);
+    if (gone) {
+        worker_renounce(w, w->last_era); /* the others see us as dead already */
+        return 0;
+    }
+    /* What was over in the meantime stays over: somebody may have acted on it. */
+    if (worker_holds(w, w->last_era))
+        atomic_store(&w->trusted_until_ms, before_ms + w->stop_after_ms);
+    return 0;
+}
+
+static void clean_old_rows(struct worker *w)
+{
+    static const char sql[] = "DELETE FROM workers WHERE heartbeat_at<NOW(6)-INTERVAL 1 DAY";
+    struct err err;
+
+    if (!db_acquire(w->db, &err)) {
+        if (db_run(w->db, &clean_label, sql, sizeof(sql) - 1, NULL, &err))
+            log_debug("worker.clean_failed", L_ERR(&err));
+        db_release(w->db);
+    }
+}
+
+static void remove_row(struct worker *w)
+{
+    struct err err;
+    char sql[64];
+
+    if (!w->id || !w->remove_row || db_acquire(w->db, &err))
+        return;
+    snprintf(sql, sizeof(sql), "DELETE FROM workers WHERE id=%llu", (unsigned long long)w->id);
+    if (db_run(w->db, &remove_label, sql, strlen(sql), NULL, &err))
+        log_warn("worker.remove_failed", L_ERR(&err));
+    db_release(w->db);
+}
+
+static bool have_incarnation(struct worker *w)
+{
+    if (w->last_era && worker_holds(w, w->last_era))
+        return true;
+    atomic_store(&w->era, 0);
+    return false;
+}
+
+/* One turn: whatever the state asks for. Returns how long to wait for the next. */
+static int64_t turn(struct worker *w, bool *schema_ready, bool *complained)
+{
+    struct err err = {0};
+    int rc;
+
+    if (!*schema_ready) {
+        rc = wait_for_schema(w, schema_ready, &err);
+        if (!rc && !*schema_ready)
+            rc = err_set(&err, ERR_RETRY, 0, "the schema is older than this build needs");
+    } else if (!have_incarnation(w)) {
+        rc = take_incarnation(w, &err);
+    } else {
+        rc = beat(w, &err);
+    }
+    if (rc) {
+        if (!*complained)
+            log_warn("worker.waiting", L_ERR(&err));
+        *complained = true;
+        return RETRY_MS;
+    }
+    *complained = false;
+    return have_incarnation(w) ? w->settings->consumer.heartbeat_ms : 0;
+}
+
+static void *run(void *arg)
+{
+    struct worker *w = arg;
+    int64_t clean_at_ms = clock_mono_ms();
+    bool schema_ready = false;
+    bool complained = false;
+    int64_t wait_ms = 0;
+
+    do {
+        daemon_beat(w->beat);
+        wait_ms = turn(w, &schema_ready, &complained);
+        if (w->last_era && clock_mono_ms() >= clean_at_ms) {
+            clean_old_rows(w);
+            clean_at_ms = clock_mono_ms() + CLEAN_INTERVAL_MS;
+        }
+    } while (pause_ms(w, wait_ms));
+    remove_row(w);
+    return NULL;
+}
+
+struct worker *worker_start(const struct settings *settings)
+{
+    struct worker *w = must_alloc(1, sizeof(*w));
+    pthread_condattr_t attr;
+
+    db_label_register(&register_label);
+    db_label_register(&beat_label);
+    db_label_register(&remove_label);
+    db_label_register(&clean_label);
+    w->settings = settings;
+    w->stop_after_ms = settings_stop_after_ms(&settings->consumer);
+    w->db = db_new(&settings->db);
+    w->beat = daemon_beat_new("worker");
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&w->wake, &attr);
+    pthread_condattr_destroy(&attr);
+    MUST(pthread_create(&w->thread, NULL, run, w) == 0);
+    return w;
+}
+
+void worker_stop(struct worker *w, bool remove)
+{
+    if (!w)
+        return;
+    pthread_mutex_lock(&w->lock);
+    w->stopping = true;
+    w->remove_row = remove;
+    pthread_cond_signal(&w->wake);
+    pthread_mutex_unlock(&w->lock);
+    pthread_join(w->thread, NULL);
+    db_free(w->db);
+    pthread_cond_destroy(&w->wake);
+    pthread_mutex_destroy(&w->lock);
+    free(w);
+}

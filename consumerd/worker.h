@@ -1,0 +1,42 @@
+#ifndef CONSUMERD_WORKER_H
+#define CONSUMERD_WORKER_H
+
+/*
+ * This process's incarnation: a row in `workers` whose heartbeat (in database time) tells the
+ * others that the recipients it owns are being worked on. A thread and a database connection of its
+ * own.
+ *
+ * The process trusts itself for a shorter time than the others do: settings_stop_after_ms, measured
+ * on its own clock from before the last successful write. Past it the incarnation is over for good,
+ * whoever notices first: nobody sends or settles under it any more, and once the database answers,
+ * the thread takes a new one. The row of the old one stays: its silence is what allows the others
+ * to take over, and not before every call it may still have had under way is over.
+ *
+ * Rows of workers that have been dead for a day are deleted; a missing row means dead.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "consumerd/settings.h"
+
+struct worker;
+
+struct worker_lease {
+    uint64_t id; /* workers.id: message_status.owner */
+    uint64_t era;
+};
+
+/* Starts the thread, which first waits for the database and for its schema. */
+struct worker *worker_start(const struct settings *settings);
+/* Removes the row (whoever holds recipients of ours need not wait), ends the thread. Bounded. */
+void worker_stop(struct worker *w, bool remove_row);
+
+/* The incarnation that may work now; false: none at present. Any thread, never blocks. */
+bool worker_lease(struct worker *w, struct worker_lease *lease);
+/* Whether that incarnation may still send and settle. Any thread; cheap enough for every call. */
+bool worker_holds(struct worker *w, uint64_t era);
+/* Its holder gives it up (something happened that it cannot go on from). */
+void worker_renounce(struct worker *w, uint64_t era);
+
+#endif
