@@ -77,7 +77,7 @@ const struct setting db_settings_rows[] = {
     {"DB_STATEMENT_TIMEOUT_MS", SETTING_INT, offsetof(struct db_settings, statement_timeout_ms),
      "8000", 1000, 600000, NULL,
      "Longest wait for a statement's answer; beyond it the connection is given up.", NULL},
-    {"DB_LOCK_WAIT_SEC", SETTING_INT, offsetof(struct db_settings, lock_wait_sec), "2", 1, 60, NULL,
+    {"DB_LOCK_WAIT_SEC", SETTING_INT, offsetof(struct db_settings, lock_wait_sec), "1", 1, 60, NULL,
      "innodb_lock_wait_timeout of each session; keep below DB_STATEMENT_TIMEOUT_MS.", NULL},
     SETTINGS_END,
 };
