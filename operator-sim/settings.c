@@ -1,0 +1,63 @@
+#include "operator-sim/settings.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "operator-sim/fault.h"
+
+struct sim_settings sim_settings;
+
+static bool check_faults(const char *value, char *why, size_t size)
+{
+    struct fault_set set;
+
+    return fault_parse(value, strlen(value), &set, why, size);
+}
+
+static bool check_addr(const char *value, char *why, size_t size)
+{
+    char host[256];
+    uint16_t port;
+
+    if (settings_split_addr(value, host, sizeof(host), &port))
+        return true;
+    snprintf(why, size, "must be host:port or :port");
+    return false;
+}
+
+static const struct setting listen_rows[] = {HTTPD_LISTEN_ROW(":9001"), SETTINGS_END};
+
+static const struct setting rows[] = {
+    {"CONTROL_ADDR", SETTING_STRING, offsetof(struct sim_settings, control_addr), "", 0, 300, NULL,
+     "A second address for faults and ledger, which stays open while the first is told to refuse; "
+     "empty: none.",
+     check_addr},
+    {"SIM_NAME", SETTING_STRING, offsetof(struct sim_settings, name), "operator", 1, 32, NULL,
+     "The operator's name; its identifiers begin with it.", NULL},
+    {"SIM_FAULTS", SETTING_STRING, offsetof(struct sim_settings, faults), "{}", 2, 4096, NULL,
+     "Faults from the start, as PUT /faults takes them; also --faults.", check_faults},
+    {"SIM_SEED", SETTING_INT, offsetof(struct sim_settings, seed), "1", 0, INT64_MAX, NULL,
+     "Seed of all that is random.", NULL},
+    {"SIM_HANG_MS", SETTING_INT, offsetof(struct sim_settings, hang_ms), "30000", 100, 600000, NULL,
+     "How long a hanging request is held before its connection is cut.", NULL},
+    {"SIM_LEDGER_MAX", SETTING_INT, offsetof(struct sim_settings, ledger_max), "5000000", 1000,
+     100000000, NULL, "Most references remembered; beyond it requests are answered with 503.",
+     NULL},
+    {"SIM_LEDGER_FILE", SETTING_STRING, offsetof(struct sim_settings, ledger_file), "", 0, 4096,
+     NULL, "File that keeps what was accepted over a restart; empty: memory only.", NULL},
+    SETTINGS_END};
+
+static const struct settings_group groups[] = {
+    {listen_rows, &sim_settings.http},
+    {rows, &sim_settings},
+    {httpd_settings_rows, &sim_settings.http},
+    {daemon_settings_rows, &sim_settings.daemon},
+};
+
+const struct daemon_program sim_program = {
+    .name = "operator-sim",
+    .summary = "plays an operator that accepts messages, with faults on demand",
+    .verbs = "  --faults JSON        as SIM_FAULTS, before it\n",
+    .groups = groups,
+    .group_count = sizeof(groups) / sizeof(groups[0]),
+};

@@ -1,0 +1,19 @@
+#ifndef OPERATOR_SIM_SETTINGS_H
+#define OPERATOR_SIM_SETTINGS_H
+
+/* The simulator's settings: one table, loaded once. */
+
+#include "libcommon/daemon.h"
+#include "libcommon/httpd.h"
+
+struct sim_settings {
+    char *name, *control_addr, *faults, *ledger_file;
+    int64_t seed, ledger_max, hang_ms;
+    struct httpd_settings http;
+    struct daemon_settings daemon;
+};
+
+extern struct sim_settings sim_settings;
+extern const struct daemon_program sim_program;
+
+#endif
