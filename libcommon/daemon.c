@@ -294,7 +294,7 @@ void daemon_ready(void)
 {
     atomic_store(&d.ready, true);
     sd_notify(0, "READY=1");
-    log_info("ready", L_STR("version", PROJECT_VERSION));
+    log_info("ready", L_STR("component", d.program->name));
 }
 
 void daemon_wait(void)

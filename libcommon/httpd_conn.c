@@ -250,7 +250,8 @@ static void rewrite_page(struct http_conn *c)
         evbuffer_add_printf(out,
                             "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n"
                             "Content-Length: %zu\r\nConnection: close\r\n\r\n%s",
-                            status, code, body.len, body.data);
+                            status, http_phrase(status) ? http_phrase(status) : "Error", body.len,
+                            body.data);
         evbuffer_freeze(out, 1);
     }
     buf_free(&body);

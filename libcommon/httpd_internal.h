@@ -7,7 +7,8 @@
  *   httpd.c          settings, sockets, threads, drain, the mailbox of each thread
  *   httpd_conn.c     connections: accept limits, deadlines, lingering close, evhttp's own pages
  *   httpd_check.c    what evhttp lets pass and we do not
- *   httpd_request.c  routing, accessors, answers
+ *   httpd_request.c  routing and answers
+ *   httpd_input.c    what a handler may ask about its request
  *   httpd_stats.c    metrics
  *
  * evhttp knows no limits on connections and no deadline for a whole request, and frees its
@@ -198,6 +199,11 @@ void http_request_finish(struct httpd_request *req); /* the answer or reset, on 
 void http_request_free(struct httpd_request *req);
 enum http_method http_method_parse(const char *name);
 const char *http_method_name(enum http_method method);
+const char *http_phrase(int status); /* NULL: evhttp knows it */
+
+/* httpd_input.c */
+void http_input_path(struct httpd_request *req);
+void http_input_trace(struct httpd_request *req, const struct http_facts *facts);
 
 /* httpd_stats.c */
 void http_stats_register(struct httpd *h);

@@ -74,7 +74,10 @@ void http_stats_register(struct httpd *h)
         slot_of_status[statuses[i]] = (unsigned char)i;
     for (size_t i = 0; i < h->path_count; i++)
         for (int method = 0; method < HTTP_METHODS; method++)
-            if (h->paths[i].routes[method]) {
+            /* HEAD, unless it is a route of its own, is counted when it first comes */
+            if (h->paths[i].routes[method] &&
+                (method != HTTP_HEAD ||
+                 h->paths[i].routes[HTTP_HEAD] != h->paths[i].routes[HTTP_GET])) {
                 h->paths[i].seconds[method] =
                     register_seconds(&h->paths[i], (enum http_method)method);
                 register_answers(&h->paths[i], (enum http_method)method, slot_of_status[200]);
