@@ -53,6 +53,7 @@ static int run_verb(int argc, char **argv)
         const char *name;
         verb_fn *run;
     } verbs[] = {{"migrate", run_migrate}, {"audit", run_audit}};
+    struct db_settings patient = migrate_settings(&api_settings.db);
     struct db *db;
     struct err err;
     int rc = -1;
@@ -60,7 +61,7 @@ static int run_verb(int argc, char **argv)
     for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++) {
         if (strcmp(argv[1], verbs[i].name) != 0)
             continue;
-        db = db_new(&api_settings.db);
+        db = db_new(&patient);
         if (db_acquire(db, &err) == 0)
             rc = verbs[i].run(db, argc - 2, argv + 2, &err);
         db_release(db);

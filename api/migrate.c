@@ -5,9 +5,18 @@
 
 #include "libcommon/log.h"
 
-#define LOCK_WAIT_SEC 5 /* a retry follows; the connection's statement timeout is longer */
+#define LOCK_WAIT_SEC 5 /* a retry follows */
+#define STATEMENT_TIMEOUT_MS 3600000
 
 static struct db_label migrate_label = {.query = "migrate"};
+
+struct db_settings migrate_settings(const struct db_settings *settings)
+{
+    struct db_settings patient = *settings;
+
+    patient.statement_timeout_ms = STATEMENT_TIMEOUT_MS;
+    return patient;
+}
 
 static int run(struct db *db, const char *sql, struct db_results *results, struct err *err)
 {

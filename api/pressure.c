@@ -123,18 +123,20 @@ static void report(struct pressure *p, const char *event, int rc, const struct e
 
 static void migrate(struct pressure *p)
 {
+    struct db_settings patient = migrate_settings(&api_settings.db);
+    struct db *db = db_new(&patient);
     struct err err;
     int applied;
     int rc;
 
     do {
-        daemon_beat(p->beat);
-        rc = db_acquire(p->db, &err);
+        rc = db_acquire(db, &err);
         if (!rc)
-            rc = migrate_run(p->db, &applied, &err);
+            rc = migrate_run(db, &applied, &err);
         report(p, "migrate.failed", rc, &err);
-        db_release(p->db);
+        db_release(db);
     } while (rc && !stopping(p, RETRY_MS));
+    db_free(db);
 }
 
 static void purge(struct pressure *p)
@@ -155,6 +157,7 @@ static void *pressure_main(void *arg)
 
     if (api_settings.migrate_on_start)
         migrate(p);
+    p->beat = daemon_beat_new("pressure"); /* a migration may take its time */
     while (!stopping(p, api_settings.pressure_sample_ms)) {
         daemon_beat(p->beat);
         rc = db_acquire(p->db, &err);
@@ -188,7 +191,6 @@ struct pressure *pressure_start(void)
         p->depth_gauge = metrics_gauge("msg_queue_depth", "Messages ready in both queues.", "");
         p->broker = broker_new(&api_settings.broker, "pressure");
     }
-    p->beat = daemon_beat_new("pressure");
     pthread_mutex_init(&p->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
