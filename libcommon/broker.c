@@ -325,6 +325,12 @@ int broker_declare(struct broker *b, struct err *err)
     return broker_topology_declare(b, err);
 }
 
+static void ignore_event(const struct broker_event *event, void *arg)
+{
+    (void)event;
+    (void)arg;
+}
+
 int broker_ping(struct broker *b, struct err *err)
 {
     if (!b->conn)
@@ -334,7 +340,9 @@ int broker_ping(struct broker *b, struct err *err)
         broker_check_reply(b, amqp_channel_close(b->conn, BROKER_PING_CHANNEL, AMQP_REPLY_SUCCESS),
                            "ping", err))
         return -1;
-    amqp_maybe_release_buffers(b->conn);
+    /* What came in between waits in the library: on such a connection nobody else would read it. */
+    if (!b->consuming && b->next_tag == 1)
+        return broker_pump(b, 0, 0, ignore_event, NULL, err);
     return 0;
 }
 
