@@ -99,8 +99,10 @@ const char *http_check(struct evhttp_request *ev, enum http_method method, struc
     struct seen seen = {0};
 
     *facts = (struct http_facts){0};
-    if (ev->major != 1 || ev->minor < 0 || ev->minor > 1)
+    if (ev->major != 1 || ev->minor < 0 || ev->minor > 1) {
+        ev->major = ev->minor = 1; /* the version of the answer */
         return "The server speaks HTTP/1.1.";
+    }
     if (!target_ok(ev))
         return "The request target must be a path.";
     for (h = headers->tqh_first; h; h = h->next.tqe_next) {

@@ -39,6 +39,7 @@ struct family {
 
 struct block {
     struct block *next;
+    _Atomic bool taken; /* by a running thread */
     _Atomic uint64_t slots[SLOTS];
 };
 
@@ -55,6 +56,8 @@ static struct family **families_last = &families;
 static unsigned slots_used;
 static struct block *_Atomic blocks;
 static _Thread_local struct block *mine;
+static pthread_key_t block_key;
+static pthread_once_t key_once = PTHREAD_ONCE_INIT;
 
 static size_t bounds_of(enum metric_type type, const int64_t **bounds)
 {
@@ -62,15 +65,45 @@ static size_t bounds_of(enum metric_type type, const int64_t **bounds)
     return type == METRIC_LATENCY ? COUNT(latency_us) : COUNT(sizes);
 }
 
-/* A block stays in the list when its thread ends: its counts still count. */
-static struct block *my_block(void)
+static void give_back(void *block)
 {
-    if (!mine) {
-        mine = must_alloc(1, sizeof(*mine));
-        mine->next = atomic_load(&blocks);
-        while (!atomic_compare_exchange_weak(&blocks, &mine->next, mine))
+    atomic_store_explicit(&((struct block *)block)->taken, false, memory_order_release);
+}
+
+static void make_key(void)
+{
+    MUST(pthread_key_create(&block_key, give_back) == 0);
+}
+
+/* A block stays in the list when its thread ends, since its counts still count; the next new thread
+ * goes on with it, so that threads that come and go cost no memory. */
+static struct block *take_block(void)
+{
+    struct block *b;
+
+    pthread_once(&key_once, make_key);
+    for (b = atomic_load(&blocks); b; b = b->next) {
+        bool taken = false;
+
+        if (atomic_compare_exchange_strong_explicit(&b->taken, &taken, true, memory_order_acquire,
+                                                    memory_order_relaxed))
+            break;
+    }
+    if (!b) {
+        b = must_alloc(1, sizeof(*b));
+        atomic_init(&b->taken, true);
+        b->next = atomic_load(&blocks);
+        while (!atomic_compare_exchange_weak(&blocks, &b->next, b))
             ;
     }
+    MUST(pthread_setspecific(block_key, b) == 0);
+    return b;
+}
+
+static struct block *my_block(void)
+{
+    if (!mine)
+        mine = take_block();
     return mine;
 }
 

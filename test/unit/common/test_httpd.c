@@ -1,0 +1,536 @@
+#include <arpa/inet.h>
+#include <check.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "libcommon/buf.h"
+#include "libcommon/clock.h"
+#include "libcommon/httpd.h"
+
+#define HELD_MAX 600
+#define ANSWER_WAIT_MS 5000
+
+/* ---- a server, whose requests to /held wait until answer_held() is called from the test's thread
+ * ---- */
+
+static struct httpd_settings settings;
+static struct httpd *server;
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t more;
+    struct httpd_request *req[HELD_MAX];
+    size_t n;
+} held = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, {0}, 0};
+static char seen[1024];
+
+static void handle_echo(struct httpd_request *req, void *arg)
+{
+    size_t n;
+    const char *body = httpd_body(req, &n);
+
+    ck_assert_str_eq(arg, "arg");
+    httpd_reply_type(req, 200, "application/octet-stream", body, n);
+}
+
+static void handle_show(struct httpd_request *req, void *arg)
+{
+    const char *a = httpd_query(req, "a");
+    const char *b = httpd_query(req, "b");
+    char trace[TRACE_PARENT_SIZE];
+
+    (void)arg;
+    trace_format(httpd_trace(req), trace);
+    snprintf(seen, sizeof(seen), "%s %s a=%s b=%s trace=%s state=%s", httpd_method(req),
+             httpd_path(req), a ? a : "none", b ? b : "none", trace, httpd_tracestate(req));
+    httpd_set_header(req, "X-One", "1");
+    httpd_set_header(req, "X-Two", "2");
+    httpd_reply(req, 200, "{}", 2);
+}
+
+static void handle_held(struct httpd_request *req, void *arg)
+{
+    (void)arg;
+    pthread_mutex_lock(&held.lock);
+    ck_assert_uint_lt(held.n, HELD_MAX);
+    held.req[held.n++] = req;
+    pthread_cond_signal(&held.more);
+    pthread_mutex_unlock(&held.lock);
+}
+
+static void handle_late(struct httpd_request *req, void *arg)
+{
+    const char *ms = httpd_query(req, "ms");
+
+    (void)arg;
+    httpd_delay(req, strtol(ms, NULL, 10) * 1000);
+    if (httpd_query(req, "reset"))
+        httpd_reset(req);
+    else
+        httpd_reply(req, 200, "late", 4);
+}
+
+static void handle_reset(struct httpd_request *req, void *arg)
+{
+    (void)arg;
+    httpd_reset(req);
+}
+
+static void handle_none(struct httpd_request *req, void *arg)
+{
+    (void)arg;
+    httpd_reply(req, 204, "never seen", 10);
+}
+
+static bool admit(struct httpd_request *req, void *arg)
+{
+    (void)arg;
+    if (!httpd_header(req, "X-Refuse"))
+        return true;
+    httpd_set_header(req, "Retry-After", "1");
+    httpd_reply_error(req, 429, "rate_limit_exceeded", "Too \"many\".", NULL);
+    return false;
+}
+
+static const struct httpd_route routes[] = {
+    {"POST", "/echo", handle_echo, false},   {"GET", "/show", handle_show, false},
+    {"GET", "/show/*", handle_show, false},  {"GET", "/held", handle_held, false},
+    {"GET", "/late", handle_late, false},    {"GET", "/reset", handle_reset, false},
+    {"DELETE", "/show", handle_none, false}, {"GET", "/open", handle_show, true},
+};
+
+static void setup(void)
+{
+    struct httpd_config config = {&settings, routes, sizeof(routes) / sizeof(routes[0]),
+                                  (void *)(uintptr_t) "arg", admit};
+    struct err err = {0};
+
+    settings = (struct httpd_settings){.listen_addr = (char *)(uintptr_t) "127.0.0.1:0",
+                                       .threads = 2,
+                                       .max_connections = 2000,
+                                       .max_body_bytes = 4096,
+                                       .max_header_bytes = 2048,
+                                       .read_timeout_ms = 600,
+                                       .idle_timeout_ms = 1500,
+                                       .write_timeout_ms = 600};
+    held.n = 0;
+    server = httpd_new(&config, &err);
+    ck_assert_msg(server != NULL, "%s", err.msg);
+    ck_assert_int_eq(httpd_start(server, &err), 0);
+}
+
+static void teardown(void)
+{
+    httpd_free(server);
+    server = NULL;
+}
+
+static void wait_held(size_t n)
+{
+    pthread_mutex_lock(&held.lock);
+    while (held.n < n)
+        pthread_cond_wait(&held.more, &held.lock);
+    pthread_mutex_unlock(&held.lock);
+}
+
+static void answer_held(void)
+{
+    for (size_t i = 0; i < held.n; i++)
+        httpd_reply(held.req[i], 200, "held", 4);
+    held.n = 0;
+}
+
+/* ---- a client that says exactly what it is told ---- */
+
+static int dial(void)
+{
+    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(httpd_port(server))};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+    return fd;
+}
+
+static void say(int fd, const char *text)
+{
+    ck_assert_int_eq(send(fd, text, strlen(text), MSG_NOSIGNAL), (ssize_t)strlen(text));
+}
+
+/* Reads until the text ends with the awaited end (NULL: until the connection does). */
+static const char *hear(int fd, const char *end)
+{
+    static char text[65536];
+    size_t n = 0;
+    int64_t deadline_ms = clock_mono_ms() + ANSWER_WAIT_MS;
+
+    text[0] = '\0';
+    while (n < sizeof(text) - 1) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        int64_t left_ms = deadline_ms - clock_mono_ms();
+        ssize_t got;
+
+        if (end && n >= strlen(end) && !strcmp(text + n - strlen(end), end))
+            return text;
+        if (left_ms <= 0 || poll(&p, 1, (int)left_ms) <= 0)
+            break;
+        got = recv(fd, text + n, sizeof(text) - 1 - n, 0);
+        if (got <= 0) {
+            ck_assert_msg(!end, "the connection ended after: %s", text);
+            return text;
+        }
+        n += (size_t)got;
+        text[n] = '\0';
+    }
+    ck_abort_msg("no answer in time, only: %s", text);
+    return NULL;
+}
+
+static const char *ask(const char *text)
+{
+    int fd = dial();
+    const char *answer;
+
+    say(fd, text);
+    answer = hear(fd, NULL);
+    close(fd);
+    return answer;
+}
+
+#define REQUEST(method, target, more) method " " target " HTTP/1.1\r\nHost: x\r\n" more "\r\n"
+#define CLOSE "Connection: close\r\n"
+
+static void assert_begins(const char *answer, const char *start)
+{
+    ck_assert_msg(!strncmp(answer, start, strlen(start)), "not %s but:\n%s", start, answer);
+}
+
+static void assert_has(const char *answer, const char *part)
+{
+    ck_assert_msg(strstr(answer, part) != NULL, "%s is not in:\n%s", part, answer);
+}
+
+/* ---- tests ---- */
+
+START_TEST(routes_and_refusals)
+{
+    assert_begins(ask(REQUEST("POST", "/echo", CLOSE "Content-Length: 4\r\n") "abcd"),
+                  "HTTP/1.1 200");
+    assert_begins(ask(REQUEST("GET", "/nothing", CLOSE)), "HTTP/1.1 404");
+    assert_has(ask(REQUEST("PATCH", "/show", CLOSE)), "\r\nAllow: GET, HEAD, DELETE\r\n");
+    assert_begins(ask(REQUEST("BREW", "/show", CLOSE)), "HTTP/1.1 405");
+    assert_has(ask(REQUEST("GET", "/echo", CLOSE)),
+               "{\"error\":\"method_not_allowed\",\"message\":");
+    assert_begins(ask(REQUEST("GET", "/showy", CLOSE)), "HTTP/1.1 404");
+    assert_begins(ask(REQUEST("GET", "/show/", CLOSE)), "HTTP/1.1 200");
+}
+END_TEST
+
+START_TEST(what_a_handler_sees)
+{
+    ask(REQUEST("GET", "/show/x%2Fy%20z?a=1%2B1+2&b=&a=second&c",
+                CLOSE "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n"
+                      "tracestate: k=1\r\ntracestate: l=2\r\n"));
+    assert_begins(seen, "GET /show/x/y z a=1+1 2 b= trace=00-4bf92f3577b34da6a3ce929d0e0e4736-");
+    ck_assert_ptr_null(strstr(seen, "00f067aa0ba902b7"));
+    assert_has(seen, "-01 state=k=1,l=2");
+    /* Given twice, a traceparent is ignored, and its tracestate with it. */
+    ask(REQUEST("GET", "/show?a=%zz%4",
+                CLOSE "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n"
+                      "Traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n"
+                      "tracestate: k=1\r\n"));
+    assert_begins(seen, "GET /show a=%zz%4 b=none trace=00-");
+    ck_assert_ptr_null(strstr(seen, "4bf92f3577b34da6a3ce929d0e0e4736"));
+    ck_assert_str_eq(seen + strlen(seen) - 7, " state=");
+}
+END_TEST
+
+START_TEST(answers_without_a_body)
+{
+    int fd = dial();
+    const char *answer;
+
+    say(fd, REQUEST("HEAD", "/show", "") REQUEST("DELETE", "/show", "")
+                REQUEST("HEAD", "/nothing", CLOSE));
+    answer = hear(fd, NULL);
+    close(fd);
+    assert_begins(answer, "HTTP/1.1 200");
+    assert_has(answer, "\r\nContent-Length: 2\r\n");
+    assert_has(answer, "\r\nX-One: 1\r\nX-Two: 2\r\n");
+    assert_has(answer, "\r\n\r\nHTTP/1.1 204");
+    assert_has(answer, "\r\n\r\nHTTP/1.1 404");
+    ck_assert_ptr_null(strstr(answer, "never seen"));
+    ck_assert_str_eq(answer + strlen(answer) - 4, "\r\n\r\n");
+}
+END_TEST
+
+START_TEST(admission)
+{
+    const char *answer = ask(REQUEST("GET", "/show", CLOSE "X-Refuse: 1\r\n"));
+
+    assert_begins(answer, "HTTP/1.1 429 Too Many Requests");
+    assert_has(answer, "\r\nRetry-After: 1\r\n");
+    assert_has(answer, "{\"error\":\"rate_limit_exceeded\",\"message\":\"Too \\\"many\\\".\"}");
+    assert_begins(ask(REQUEST("GET", "/open", CLOSE "X-Refuse: 1\r\n")), "HTTP/1.1 200");
+}
+END_TEST
+
+static const char *const smuggling[] = {
+    REQUEST("POST", "/echo", "Content-Length: 4\r\nContent-Length: 4\r\n") "abcd",
+    REQUEST("POST", "/echo", "Content-Length: 4\r\nContent-Length: 9\r\n") "abcd",
+    REQUEST("POST", "/echo", "Content-Length : 4\r\n") "abcd",
+    REQUEST("POST", "/echo", "Content-Length: +4\r\n") "abcd",
+    REQUEST("POST", "/echo", "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n") "0\r\n\r\n",
+    REQUEST("POST", "/echo", "Transfer-Encoding: gzip\r\n"),
+    REQUEST("POST", "/echo", "Transfer-Encoding: xchunked\r\n"),
+    REQUEST("POST", "/echo", "Transfer-Encoding: gzip, chunked\r\n") "0\r\n\r\n",
+    REQUEST("HEAD", "/show", "Content-Length: 4\r\n") "abcd",
+    REQUEST("BREW", "/show", "Content-Length: 4\r\n") "abcd",
+    REQUEST("GET", "/show", "Host: y\r\n"),
+    REQUEST("GET", "http://x/show", ""),
+    REQUEST("GET", "//x/show", ""),
+    REQUEST("GET", "/show?a=1%002", ""),
+    REQUEST("GET", "/show", "B\xc3\xa9: 1\r\n"),
+    "GET /show HTTP/1.1\r\n\r\n",
+    "GET /show HTTP/1.7\r\nHost: x\r\n\r\n",
+    "nonsense\r\n\r\n",
+};
+
+/* Refused as JSON and closed: the second request is never read. */
+START_TEST(ambiguous_requests_end_the_connection)
+{
+    char text[512];
+    const char *answer;
+
+    snprintf(text, sizeof(text), "%s%s", smuggling[_i], REQUEST("GET", "/show", ""));
+    answer = ask(text);
+    assert_begins(answer, "HTTP/1.1 400");
+    if (strncmp(smuggling[_i], "HEAD", 4) != 0)
+        assert_has(answer, "{\"error\":\"bad_request\",\"message\":");
+    ck_assert_ptr_null(strstr(answer + 1, "HTTP/1.1 "));
+}
+END_TEST
+
+START_TEST(limits_are_answered_as_json)
+{
+    char *big = calloc(1, 20000);
+    size_t n = (size_t)sprintf(big, REQUEST("POST", "/echo", "Content-Length: 10000\r\n"));
+
+    memset(big + n, 'x', 10000);
+    assert_has(ask(big), "{\"error\":\"body_too_large\"");
+    n = (size_t)sprintf(
+        big, "%s", "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2000\r\n");
+    memset(big + n, 'x', 0x2000);
+    big[n + 0x2000] = '\0';
+    assert_begins(ask(big), "HTTP/1.1 413");
+    n = (size_t)sprintf(big, "GET /show HTTP/1.1\r\nHost: x\r\nX: ");
+    memset(big + n, 'x', 3000);
+    big[n + 3000] = '\0';
+    assert_has(ask(big), "{\"error\":\"bad_request\"");
+    free(big);
+}
+END_TEST
+
+START_TEST(a_body_in_pieces_and_expect)
+{
+    int fd = dial();
+
+    say(fd, REQUEST("POST", "/echo", "Content-Length: 4\r\nExpect: 100-continue\r\n"));
+    assert_begins(hear(fd, "\r\n\r\n"), "HTTP/1.1 100");
+    say(fd, "ab");
+    say(fd, "cd");
+    assert_begins(hear(fd, "abcd"), "HTTP/1.1 200");
+    say(fd, REQUEST("POST", "/echo",
+                    "Transfer-Encoding: chunked\r\n") "2\r\nxy\r\n1\r\nz\r\n0\r\n\r\n");
+    assert_begins(hear(fd, "xyz"), "HTTP/1.1 200");
+    close(fd);
+}
+END_TEST
+
+START_TEST(answers_from_another_thread)
+{
+    int fds[HELD_MAX];
+
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < HELD_MAX; i++) {
+            if (!round)
+                fds[i] = dial();
+            say(fds[i], REQUEST("GET", "/held", ""));
+        }
+        wait_held(HELD_MAX);
+        answer_held();
+        for (int i = 0; i < HELD_MAX; i++)
+            assert_begins(hear(fds[i], "held"), "HTTP/1.1 200");
+    }
+    for (int i = 0; i < HELD_MAX; i++)
+        close(fds[i]);
+}
+END_TEST
+
+START_TEST(a_client_that_left_is_answered_into_nothing)
+{
+    struct linger now = {1, 0};
+
+    for (int i = 0; i < 20; i++) {
+        int fd = dial();
+
+        say(fd, REQUEST("GET", "/held", ""));
+        wait_held((size_t)i + 1);
+        if (i % 2)
+            setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+        close(fd);
+    }
+    answer_held();
+    assert_begins(ask(REQUEST("GET", "/show", CLOSE)), "HTTP/1.1 200");
+}
+END_TEST
+
+START_TEST(held_back_answers_and_resets)
+{
+    int64_t began_ms = clock_mono_ms();
+    char byte;
+    int fd;
+
+    assert_has(ask(REQUEST("GET", "/late?ms=150", CLOSE)), "late");
+    ck_assert_int_ge(clock_mono_ms() - began_ms, 149);
+    for (int i = 0; i < 2; i++) {
+        fd = dial();
+        say(fd, i ? REQUEST("GET", "/reset", "") : REQUEST("GET", "/late?ms=50&reset=1", ""));
+        ck_assert_int_eq(recv(fd, &byte, 1, 0), -1);
+        ck_assert_int_eq(errno, ECONNRESET);
+        close(fd);
+    }
+}
+END_TEST
+
+static const char *const slow[] = {"GET /show HTTP/1.1\r\n",
+                                   "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n"};
+
+/* A byte now and then keeps no connection alive. */
+START_TEST(slow_requests_are_cut_off)
+{
+    int64_t began_ms = clock_mono_ms();
+    int fd = dial();
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+
+    say(fd, slow[_i]);
+    while (poll(&p, 1, 100) == 0 && clock_mono_ms() - began_ms < 5000)
+        if (send(fd, "x", 1, MSG_NOSIGNAL) < 0)
+            break;
+    ck_assert_int_ge(clock_mono_ms() - began_ms, 500);
+    ck_assert_int_lt(clock_mono_ms() - began_ms, 2500);
+    close(fd);
+}
+END_TEST
+
+START_TEST(silent_connections_are_closed)
+{
+    int64_t began_ms = clock_mono_ms();
+    int never = dial();
+    int fd = dial();
+
+    say(fd, REQUEST("GET", "/show", ""));
+    hear(fd, "{}");
+    ck_assert_str_eq(hear(never, NULL), "");
+    ck_assert_int_lt(clock_mono_ms() - began_ms, 1400); /* the read timeout, not the idle one */
+    ck_assert_str_eq(hear(fd, NULL), "");
+    ck_assert_int_ge(clock_mono_ms() - began_ms, 1400);
+    close(fd);
+    close(never);
+}
+END_TEST
+
+START_TEST(drain_finishes_what_is_in_hand)
+{
+    int busy = dial();
+    int idle = dial();
+    int late = dial();
+
+    say(idle, REQUEST("GET", "/show", ""));
+    hear(idle, "{}");
+    say(busy, REQUEST("GET", "/held", ""));
+    say(late, REQUEST("GET", "/late?ms=60000", ""));
+    wait_held(1);
+    while (poll(&(struct pollfd){.fd = late, .events = POLLIN}, 1, 50) > 0)
+        ;
+    httpd_drain(server);
+    ck_assert(!httpd_wait_drained(server, 200));
+    assert_has(hear(late, NULL), "\r\nConnection: close\r\n");
+    say(idle, REQUEST("GET", "/show", "")); /* was on its way when the drain began */
+    assert_has(hear(idle, NULL), "\r\nConnection: close\r\n");
+    answer_held();
+    ck_assert(httpd_wait_drained(server, 3000));
+    assert_has(hear(busy, NULL), "\r\nConnection: close\r\n");
+    close(busy);
+    close(idle);
+    close(late);
+}
+END_TEST
+
+START_TEST(a_port_in_use_is_said)
+{
+    struct httpd_settings same = settings;
+    struct httpd_config config = {&same, routes, 1, NULL, NULL};
+    struct err err = {0};
+    char addr[32];
+
+    snprintf(addr, sizeof(addr), "127.0.0.1:%u", httpd_port(server));
+    same.listen_addr = addr;
+    ck_assert_ptr_null(httpd_new(&config, &err));
+    assert_has(err.msg, "Address already in use");
+}
+END_TEST
+
+START_TEST(unanswered_at_the_end)
+{
+    int fd = dial();
+
+    say(fd, REQUEST("GET", "/late?ms=60000", ""));
+    while (poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 50) > 0)
+        ;
+    teardown();
+    ck_assert_str_eq(hear(fd, NULL), "");
+    close(fd);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("httpd");
+    TCase *t = tcase_create("httpd");
+    SRunner *r = srunner_create(s);
+    int failed;
+
+    signal(SIGPIPE, SIG_IGN);
+    tcase_set_timeout(t, 30);
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_test(t, routes_and_refusals);
+    tcase_add_test(t, what_a_handler_sees);
+    tcase_add_test(t, answers_without_a_body);
+    tcase_add_test(t, admission);
+    tcase_add_loop_test(t, ambiguous_requests_end_the_connection, 0,
+                        (int)(sizeof(smuggling) / sizeof(smuggling[0])));
+    tcase_add_test(t, limits_are_answered_as_json);
+    tcase_add_test(t, a_body_in_pieces_and_expect);
+    tcase_add_test(t, answers_from_another_thread);
+    tcase_add_test(t, a_client_that_left_is_answered_into_nothing);
+    tcase_add_test(t, held_back_answers_and_resets);
+    tcase_add_loop_test(t, slow_requests_are_cut_off, 0, (int)(sizeof(slow) / sizeof(slow[0])));
+    tcase_add_test(t, silent_connections_are_closed);
+    tcase_add_test(t, drain_finishes_what_is_in_hand);
+    tcase_add_test(t, a_port_in_use_is_said);
+    tcase_add_test(t, unanswered_at_the_end);
+    suite_add_tcase(s, t);
+    srunner_run_all(r, CK_NORMAL);
+    failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

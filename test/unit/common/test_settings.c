@@ -1,0 +1,190 @@
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "libcommon/buf.h"
+#include "libcommon/settings.h"
+
+static struct target {
+    int64_t number;
+    bool flag;
+    char *text, *addr, *choice, *uri, *secret;
+} target;
+
+static bool no_spaces(const char *value, char *why, size_t size)
+{
+    if (!strchr(value, ' '))
+        return true;
+    snprintf(why, size, "must hold no blank");
+    return false;
+}
+
+static const struct setting rows[] = {
+    {"T_NUMBER", SETTING_INT, offsetof(struct target, number), "5", -10, 10, NULL, "Help.", NULL},
+    {"T_FLAG", SETTING_BOOL, offsetof(struct target, flag), "true", 0, 0, NULL, "Help.", NULL},
+    {"T_TEXT", SETTING_STRING, offsetof(struct target, text), "", 0, 8, NULL, "Help.", no_spaces},
+    {"T_ADDR", SETTING_ADDR, offsetof(struct target, addr), ":80", 0, 0, NULL, "Help.", NULL},
+    {"T_CHOICE", SETTING_CHOICE, offsetof(struct target, choice), "a", 0, 0, "a bc", "Help.", NULL},
+    {"T_URI", SETTING_URI, offsetof(struct target, uri), "", 0, 0, NULL, "Help.", NULL},
+    {"T_SECRET", SETTING_SECRET, offsetof(struct target, secret), NULL, 0, 0, NULL, "Help.", NULL},
+    SETTINGS_END};
+static const struct settings_group group = {rows, &target};
+
+static void setup(void)
+{
+    for (const struct setting *s = rows; s->name; s++) {
+        char file[64];
+
+        snprintf(file, sizeof(file), "%s_FILE", s->name);
+        unsetenv(s->name);
+        unsetenv(file);
+    }
+    setenv("T_SECRET", "hush", 1);
+}
+
+static void teardown(void)
+{
+    settings_free(&group, 1);
+}
+
+static size_t load(struct buf *errors)
+{
+    settings_free(&group, 1);
+    return settings_load(&group, 1, errors);
+}
+
+START_TEST(defaults_and_empty_values)
+{
+    struct buf errors = {0};
+
+    setenv("T_NUMBER", "", 1);
+    ck_assert_uint_eq(load(&errors), 0);
+    ck_assert_int_eq(target.number, 5);
+    ck_assert(target.flag);
+    ck_assert_str_eq(target.text, "");
+    ck_assert_str_eq(target.secret, "hush");
+    buf_free(&errors);
+}
+END_TEST
+
+START_TEST(every_fault_is_reported)
+{
+    struct buf errors = {0};
+
+    setenv("T_NUMBER", "11", 1);
+    setenv("T_FLAG", "perhaps", 1);
+    setenv("T_TEXT", "a b", 1);
+    setenv("T_ADDR", "localhost", 1);
+    setenv("T_CHOICE", "b", 1);
+    unsetenv("T_SECRET");
+    ck_assert_uint_eq(load(&errors), 6);
+    ck_assert_ptr_nonnull(
+        strstr(errors.data, "T_NUMBER=11: must be a whole number from -10 to 10"));
+    ck_assert_ptr_nonnull(strstr(errors.data, "T_FLAG="));
+    ck_assert_ptr_nonnull(strstr(errors.data, "must hold no blank"));
+    ck_assert_ptr_nonnull(strstr(errors.data, "T_ADDR="));
+    ck_assert_ptr_nonnull(strstr(errors.data, "must be one of: a bc"));
+    ck_assert_ptr_nonnull(strstr(errors.data, "T_SECRET is required"));
+    buf_free(&errors);
+}
+END_TEST
+
+static const char *const no_numbers[] = {"x",   "1x",  " 1",  "1 ", "+1",
+                                         "0x5", "1.0", "--1", "-",  "99999999999999999999"};
+
+START_TEST(numbers_are_strict)
+{
+    struct buf errors = {0};
+
+    setenv("T_NUMBER", no_numbers[_i], 1);
+    ck_assert_uint_eq(load(&errors), 1);
+    buf_free(&errors);
+}
+END_TEST
+
+START_TEST(secrets_come_from_files_and_reach_no_output)
+{
+    char path[] = "/tmp/test_settings_XXXXXX";
+    int fd = mkstemp(path);
+    struct buf errors = {0};
+    struct buf shown = {0};
+
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(write(fd, "pass word\n", 10), 10);
+    unsetenv("T_SECRET");
+    setenv("T_SECRET_FILE", path, 1);
+    setenv("T_URI", "amqp://user:pass@word@host:5672/", 1);
+    ck_assert_uint_eq(load(&errors), 0);
+    ck_assert_str_eq(target.secret, "pass word");
+    settings_describe(&group, 1, &shown);
+    ck_assert_ptr_null(strstr(shown.data, "pass"));
+    ck_assert_ptr_nonnull(strstr(shown.data, "T_URI=amqp://user:***@host:5672/"));
+    ck_assert_ptr_nonnull(strstr(shown.data, "T_SECRET=***"));
+    setenv("T_SECRET", "both", 1);
+    ck_assert_uint_eq(load(&errors), 1);
+    ck_assert_ptr_nonnull(strstr(errors.data, "set one"));
+    ck_assert_ptr_null(strstr(errors.data, "both are"));
+    unsetenv("T_SECRET");
+    unlink(path);
+    ck_assert_uint_eq(load(&errors), 1);
+    close(fd);
+    buf_free(&errors);
+    buf_free(&shown);
+}
+END_TEST
+
+START_TEST(a_wrong_secret_is_not_quoted)
+{
+    struct buf errors = {0};
+    char longest[2000];
+
+    memset(longest, 'q', sizeof(longest) - 1);
+    longest[sizeof(longest) - 1] = '\0';
+    setenv("T_SECRET", longest, 1);
+    ck_assert_uint_eq(load(&errors), 1);
+    ck_assert_ptr_null(strstr(errors.data, "qqq"));
+    buf_free(&errors);
+}
+END_TEST
+
+START_TEST(addresses)
+{
+    char host[16];
+    uint16_t port;
+
+    ck_assert(settings_split_addr(":8080", host, sizeof(host), &port));
+    ck_assert_str_eq(host, "");
+    ck_assert_uint_eq(port, 8080);
+    ck_assert(settings_split_addr("[::1]:65535", host, sizeof(host), &port));
+    ck_assert_str_eq(host, "::1");
+    ck_assert_uint_eq(port, 65535);
+    ck_assert(!settings_split_addr("host", host, sizeof(host), &port));
+    ck_assert(!settings_split_addr("host:", host, sizeof(host), &port));
+    ck_assert(!settings_split_addr("host:65536", host, sizeof(host), &port));
+    ck_assert(!settings_split_addr("host:-1", host, sizeof(host), &port));
+    ck_assert(!settings_split_addr("a-name-that-is-too-long:1", host, sizeof(host), &port));
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("settings");
+    TCase *t = tcase_create("settings");
+    SRunner *r = srunner_create(s);
+    int failed;
+
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_test(t, defaults_and_empty_values);
+    tcase_add_test(t, every_fault_is_reported);
+    tcase_add_loop_test(t, numbers_are_strict, 0,
+                        (int)(sizeof(no_numbers) / sizeof(no_numbers[0])));
+    tcase_add_test(t, secrets_come_from_files_and_reach_no_output);
+    tcase_add_test(t, a_wrong_secret_is_not_quoted);
+    tcase_add_test(t, addresses);
+    suite_add_tcase(s, t);
+    srunner_run_all(r, CK_NORMAL);
+    failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
