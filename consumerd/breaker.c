@@ -127,7 +127,7 @@ void breaker_record(struct breaker *b, uint32_t permit, enum breaker_result resu
         return;
     if (b->state == BREAKER_HALF_OPEN)
         b->probes_out--;
-    if (result == BREAKER_NEUTRAL)
+    if (result == BREAKER_NEUTRAL || (result == BREAKER_REFUSAL && b->state == BREAKER_CLOSED))
         return;
     if (b->state == BREAKER_CLOSED) {
         record_closed(b, result == BREAKER_FAILURE,

@@ -25,7 +25,8 @@ enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_HALF_OPEN };
 enum breaker_result {
     BREAKER_SUCCESS,
     BREAKER_FAILURE, /* transient or unknown */
-    BREAKER_NEUTRAL, /* a final no, a 429, a call we gave up ourselves: says nothing */
+    BREAKER_REFUSAL, /* a final no: counts for nothing, but shows a half-open operator well */
+    BREAKER_NEUTRAL, /* a 429, a call we gave up ourselves: says nothing */
 };
 
 struct breaker_config {

@@ -251,7 +251,7 @@ static void record_post(struct dispatch *d, struct job *job, const struct send_r
         [POST_ACCEPTED] = {STATS_ACCEPTED, BREAKER_SUCCESS},
         [POST_TRANSIENT] = {STATS_TRANSIENT, BREAKER_FAILURE},
         [POST_RESTING] = {STATS_RATE_LIMITED, BREAKER_NEUTRAL},
-        [POST_REJECTED] = {STATS_REJECTED, BREAKER_NEUTRAL},
+        [POST_REJECTED] = {STATS_REJECTED, BREAKER_REFUSAL},
         [POST_UNKNOWN] = {STATS_UNKNOWN, BREAKER_FAILURE},
     };
     unsigned op = job->delivery.op;

@@ -1,0 +1,144 @@
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "consumerd/claim.h"
+#include "consumerd/settings.h"
+
+static const struct {
+    const char *text;
+    size_t count; /* 0: refused */
+} operator_lists[] = {
+    {"a=http://127.0.0.1:9001", 1},
+    {"operatorA=http://a,operatorB=https://b:8443/api/", 2},
+    {"a=http://1,b=http://2,c=http://3,d=http://4,e=http://5,f=http://6,g=http://7,h=http://8", 8},
+    {"a=http://1,b=http://2,c=http://3,d=http://4,e=http://5,f=http://6,g=http://7,h=http://8,"
+     "i=http://9",
+     0},
+    {"nonsense", 0},
+    {"", 0},
+    {"a=", 0},
+    {"=http://a", 0},
+    {"a=http://", 0},
+    {"a=http:///x", 0},
+    {"a=ftp://a", 0},
+    {"a=http://user:secret@a", 0},
+    {"a=http://a?x=1", 0},
+    {"a=http://a b", 0},
+    {"a b=http://a", 0},
+    {"a=http://a,", 0},
+    {"a=http://a,a=http://b", 0},
+    {"abcdefghijklmnopqrstuvwxyz12345=http://a", 0},
+};
+
+START_TEST(operators_are_checked)
+{
+    struct operator_address out[OPERATORS_MAX];
+    char why[200] = "";
+
+    ck_assert_msg(settings_parse_operators(operator_lists[_i].text, out, why, sizeof(why)) ==
+                      operator_lists[_i].count,
+                  "%s: %s", operator_lists[_i].text, why);
+    if (!operator_lists[_i].count)
+        ck_assert_str_ne(why, "");
+}
+END_TEST
+
+START_TEST(operators_keep_their_order_and_lose_the_last_slash)
+{
+    struct operator_address out[OPERATORS_MAX];
+    char why[200];
+
+    ck_assert_uint_eq(settings_parse_operators("z=http://z/x//,a=http://a", out, why, sizeof(why)),
+                      2);
+    ck_assert_str_eq(out[0].name, "z");
+    ck_assert_str_eq(out[0].url, "http://z/x");
+    ck_assert_str_eq(out[1].name, "a");
+}
+END_TEST
+
+START_TEST(operator_sets_survive_the_row)
+{
+    struct operator_address out[OPERATORS_MAX];
+    struct buf names = {0};
+    char why[200];
+    size_t n = settings_parse_operators("a=http://a,bb=http://b,b=http://c", out, why, sizeof(why));
+
+    for (uint32_t mask = 0; mask < 8; mask++) {
+        buf_reset(&names);
+        settings_put_operators(&names, out, mask);
+        ck_assert_uint_eq(settings_operator_mask(out, n, names.data ? names.data : ""), mask);
+    }
+    ck_assert_uint_eq(settings_operator_mask(out, n, "gone,b,,aa"), 4);
+    buf_free(&names);
+}
+END_TEST
+
+START_TEST(defaults_are_consistent_and_bad_ones_are_told)
+{
+    struct settings s = {0};
+    struct settings_group groups[SETTINGS_GROUPS];
+    struct buf errors = {0};
+
+    setenv("DB_PASSWORD", "x", 1);
+    setenv("RABBIT_URI", "amqp://u:p@127.0.0.1:5672/", 1);
+    settings_groups(&s, groups);
+    ck_assert_uint_eq(settings_load(groups, SETTINGS_GROUPS, &errors), 0);
+    ck_assert_uint_eq(settings_check(&s, &errors), 0);
+    /* It stops itself while a call that is under way can still end before others take over. */
+    ck_assert_int_lt(settings_stop_after_ms(&s.consumer) + s.consumer.timeout_ms,
+                     s.consumer.dead_sec * 1000);
+    s.consumer.dead_sec = 3;
+    free(s.broker.express_queue);
+    s.broker.express_queue = strdup(s.broker.normal_queue);
+    ck_assert_uint_eq(settings_check(&s, &errors), 2);
+    settings_free(groups, SETTINGS_GROUPS);
+    buf_free(&errors);
+}
+END_TEST
+
+START_TEST(fate_of_a_row)
+{
+    static const struct {
+        enum message_state state;
+        uint64_t owner;
+        bool in_hand;
+        enum claim_row_fate fate;
+    } rows[] = {
+        {MESSAGE_PENDING, 0, false, CLAIM_ROW_FRESH},
+        {MESSAGE_PENDING, 7, false, CLAIM_ROW_FRESH},
+        {MESSAGE_SENDING, 7, true, CLAIM_ROW_IN_HAND},
+        {MESSAGE_SENDING, 7, false, CLAIM_ROW_TAKEOVER},
+        {MESSAGE_SENDING, 8, false, CLAIM_ROW_FOREIGN},
+        {MESSAGE_SENDING, 8, true, CLAIM_ROW_FOREIGN}, /* it was taken from us */
+        {MESSAGE_SENDING, 0, false, CLAIM_ROW_FOREIGN},
+        {MESSAGE_DONE, 7, false, CLAIM_ROW_FINAL},
+        {MESSAGE_FAILED, 0, false, CLAIM_ROW_FINAL},
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        ck_assert_msg(claim_row_fate(rows[i].state, rows[i].owner, 7, rows[i].in_hand) ==
+                          rows[i].fate,
+                      "row %zu", i);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("settings");
+    TCase *tc = tcase_create("settings");
+    SRunner *runner = srunner_create(suite);
+    int failed;
+
+    tcase_add_loop_test(tc, operators_are_checked, 0,
+                        (int)(sizeof(operator_lists) / sizeof(operator_lists[0])));
+    tcase_add_test(tc, operators_keep_their_order_and_lose_the_last_slash);
+    tcase_add_test(tc, operator_sets_survive_the_row);
+    tcase_add_test(tc, defaults_are_consistent_and_bad_ones_are_told);
+    tcase_add_test(tc, fate_of_a_row);
+    suite_add_tcase(suite, tc);
+    srunner_run_all(runner, CK_NORMAL);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
