@@ -116,13 +116,16 @@ static int open_socket(const struct addrinfo *ai, bool shared)
 
 static uint16_t port_of(int fd)
 {
-    struct sockaddr_storage sa;
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } sa = {.v6 = {0}};
     socklen_t len = sizeof(sa);
 
-    if (getsockname(fd, (struct sockaddr *)&sa, &len))
+    if (getsockname(fd, &sa.any, &len))
         return 0;
-    return ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&sa)->sin6_port
-                                          : ((struct sockaddr_in *)&sa)->sin_port);
+    return ntohs(sa.any.sa_family == AF_INET6 ? sa.v6.sin6_port : sa.v4.sin_port);
 }
 
 static void set_port(struct addrinfo *ai, uint16_t port)

@@ -270,7 +270,7 @@ static void cut_off(struct http_conn *c)
     c->reset = false;
     c->linger = false;
     http_stats_dropped(HTTP_DROP_RESET);
-    connect(bufferevent_getfd(c->bev), &nowhere, sizeof(nowhere));
+    (void)connect(bufferevent_getfd(c->bev), &nowhere, sizeof(nowhere));
     if (c->evcon)
         evhttp_connection_free(c->evcon); /* calls on_close */
 }
@@ -369,9 +369,7 @@ void http_conn_sweep(evutil_socket_t fd, short what, void *thread)
     (void)what;
     for (struct http_conn *c = t->conns; c; c = next) {
         next = c->next;
-        if (!c->gone)
-            sweep_one(c, now_ms);
-        else if (c->state == CONN_LINGERING)
+        if (!c->gone || c->state == CONN_LINGERING)
             sweep_one(c, now_ms);
         if (!c->evcon && !c->gone && !c->due && let_go(c))
             release(c);
@@ -416,6 +414,10 @@ void http_conn_forget_timers(struct http_thread *t)
 
 void http_conn_free_all(struct http_thread *t)
 {
-    while (t->conns)
-        release(t->conns);
+    struct http_conn *next;
+
+    for (struct http_conn *c = t->conns; c; c = next) {
+        next = c->next;
+        release(c);
+    }
 }

@@ -94,8 +94,8 @@ const char *httpd_query(const struct httpd_request *req, const char *name)
         if (key_len == name_len && !memcmp(at, name, name_len)) {
             const char *value = equals ? equals + 1 : at + n;
             size_t value_len = (size_t)(at + n - value);
-            /* the strings belong to the request, which the caller may not change otherwise */
-            char *text = new_text((struct httpd_request *)(uintptr_t)req, value_len);
+            /* kept with the request, which is constant to the caller alone */
+            char *text = new_text(req->conn->req, value_len);
 
             if (text)
                 decode(value, value_len, true, text);

@@ -308,7 +308,6 @@ static void handle_lookup(struct httpd_request *req, void *arg)
 
 static void put_entry(struct buf *out, const struct sim *sim, const struct ledger_entry *e)
 {
-    char trace[TRACE_PARENT_SIZE];
     char id[ID_SIZE];
 
     put_id(sim, e->reference, id);
@@ -321,6 +320,8 @@ static void put_entry(struct buf *out, const struct sim *sim, const struct ledge
     buf_printf(out, "\",\"requests\":%u,\"lookups\":%u,\"idempotency_key\":%s,\"traceparent\":",
                e->requests, e->lookups, e->has_key ? "true" : "false");
     if (e->has_trace) {
+        char trace[TRACE_PARENT_SIZE];
+
         trace_format(&e->trace, trace);
         buf_printf(out, "\"%s\"}", trace);
     } else {

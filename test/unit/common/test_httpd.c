@@ -21,6 +21,8 @@
 /* ---- a server, whose requests to /held wait until answer_held() is called from the test's thread
  * ---- */
 
+static char any_port[] = "127.0.0.1:0";
+static char handler_arg[] = "arg";
 static struct httpd_settings settings;
 static struct httpd *server;
 static struct {
@@ -109,10 +111,10 @@ static const struct httpd_route routes[] = {
 static void setup(void)
 {
     struct httpd_config config = {&settings, routes, sizeof(routes) / sizeof(routes[0]),
-                                  (void *)(uintptr_t) "arg", admit};
+                                  handler_arg, admit};
     struct err err = {0};
 
-    settings = (struct httpd_settings){.listen_addr = (char *)(uintptr_t) "127.0.0.1:0",
+    settings = (struct httpd_settings){.listen_addr = any_port,
                                        .threads = 2,
                                        .max_connections = 2000,
                                        .max_body_bytes = 4096,
