@@ -21,6 +21,8 @@ PORTS = {
     "epmd": 5,
     "operator-a": 6,
     "operator-b": 7,
+    "operator-a-control": 8,     # faults and ledger, also while the operator refuses connections
+    "operator-b-control": 9,
     "api": 10,                   # api-1, api-2, …; API_PORT moves api-1 alone
     "outboxd": 30,
     "consumerd": 50,

@@ -262,6 +262,9 @@ class RabbitMQ(Service):
 class OperatorSim(Service):
     stop_timeout = 10
 
+    def ports(self):
+        return [self.port, self.config.port(f"{self.name}-control")]
+
     def command(self, assignments):
         env = daemon_environment(self.config, self.name, assignments)
         return [str(binary(self.config, "operator-sim"))], env, "/"
@@ -314,7 +317,10 @@ def daemon_environment(config, name, assignments):
         env.pop(owned, None)
     env["LISTEN_ADDR"] = f"127.0.0.1:{config.port(name)}"
     if name in OPERATORS:
-        env.setdefault("OPERATOR_NAME", "operator" + name[-1].upper())
+        env["CONTROL_ADDR"] = f"127.0.0.1:{config.port(f'{name}-control')}"
+        env["SIM_NAME"] = "operator" + name[-1].upper()
+        # An operator that was killed still knows what it has accepted.
+        env.setdefault("SIM_LEDGER_FILE", str(config.state_dir / f"{name}.ledger"))
         return env
     for key, value in config.connection_environment().items():
         env[key] = assignments.get(key, value)  # one daemon may be pointed at a proxy

@@ -203,6 +203,8 @@ class Stack:
             "API_URLS": " ".join(urls["api"]),
             "OPERATOR_A_URL": config.url("operator-a"),
             "OPERATOR_B_URL": config.url("operator-b"),
+            "OPERATOR_A_CONTROL_URL": config.url("operator-a-control"),
+            "OPERATOR_B_CONTROL_URL": config.url("operator-b-control"),
             "OUTBOXD_URLS": " ".join(urls["outboxd"]),
             "CONSUMERD_URLS": " ".join(urls["consumerd"]),
             **config.connection_environment(),

@@ -178,11 +178,11 @@ class Stack:
 
     @property
     def operator_a(self):
-        return Operator("operatorA", self.values["OPERATOR_A_URL"])
+        return Operator("operatorA", self.values["OPERATOR_A_CONTROL_URL"])
 
     @property
     def operator_b(self):
-        return Operator("operatorB", self.values["OPERATOR_B_URL"])
+        return Operator("operatorB", self.values["OPERATOR_B_CONTROL_URL"])
 
     @property
     def operators(self):
