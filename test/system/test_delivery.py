@@ -199,12 +199,13 @@ def test_hanging_operator_that_has_nothing(stack):
 
 
 @pytest.mark.parametrize("faults", [
-    {"reset_share": 0.3}, {"status": 500, "status_share": 0.3}, {"status": 429, "status_share": 0.3},
+    {"reset_share": 0.3}, {"status": 500, "status_share": 0.3}, {"status": 429, "status_share": 0.05, "retry_after": 1},
     {"latency_ms": 20, "latency_max_ms": 200}, {"accept_then_hang_share": 0.02}],
     ids=["resets", "500s", "429s", "slow", "silent"])
 def test_unreliable_operators(world, faults):
     """A share of everything goes wrong on both sides; every message still arrives, once."""
-    stack = world(DELIVERY_RETRY_WINDOW_SEC=60)
+    stack = world(DELIVERY_RETRY_WINDOW_SEC=300, DELIVERY_RETRY_BASE_MS=100,
+                  DELIVERY_RETRY_MAX_MS=500, BREAKER_OPEN_MS=200)
     api = stack.api()
     customer = api.funded(10000)
     for operator in stack.operators:
