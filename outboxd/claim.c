@@ -1,0 +1,244 @@
+#include "outboxd/claim.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "libcommon/backoff.h"
+#include "libcommon/broker.h"
+#include "libcommon/must.h"
+#include "libcommon/random.h"
+#include "outboxd/settings.h"
+
+static struct db_label look_labels[LANE_LOOKS] = {
+    [LANE_WAIT] = {.query = "outbox_look"}, /* never run */
+    [LANE_FRESH] = {.query = "outbox_look_fresh"}, [LANE_LAGGED] = {.query = "outbox_look_lagged"},
+    [LANE_FULL] = {.query = "outbox_look_full"},   [LANE_SWEEP] = {.query = "outbox_look_sweep"},
+    [LANE_DUE] = {.query = "outbox_look_due"},
+};
+static struct db_label delete_label = {.query = "outbox_delete"};
+static struct db_label burn_label = {.query = "outbox_burn_attempt"};
+static struct db_label keep_label = {.query = "outbox_keep_delete"};
+
+void claim_register(void)
+{
+    for (int i = LANE_WAIT + 1; i < LANE_LOOKS; i++)
+        db_label_register(&look_labels[i]);
+    db_label_register(&delete_label);
+    db_label_register(&burn_label);
+    db_label_register(&keep_label);
+}
+
+void claim_init(struct claim *c, const struct db_settings *settings, enum message_type lane)
+{
+    *c = (struct claim){.db = db_new(settings), .lane = lane};
+    c->rows = must_alloc(CLAIM_MAX, sizeof(c->rows[0]));
+}
+
+void claim_free(struct claim *c)
+{
+    db_results_free(&c->results);
+    db_free(c->db);
+    free(c->rows);
+    *c = (struct claim){0};
+}
+
+static void put_look(struct buf *sql, enum message_type lane, const struct lane_task *task,
+                     int64_t limit)
+{
+    buf_printf(sql,
+               "START TRANSACTION;"
+               "SELECT id,aggregate_id,event_type,attempts,"
+               "IF(OCTET_LENGTH(payload)<=%d,payload,NULL) "
+               "FROM outbox_events FORCE INDEX(idx_outbox_poll) WHERE lane=%d AND ",
+               BROKER_BODY_MAX, (int)lane);
+    if (task->look == LANE_DUE)
+        buf_puts(sql, "next_run_at<=NOW(6) ORDER BY next_run_at,id");
+    else
+        buf_printf(sql, "next_run_at IS NULL AND id>%lld ORDER BY id", (long long)task->from);
+    buf_printf(sql, " LIMIT %lld FOR UPDATE SKIP LOCKED", (long long)limit);
+}
+
+static void read_row(struct claim *c, char **columns, const unsigned long *lengths)
+{
+    struct row *row = &c->rows[c->n++];
+
+    *row = (struct row){
+        .id = strtoll(columns[0], NULL, 10),
+        .aggregate_id = columns[1],
+        .event_type = columns[2],
+        .attempts = strtoll(columns[3], NULL, 10),
+        .payload = columns[4],
+        .payload_len = columns[4] ? lengths[4] : 0,
+        .state = ROW_TO_PUBLISH,
+    };
+    c->bytes += row->payload_len;
+    if (row->id > c->last_id)
+        c->last_id = row->id;
+}
+
+int claim_take(struct claim *c, const struct lane_task *task, int64_t limit, struct err *err)
+{
+    struct buf sql = {0};
+    char **columns;
+    int rc;
+
+    MUST(c->n == 0 && limit <= CLAIM_MAX);
+    if (db_acquire(c->db, err))
+        return -1;
+    put_look(&sql, c->lane, task, limit);
+    rc = db_run_buf(c->db, &look_labels[task->look], &sql, &c->results, err);
+    buf_free(&sql);
+    if (rc) {
+        db_rollback(c->db);
+        db_release(c->db);
+        return -1;
+    }
+    MUST(c->results.n == 2);
+    c->bytes = 0;
+    c->last_id = 0;
+    c->put_off = task->look == LANE_DUE;
+    while ((columns = db_next(&c->results.set[1])))
+        read_row(c, columns, c->results.set[1].lengths);
+    if (!c->n)
+        db_results_free(&c->results);
+    return 0;
+}
+
+static size_t count(const struct claim *c, enum row_state state)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < c->n; i++)
+        n += c->rows[i].state == state;
+    return n;
+}
+
+/* Joined to a list in this order, the plan is one point access a row on a table of any size; an IN
+ * list turns into a scan, which waits for the rows of others, when the table is nearly empty. */
+static void put_delete(struct buf *sql, const struct claim *c)
+{
+    const char *separator = "";
+
+    buf_puts(sql, "DELETE o FROM JSON_TABLE('[");
+    for (size_t i = 0; i < c->n; i++) {
+        if (c->rows[i].state != ROW_CONFIRMED)
+            continue;
+        buf_puts(sql, separator);
+        buf_put_int(sql, c->rows[i].id);
+        separator = ",";
+    }
+    buf_puts(sql, "]','$[*]' COLUMNS(id BIGINT PATH '$')) j "
+                  "STRAIGHT_JOIN outbox_events o ON o.id=j.id;");
+}
+
+bool claim_parks(const struct row *row)
+{
+    return row->attempts + 1 >= outboxd_settings.max_attempts;
+}
+
+static void put_park(struct db *db, struct buf *sql, const struct row *row)
+{
+    buf_printf(sql,
+               "INSERT INTO outbox_parked(id,aggregate_type,aggregate_id,event_type,payload,"
+               "priority,attempts,last_error,created_at) SELECT id,aggregate_type,aggregate_id,"
+               "event_type,payload,priority,%lld,",
+               (long long)row->attempts + 1);
+    db_put_quoted(db, sql, row->reason, strlen(row->reason));
+    buf_printf(sql,
+               ",created_at FROM outbox_events WHERE id=%lld;"
+               "DELETE FROM outbox_events WHERE id=%lld;",
+               (long long)row->id, (long long)row->id);
+}
+
+static void put_burn(struct db *db, struct buf *sql, const struct row *row)
+{
+    const struct outboxd_settings *s = &outboxd_settings;
+    int64_t delay_ms =
+        backoff_ms((unsigned)row->attempts + 1, s->retry_base_ms, s->retry_max_ms, random_u64());
+
+    buf_printf(sql,
+               "UPDATE outbox_events SET attempts=attempts+1,"
+               "next_run_at=NOW(6)+INTERVAL %lld MICROSECOND,last_error=",
+               (long long)delay_ms * 1000);
+    db_put_quoted(db, sql, row->reason, strlen(row->reason));
+    buf_printf(sql, " WHERE id=%lld;", (long long)row->id);
+}
+
+/* Behind a savepoint: a fault here must not undo the delete of what was confirmed. */
+static int burn_and_commit(struct claim *c, struct err *err)
+{
+    static const char keep[] = "ROLLBACK TO SAVEPOINT confirmed;COMMIT";
+    struct err ignored;
+    struct buf sql = {0};
+    int rc;
+
+    for (size_t i = 0; i < c->n; i++) {
+        if (c->rows[i].state != ROW_REFUSED)
+            continue;
+        if (claim_parks(&c->rows[i]))
+            put_park(c->db, &sql, &c->rows[i]);
+        else
+            put_burn(c->db, &sql, &c->rows[i]);
+    }
+    buf_puts(&sql, "COMMIT");
+    rc = db_run_buf(c->db, &burn_label, &sql, NULL, err);
+    buf_free(&sql);
+    if (rc)
+        db_run(c->db, &keep_label, keep, sizeof(keep) - 1, NULL, &ignored);
+    return rc;
+}
+
+int claim_finish(struct claim *c, struct err *err)
+{
+    size_t confirmed = count(c, ROW_CONFIRMED);
+    size_t refused = count(c, ROW_REFUSED);
+    struct buf sql = {0};
+    int rc = 0;
+
+    if (!confirmed && !refused) {
+        db_rollback(c->db);
+        return 0;
+    }
+    if (confirmed)
+        put_delete(&sql, c);
+    buf_puts(&sql, refused ? "SAVEPOINT confirmed" : "COMMIT");
+    rc = db_run_buf(c->db, &delete_label, &sql, NULL, err);
+    buf_free(&sql);
+    if (!rc && refused)
+        rc = burn_and_commit(c, err);
+    if (rc)
+        db_rollback(c->db);
+    return rc;
+}
+
+int claim_delete_again(struct claim *c, struct err *err)
+{
+    struct buf sql = {0};
+    int rc;
+
+    if (!count(c, ROW_CONFIRMED))
+        return 0;
+    if (db_acquire(c->db, err))
+        return -1;
+    buf_puts(&sql, "START TRANSACTION;");
+    put_delete(&sql, c);
+    buf_puts(&sql, "COMMIT");
+    rc = db_run_buf(c->db, &delete_label, &sql, NULL, err);
+    buf_free(&sql);
+    if (rc)
+        db_rollback(c->db);
+    return rc;
+}
+
+void claim_return(struct claim *c)
+{
+    db_rollback(c->db);
+    claim_end(c);
+}
+
+void claim_end(struct claim *c)
+{
+    db_results_free(&c->results);
+    c->n = 0;
+    db_release(c->db);
+}

@@ -1,0 +1,164 @@
+#include "outboxd/relay.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "libcommon/clock.h"
+#include "libcommon/metrics.h"
+#include "libcommon/must.h"
+#include "outboxd/relay_internal.h"
+
+struct timespec relay_in(int64_t us)
+{
+    struct timespec at;
+
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    at.tv_sec += us / 1000000;
+    at.tv_nsec += (long)(us % 1000000) * 1000;
+    at.tv_sec += at.tv_nsec / 1000000000;
+    at.tv_nsec %= 1000000000;
+    return at;
+}
+
+static void cond_init(pthread_cond_t *cond)
+{
+    pthread_condattr_t attr;
+
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(cond, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+void relay_pause_us(struct relay *r, int64_t us)
+{
+    struct timespec until = relay_in(us);
+
+    pthread_mutex_lock(&r->lock);
+    while (!atomic_load(&r->stopping) && pthread_cond_timedwait(&r->wake, &r->lock, &until) == 0)
+        ;
+    pthread_mutex_unlock(&r->lock);
+}
+
+static void register_metrics(struct relay *r)
+{
+    static const char *const causes[CAUSES] = {[CAUSE_PAYLOAD] = "cause=\"payload\"",
+                                               [CAUSE_UNROUTABLE] = "cause=\"unroutable\"",
+                                               [CAUSE_CHANNEL] = "cause=\"channel\""};
+
+    claim_register();
+    publish_register();
+    r->blocked_gauge =
+        metrics_gauge("msg_broker_blocked", "1: the broker takes no messages (alarm).", "");
+    r->reconnects = metrics_counter("msg_broker_reconnects_total",
+                                    "Publishing connections opened again after a loss.", "");
+    r->parked =
+        metrics_counter("msg_outbox_parked_total", "Rows parked after their last attempt.", "");
+    for (int i = 0; i < CAUSES; i++)
+        r->failed[i] =
+            metrics_counter("msg_outbox_attempts_failed_total",
+                            "Attempts burnt by rows that could not be published.", causes[i]);
+}
+
+static void pool_init(struct relay *r, enum message_type type)
+{
+    const struct outboxd_settings *s = &outboxd_settings;
+    struct pool *pool = &r->pools[type];
+    char labels[32];
+    struct lane_limits limits = {
+        .poll_min_us = s->poll_min_ms * 1000,
+        .poll_max_us = s->poll_max_ms * 1000,
+        .lag_us = s->lag_ms * 1000,
+        .full_us = s->full_look_ms * 1000,
+        .batch = s->batch,
+        .batch_bytes = s->batch_bytes,
+    };
+
+    pool->relay = r;
+    pool->type = type;
+    pthread_mutex_init(&pool->lock, NULL);
+    cond_init(&pool->turn_free);
+    lane_init(&pool->lane, &limits, clock_mono_us());
+    snprintf(labels, sizeof(labels), "lane=\"%s\"", message_type_name(type));
+    pool->published = metrics_counter("msg_outbox_published_total",
+                                      "Rows published and confirmed by the broker.", labels);
+    pool->batch_size = metrics_sizes("msg_outbox_claim_batch_size", "Rows of a claim.", labels);
+}
+
+static void worker_start(struct relay *r, enum message_type type, int64_t number)
+{
+    struct worker *w = &r->workers[r->n++];
+    char name[32];
+
+    w->pool = &r->pools[type];
+    w->limit = outboxd_settings.batch;
+    snprintf(name, sizeof(name), "outboxd %s %lld", message_type_name(type), (long long)number);
+    w->broker = broker_new(&outboxd_settings.broker, name);
+    w->beat = daemon_beat_new("relay");
+    claim_init(&w->claim, &outboxd_settings.db, type);
+    MUST(pthread_create(&w->thread, NULL, worker_main, w) == 0);
+    snprintf(name, sizeof(name), "%s-%lld", message_type_name(type), (long long)number);
+    pthread_setname_np(w->thread, name);
+}
+
+struct relay *relay_start(void)
+{
+    const struct outboxd_settings *s = &outboxd_settings;
+    struct relay *r = must_alloc(1, sizeof(*r));
+
+    register_metrics(r);
+    pthread_mutex_init(&r->lock, NULL);
+    cond_init(&r->wake);
+    r->workers = must_alloc((size_t)(s->high_workers + s->low_workers), sizeof(r->workers[0]));
+    for (int i = 0; i < MESSAGE_LANES; i++)
+        pool_init(r, (enum message_type)i);
+    for (int64_t i = 1; i <= s->high_workers; i++)
+        worker_start(r, MESSAGE_EXPRESS, i);
+    for (int64_t i = 1; i <= s->low_workers; i++)
+        worker_start(r, MESSAGE_NORMAL, i);
+    return r;
+}
+
+static void wake_all(struct relay *r)
+{
+    pthread_mutex_lock(&r->lock);
+    atomic_store(&r->stopping, true);
+    pthread_cond_broadcast(&r->wake);
+    pthread_mutex_unlock(&r->lock);
+    for (int i = 0; i < MESSAGE_LANES; i++) {
+        pthread_mutex_lock(&r->pools[i].lock);
+        pthread_cond_broadcast(&r->pools[i].turn_free);
+        pthread_mutex_unlock(&r->pools[i].lock);
+    }
+}
+
+static bool join_all(struct relay *r, int timeout_ms)
+{
+    struct timespec until = relay_in((int64_t)timeout_ms * 1000);
+    bool all = true;
+
+    for (size_t i = 0; i < r->n; i++)
+        if (pthread_clockjoin_np(r->workers[i].thread, NULL, CLOCK_MONOTONIC, &until))
+            all = false;
+    return all;
+}
+
+bool relay_stop(struct relay *r, int timeout_ms)
+{
+    wake_all(r);
+    if (!join_all(r, timeout_ms))
+        return false;
+    for (size_t i = 0; i < r->n; i++) {
+        claim_free(&r->workers[i].claim);
+        broker_free(r->workers[i].broker);
+    }
+    for (int i = 0; i < MESSAGE_LANES; i++) {
+        pthread_mutex_destroy(&r->pools[i].lock);
+        pthread_cond_destroy(&r->pools[i].turn_free);
+    }
+    pthread_mutex_destroy(&r->lock);
+    pthread_cond_destroy(&r->wake);
+    free(r->workers);
+    free(r);
+    return true;
+}

@@ -1,0 +1,62 @@
+#ifndef OUTBOXD_RELAY_INTERNAL_H
+#define OUTBOXD_RELAY_INTERNAL_H
+
+/* What relay.c (the threads' life) and worker.c (their work) share; nobody else includes this. */
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <time.h>
+
+#include "outboxd/claim.h"
+#include "outboxd/publish.h"
+#include "outboxd/relay.h"
+#include "outboxd/settings.h"
+
+/* A lane: its workers and where they look. */
+struct pool {
+    struct relay *relay;
+    enum message_type type;
+    pthread_mutex_t lock;
+    pthread_cond_t turn_free;
+    bool turn_taken;
+    struct lane lane;
+    struct metric *published, *batch_size;
+};
+
+struct worker {
+    struct pool *pool;
+    pthread_t thread;
+    bool ended;
+    struct broker *broker;
+    struct claim claim;
+    struct publisher publisher;
+    struct daemon_beat *beat;
+    unsigned db_failures, broker_failures;
+    int64_t attended_ms; /* the broker connection was last read */
+    int64_t limit;       /* rows; less after a batch that was not confirmed in time */
+    bool blocked, opened_before;
+    bool stray_close; /* the channel was closed while nothing was under way */
+    int64_t pause_ms; /* before anything else: set by what failed, never waited for with the turn in
+                         hand */
+};
+
+struct relay {
+    pthread_mutex_t lock;
+    pthread_cond_t wake; /* stopping */
+    _Atomic bool stopping;
+    _Atomic int broker_kind, db_kind; /* err_kind of the trouble last logged; ERR_NONE: fine */
+    _Atomic int blocked;              /* connections */
+    _Atomic bool waiting_for_schema;
+    struct metric *blocked_gauge, *reconnects, *failed[CAUSES], *parked;
+    struct pool pools[MESSAGE_LANES];
+    size_t n;
+    struct worker *workers;
+};
+
+struct timespec relay_in(int64_t us); /* a point of the monotonic clock */
+/* Returns at once when the relay is stopping. */
+void relay_pause_us(struct relay *r, int64_t us);
+void *worker_main(void *worker);
+
+#endif

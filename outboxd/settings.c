@@ -1,0 +1,94 @@
+#include "outboxd/settings.h"
+
+#include "libcommon/buf.h"
+#include "outboxd/claim.h"
+
+struct outboxd_settings outboxd_settings;
+
+#define INT(name, field, initial, min, max, help)                                             \
+    {                                                                                         \
+        name, SETTING_INT, offsetof(struct outboxd_settings, field), initial, min, max, NULL, \
+            help, NULL                                                                        \
+    }
+
+static const struct setting listen_rows[] = {HTTPD_LISTEN_ROW(":8081"), SETTINGS_END};
+
+static const struct setting rows[] = {
+    INT("OUTBOX_HIGH_WORKERS", high_workers, "4", 1, 16,
+        "Threads that publish rows of priority 5 and above (express)."),
+    INT("OUTBOX_LOW_WORKERS", low_workers, "2", 1, 16, "Threads that publish the other rows."),
+    INT("OUTBOX_BATCH", batch, "200", 1, CLAIM_MAX, "Most rows claimed and published at once."),
+    INT("OUTBOX_BATCH_BYTES", batch_bytes, "2097152", 65536, 67108864,
+        "Payload bytes of a batch above which the next ones get smaller."),
+    INT("OUTBOX_POLL_MIN_MS", poll_min_ms, "5", 1, 1000,
+        "Pause between two looks for new rows while some come."),
+    INT("OUTBOX_POLL_MAX_MS", poll_max_ms, "50", 1, 10000, "Pause it grows to while none come."),
+    INT("OUTBOX_LAG_MS", lag_ms, "1000", 10, 60000,
+        "Longest that a transaction of msg-api may take to commit a row that newer rows have "
+        "passed; "
+        "slower ones wait for a full look."),
+    INT("OUTBOX_FULL_LOOK_MS", full_look_ms, "2000", 100, 600000,
+        "Pause between two looks at the whole outbox, at least; longer when such a look costs "
+        "much."),
+    INT("OUTBOX_CONFIRM_TIMEOUT_MS", confirm_timeout_ms, "3000", 100, 4500,
+        "Longest a batch waits for the broker's confirms. Row locks are held that long."),
+    INT("OUTBOX_MAX_ATTEMPTS", max_attempts, "10", 1, 1000,
+        "Attempts after which a row that cannot be published is parked."),
+    INT("OUTBOX_RETRY_BASE_MS", retry_base_ms, "1000", 10, 60000,
+        "Pause after a row's first failed attempt; doubles with each."),
+    INT("OUTBOX_RETRY_MAX_MS", retry_max_ms, "60000", 10, 3600000, "Longest such pause."),
+    INT("OUTBOX_SAMPLE_MS", sample_ms, "2000", 100, 600000,
+        "Pause between two samples of the outbox for the metrics."),
+    INT("OUTBOX_SAMPLE_LIMIT", sample_limit, "20000", 1, 10000000,
+        "Rows of a lane that a sample counts at most."),
+    SETTINGS_END,
+};
+
+static const struct settings_group groups[] = {
+    {listen_rows, &outboxd_settings.httpd},
+    {rows, &outboxd_settings},
+    {daemon_settings_rows, &outboxd_settings.daemon},
+    {httpd_settings_rows, &outboxd_settings.httpd},
+    {db_settings_rows, &outboxd_settings.db},
+    {broker_settings_rows, &outboxd_settings.broker},
+};
+
+static size_t check(struct buf *errors)
+{
+    const struct outboxd_settings *s = &outboxd_settings;
+    size_t faults = 0;
+
+    if (s->high_workers + s->low_workers + 2 > s->db.max_open) {
+        buf_printf(errors,
+                   "DB_MAX_OPEN_CONNS=%lld is too low for OUTBOX_HIGH_WORKERS=%lld, "
+                   "OUTBOX_LOW_WORKERS=%lld, the sampler and the readiness probe\n",
+                   (long long)s->db.max_open, (long long)s->high_workers,
+                   (long long)s->low_workers);
+        faults++;
+    }
+    if (s->poll_min_ms > s->poll_max_ms) {
+        buf_printf(errors, "OUTBOX_POLL_MIN_MS=%lld is above OUTBOX_POLL_MAX_MS=%lld\n",
+                   (long long)s->poll_min_ms, (long long)s->poll_max_ms);
+        faults++;
+    }
+    if (s->retry_base_ms > s->retry_max_ms) {
+        buf_printf(errors, "OUTBOX_RETRY_BASE_MS=%lld is above OUTBOX_RETRY_MAX_MS=%lld\n",
+                   (long long)s->retry_base_ms, (long long)s->retry_max_ms);
+        faults++;
+    }
+    return faults;
+}
+
+const struct daemon_program outboxd_program = {
+    .name = "msg-outboxd",
+    .summary = "publishes outbox rows to RabbitMQ and deletes what the broker confirmed",
+    .verbs =
+        "  msg-outboxd parked list                              rows that could not be published\n"
+        "  msg-outboxd parked show ID                           one of them with its payload\n"
+        "  msg-outboxd parked requeue ID...|--all [--dry-run]   back into the outbox\n"
+        "  msg-outboxd parked drop ID... [--dry-run]            give up: fails and refunds what is "
+        "still pending\n",
+    .groups = groups,
+    .group_count = sizeof(groups) / sizeof(groups[0]),
+    .check = check,
+};
