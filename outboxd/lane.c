@@ -55,10 +55,7 @@ struct lane_task lane_next(struct lane *l, int64_t now_us)
         task.look = LANE_SWEEP;
         task.from = l->sweep_from;
     } else if (now_us >= l->poll_at_us) {
-        /* With no rows coming the lagged look finds nothing to walk either, and sees more. */
-        bool quiet = l->poll_us > l->limits.poll_min_us;
-
-        task.look = quiet || now_us >= l->lagged_at_us ? LANE_LAGGED : LANE_FRESH;
+        task.look = now_us >= l->lagged_at_us ? LANE_LAGGED : LANE_FRESH;
         task.from = task.look == LANE_LAGGED ? l->lagged_from : l->cursor;
     } else {
         at_us = lower(l->poll_at_us, lower(l->due_at_us, l->full_at_us));

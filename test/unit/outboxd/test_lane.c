@@ -1,0 +1,264 @@
+#include "outboxd/lane.h"
+
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MS 1000
+#define SECOND 1000000
+#define ROWS 4000
+
+static const struct lane_limits limits = {.poll_min_us = 5 * MS,
+                                          .poll_max_us = 50 * MS,
+                                          .lag_us = SECOND,
+                                          .full_us = 2 * SECOND,
+                                          .batch = 200,
+                                          .batch_bytes = 100000};
+
+/* An outbox in memory: when a row becomes visible, and whether somebody has it. */
+struct world {
+    struct lane lane;
+    int64_t now_us;
+    int64_t visible_at_us[ROWS + 1]; /* by id, from 1 */
+    bool taken[ROWS + 1];
+    int64_t looks, walked;
+};
+
+static struct world w;
+
+static void begin(void)
+{
+    memset(&w, 0, sizeof(w));
+    w.now_us = 1000 * SECOND;
+    lane_init(&w.lane, &limits, w.now_us);
+    for (size_t i = 0; i <= ROWS; i++)
+        w.visible_at_us[i] = INT64_MAX;
+}
+
+static void insert(int64_t id, int64_t visible_at_us)
+{
+    w.visible_at_us[id] = visible_at_us;
+}
+
+/* One turn: looks as told or moves the clock. Returns the number of rows found. */
+static size_t turn(void)
+{
+    struct lane_task task = lane_next(&w.lane, w.now_us);
+    size_t found = 0;
+    int64_t last = 0;
+
+    if (task.look == LANE_WAIT) {
+        ck_assert_int_gt(task.wait_us, 0);
+        ck_assert_int_le(task.wait_us, limits.poll_max_us);
+        w.now_us += task.wait_us;
+        return 0;
+    }
+    w.looks++;
+    for (int64_t id = task.from + 1;
+         task.look != LANE_DUE && id <= ROWS && (int64_t)found < task.limit; id++) {
+        w.walked++;
+        if (w.taken[id] || w.visible_at_us[id] > w.now_us)
+            continue;
+        w.taken[id] = true;
+        last = id;
+        found++;
+    }
+    w.now_us += 100;
+    lane_found(&w.lane, &task, found, found * 100, last, 100, w.now_us);
+    return found;
+}
+
+static void run_until(int64_t at_us)
+{
+    while (w.now_us < at_us)
+        turn();
+}
+
+static int64_t left(void)
+{
+    int64_t n = 0;
+
+    for (int64_t id = 1; id <= ROWS; id++)
+        n += w.visible_at_us[id] <= w.now_us && !w.taken[id];
+    return n;
+}
+
+START_TEST(a_backlog_is_taken_without_a_pause)
+{
+    int64_t start_us;
+
+    begin();
+    start_us = w.now_us;
+    for (int64_t id = 1; id <= ROWS; id++)
+        insert(id, 0);
+    while (left())
+        turn();
+    ck_assert_int_le(w.now_us - start_us, (ROWS / 200 + 5) * 100);
+    ck_assert_int_le(w.walked, ROWS + 1000);
+}
+END_TEST
+
+START_TEST(an_idle_lane_looks_seldom)
+{
+    begin();
+    run_until(w.now_us + 10 * SECOND);
+    ck_assert_int_le(w.looks, 10 * (20 + 5 + 1) + 50);
+    ck_assert_int_ge(w.looks, 10 * 20);
+}
+END_TEST
+
+START_TEST(a_fresh_row_waits_for_a_poll_at_most)
+{
+    begin();
+    run_until(w.now_us + 3 * SECOND);
+    insert(1, w.now_us);
+    run_until(w.now_us + 60 * MS);
+    ck_assert_int_eq(left(), 0);
+}
+END_TEST
+
+/* Ids become visible in commit order: rows that newer ones have passed are seen by the lagged look.
+ */
+START_TEST(rows_that_commit_late_are_found_soon)
+{
+    int64_t start_us;
+
+    begin();
+    start_us = w.now_us;
+    for (int64_t id = 1; id <= 2000; id++)
+        insert(id, start_us + id * MS + (id % 7 == 0 ? 600 * MS : 0));
+    for (int64_t at = 1; at <= 2700; at++) {
+        run_until(start_us + at * MS);
+        if (at < 700 || at % 100)
+            continue;
+        for (int64_t id = 1; id <= 2000; id++)
+            ck_assert_msg(w.taken[id] || w.visible_at_us[id] > w.now_us - 80 * MS,
+                          "%lld visible for %lld us", (long long)id,
+                          (long long)(w.now_us - w.visible_at_us[id]));
+    }
+}
+END_TEST
+
+/* What took longer than the lag, or another process let go of, is seen by the full look. */
+START_TEST(rows_below_every_mark_are_found_by_the_full_look)
+{
+    begin();
+    for (int64_t id = 500; id <= 1500; id++)
+        insert(id, 0);
+    run_until(w.now_us + 10 * SECOND);
+    ck_assert_int_eq(left(), 0);
+    for (int64_t id = 1; id < 500; id++)
+        insert(id, w.now_us);
+    run_until(w.now_us + 2 * SECOND + 100 * MS);
+    ck_assert_int_eq(left(), 0);
+}
+END_TEST
+
+START_TEST(a_returned_claim_is_looked_for_at_once)
+{
+    int64_t lowest = 0;
+
+    begin();
+    for (int64_t id = 1; id <= 300; id++)
+        insert(id, 0);
+    run_until(w.now_us + 5 * SECOND);
+    for (int64_t id = 120; id <= 200; id++) {
+        w.taken[id] = false;
+        lowest = lowest ? lowest : id;
+    }
+    lane_returned(&w.lane, lowest, false, w.now_us);
+    run_until(w.now_us + 10 * MS);
+    ck_assert_int_eq(left(), 0);
+}
+END_TEST
+
+/* A look whose cost grows with tombstones must not eat the lane's time. */
+START_TEST(costly_looks_become_rare)
+{
+    int64_t spent_us = 0;
+    int64_t start_us;
+
+    begin();
+    start_us = w.now_us;
+    while (w.now_us < start_us + 60 * SECOND) {
+        struct lane_task task = lane_next(&w.lane, w.now_us);
+        int64_t cost_us = task.look == LANE_FULL     ? 500 * MS
+                          : task.look == LANE_LAGGED ? 20 * MS
+                                                     : 50;
+
+        if (task.look == LANE_WAIT) {
+            w.now_us += task.wait_us;
+            continue;
+        }
+        w.now_us += cost_us;
+        /* Rows keep coming, so that the lane is never quiet. */
+        lane_found(&w.lane, &task, task.look == LANE_FRESH, 100, 1, cost_us, w.now_us);
+        if (task.look == LANE_FULL || task.look == LANE_LAGGED)
+            spent_us += cost_us;
+    }
+    ck_assert_int_lt(spent_us, 60 * SECOND / 9);
+}
+END_TEST
+
+START_TEST(large_payloads_make_small_batches)
+{
+    struct lane_task task = {.look = LANE_FRESH, .limit = 200};
+
+    begin();
+    lane_found(&w.lane, &task, 200, 1000000, 200, 100, w.now_us);
+    task = lane_next(&w.lane, w.now_us + SECOND / 10);
+    ck_assert_int_eq(task.limit, 20);
+    lane_found(&w.lane, &task, 20, 10 * 1000 * 1000, 220, 100, w.now_us);
+    ck_assert_int_eq(lane_next(&w.lane, w.now_us + SECOND / 5).limit, 1);
+    for (int i = 0; i < 10; i++)
+        lane_found(&w.lane, &task, 1, 100, 220 + i, 100, w.now_us);
+    ck_assert_int_eq(lane_next(&w.lane, w.now_us + SECOND / 4).limit, 200);
+}
+END_TEST
+
+START_TEST(put_off_rows_have_looks_of_their_own)
+{
+    int64_t start_us, due = 0;
+
+    begin();
+    start_us = w.now_us;
+    while (w.now_us < start_us + 10 * SECOND) {
+        struct lane_task task = lane_next(&w.lane, w.now_us);
+
+        if (task.look == LANE_WAIT) {
+            w.now_us += task.wait_us;
+            continue;
+        }
+        due += task.look == LANE_DUE;
+        /* Fresh rows without end must not starve them. */
+        lane_found(&w.lane, &task, task.look == LANE_DUE ? 0 : 200, 2000, 1, 1000,
+                   w.now_us += 1000);
+    }
+    ck_assert_int_ge(due, 10 * 4 - 2);
+    ck_assert_int_le(due, 10 * 10 + 2);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("lane");
+    TCase *tc = tcase_create("all");
+    SRunner *r;
+    int failed;
+
+    tcase_add_test(tc, a_backlog_is_taken_without_a_pause);
+    tcase_add_test(tc, an_idle_lane_looks_seldom);
+    tcase_add_test(tc, a_fresh_row_waits_for_a_poll_at_most);
+    tcase_add_test(tc, rows_that_commit_late_are_found_soon);
+    tcase_add_test(tc, rows_below_every_mark_are_found_by_the_full_look);
+    tcase_add_test(tc, a_returned_claim_is_looked_for_at_once);
+    tcase_add_test(tc, costly_looks_become_rare);
+    tcase_add_test(tc, large_payloads_make_small_batches);
+    tcase_add_test(tc, put_off_rows_have_looks_of_their_own);
+    suite_add_tcase(s, tc);
+    r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
