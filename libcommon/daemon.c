@@ -280,6 +280,7 @@ static void *watch(void *arg)
     if (!wait_signal())
         return NULL;
     atomic_store(&d.forced, true);
+    httpd_give_up();
     sigaction(SIGTERM, &by_default, NULL);
     sigaction(SIGINT, &by_default, NULL);
     sigemptyset(&set);

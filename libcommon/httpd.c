@@ -19,6 +19,7 @@
 #include "libcommon/must.h"
 
 #define BACKLOG 4096
+#define PATIENCE_MS 100 /* how often a wait looks whether it was given up */
 
 const struct setting httpd_settings_rows[] = {
     {"HTTP_THREADS", SETTING_INT, offsetof(struct httpd_settings, threads), "2", 1, 64, NULL,
@@ -40,6 +41,7 @@ const struct setting httpd_settings_rows[] = {
     SETTINGS_END};
 
 static _Thread_local struct http_thread *current;
+static _Atomic bool given_up;
 
 struct http_thread *http_current_thread(void)
 {
@@ -400,24 +402,28 @@ static bool is_drained(const struct httpd *h)
     return atomic_load(&h->connections) == 0;
 }
 
+void httpd_give_up(void)
+{
+    atomic_store(&given_up, true);
+}
+
 bool httpd_wait_drained(struct httpd *h, int timeout_ms)
 {
-    struct timespec until;
+    int64_t until_ms = clock_mono_ms() + timeout_ms;
     bool done;
 
     if (!h->started)
         return true;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += timeout_ms / 1000;
-    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
     pthread_mutex_lock(&h->lock);
-    while (!(done = is_drained(h)))
-        if (pthread_cond_timedwait(&h->drained, &h->lock, &until))
+    while (!(done = is_drained(h)) && !atomic_load(&given_up)) {
+        int64_t now_ms = clock_mono_ms();
+        int64_t next_ms = until_ms - now_ms < PATIENCE_MS ? until_ms : now_ms + PATIENCE_MS;
+        struct timespec next = {next_ms / 1000, (long)(next_ms % 1000) * 1000000};
+
+        if (now_ms >= until_ms)
             break;
+        pthread_cond_timedwait(&h->drained, &h->lock, &next);
+    }
     pthread_mutex_unlock(&h->lock);
     return done;
 }

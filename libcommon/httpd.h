@@ -66,6 +66,9 @@ uint16_t httpd_port(const struct httpd *h);        /* the port bound, when 0 was
 void httpd_drain(struct httpd *h);
 /* Waits until no request is in hand and answers are written, at most timeout_ms. True: all done. */
 bool httpd_wait_drained(struct httpd *h, int timeout_ms);
+/* Ends such waits, those under way and those to come, within 100 ms: somebody is out of patience.
+ */
+void httpd_give_up(void);
 void httpd_free(struct httpd *h); /* ends the threads; nobody may hold a request any more */
 /* Which of the threads this request belongs to, 0..threads-1. */
 unsigned httpd_thread(const struct httpd_request *req);

@@ -103,8 +103,10 @@ const char *http_check(struct evhttp_request *ev, enum http_method method, struc
         ev->major = ev->minor = 1; /* the version of the answer */
         return "The server speaks HTTP/1.1.";
     }
-    if (!target_ok(ev))
+    if (!target_ok(ev)) {
+        ev->flags &= ~EVHTTP_PROXY_REQUEST; /* else the answer's Connection header is dropped */
         return "The request target must be a path.";
+    }
     for (h = headers->tqh_first; h; h = h->next.tqe_next) {
         const char *wrong = check_header(h, &seen, facts);
 

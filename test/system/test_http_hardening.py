@@ -1,0 +1,361 @@
+"""The HTTP server of every daemon under hostile clients, over raw sockets. operator-sim carries it
+here: it needs no database."""
+
+import json
+import os
+import random
+import re
+import resource
+import select
+import signal
+import socket
+import struct
+import subprocess
+import time
+import urllib.request
+
+import pytest
+
+from harness.stack import binary
+
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+CLOSE = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+class Server:
+    def __init__(self, files=None, **settings):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = s.getsockname()[1]
+        env = {"PATH": os.environ["PATH"], "LISTEN_ADDR": f"127.0.0.1:{self.port}",
+               "HTTP_READ_TIMEOUT_MS": "1000", "HTTP_WRITE_TIMEOUT_MS": "1000",
+               "HTTP_IDLE_TIMEOUT_MS": "30000", **{k: str(v) for k, v in settings.items()}}
+        limit = None if files is None else \
+            lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+        self.process = subprocess.Popen([binary("operator-sim")], env=env, preexec_fn=limit,
+                                        stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                self.healthy()
+                return
+            except OSError:
+                time.sleep(0.05)
+        raise RuntimeError("operator-sim does not answer")
+
+    def dial(self, timeout=10):
+        return socket.create_connection(("127.0.0.1", self.port), timeout)
+
+    def healthy(self, timeout=10):
+        """Seconds that a plain request took on a connection of its own."""
+        began = time.monotonic()
+        with self.dial(timeout) as s:
+            s.sendall(CLOSE)
+            assert read_all(s).startswith(b"HTTP/1.1 200")
+        return time.monotonic() - began
+
+    def get(self, path):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
+            return answer.read().decode()
+
+    def metric(self, name):
+        """The sum over all label sets."""
+        lines = re.findall(rf"^{name}(?:{{.*}})? (.+)$", self.get("/metrics"), re.MULTILINE)
+        return sum(map(float, lines))
+
+    def cpu_seconds(self):
+        fields = open(f"/proc/{self.process.pid}/stat").read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def resident_mib(self):
+        """0 under a sanitizer, which keeps freed memory."""
+        if re.search(r"/lib[at]san", open(f"/proc/{self.process.pid}/maps").read()):
+            return 0
+        status = open(f"/proc/{self.process.pid}/status").read()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+
+    def stop(self):
+        self.process.terminate()
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(**settings):
+        servers.append(Server(**settings))
+        return servers[-1]
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            assert server.stop() == 0
+        assert server.process.returncode == 0
+
+
+def read_all(s):
+    """Until the other side closes; a reset counts as a close."""
+    data = b""
+    try:
+        while chunk := s.recv(65536):
+            data += chunk
+    except ConnectionResetError:
+        pass
+    return data
+
+
+def cut_off(connections, deadline):
+    """How many of the connections the server ends within the deadline (seconds)."""
+    alive, end = set(connections), time.monotonic() + deadline
+    while alive and time.monotonic() < end:
+        for s in select.select(list(alive), [], [], 0.2)[0]:
+            try:
+                if not s.recv(65536):
+                    alive.discard(s)
+            except OSError:
+                alive.discard(s)
+    return len(connections) - len(alive)
+
+
+def test_slow_clients_are_cut_and_harm_nobody(serve):
+    """Headers or a body byte by byte: the time counts from the first byte, not the last."""
+    server = serve()
+    starts = [b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+              b"POST /messages HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n{",
+              b"POST /messages HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1"]
+    slow = [server.dial() for _ in range(300)]
+    for i, s in enumerate(slow):
+        s.sendall(starts[i % 3])
+    began, worst, alive = time.monotonic(), 0, list(slow)
+    while alive and time.monotonic() < began + 5:
+        for s in list(alive):
+            try:
+                s.sendall(b"1")
+            except OSError:
+                alive.remove(s)
+        worst = max(worst, server.healthy())
+        time.sleep(0.1)
+    assert not alive, f"{len(alive)} slow connections live on"
+    assert worst < 1, f"a healthy request took {worst:.2f} s"
+    for s in slow:
+        s.close()
+
+
+def test_connection_limit_makes_room(serve):
+    """At the limit nobody is turned away for good: idle connections go first."""
+    server = serve(HTTP_MAX_CONNECTIONS=16, HTTP_THREADS=1)
+    idle = [server.dial() for _ in range(40)]
+    for s in idle[:10]:
+        s.sendall(HEALTH)
+    time.sleep(0.3)
+    assert server.healthy() < 6
+    assert server.metric("http_accept_pauses_total") >= 1
+    for s in idle:
+        s.close()
+    assert server.healthy() < 6
+
+
+def test_out_of_descriptors(serve):
+    """No spinning while descriptors are short, and service again once they are back."""
+    server = serve(files=64, HTTP_THREADS=1)
+    many = [server.dial() for _ in range(150)]
+    time.sleep(0.3)
+    before = server.cpu_seconds()
+    time.sleep(1)
+    assert server.cpu_seconds() - before < 0.3
+    for s in many:
+        s.close()
+    deadline = time.monotonic() + 10
+    while server.metric("process_open_fds") > 40 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert server.metric("process_open_fds") <= 40
+    assert server.metric("http_accept_pauses_total") >= 1
+
+
+def test_a_client_that_does_not_read(serve):
+    """Answers pile up for it no further than one, and it is cut off."""
+    server = serve()
+    before = server.resident_mib()
+    deaf = []
+    for _ in range(20):
+        s = socket.socket()
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        s.connect(("127.0.0.1", server.port))
+        s.setblocking(False)
+        try:
+            for _ in range(1000):
+                s.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        except BlockingIOError:
+            pass
+        deaf.append(s)
+    deadline = time.monotonic() + 15
+    while server.metric("http_connections") > 1 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert server.metric("http_connections") <= 1
+    assert server.resident_mib() - before < 64
+    for s in deaf:
+        s.close()
+
+
+def test_a_huge_body_is_answered(serve):
+    """The client hears 413 although it goes on sending what nobody reads."""
+    server = serve()
+    for size in (2 << 20, 10 << 20):
+        with server.dial() as s:
+            s.sendall(b"POST /messages HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
+            s.sendall(bytes(size))
+            answer = read_all(s)
+        assert answer.startswith(b"HTTP/1.1 413 "), answer[:200]
+        head, body = answer.split(b"\r\n\r\n", 1)
+        assert b"Connection: close" in head
+        assert json.loads(body)["error"] == "body_too_large"
+    assert server.resident_mib() < 64
+
+
+ENDLESS = {"request line": (b"GET /", b"a" * 4096), "header": (b"GET / HTTP/1.1\r\nX: ", b"a" * 4096),
+           "headers": (b"GET / HTTP/1.1\r\n", b"X: y\r\n" * 512),
+           "chunk size": (b"POST /messages HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+                          b"0" * 4096),
+           "chunks": (b"POST /messages HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+                      b"1000\r\n" + b"x" * 4096 + b"\r\n")}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_endless_input_is_bounded(serve, what):
+    server = serve()
+    start, more = ENDLESS[what]
+    with server.dial() as s:
+        s.sendall(start)
+        sent, ended, deadline = 0, False, time.monotonic() + 10
+        try:
+            while sent < 32 << 20 and time.monotonic() < deadline:
+                s.sendall(more)
+                sent += len(more)
+        except OSError:
+            ended = True
+        assert ended or cut_off([s], 5) == 1, f"still read after {sent} bytes"
+    assert server.resident_mib() < 64
+    server.healthy()
+
+
+POST = b"POST /messages HTTP/1.1\r\nHost: x\r\n"
+AMBIGUOUS = [
+    POST + b"Content-Length: 0\r\nContent-Length: 40\r\n\r\n",
+    POST + b"Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+    POST + b"Transfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n",
+    POST + b"Transfer-Encoding : chunked\r\n\r\n",
+    POST + b"Content-Length : 5\r\n\r\n",
+    POST + b"Content-Length: 0x5\r\n\r\n",
+    POST + b"Content-Length: -1\r\n\r\n",
+    POST + b"Content-Length: 99999999999999999999\r\n\r\n",
+    POST + b"Content-Length:\r\n\r\n",
+    b"HEAD /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n",
+    b"TRACE /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n",
+    b"GET http://x/healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /healthz HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+    b"GET /healthz HTTP/2.0\r\nHost: x\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("request_", AMBIGUOUS, ids=range(len(AMBIGUOUS)))
+def test_what_a_proxy_may_read_differently_ends_the_connection(serve, request_):
+    """One refusal, and nothing behind it is taken for a request."""
+    server = serve()
+    with server.dial() as s:
+        s.sendall(request_ + HEALTH * 3)
+        answer = read_all(s)
+    assert re.match(rb"HTTP/1\.1 (400|413) ", answer), answer[:200]
+    assert answer.count(b"HTTP/1.1 ") == 1, answer
+    assert b"Connection: close" in answer
+
+
+def test_pipelined_requests_are_answered_in_order(serve):
+    server = serve()
+    n = 500
+    with server.dial() as s:
+        s.sendall(b"".join(b"GET /messages/r-%d HTTP/1.1\r\nHost: x\r\n\r\n" % i if i % 2 else HEALTH
+                           for i in range(n - 1)) + CLOSE)
+        answer = read_all(s)
+    codes = re.findall(rb"HTTP/1\.1 (\d+)", answer)
+    assert codes == [b"404" if i % 2 else b"200" for i in range(n - 1)] + [b"200"]
+
+
+def test_rubbish_ends_nothing_but_its_connection(serve):
+    server = serve(HTTP_MAX_BODY_BYTES=4096)
+    seed = int(os.environ.get("SEED") or random.randrange(1 << 32))
+    print(f"SEED={seed}")
+    rng = random.Random(seed)
+    parts = [b"GET ", b"POST ", b"/", b"/healthz", b"/messages", b" HTTP/1.1\r\n", b"\r\n", b"\n", b"\0",
+             b"Content-Length: ", b"Transfer-Encoding: chunked\r\n", b"Host: x\r\n", b"5", b"-1", b": ",
+             b"{\"reference\":\"a\"}", b"ffffffff", b"0\r\n", b"%00", b"%zz", b"?a=b&", b"Expect: ",
+             b"100-continue\r\n", b"Connection: close\r\n", b" ", b"\t", b"\xff\xfe", b"a" * 300]
+    for _ in range(400):
+        with server.dial() as s:
+            s.sendall(b"".join(rng.choices(parts, k=rng.randrange(1, 25))))
+            if rng.random() < 0.3:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert server.process.poll() is None
+    assert server.healthy() < 1
+
+
+def test_ten_thousand_connections_come_and_go(serve):
+    """No connection is forgotten: neither one that says nothing nor one that leaves in the middle."""
+    server = serve()
+    for i in range(10000):
+        s = server.dial()
+        if i % 3 == 1:
+            s.sendall(b"GET /heal")
+        elif i % 3 == 2:
+            s.sendall(HEALTH)
+        s.close()
+    deadline = time.monotonic() + 10
+    while server.metric("http_connections") > 1 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert server.metric("http_connections") == 1
+    assert server.metric("http_requests_in_flight") == 1
+    assert server.resident_mib() < 64
+
+
+def test_a_stop_answers_what_has_come(serve):
+    """SIGTERM with requests in hand, kept-alive connections and a slow sender: all is answered, and
+    the process ends well before its deadline."""
+    server = serve(SIM_FAULTS='{"latency_ms":400}', DRAIN_TIMEOUT_MS=20000)
+    order = json.dumps({"reference": "r-0", "to": "0912", "text": "x", "type": "normal"}).encode()
+    request = POST + b"Content-Length: %d\r\n\r\n" % len(order) + order
+    busy = [server.dial() for _ in range(50)]
+    idle = [server.dial() for _ in range(20)]
+    half = server.dial()
+    for s in busy:
+        s.sendall(request)
+    for s in idle:
+        s.sendall(HEALTH)
+        assert s.recv(4096)
+    half.sendall(request[:-5])
+    time.sleep(0.1)
+    began = time.monotonic()
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
+    half.sendall(request[-5:])
+    for s in [*busy, half]:
+        answer = read_all(s)
+        assert answer.startswith(b"HTTP/1.1 200 ") and b"Connection: close" in answer
+    assert server.process.wait(20) == 0
+    assert time.monotonic() - began < 5
+    with pytest.raises(OSError):
+        server.dial(1)
+    for s in [*busy, *idle, half]:
+        s.close()
+
+
+def test_a_second_signal_ends_the_patience(serve):
+    server = serve(HTTP_READ_TIMEOUT_MS=60000, DRAIN_TIMEOUT_MS=60000)
+    with server.dial() as s:
+        s.sendall(b"GET /healthz HTTP/1.1\r\n")
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        assert server.process.poll() is None
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(5) == 0
