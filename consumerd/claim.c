@@ -110,9 +110,9 @@ static bool in_hand(const struct inflight *m, uint64_t status_id)
 
     if (!m)
         return false;
-    TAILQ_FOREACH(job, &m->jobs, in_message)
-    if (job->status_id == status_id)
-        return true;
+    for (job = TAILQ_FIRST(&m->jobs); job; job = TAILQ_NEXT(job, in_message))
+        if (job->status_id == status_id)
+            return true;
     return false;
 }
 

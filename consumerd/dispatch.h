@@ -12,17 +12,9 @@
  */
 
 #include "consumerd/hand.h"
+#include "consumerd/job_queue.h"
 #include "consumerd/settings.h"
 #include "consumerd/worker.h"
-
-/* Finished jobs on their way to a lane. */
-struct job_queue;
-struct job_queue *job_queue_new(void);
-void job_queue_free(struct job_queue *q);
-int job_queue_fd(const struct job_queue *q);                     /* readable: there are jobs */
-void job_queue_take(struct job_queue *q, struct job_list *into); /* all of them; never blocks */
-void job_queue_put(struct job_queue *q, struct job *job);
-void job_queue_poke(struct job_queue *q); /* makes its fd readable */
 
 struct dispatch;
 

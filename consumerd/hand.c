@@ -23,6 +23,7 @@ static struct inflight *copy_message(const struct message *m, const char *traces
     copy->text = (char *)(copy + 1);
     copy->text_len = m->text_len;
     memcpy(copy->text, m->text, m->text_len);
+    copy->text[m->text_len] = '\0';
     if (state_len && trace_state_ok(tracestate, state_len)) {
         copy->tracestate = copy->text + m->text_len + 1;
         memcpy(copy->tracestate, tracestate, state_len);
@@ -61,11 +62,14 @@ struct inflight *inflight_new(const struct broker_event *event, struct err *err)
 void inflight_free(struct inflight *m)
 {
     struct job *job;
+    struct job *next;
 
     if (!m)
         return;
-    while ((job = TAILQ_FIRST(&m->jobs)))
-        job_free(job);
+    for (job = TAILQ_FIRST(&m->jobs); job; job = next) {
+        next = TAILQ_NEXT(job, in_message);
+        free(job);
+    }
     free(m);
 }
 

@@ -15,12 +15,26 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/queue.h>
-#include <uthash.h>
 
 #include "consumerd/delivery.h"
 #include "libcommon/broker.h"
 #include "libcommon/message.h"
+#include "libcommon/must.h"
 #include "libcommon/trace.h"
+
+/* FNV-1a: the keys are identifiers of our own making. */
+static inline unsigned hand_hash(const void *key, size_t n)
+{
+    const unsigned char *bytes = key;
+    uint32_t hash = 2166136261u;
+
+    for (size_t i = 0; i < n; i++)
+        hash = (hash ^ bytes[i]) * 16777619u;
+    return hash;
+}
+#define HASH_FUNCTION(key, n, hash) (hash) = hand_hash(key, n)
+#define uthash_fatal(what) must_fail(what, __FILE__, __LINE__)
+#include <uthash.h>
 
 #define PROVIDER_ID_MAX 128
 #define JOB_ERROR_MAX 160

@@ -141,7 +141,7 @@ int results_done(const struct results *r, uint64_t me, struct job **jobs, size_t
     uint64_t written = 0;
     int rc;
 
-    qsort(jobs, n, sizeof(*jobs), by_status_id);
+    qsort(jobs, n, sizeof(struct job *), by_status_id);
     put_done(&sql, &json, r, me, jobs, n);
     rc = db_run_buf(r->db, &done_label, &sql, &results, err);
     buf_free(&sql);
@@ -268,31 +268,23 @@ static int by_message(const void *a, const void *b)
     return order ? order : by_status_id(a, b);
 }
 
-/* jobs: JOB_LATER only. One outbox row a message. */
-static int put_off(const struct results *r, struct job **jobs, size_t n, bool at_once,
-                   struct err *err)
+/* One retry for each message of the jobs, which are in the order of their messages. */
+static size_t collect_retries(const struct results *r, struct job *const *jobs, size_t n,
+                              bool at_once, struct retry *retries, const char **names)
 {
-    struct retry *retries = calloc(n, sizeof(*retries));
-    const char **names = calloc(n, sizeof(*names));
-    struct retry *at = NULL;
     int64_t now_ms = clock_mono_ms();
     size_t count = 0;
-    int rc = 0;
 
-    if (!retries || !names)
-        rc = err_set(err, ERR_RETRY, 0, "out of memory");
-    else
-        qsort(jobs, n, sizeof(*jobs), by_message);
-    for (size_t i = 0; i < n && !rc; i++) {
+    for (size_t i = 0; i < n; i++) {
         int64_t left_ms = jobs[i]->give_up_at_ms - now_ms;
+        struct retry *at;
 
-        if (!at || at->message != jobs[i]->message) {
-            at = &retries[count++];
-            at->message = jobs[i]->message;
-            at->recipients = names + i;
-            at->delay_ms = at_once ? 0 : RETRY_BACKOFF;
-            at->window_left_ms = left_ms;
-        }
+        if (!i || jobs[i]->message != jobs[i - 1]->message)
+            retries[count++] = (struct retry){.message = jobs[i]->message,
+                                              .recipients = names + i,
+                                              .delay_ms = at_once ? 0 : RETRY_BACKOFF,
+                                              .window_left_ms = left_ms};
+        at = &retries[count - 1];
         /* A call that was given up may still reach its operator: it is asked when that is over. */
         if (at_once && jobs[i]->unknown)
             at->delay_ms = r->settings->consumer.timeout_ms;
@@ -301,12 +293,36 @@ static int put_off(const struct results *r, struct job **jobs, size_t n, bool at
         names[i] = jobs[i]->recipient;
         at->count++;
     }
-    if (!rc)
-        rc = retry_write(r->db, r->settings, retries, count, err);
-    for (size_t i = 0; i < n && !rc; i++)
-        for (size_t k = 0; k < count; k++)
-            if (retries[k].missing && retries[k].message == jobs[i]->message)
+    return count;
+}
+
+static void mark_unwritable(const struct retry *retries, size_t count, struct job *const *jobs,
+                            size_t n)
+{
+    for (size_t k = 0; k < count; k++)
+        for (size_t i = 0; retries[k].missing && i < n; i++)
+            if (jobs[i]->message == retries[k].message)
                 jobs[i]->message->unwritable = true;
+}
+
+/* jobs: JOB_LATER only. One outbox row a message. */
+static int put_off(const struct results *r, struct job **jobs, size_t n, bool at_once,
+                   struct err *err)
+{
+    struct retry *retries = calloc(n, sizeof(*retries));
+    const char **names = calloc(n, sizeof(*names));
+    size_t count;
+    int rc;
+
+    if (!retries || !names) {
+        rc = err_set(err, ERR_RETRY, 0, "out of memory");
+    } else {
+        qsort(jobs, n, sizeof(struct job *), by_message);
+        count = collect_retries(r, jobs, n, at_once, retries, names);
+        rc = retry_write(r->db, r->settings, retries, count, err);
+        if (!rc)
+            mark_unwritable(retries, count, jobs, n);
+    }
     free(names);
     free(retries);
     return rc;
@@ -343,7 +359,7 @@ static int fail_all(const struct results *r, struct job *const *jobs, size_t n, 
 static int write_rest(const struct results *r, struct job **keep, size_t kept, bool at_once,
                       struct err *err)
 {
-    struct job **later = calloc(kept, sizeof(*later));
+    struct job **later = calloc(kept, sizeof(struct job *));
     size_t n = 0;
     int rc = 0;
 
@@ -365,7 +381,7 @@ static int write_rest(const struct results *r, struct job **keep, size_t kept, b
 int results_rest(const struct results *r, uint64_t me, struct job **jobs, size_t n, bool at_once,
                  struct err *err)
 {
-    struct job **keep = calloc(n, sizeof(*keep));
+    struct job **keep = calloc(n, sizeof(struct job *));
     size_t kept = 0;
     int rc;
 
@@ -373,7 +389,7 @@ int results_rest(const struct results *r, uint64_t me, struct job **jobs, size_t
         return err_set(err, ERR_RETRY, 0, "out of memory");
     for (size_t i = 0; i < n; i++)
         jobs[i]->ours = false;
-    qsort(jobs, n, sizeof(*jobs), by_status_id);
+    qsort(jobs, n, sizeof(struct job *), by_status_id);
     rc = db_begin(r->db, err);
     for (size_t i = 0; i < n && !rc; i += CHUNK)
         rc = lock_rows(r, me, jobs + i, n - i < CHUNK ? n - i : CHUNK, keep, &kept, err);

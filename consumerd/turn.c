@@ -86,8 +86,8 @@ static void release_later(struct lane *l, struct inflight *m)
 
     if (!m->later_count || m->later_count != m->job_count)
         return;
-    TAILQ_FOREACH(job, &m->jobs, in_message)
-    array_add(&l->rest, job);
+    for (job = TAILQ_FIRST(&m->jobs); job; job = TAILQ_NEXT(job, in_message))
+        array_add(&l->rest, job);
     m->later_count = 0;
 }
 
@@ -295,8 +295,7 @@ static size_t gather(struct lane *l, struct claim_item *items)
     struct inflight *m;
     size_t n = 0;
 
-    TAILQ_FOREACH(m, &l->arrived, link)
-    {
+    for (m = TAILQ_FIRST(&l->arrived); m; m = TAILQ_NEXT(m, link)) {
         unsigned len = (unsigned)strlen(m->id);
 
         if (n == l->claim_limit || recipients >= l->recipients_max)
@@ -342,8 +341,7 @@ static void take_on(struct lane *l, struct claim_item *item)
     struct job_list jobs = TAILQ_HEAD_INITIALIZER(jobs);
     struct job *job;
 
-    TAILQ_FOREACH(job, &m->jobs, in_message)
-    {
+    for (job = TAILQ_FIRST(&m->jobs); job; job = TAILQ_NEXT(job, in_message)) {
         TAILQ_INSERT_TAIL(&jobs, job, link);
         l->hand.recipients++;
         l->out++;
@@ -475,11 +473,9 @@ void turn_work(struct lane *l)
 void turn_forget(struct lane *l)
 {
     struct inflight *m;
-    struct inflight *next;
 
     lane_drop_arrived(l);
-    HASH_ITER(hh, l->hand.by_id, m, next)
-    {
+    while ((m = l->hand.by_id)) {
         hand_remove(&l->hand, m);
         inflight_free(m);
     }
