@@ -268,14 +268,28 @@ static void on_stop_accepting(evutil_socket_t fd, short what, void *arg)
     pthread_mutex_unlock(&t->server->lock);
 }
 
+/* Gathering changes saves a fifth of the CPU time of a request. A gathered removal may reach the
+ * kernel when the descriptor is closed and has a new owner on another thread; it then finds nothing
+ * to remove, but ThreadSanitizer takes it for a race. */
+#if defined(__SANITIZE_THREAD__)
+#define GATHER_CHANGES 0
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define GATHER_CHANGES 0
+#endif
+#endif
+#ifndef GATHER_CHANGES
+#define GATHER_CHANGES EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST
+#endif
+
 static struct event_base *new_base(void)
 {
     struct event_config *config = event_config_new();
     struct event_base *base;
 
     MUST(config != NULL);
-    event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST |
-                                      EVENT_BASE_FLAG_IGNORE_ENV);
+    event_config_set_flag(config,
+                          EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_IGNORE_ENV | GATHER_CHANGES);
     base = event_base_new_with_config(config);
     event_config_free(config);
     MUST(base != NULL);
