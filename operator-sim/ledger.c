@@ -33,7 +33,8 @@ struct ledger {
     size_t bucket_count; /* a power of two, never below the entries */
     struct hash_key key;
     struct ledger_counts counts;
-    int fd; /* -1: no file */
+    int fd;           /* -1: no file */
+    off_t file_bytes; /* whole lines */
 };
 
 static struct ledger_entry *entry_at(const struct ledger *l, uint32_t position)
@@ -173,8 +174,13 @@ static int append(struct ledger *l, const struct ledger_entry *e, const char *to
                  e->type, e->text_bytes, e->text_crc32, (long long)clock_wall_us(), e->has_key,
                  trace);
     MUST(n > 0 && (size_t)n < sizeof(line));
-    if (write_all(l->fd, line, (size_t)n))
-        return err_set(err, ERR_RETRY, (unsigned)errno, "ledger file: %s", strerror(errno));
+    if (write_all(l->fd, line, (size_t)n)) {
+        err_set(err, ERR_RETRY, (unsigned)errno, "ledger file: %s", strerror(errno));
+        if (ftruncate(l->fd, l->file_bytes)) /* a half line would spoil the next one */
+            err_set(err, ERR_RETRY, (unsigned)errno, "ledger file, cut: %s", strerror(errno));
+        return -1;
+    }
+    l->file_bytes += n;
     return 0;
 }
 
@@ -238,7 +244,6 @@ static int load(struct ledger *l, const char *path, struct err *err)
 {
     FILE *f = fopen(path, "re");
     char line[LINE_MAX_BYTES];
-    off_t whole = 0;
     int rc = 0;
 
     if (!f)
@@ -248,14 +253,14 @@ static int load(struct ledger *l, const char *path, struct err *err)
 
         if (!n || line[n - 1] != '\n')
             break;
-        whole += (off_t)n;
+        l->file_bytes += (off_t)n;
         line[n - 1] = '\0';
         if (!load_line(l, line))
             rc = err_set(err, ERR_PERMANENT, 0, "%s: not a ledger, or larger than SIM_LEDGER_MAX",
                          path);
     }
     fclose(f);
-    if (!rc && ftruncate(l->fd, whole))
+    if (!rc && ftruncate(l->fd, l->file_bytes))
         rc = err_set(err, ERR_PERMANENT, (unsigned)errno, "%s: %s", path, strerror(errno));
     return rc;
 }
