@@ -42,28 +42,44 @@ void claim_free(struct claim *c)
     *c = (struct claim){0};
 }
 
+/* The ids are read without locks, then each row is locked by its primary key: a locking range would
+ * take the record behind its end as well, which is the first row of the other lane. A row that
+ * somebody else has comes back as an id alone; one that was put off in between fails the condition.
+ */
 static void put_look(struct buf *sql, enum message_type lane, const struct lane_task *task,
                      int64_t limit)
 {
+    const char *due = task->look == LANE_DUE ? "next_run_at<=NOW(6)" : "next_run_at IS NULL";
+
     buf_printf(sql,
                "START TRANSACTION;"
-               "SELECT id,aggregate_id,event_type,attempts,"
-               "IF(OCTET_LENGTH(payload)<=%d,payload,NULL) "
-               "FROM outbox_events FORCE INDEX(idx_outbox_poll) WHERE lane=%d AND ",
-               BROKER_BODY_MAX, (int)lane);
+               "SELECT d.id,o.aggregate_id,o.event_type,o.attempts,"
+               "IF(OCTET_LENGTH(o.payload)<=%d,o.payload,NULL) FROM ("
+               "SELECT id FROM outbox_events FORCE INDEX(idx_outbox_poll) WHERE lane=%d AND %s",
+               BROKER_BODY_MAX, (int)lane, due);
     if (task->look == LANE_DUE)
-        buf_puts(sql, "next_run_at<=NOW(6) ORDER BY next_run_at,id");
+        buf_puts(sql, " ORDER BY next_run_at,id");
     else
-        buf_printf(sql, "next_run_at IS NULL AND id>%lld ORDER BY id", (long long)task->from);
-    buf_printf(sql, " LIMIT %lld FOR UPDATE SKIP LOCKED", (long long)limit);
+        buf_printf(sql, " AND id>%lld ORDER BY id", (long long)task->from);
+    buf_printf(sql,
+               " LIMIT %lld) d LEFT JOIN outbox_events o ON o.id=d.id AND o.%s "
+               "FOR UPDATE SKIP LOCKED",
+               (long long)limit, due);
 }
 
 static void read_row(struct claim *c, char **columns, const unsigned long *lengths)
 {
-    struct row *row = &c->rows[c->n++];
+    int64_t id = strtoll(columns[0], NULL, 10);
+    struct row *row;
 
+    c->seen++;
+    if (id > c->last_id)
+        c->last_id = id;
+    if (!columns[1])
+        return;
+    row = &c->rows[c->n++];
     *row = (struct row){
-        .id = strtoll(columns[0], NULL, 10),
+        .id = id,
         .aggregate_id = columns[1],
         .event_type = columns[2],
         .attempts = strtoll(columns[3], NULL, 10),
@@ -72,8 +88,6 @@ static void read_row(struct claim *c, char **columns, const unsigned long *lengt
         .state = ROW_TO_PUBLISH,
     };
     c->bytes += row->payload_len;
-    if (row->id > c->last_id)
-        c->last_id = row->id;
 }
 
 int claim_take(struct claim *c, const struct lane_task *task, int64_t limit, struct err *err)
@@ -94,7 +108,7 @@ int claim_take(struct claim *c, const struct lane_task *task, int64_t limit, str
         return -1;
     }
     MUST(c->results.n == 2);
-    c->bytes = 0;
+    c->seen = c->bytes = 0;
     c->last_id = 0;
     c->put_off = task->look == LANE_DUE;
     while ((columns = db_next(&c->results.set[1])))

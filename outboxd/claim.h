@@ -47,8 +47,9 @@ struct claim {
     enum message_type lane;
     bool put_off; /* rows whose time had come; else fresh ones */
     size_t n;
-    size_t bytes; /* of all payloads */
+    size_t seen; /* rows that the look came upon; others may hold some */
     int64_t last_id;
+    size_t bytes; /* of all payloads */
     struct db_results results;
     struct row *rows; /* CLAIM_MAX */
 };
@@ -57,7 +58,7 @@ void claim_register(void); /* the statements' labels; at start */
 void claim_init(struct claim *c, const struct db_settings *settings, enum message_type lane);
 void claim_free(struct claim *c);
 
-/* Looks as task says, for at most limit rows; c->n rows are locked afterwards. */
+/* Looks as task says, for at most limit rows; c->n of c->seen rows are locked afterwards. */
 int claim_take(struct claim *c, const struct lane_task *task, int64_t limit, struct err *err);
 
 /* Deletes what is confirmed, burns an attempt of what is refused (or parks it), commits; the rest

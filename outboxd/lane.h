@@ -53,8 +53,9 @@ struct lane {
 
 void lane_init(struct lane *l, const struct lane_limits *limits, int64_t now_us);
 struct lane_task lane_next(struct lane *l, int64_t now_us);
-/* What the look of task has claimed: rows with payloads of bytes in all, the highest id, what the
- * look cost. */
+/* What the look of task has come upon (rows that others hold included: whoever holds one sees to
+ * it, or a full look does): rows, the claimed payloads' bytes, the highest id, what the look cost.
+ */
 void lane_found(struct lane *l, const struct lane_task *task, size_t rows, size_t bytes,
                 int64_t last_id, int64_t cost_us, int64_t now_us);
 /* Claimed rows are free again, unpublished: the lowest id of fresh ones (0: none), whether there
