@@ -104,10 +104,9 @@ class Process:
         if not wait_until(lambda: not self.pid() and not _living(family), deadline):
             raise StackError(f"{self.name}: pid {pid} cannot be ended")
 
-    def terminate(self, timeout):
-        """SIGTERM, then SIGKILL after the deadline. False when it had to be killed."""
-        if not self.signal(signal.SIGTERM):
-            return True
+    def await_end(self, timeout):
+        """After a SIGTERM: waits, then kills. False when it had to be killed. No second SIGTERM is
+        sent, since a daemon takes that for impatience and leaves at once."""
         if wait_until(lambda: not self.pid(), time.monotonic() + timeout):
             return True
         self.kill()

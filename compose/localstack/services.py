@@ -86,8 +86,8 @@ class Service:
         command, env, cwd = self.command(assignments or {})
         self.process.spawn(command, env, cwd)
 
-    def stop(self, timeout=None):
-        return self.process.terminate(timeout or self.stop_timeout)
+    def await_end(self):
+        return self.process.await_end(self.stop_timeout)
 
     # ---------------------------------------------------------------------------------------------
 

@@ -86,8 +86,7 @@ class Stack:
             self.start([n for n in names if n not in first], {})
         except BaseException:
             # Nothing half started is left running, and what ran before stays.
-            for name in reversed(started):
-                make_service(config, name).stop(10)
+            self._stop_together([make_service(config, n) for n in reversed(started)])
             self._stop_epmd()
             raise
 
@@ -139,13 +138,13 @@ class Stack:
         for service in services:
             service.process.signal(signal.SIGTERM)
         for service in services:
-            if not service.stop():
+            if not service.await_end():
                 print(f"{service.name} did not end by itself and was killed", flush=True)
 
     def _stop_epmd(self):
         if not make_service(self.config, "rabbitmq").running():
             epmd = make_service(self.config, "epmd")
-            epmd.stop(5)
+            self._stop_together([epmd])
             epmd.process.forget()
 
     def _purge(self):

@@ -66,7 +66,7 @@ def test_secrets_may_come_from_files(tmp_path):
 def test_unknown_options_are_refused():
     for kind in PROGRAMS:
         code, text = run(kind, "--nonsense", **GOOD)
-        assert code not in (0, 78) and text
+        assert code != 0 and "--nonsense" in text
 
 
 def test_start_shows_settings_and_hides_secrets(shared):

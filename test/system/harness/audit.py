@@ -19,7 +19,17 @@ def quiesce(stack, deadline=60):
             express=broker.depth(broker.express), normal=broker.depth(broker.normal))
         return not any(state.values())
 
-    wait_until(quiet, deadline, lambda: f"all final, outbox and queues empty: {state}", pause=0.1)
+    def what():
+        db = stack.db
+        rows = db.records("SELECT id, aggregate_id, event_type, lane, attempts, next_run_at, last_error,"
+                          " created_at, NOW(6) AS now FROM outbox_events LIMIT 3")
+        open_ones = db.records("SELECT * FROM message_status WHERE status IN ('pending','sending')"
+                               " LIMIT 3")
+        workers = db.records("SELECT * FROM workers")
+        return "\n".join([f"all final, outbox and queues empty: {state}", "outbox:", *map(str, rows),
+                          "not final:", *map(str, open_ones), "workers:", *map(str, workers)])
+
+    wait_until(quiet, deadline, what, pause=0.1)
 
 
 def audit(stack, parked=0, dead=0):

@@ -6,6 +6,8 @@ import pika
 import pymysql
 import requests
 
+MARK = "/* a test's connection */"
+
 
 class Database:
     def __init__(self, values):
@@ -17,7 +19,7 @@ class Database:
             host=v["DB_HOST"], port=int(v["DB_PORT"]), user=v["DB_USER_NAME"],
             password=v["DB_PASSWORD"], database=v["DB_NAME"], charset="utf8mb4", connect_timeout=10,
             **{"read_timeout": 60, "autocommit": True,
-               "init_command": "SET SESSION tx_isolation='READ-COMMITTED',time_zone='+00:00'", **options})
+               "init_command": f"SET SESSION tx_isolation='READ-COMMITTED',time_zone='+00:00' {MARK}", **options})
 
     def rows(self, sql, *arguments):
         with self.connect() as connection, connection.cursor() as cursor:
