@@ -98,7 +98,7 @@ static void put_done(struct buf *sql, struct buf *json, const struct results *r,
                ",'$[*]' COLUMNS(id BIGINT PATH '$[0]',attempt INT UNSIGNED PATH '$[1]',"
                "provider VARCHAR(50) PATH '$[2]',provider_id VARCHAR(128) PATH '$[3]',"
                "unknown_operators VARCHAR(255) PATH '$[4]')) j "
-               "STRAIGHT_JOIN message_status m ON m.id=j.id "
+               "STRAIGHT_JOIN message_status m FORCE INDEX(PRIMARY) ON m.id=j.id "
                "SET m.status='done',m.provider=j.provider,m.provider_message_id=j.provider_id,"
                "m.unknown_operators=j.unknown_operators,m.last_error='' "
                "WHERE m.status='sending' AND m.owner=%llu AND m.attempt=j.attempt;COMMIT",
@@ -250,7 +250,7 @@ static int write_later(const struct results *r, struct job *const *jobs, size_t 
         db_put_quoted(r->db, &sql, json.data, json.len);
     buf_puts(&sql, ",'$[*]' COLUMNS(id BIGINT PATH '$[0]',"
                    "unknown_operators VARCHAR(255) PATH '$[1]',last_error VARCHAR(255) PATH '$[2]'"
-                   ")) j STRAIGHT_JOIN message_status m ON m.id=j.id "
+                   ")) j STRAIGHT_JOIN message_status m FORCE INDEX(PRIMARY) ON m.id=j.id "
                    "SET m.status='pending',m.owner=0,m.takeovers=0,"
                    "m.unknown_operators=j.unknown_operators,m.last_error=j.last_error");
     rc = db_run_buf(r->db, &later_label, &sql, NULL, err);

@@ -63,23 +63,29 @@ static int lock_balances(struct db *db, const struct settle_failure *rows, size_
     return rc;
 }
 
+/* Joined to the ids in their order: a long IN list may be planned as a walk of the table. */
 static void put_states(struct db *db, struct buf *sql, const struct settle_failure *rows, size_t n)
 {
-    buf_puts(sql, "UPDATE message_status SET "
-                  "status='failed',owner=0,unknown_operators='',last_error=CASE id");
+    struct buf json = {0};
+
     for (size_t i = 0; i < n; i++) {
-        buf_puts(sql, " WHEN ");
-        buf_put_uint(sql, rows[i].status_id);
-        buf_puts(sql, " THEN ");
-        db_put_quoted(db, sql, rows[i].reason, strnlen(rows[i].reason, REASON_MAX));
+        buf_puts(&json, i ? ",[" : "[[");
+        buf_put_uint(&json, rows[i].status_id);
+        buf_putc(&json, ',');
+        buf_put_json(&json, rows[i].reason, strnlen(rows[i].reason, REASON_MAX));
+        buf_putc(&json, ']');
     }
-    buf_puts(sql, " END WHERE status IN ('pending','sending') AND id IN (");
-    for (size_t i = 0; i < n; i++) {
-        if (i)
-            buf_putc(sql, ',');
-        buf_put_uint(sql, rows[i].status_id);
-    }
-    buf_puts(sql, ");");
+    buf_putc(&json, ']');
+    buf_puts(sql, "UPDATE JSON_TABLE(");
+    if (json.failed)
+        sql->failed = true;
+    else
+        db_put_quoted(db, sql, json.data, json.len);
+    buf_puts(sql, ",'$[*]' COLUMNS(id BIGINT PATH '$[0]',reason VARCHAR(255) PATH '$[1]')) j "
+                  "STRAIGHT_JOIN message_status s FORCE INDEX(PRIMARY) ON s.id=j.id "
+                  "SET s.status='failed',s.owner=0,s.unknown_operators='',s.last_error=j.reason "
+                  "WHERE s.status IN ('pending','sending');");
+    buf_free(&json);
 }
 
 static void put_ledger(struct buf *sql, const struct settle_failure *rows, size_t n)
@@ -100,17 +106,14 @@ static void put_credits(struct buf *sql, const struct settle_failure *rows, size
     int64_t total;
     size_t next;
 
-    buf_puts(sql, "UPDATE user_balances FORCE INDEX(user_id) SET balance=balance+CASE user_id");
     for (size_t i = 0; i < n; i = next) {
         next = same_user(rows, i, n, &total);
-        buf_printf(sql, " WHEN %lld THEN %lld", (long long)rows[i].user_id, (long long)total);
+        buf_printf(sql, "%s[%lld,%lld]", i ? "," : "UPDATE JSON_TABLE('[",
+                   (long long)rows[i].user_id, (long long)total);
     }
-    buf_puts(sql, " END WHERE user_id IN (");
-    for (size_t i = 0; i < n; i = next) {
-        next = same_user(rows, i, n, &total);
-        buf_printf(sql, "%s%lld", i ? "," : "", (long long)rows[i].user_id);
-    }
-    buf_putc(sql, ')');
+    buf_puts(sql, "]','$[*]' COLUMNS(id BIGINT PATH '$[0]',d BIGINT PATH '$[1]')) j "
+                  "STRAIGHT_JOIN user_balances u FORCE INDEX(user_id) ON u.user_id=j.id "
+                  "SET u.balance=u.balance+j.d");
 }
 
 static int fail_chunk(struct db *db, const struct settle_failure *rows, size_t n, struct err *err)
