@@ -148,6 +148,8 @@ static int wait_for_confirms(struct publisher *p, struct err *err)
         if (broker_pump(p->broker, (int)left_ms, 0, on_event, p, err))
             return -1;
     }
+    if (p->closed)
+        p->waiting = 0; /* nothing more can come */
     return 0;
 }
 
@@ -170,7 +172,7 @@ static int end_pass(struct publisher *p, struct err *err)
     }
     if (wait_for_confirms(p, err))
         return -1;
-    if (!p->waiting)
+    if (!p->waiting && !p->closed)
         metrics_observe(confirm_seconds, clock_mono_us() - start_us);
     return 0;
 }

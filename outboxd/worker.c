@@ -319,23 +319,30 @@ static void finish(struct worker *w)
 }
 
 /* Slower and with fewer rows while the broker does not keep up; back by doubling. */
+static void slow_down(struct worker *w, const struct err *err)
+{
+    w->limit = w->limit > 1 ? w->limit / 2 : 1;
+    broker_failed(w, err);
+}
+
 static void adjust(struct worker *w, int rc, const struct outcome *o, const struct err *err)
 {
-    if (rc || w->publisher.nacked) {
-        struct err nacked;
+    struct err why;
 
-        w->limit = w->limit > 1 ? w->limit / 2 : 1;
-        if (!rc)
-            err_set(&nacked, ERR_RETRY, 0, "broker: messages were not taken (nack)");
-        broker_failed(w, rc ? err : &nacked);
-        return;
-    }
     note_blocked(w);
-    if (!o->confirmed)
-        return;
-    w->broker_failures = 0;
-    tell(&w->pool->relay->broker_kind, "outbox.broker", NULL);
-    w->limit = w->limit * 2 < outboxd_settings.batch ? w->limit * 2 : outboxd_settings.batch;
+    if (rc) {
+        slow_down(w, err);
+    } else if (w->publisher.nacked) {
+        err_set(&why, ERR_RETRY, 0, "broker: messages were not taken (nack)");
+        slow_down(w, &why);
+    } else if (!o->confirmed && !o->refused && !w->blocked) {
+        err_set(&why, ERR_RETRY, 0, "broker: no message of a batch was taken");
+        slow_down(w, &why);
+    } else if (o->confirmed) {
+        w->broker_failures = 0;
+        tell(&w->pool->relay->broker_kind, "outbox.broker", NULL);
+        w->limit = w->limit * 2 < outboxd_settings.batch ? w->limit * 2 : outboxd_settings.batch;
+    }
 }
 
 static int64_t publish_deadline_ms(struct relay *r)
