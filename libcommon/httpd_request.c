@@ -4,6 +4,7 @@
 
 #include "libcommon/clock.h"
 #include "libcommon/httpd_internal.h"
+#include "libcommon/log.h"
 #include "libcommon/must.h"
 
 #define HEADERS_MAX 4096 /* bytes of headers a handler may add to an answer */
@@ -166,6 +167,9 @@ static void send_answer(struct httpd_request *req, const char *body, size_t n)
     if (n && !bare && req->method != HTTP_HEAD)
         evbuffer_add(evhttp_request_get_output_buffer(ev), body, n);
     http_stats_answer(req->thread, req->path, req->method, status, req->start_us);
+    log_debug("http.answered", L_STR("method", http_method_name(req->method)),
+              L_STR("path", req->path->pattern), L_INT("status", status),
+              L_INT("duration_us", clock_mono_us() - req->start_us), L_TRACE(&req->trace));
     http_request_free(req);
     http_conn_set_state(c, CONN_WRITING);
     evhttp_request_set_on_complete_cb(ev, on_written, c);

@@ -504,6 +504,19 @@ START_TEST(unanswered_at_the_end)
 }
 END_TEST
 
+/* Whoever still holds a request when the server ends may answer it all the same. */
+START_TEST(an_answer_after_the_end)
+{
+    int fd = dial();
+
+    say(fd, REQUEST("GET", "/held", ""));
+    wait_held(1);
+    teardown();
+    httpd_reply(held.req[0], 200, "held", 4);
+    close(fd);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("httpd");
@@ -530,6 +543,7 @@ int main(void)
     tcase_add_test(t, drain_finishes_what_is_in_hand);
     tcase_add_test(t, a_port_in_use_is_said);
     tcase_add_test(t, unanswered_at_the_end);
+    tcase_add_test(t, an_answer_after_the_end);
     suite_add_tcase(s, t);
     srunner_run_all(r, CK_NORMAL);
     failed = srunner_ntests_failed(r);
