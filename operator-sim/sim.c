@@ -2,39 +2,15 @@
 
 #include <inttypes.h>
 #include <jansson.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/clock.h"
 #include "libcommon/log.h"
-#include "libcommon/metrics.h"
 #include "libcommon/must.h"
-#include "operator-sim/door.h"
-#include "operator-sim/fault.h"
-#include "operator-sim/hash.h"
-#include "operator-sim/ledger.h"
+#include "operator-sim/sim_internal.h"
 
-#define PAGE_DEFAULT 1000
-#define PAGE_MAX 5000
-#define SCAN_MAX 100000 /* positions looked at for one page, accepted or not */
-#define ID_SIZE 64
 #define CONTROL_THREADS 1
-
-enum result {
-    RESULT_ACCEPTED,
-    RESULT_DUPLICATE,
-    RESULT_REJECTED,
-    RESULT_INVALID,
-    RESULT_STATUS,
-    RESULT_RESET,
-    RESULT_HANG,
-    RESULT_FULL,
-    RESULT_FOUND,
-    RESULT_NOT_FOUND,
-    RESULTS
-};
 
 static const char *const result_names[RESULTS] = {
     [RESULT_ACCEPTED] = "accepted", [RESULT_DUPLICATE] = "duplicate",
@@ -42,19 +18,6 @@ static const char *const result_names[RESULTS] = {
     [RESULT_STATUS] = "status",     [RESULT_RESET] = "reset",
     [RESULT_HANG] = "hang",         [RESULT_FULL] = "full",
     [RESULT_FOUND] = "found",       [RESULT_NOT_FOUND] = "not_found",
-};
-
-struct sim {
-    const struct sim_settings *settings;
-    pthread_mutex_t lock; /* over ledger and faults */
-    struct ledger *ledger;
-    struct fault_set faults;
-    struct hash_key id_key;
-    struct door *door;
-    struct httpd *control; /* NULL: none */
-    struct httpd_settings control_settings;
-    struct metric *sends[RESULTS], *lookups[RESULTS];
-    struct metric *references;
 };
 
 /* What becomes of a request: decided under the lock, carried out after it. */
@@ -119,8 +82,7 @@ static const char *read_order(struct httpd_request *req, struct order *order)
     return NULL;
 }
 
-/* The same reference has the same id at one operator, even when the simulator forgot it between. */
-static void put_id(const struct sim *sim, const char *reference, char id[ID_SIZE])
+void sim_put_id(const struct sim *sim, const char *reference, char id[ID_SIZE])
 {
     snprintf(id, ID_SIZE, "%s-%016" PRIx64, sim->settings->name,
              hash_bytes(sim->id_key, reference, strlen(reference)));
@@ -132,7 +94,7 @@ static void reply_id(struct sim *sim, struct httpd_request *req, const char *ref
     char body[ID_SIZE + 64];
     int n;
 
-    put_id(sim, reference, id);
+    sim_put_id(sim, reference, id);
     n = snprintf(body, sizeof(body), "{\"id\":\"%s\",\"status\":\"accepted\"}", id);
     httpd_reply(req, 200, body, (size_t)n);
 }
@@ -306,190 +268,14 @@ static void handle_lookup(struct httpd_request *req, void *arg)
     carry_out(sim, req, &v, reference);
 }
 
-static void put_entry(struct buf *out, const struct sim *sim, const struct ledger_entry *e)
-{
-    char id[ID_SIZE];
-
-    put_id(sim, e->reference, id);
-    buf_printf(out,
-               "{\"reference\":\"%s\",\"id\":\"%s\",\"to\":\"%s\",\"type\":\"%s\","
-               "\"text_bytes\":%u,\"text_crc32\":%u,\"accepted_at\":\"",
-               e->reference, id, e->to, message_type_name((enum message_type)e->type),
-               e->text_bytes, e->text_crc32);
-    clock_put_rfc3339(out, e->accepted_us);
-    buf_printf(out, "\",\"requests\":%u,\"lookups\":%u,\"idempotency_key\":%s,\"traceparent\":",
-               e->requests, e->lookups, e->has_key ? "true" : "false");
-    if (e->has_trace) {
-        char trace[TRACE_PARENT_SIZE];
-
-        trace_format(&e->trace, trace);
-        buf_printf(out, "\"%s\"}", trace);
-    } else {
-        buf_puts(out, "null}");
-    }
-}
-
-static void reply_buf(struct httpd_request *req, struct buf *body)
-{
-    if (body->failed)
-        httpd_reply_error(req, 503, "unavailable", "Out of memory.", NULL);
-    else
-        httpd_reply(req, 200, body->data, body->len);
-    buf_free(body);
-}
-
-/* A query's number, initial when it is absent; -1 when it is none. */
-static int64_t query_number(const struct httpd_request *req, const char *name, int64_t initial)
-{
-    const char *text = httpd_query(req, name);
-    size_t n = text ? strlen(text) : 0;
-
-    if (!text)
-        return initial;
-    return n && n < 16 && strspn(text, "0123456789") == n ? strtoll(text, NULL, 10) : -1;
-}
-
-static void handle_ledger(struct httpd_request *req, void *arg)
-{
-    struct sim *sim = arg;
-    int64_t limit = query_number(req, "limit", PAGE_DEFAULT);
-    int64_t cursor = query_number(req, "cursor", 0);
-    const struct ledger_entry *e = NULL;
-    struct buf body = {0};
-    int64_t found = 0;
-    size_t at;
-    size_t end;
-
-    if (limit < 1 || limit > PAGE_MAX || cursor < 0) {
-        httpd_reply_error(req, 400, "invalid_input", "limit is 1 to 5,000, cursor as it was given.",
-                          limit < 1 || limit > PAGE_MAX ? "limit" : "cursor");
-        return;
-    }
-    at = (size_t)cursor;
-    end = at + SCAN_MAX;
-    buf_puts(&body, "{\"ledger\":[");
-    pthread_mutex_lock(&sim->lock);
-    while (at < end && found < limit && (e = ledger_at(sim->ledger, at))) {
-        at++;
-        if (!e->accepted_us)
-            continue;
-        if (found++)
-            buf_putc(&body, ',');
-        put_entry(&body, sim, e);
-    }
-    e = ledger_at(sim->ledger, at);
-    pthread_mutex_unlock(&sim->lock);
-    if (e)
-        buf_printf(&body, "],\"next_cursor\":\"%zu\"}", at);
-    else
-        buf_puts(&body, "],\"next_cursor\":null}");
-    reply_buf(req, &body);
-}
-
-static void handle_ledger_count(struct httpd_request *req, void *arg)
-{
-    struct sim *sim = arg;
-    struct ledger_counts c;
-    struct buf body = {0};
-
-    pthread_mutex_lock(&sim->lock);
-    c = ledger_counts(sim->ledger);
-    pthread_mutex_unlock(&sim->lock);
-    buf_printf(&body,
-               "{\"accepted\":%" PRIu64 ",\"duplicates\":%" PRIu64 ",\"requests\":%" PRIu64
-               ",\"lookups\":%" PRIu64 ",\"seen\":%" PRIu64 "}",
-               c.accepted, c.duplicates, c.requests, c.lookups, c.seen);
-    reply_buf(req, &body);
-}
-
-static void handle_ledger_entry(struct httpd_request *req, void *arg)
-{
-    struct sim *sim = arg;
-    const char *reference = httpd_path(req) + strlen("/ledger/");
-    const struct ledger_entry *e;
-    struct buf body = {0};
-
-    pthread_mutex_lock(&sim->lock);
-    e = ledger_find(sim->ledger, reference);
-    if (e && e->accepted_us)
-        put_entry(&body, sim, e);
-    pthread_mutex_unlock(&sim->lock);
-    if (body.len || body.failed)
-        reply_buf(req, &body);
-    else
-        httpd_reply_error(req, 404, "not_found", "The reference is not accepted.", NULL);
-}
-
-static void reply_faults(struct sim *sim, struct httpd_request *req)
-{
-    bool refusing = door_is_refusing(sim->door);
-    struct fault_set set;
-    struct buf body = {0};
-
-    pthread_mutex_lock(&sim->lock);
-    set = sim->faults;
-    pthread_mutex_unlock(&sim->lock);
-    set.refuse = refusing;
-    fault_put_json(&body, &set);
-    reply_buf(req, &body);
-}
-
-static void set_faults(struct sim *sim, const struct fault_set *set)
-{
-    struct buf text = {0};
-
-    pthread_mutex_lock(&sim->lock);
-    sim->faults = *set;
-    pthread_mutex_unlock(&sim->lock);
-    door_refuse(sim->door, set->refuse, set->refuse_ms);
-    fault_put_json(&text, set);
-    log_info("faults.set", L_STR("faults", text.failed ? "" : text.data));
-    buf_free(&text);
-}
-
-static void handle_get_faults(struct httpd_request *req, void *arg)
-{
-    reply_faults(arg, req);
-}
-
-static void handle_put_faults(struct httpd_request *req, void *arg)
-{
-    struct sim *sim = arg;
-    struct fault_set set;
-    char why[200];
-    size_t n;
-    const char *body = httpd_body(req, &n);
-
-    if (!fault_parse(body, n, &set, why, sizeof(why))) {
-        httpd_reply_error(req, 400, "invalid_input", why, NULL);
-    } else if (set.refuse && !set.refuse_ms && !sim->control) {
-        httpd_reply_error(req, 400, "invalid_input",
-                          "Without CONTROL_ADDR nobody could lift refuse; use refuse_ms.",
-                          "refuse");
-    } else {
-        set_faults(sim, &set);
-        reply_faults(sim, req);
-    }
-}
-
-static void handle_delete_faults(struct httpd_request *req, void *arg)
-{
-    struct sim *sim = arg;
-    struct fault_set none;
-
-    fault_none(&none);
-    set_faults(sim, &none);
-    reply_faults(sim, req);
-}
-
 /* clang-format off */
 #define CONTROL_ROUTES                                        \
-    {"GET", "/ledger", handle_ledger, true},                  \
-    {"GET", "/ledger/count", handle_ledger_count, true},      \
-    {"GET", "/ledger/*", handle_ledger_entry, true},          \
-    {"GET", "/faults", handle_get_faults, true},              \
-    {"PUT", "/faults", handle_put_faults, true},              \
-    {"DELETE", "/faults", handle_delete_faults, true},        \
+    {"GET", "/ledger", control_ledger, true},                  \
+    {"GET", "/ledger/count", control_ledger_count, true},      \
+    {"GET", "/ledger/*", control_ledger_entry, true},          \
+    {"GET", "/faults", control_get_faults, true},              \
+    {"PUT", "/faults", control_put_faults, true},              \
+    {"DELETE", "/faults", control_delete_faults, true},        \
     DAEMON_ROUTES
 /* clang-format on */
 
