@@ -9,7 +9,7 @@ SOURCES = $(shell find api outboxd consumerd operator-sim libcommon test -name '
 export BUILD_DIR = $(abspath $(BUILD))
 
 .NOTPARALLEL:
-.PHONY: build run test unit system lint deps clean
+.PHONY: build run test unit system sanitize sanitized valgrind lint deps clean
 
 build:
 	cmake -S . -B $(BUILD) $(GENERATOR)
@@ -29,6 +29,25 @@ unit:
 system:
 	$(PYTHON) -m pytest test/system $(PYTEST_ARGS)
 
+# The main path under AddressSanitizer with UBSan, then ThreadSanitizer; what they say fails the tests.
+MAIN_PATH = test/system/test_main_path.py test/system/test_examples.py test/system/test_delivery.py
+
+sanitize: deps
+	$(MAKE) BUILD=build-asan SANITIZE=address,undefined sanitized
+	$(MAKE) BUILD=build-tsan SANITIZE=thread sanitized
+
+sanitized:
+	cmake -S . -B $(BUILD) $(GENERATOR) -DSANITIZE=$(SANITIZE)
+	cmake --build $(BUILD)
+	ctest --test-dir $(BUILD) --output-on-failure
+	$(PYTHON) -m pytest $(MAIN_PATH) $(PYTEST_ARGS)
+
+# A thousand messages; a leak or an error in any daemon fails the test.
+valgrind: build
+	test/deps valgrind
+	DAEMON_WRAPPER='valgrind --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite' \
+	  READY_TIMEOUT=180 $(PYTHON) -m pytest test/system/test_main_path.py -k thousand $(PYTEST_ARGS)
+
 lint:
 	test/deps lint
 	clang-format --dry-run -Werror $(SOURCES)
@@ -41,4 +60,4 @@ deps:
 	@test/deps
 
 clean:
-	rm -rf $(BUILD)
+	rm -rf $(BUILD) build-asan build-tsan

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -21,6 +22,11 @@ PORT_SPAN = 70
 # Tests name the settings they are about; limits that are not the subject are out of the way.
 UNLIMITED = {"GLOBAL_RATE_LIMIT_RPS": "0", "USER_RATE_LIMIT_RPS": "0",
              "BACKPRESSURE_OUTBOX_PENDING_THRESHOLD": "1000000"}
+
+
+# What a sanitizer or valgrind says when it has found something.
+COMPLAINT = re.compile(r"^.*(?:ERROR: \w+Sanitizer|WARNING: \w+Sanitizer|runtime error: |"
+                       r"definitely lost: [1-9]|ERROR SUMMARY: [1-9]).*$", re.MULTILINE)
 
 
 class PortRange:
@@ -95,17 +101,30 @@ class Stack:
         return self
 
     def purge(self):
+        """Stops and removes everything; fails when a sanitizer or valgrind had something to say."""
         try:
             for process in self.foreground:
                 if process.poll() is None:
-                    process.kill()
+                    process.terminate()
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(30)
+                process.kill()
                 process.wait()
+            if os.path.isdir(self.state):
+                self.local("stop", "daemons", "operators")
+            complaints = [f"{name}: {line}" for name, text in self._logs()
+                          for line in COMPLAINT.findall(text)]
+            for name, text in self._logs():
+                if COMPLAINT.search(text) and os.environ.get("REPORTS"):
+                    with open(os.path.join(os.environ["REPORTS"], f"{self.name}.{name}"), "w") as f:
+                        f.write(text)
             if os.path.isdir(self.state):
                 self.local("down", "--purge")
         finally:
             self.ports.release()
             if not os.environ.get("KEEP_STATE"):
                 shutil.rmtree(self.directory, ignore_errors=True)
+        assert not complaints, complaints[:10]
 
     # -- single services --------------------------------------------------------------------------
 
@@ -196,14 +215,17 @@ class Stack:
                 texts.append(path.read_text(errors="replace"))
         return "\n".join(texts)
 
-    def log_tails(self, lines=15):
-        """For the report of a failed test: what the daemons said last, quiet ones left out."""
+    def _logs(self):
+        """(name, text) of the daemons' and simulators' logs."""
         folder = Path(self.state) / "log"
         for path in sorted(folder.glob("*.log")) + sorted(Path(self.directory).glob("*.log")):
-            if path.stem.startswith(("rabbitmq", "mariadb", "epmd")):
-                continue
-            tail = path.read_text(errors="replace").splitlines()[-lines:]
-            yield f"{self.name}/{path.stem}", "\n".join(line[:400] for line in tail)
+            if not path.stem.startswith(("rabbitmq", "mariadb", "epmd")):
+                yield path.stem, path.read_text(errors="replace")
+
+    def log_tails(self, lines=15):
+        """For the report of a failed test: what the daemons said last."""
+        for name, text in self._logs():
+            yield f"{self.name}/{name}", "\n".join(line[:400] for line in text.splitlines()[-lines:])
 
 
 def binary(kind):
