@@ -225,10 +225,11 @@ int broker_publish(struct broker *b, const struct broker_message *m, uint64_t *t
     }
     set_properties(m, &properties, headers);
     if (b->tls) {
-        rc = amqp_basic_publish(
-            b->conn, BROKER_CHANNEL, amqp_cstring_bytes(m->exchange),
-            amqp_cstring_bytes(m->routing_key), 1, 0, &properties,
-            (amqp_bytes_t){.len = m->body_len, .bytes = (void *)(uintptr_t)m->body});
+        amqp_bytes_t body = {.len = m->body_len};
+
+        memcpy(&body.bytes, &m->body, sizeof(body.bytes)); /* the library does not write to it */
+        rc = amqp_basic_publish(b->conn, BROKER_CHANNEL, amqp_cstring_bytes(m->exchange),
+                                amqp_cstring_bytes(m->routing_key), 1, 0, &properties, body);
         if (rc)
             return broker_fail(b, rc, "publish", err);
     } else {

@@ -11,6 +11,7 @@
 #include "outboxd/settings.h"
 
 #define LIST_PAGE 500
+#define LOG_FLUSH_MS 5000
 #define RECIPIENTS_MAX 100000 /* of one message */
 
 static struct db_label list_label = {.query = "parked_list"};
@@ -22,6 +23,7 @@ static struct db_label drop_label = {.query = "parked_drop"};
 struct order {
     struct db *db;
     bool dry_run, all;
+    const char *event; /* in the log, for each row */
     const char *const *ids;
     size_t n;
 };
@@ -29,7 +31,8 @@ struct order {
 struct parked_row {
     int64_t id;
     char message_id[MESSAGE_ID_MAX + 1];
-    bool known; /* there is a message of that identifier */
+    bool known;      /* there is a message of that identifier */
+    size_t refunded; /* recipients, by drop */
 };
 
 /* ---- list and show ---- */
@@ -143,7 +146,7 @@ static int lock_row(struct order *o, const char *id, struct parked_row *row, str
 }
 
 /* An enqueue of its own kind: the old event_type may be taken again by now. */
-static int requeue_row(struct order *o, const struct parked_row *row, struct err *err)
+static int requeue_row(struct order *o, struct parked_row *row, struct err *err)
 {
     struct buf sql = {0};
     int rc;
@@ -173,9 +176,6 @@ static int requeue_row(struct order *o, const struct parked_row *row, struct err
         rc = db_run_buf(o->db, &requeue_label, &sql, NULL, err);
     }
     buf_free(&sql);
-    if (!rc)
-        log_info("parked.requeue", L_INT("outbox_id", row->id),
-                 L_STR("message_id", row->message_id), L_INT("dry_run", o->dry_run));
     return rc;
 }
 
@@ -195,8 +195,7 @@ static int lock_pending(struct order *o, const struct parked_row *row, struct db
 }
 
 /* Only who has not been tried: a recipient that is being sent may be reached yet. */
-static int refund_pending(struct order *o, const struct parked_row *row, size_t *refunded,
-                          struct err *err)
+static int refund_pending(struct order *o, struct parked_row *row, struct err *err)
 {
     struct settle_failure *failures;
     struct db_results results;
@@ -223,33 +222,29 @@ static int refund_pending(struct order *o, const struct parked_row *row, size_t 
                   : err_set(err, ERR_RETRY, 0, "out of memory");
     db_results_free(&results);
     free(failures);
-    *refunded = n;
+    row->refunded = n;
     return rc;
 }
 
-static int drop_row(struct order *o, const struct parked_row *row, struct err *err)
+static int drop_row(struct order *o, struct parked_row *row, struct err *err)
 {
     struct buf sql = {0};
-    size_t refunded = 0;
-    int rc = refund_pending(o, row, &refunded, err);
+    int rc = refund_pending(o, row, err);
 
     if (!rc) {
         buf_printf(&sql, "DELETE FROM outbox_parked WHERE id=%lld", (long long)row->id);
         rc = db_run_buf(o->db, &drop_label, &sql, NULL, err);
         buf_free(&sql);
     }
-    if (!rc)
-        log_info("parked.drop", L_INT("outbox_id", row->id), L_STR("message_id", row->message_id),
-                 L_INT("refunded", refunded), L_INT("dry_run", o->dry_run));
     return rc;
 }
 
-typedef int act_fn(struct order *o, const struct parked_row *row, struct err *err);
+typedef int act_fn(struct order *o, struct parked_row *row, struct err *err);
 
 /* A dry run does all of it and rolls back: it fails where the real one would. */
 static int act(struct order *o, const char *id, act_fn *fn, struct err *err)
 {
-    struct parked_row row;
+    struct parked_row row = {0};
     int rc = lock_row(o, id, &row, err);
 
     if (!rc)
@@ -258,6 +253,9 @@ static int act(struct order *o, const char *id, act_fn *fn, struct err *err)
         rc = db_commit(o->db, err);
     else
         db_rollback(o->db);
+    if (!rc)
+        log_info(o->event, L_INT("outbox_id", row.id), L_STR("message_id", row.message_id),
+                 L_INT("refunded", row.refunded), L_STR("dry_run", o->dry_run ? "true" : "false"));
     return rc;
 }
 
@@ -307,11 +305,13 @@ static int act_on_each(struct order *o, act_fn *fn, struct err *err)
 
 static int requeue(struct order *o, struct err *err)
 {
+    o->event = "parked.requeue";
     return act_on_each(o, requeue_row, err);
 }
 
 static int drop(struct order *o, struct err *err)
 {
+    o->event = "parked.drop";
     return act_on_each(o, drop_row, err);
 }
 
@@ -374,6 +374,7 @@ static int run(const struct verb *verb, struct order *o)
     db_label_register(&requeue_label);
     db_label_register(&drop_label);
     settle_register();
+    log_start(outboxd_program.name, LOG_INFO);
     o->db = db_new(&outboxd_settings.db);
     rc = db_acquire(o->db, &err);
     if (!rc)
@@ -383,6 +384,7 @@ static int run(const struct verb *verb, struct order *o)
                 err.kind == ERR_UNKNOWN ? " (may have been done: look before trying again)" : "");
     db_release(o->db);
     db_free(o->db);
+    log_stop(LOG_FLUSH_MS);
     return rc ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
