@@ -3,7 +3,6 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "api/batch.h"
 #include "api/settings.h"
@@ -14,6 +13,7 @@
 #include "libcommon/log.h"
 #include "libcommon/metrics.h"
 #include "libcommon/must.h"
+#include "libcommon/pause.h"
 
 #define CONFLICT_TRIES 3  /* deadlock or lock wait, before SKIP LOCKED */
 #define CAREFUL_MS 5000   /* how long SKIP LOCKED is kept up after a row was found held */
@@ -107,12 +107,8 @@ static size_t expire(struct committer *c, struct operation **ops, size_t n,
 
 static void pause_ms(struct committer *c, int ms)
 {
-    struct timespec until;
+    struct timespec until = pause_until(ms);
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += (long)ms * 1000000;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
     pthread_mutex_lock(&c->lock);
     pthread_cond_timedwait(&c->wake, &c->lock, &until);
     pthread_mutex_unlock(&c->lock);
@@ -320,10 +316,8 @@ static void retry_aside(struct committer *c)
 
 static void wait_for_work(struct committer *c)
 {
-    struct timespec until;
+    struct timespec until = pause_until(IDLE_BEAT_MS);
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += IDLE_BEAT_MS / 1000;
     while (!c->queue.first && !c->closed && !c->aside.first)
         if (pthread_cond_timedwait(&c->wake, &c->lock, &until))
             break;
@@ -361,7 +355,6 @@ struct commit *commit_start(commit_answer_fn *answer)
 {
     size_t count = (size_t)api_settings.committers;
     struct commit *commit = must_alloc(1, sizeof(*commit) + count * sizeof(commit->committers[0]));
-    pthread_condattr_t attr;
 
     batch_register();
     batch_sizes = metrics_sizes("msg_commit_batch_size", "Requests in one transaction.", "");
@@ -374,8 +367,6 @@ struct commit *commit_start(commit_answer_fn *answer)
     commit->batch_settings.exchange = api_settings.broker.exchange;
     for (int i = 0; i < MESSAGE_LANES; i++)
         commit->batch_settings.queues[i] = broker_queue(&api_settings.broker, (enum message_type)i);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     for (size_t i = 0; i < count; i++) {
         struct committer *c = &commit->committers[i];
 
@@ -384,10 +375,9 @@ struct commit *commit_start(commit_answer_fn *answer)
         c->batch = batch_new(&commit->batch_settings);
         c->beat = daemon_beat_new("committer");
         pthread_mutex_init(&c->lock, NULL);
-        pthread_cond_init(&c->wake, &attr);
+        pause_cond_init(&c->wake);
         MUST(pthread_create(&c->thread, NULL, committer_main, c) == 0);
     }
-    pthread_condattr_destroy(&attr);
     return commit;
 }
 

@@ -3,7 +3,6 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "api/idempotency.h"
 #include "api/migrate.h"
@@ -13,15 +12,14 @@
 #include "libcommon/log.h"
 #include "libcommon/metrics.h"
 #include "libcommon/must.h"
+#include "libcommon/pause.h"
 
 #define PURGE_EVERY_MS 10000
 #define RETRY_MS 500
 
 struct pressure {
     pthread_t thread;
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    bool stopping;
+    struct pause pause;
     struct db *db;
     struct broker *broker; /* NULL: queue depth is not asked for */
     struct daemon_beat *beat;
@@ -38,24 +36,6 @@ struct pressure {
 };
 
 static struct db_label sample_label = {.query = "outbox_sample"};
-
-static bool stopping(struct pressure *p, int64_t wait_ms)
-{
-    struct timespec until;
-    bool stop;
-
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += wait_ms / 1000;
-    until.tv_nsec += (long)(wait_ms % 1000) * 1000000;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    pthread_mutex_lock(&p->lock);
-    while (!p->stopping && pthread_cond_timedwait(&p->wake, &p->lock, &until) == 0)
-        ;
-    stop = p->stopping;
-    pthread_mutex_unlock(&p->lock);
-    return stop;
-}
 
 static int64_t number(struct db_set *set)
 {
@@ -135,7 +115,7 @@ static void migrate(struct pressure *p)
             rc = migrate_run(db, &applied, &err);
         report(p, "migrate.failed", rc, &err);
         db_release(db);
-    } while (rc && !stopping(p, RETRY_MS));
+    } while (rc && !pause_for(&p->pause, RETRY_MS));
     db_free(db);
 }
 
@@ -158,7 +138,7 @@ static void *pressure_main(void *arg)
     if (api_settings.migrate_on_start)
         migrate(p);
     p->beat = daemon_beat_new("pressure"); /* a migration may take its time */
-    while (!stopping(p, api_settings.pressure_sample_ms)) {
+    while (!pause_for(&p->pause, api_settings.pressure_sample_ms)) {
         daemon_beat(p->beat);
         rc = db_acquire(p->db, &err);
         if (!rc)
@@ -178,7 +158,6 @@ static void *pressure_main(void *arg)
 struct pressure *pressure_start(void)
 {
     struct pressure *p = must_alloc(1, sizeof(*p));
-    pthread_condattr_t attr;
 
     db_label_register(&sample_label);
     p->pending_gauge = metrics_gauge(
@@ -191,26 +170,18 @@ struct pressure *pressure_start(void)
         p->depth_gauge = metrics_gauge("msg_queue_depth", "Messages ready in both queues.", "");
         p->broker = broker_new(&api_settings.broker, "pressure");
     }
-    pthread_mutex_init(&p->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&p->wake, &attr);
-    pthread_condattr_destroy(&attr);
+    pause_init(&p->pause);
     MUST(pthread_create(&p->thread, NULL, pressure_main, p) == 0);
     return p;
 }
 
 void pressure_stop(struct pressure *p)
 {
-    pthread_mutex_lock(&p->lock);
-    p->stopping = true;
-    pthread_cond_signal(&p->wake);
-    pthread_mutex_unlock(&p->lock);
+    pause_stop(&p->pause);
     pthread_join(p->thread, NULL);
     db_free(p->db);
     broker_free(p->broker);
-    pthread_cond_destroy(&p->wake);
-    pthread_mutex_destroy(&p->lock);
+    pause_destroy(&p->pause);
     free(p);
 }
 

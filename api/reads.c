@@ -10,12 +10,13 @@
 #include "libcommon/daemon.h"
 #include "libcommon/log.h"
 #include "libcommon/must.h"
+#include "libcommon/pause.h"
 
 #define SCAN_PAGE 1000 /* rows read at a time while a filter is applied */
 #define SCAN_MAX                                                                     \
     10000 /* rows looked at for one page: a rare state must not walk a whole history \
            */
-#define BEAT_SEC 5
+#define BEAT_MS 5000
 #define RETRY_PAUSE_MS 100
 
 struct reader {
@@ -223,8 +224,7 @@ static void *reader_main(void *arg)
         if (!job && all->closed)
             break;
         if (!job) {
-            clock_gettime(CLOCK_MONOTONIC, &until);
-            until.tv_sec += BEAT_SEC;
+            until = pause_until(BEAT_MS);
             pthread_cond_timedwait(&all->wake, &all->lock, &until);
             continue;
         }
@@ -247,17 +247,13 @@ struct reads *reads_start(read_answer_fn *answer)
 {
     size_t count = (size_t)api_settings.readers;
     struct reads *r = must_alloc(1, sizeof(*r) + count * sizeof(r->readers[0]));
-    pthread_condattr_t attr;
 
     db_label_register(&history_label);
     db_label_register(&balance_label);
     r->answer = answer;
     r->count = count;
     pthread_mutex_init(&r->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&r->wake, &attr);
-    pthread_condattr_destroy(&attr);
+    pause_cond_init(&r->wake);
     for (size_t i = 0; i < count; i++) {
         struct reader *reader = &r->readers[i];
 
