@@ -92,7 +92,7 @@ static void found_fresh(struct lane *l, const struct lane_task *task, size_t row
     if (rows)
         l->poll_us = l->limits.poll_min_us;
     else if (task->look == LANE_FRESH || task->look == LANE_LAGGED)
-        l->poll_us = lower(l->poll_us * 3 / 2 + 1, l->limits.poll_max_us);
+        l->poll_us = lower(l->poll_us * 9 / 8 + 1, l->limits.poll_max_us);
     l->poll_at_us = full_hands ? now_us : now_us + l->poll_us;
 }
 

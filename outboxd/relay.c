@@ -96,6 +96,7 @@ static void worker_start(struct relay *r, enum message_type type, int64_t number
     w->broker = broker_new(&outboxd_settings.broker, name);
     w->beat = daemon_beat_new("relay");
     claim_init(&w->claim, &outboxd_settings.db, type);
+    r->running++;
     MUST(pthread_create(&w->thread, NULL, worker_main, w) == 0);
     snprintf(name, sizeof(name), "%s-%lld", message_type_name(type), (long long)number);
     pthread_setname_np(w->thread, name);
@@ -132,14 +133,19 @@ static void wake_all(struct relay *r)
     }
 }
 
+/* Waits for a count, then joins: a join with a time limit of its own is not portable. */
 static bool join_all(struct relay *r, int timeout_ms)
 {
     struct timespec until = relay_in((int64_t)timeout_ms * 1000);
-    bool all = true;
+    bool all;
 
-    for (size_t i = 0; i < r->n; i++)
-        if (pthread_clockjoin_np(r->workers[i].thread, NULL, CLOCK_MONOTONIC, &until))
-            all = false;
+    pthread_mutex_lock(&r->lock);
+    while (r->running && pthread_cond_timedwait(&r->wake, &r->lock, &until) == 0)
+        ;
+    all = !r->running;
+    pthread_mutex_unlock(&r->lock);
+    for (size_t i = 0; all && i < r->n; i++)
+        pthread_join(r->workers[i].thread, NULL);
     return all;
 }
 

@@ -27,7 +27,6 @@ struct pool {
 struct worker {
     struct pool *pool;
     pthread_t thread;
-    bool ended;
     struct broker *broker;
     struct claim claim;
     struct publisher publisher;
@@ -43,7 +42,8 @@ struct worker {
 
 struct relay {
     pthread_mutex_t lock;
-    pthread_cond_t wake; /* stopping */
+    pthread_cond_t wake; /* stopping, or a thread has ended */
+    size_t running;      /* threads, under lock */
     _Atomic bool stopping;
     _Atomic int broker_kind, db_kind; /* err_kind of the trouble last logged; ERR_NONE: fine */
     _Atomic int blocked;              /* connections */

@@ -15,7 +15,7 @@ struct sampler {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    bool stopping;
+    bool stopping, ended;
     struct db *db;
     struct daemon_beat *beat;
     struct metric *pending[MESSAGE_LANES], *oldest[MESSAGE_LANES];
@@ -69,16 +69,23 @@ static void sample(struct sampler *s)
     db_release(s->db);
 }
 
+static struct timespec monotonic_in(int64_t ms)
+{
+    struct timespec at;
+
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    at.tv_sec += ms / 1000;
+    at.tv_nsec += (long)(ms % 1000) * 1000000;
+    at.tv_sec += at.tv_nsec / 1000000000;
+    at.tv_nsec %= 1000000000;
+    return at;
+}
+
 static bool stopped_within(struct sampler *s, int64_t ms)
 {
-    struct timespec until;
+    struct timespec until = monotonic_in(ms);
     bool stopping;
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += ms / 1000;
-    until.tv_nsec += (long)(ms % 1000) * 1000000;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
     pthread_mutex_lock(&s->lock);
     while (!s->stopping && pthread_cond_timedwait(&s->wake, &s->lock, &until) == 0)
         ;
@@ -94,6 +101,10 @@ static void *sampler_main(void *arg)
     do {
         sample(s);
     } while (!stopped_within(s, outboxd_settings.sample_ms));
+    pthread_mutex_lock(&s->lock);
+    s->ended = true;
+    pthread_cond_signal(&s->wake);
+    pthread_mutex_unlock(&s->lock);
     return NULL;
 }
 
@@ -128,16 +139,19 @@ struct sampler *sampler_start(void)
 
 bool sampler_stop(struct sampler *s, int timeout_ms)
 {
-    struct timespec until;
+    struct timespec until = monotonic_in(timeout_ms);
+    bool ended;
 
     pthread_mutex_lock(&s->lock);
     s->stopping = true;
-    pthread_cond_signal(&s->wake);
+    pthread_cond_broadcast(&s->wake);
+    while (!s->ended && pthread_cond_timedwait(&s->wake, &s->lock, &until) == 0)
+        ;
+    ended = s->ended;
     pthread_mutex_unlock(&s->lock);
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += timeout_ms / 1000 + 1;
-    if (pthread_clockjoin_np(s->thread, NULL, CLOCK_MONOTONIC, &until))
+    if (!ended)
         return false;
+    pthread_join(s->thread, NULL);
     db_free(s->db);
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->wake);

@@ -425,5 +425,9 @@ void *worker_main(void *arg)
             deliver(w);
     }
     broker_close(w->broker);
+    pthread_mutex_lock(&r->lock);
+    r->running--;
+    pthread_cond_broadcast(&r->wake);
+    pthread_mutex_unlock(&r->lock);
     return NULL;
 }
