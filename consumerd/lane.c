@@ -247,6 +247,16 @@ static bool drained(const struct lane *l)
     return l->drain_begun && !l->hand.recipients && !l->out;
 }
 
+static void tell_waiting(struct lane *l)
+{
+    const struct inflight *m;
+    size_t n = l->arrived_count;
+
+    TAILQ_FOREACH(m, &l->suspects, link)
+    n++;
+    worker_waiting(l->config.worker, l->config.type, n);
+}
+
 static void turn(struct lane *l)
 {
     daemon_beat(l->beat);
@@ -265,6 +275,7 @@ static void turn(struct lane *l)
     turn_collect(l);
     if (!l->abandoned)
         turn_work(l);
+    tell_waiting(l);
 }
 
 static void *run(void *arg)

@@ -31,6 +31,7 @@ struct worker {
     _Atomic uint64_t era;       /* of the present incarnation, 0: none */
     _Atomic uint64_t renounced; /* eras up to it are over */
     _Atomic int64_t trusted_until_ms;
+    _Atomic size_t waiting[MESSAGE_LANES];
 };
 
 static struct db_label register_label = {.query = "worker_register"};
@@ -71,6 +72,11 @@ void worker_renounce(struct worker *w, uint64_t era)
             return;
         }
     }
+}
+
+void worker_waiting(struct worker *w, enum message_type type, size_t messages)
+{
+    atomic_store(&w->waiting[type], messages);
 }
 
 bool worker_lease(struct worker *w, struct worker_lease *lease)
@@ -169,12 +175,15 @@ static int beat(struct worker *w, struct err *err)
 {
     int64_t before_ms = boot_ms();
     struct db_results results;
-    char sql[96];
+    char sql[192];
     bool gone;
 
     if (db_acquire(w->db, err))
         return -1;
-    snprintf(sql, sizeof(sql), "UPDATE workers SET heartbeat_at=NOW(6) WHERE id=%llu",
+    snprintf(sql, sizeof(sql),
+             "UPDATE workers SET heartbeat_at=NOW(6),waiting_normal=%zu,waiting_express=%zu WHERE "
+             "id=%llu",
+             atomic_load(&w->waiting[MESSAGE_NORMAL]), atomic_load(&w->waiting[MESSAGE_EXPRESS]),
              (unsigned long long)w->id);
     if (db_run(w->db, &beat_label, sql, strlen(sql), &results, err)) {
         db_release(w->db);

@@ -11,5 +11,6 @@ CREATE TABLE IF NOT EXISTS messages (
   accepted_at DATETIME(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
   retry_until DATETIME(6) NULL COMMENT 'set when the first retry is written',
   enqueues INT UNSIGNED NOT NULL DEFAULT 0 COMMENT 'outbox rows written after the first: n of message.retry.<n>',
-  repairs INT UNSIGNED NOT NULL DEFAULT 0
+  repairs INT UNSIGNED NOT NULL DEFAULT 0 COMMENT 'of the enqueues, those by the repair',
+  repaired_at DATETIME(6) NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;

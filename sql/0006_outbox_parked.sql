@@ -9,5 +9,6 @@ CREATE TABLE IF NOT EXISTS outbox_parked (
   attempts INT NOT NULL,
   last_error TEXT NULL,
   created_at DATETIME(6) NOT NULL,
-  parked_at DATETIME(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6)
+  parked_at DATETIME(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+  KEY idx_outbox_parked_aggregate (aggregate_id)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;

@@ -1,0 +1,96 @@
+"""What the broker has lost comes back; what is merely queued, held or put off is left alone."""
+
+from harness.audit import audit, quiesce
+from harness.client import recipient
+from harness.metrics import Metrics
+from harness.wait import wait_until
+
+import pytest
+
+QUICK = {"REPAIR_AFTER_SEC": "2", "REPAIR_INTERVAL_MS": "200"}
+
+
+def repaired(stack):
+    return Metrics.of(stack.url("outboxd-1")).sum("msg_repaired_total")
+
+
+def candidates(stack):
+    return Metrics.of(stack.url("outboxd-1")).sum("msg_repair_candidates")
+
+
+def send_many(stack, count):
+    api = stack.api()
+    customer = api.funded(100000)
+    for i in range(count):
+        api.sent(customer, [recipient(2 * i), recipient(2 * i + 1)],
+                 type="express" if i % 3 == 0 else "normal")
+    wait_until(lambda: stack.db.value("SELECT COUNT(*) FROM outbox_events") == 0, 20)
+
+
+def purge(stack):
+    connection = stack.broker.connect()
+    try:
+        channel = connection.channel()
+        return sum(channel.queue_purge(name).method.message_count
+                   for name in (stack.broker.normal, stack.broker.express))
+    finally:
+        connection.close()
+
+
+def test_purged_queue(world):
+    stack = world(**QUICK)
+    stack.stop("consumerd-1")
+    send_many(stack, 60)
+    wait_until(lambda: candidates(stack) == 60, 30, "a backlog is seen")
+    # Several searches have gone by: a backlog alone is no reason.
+    before = Metrics.of(stack.url("outboxd-1")).sum("db_queries_total", query="repair_walk")
+    wait_until(lambda: Metrics.of(stack.url("outboxd-1")).sum("db_queries_total", query="repair_walk")
+               > before + 6, 20)
+    assert repaired(stack) == 0
+    assert purge(stack) == 60
+    wait_until(lambda: repaired(stack) == 60, 30, "the repair of all")
+    stack.start("consumerd-1")
+    quiesce(stack)
+    assert audit(stack) == []
+    assert stack.db.value("SELECT MAX(repairs) FROM messages") == 1
+
+
+def test_a_late_original_is_harmless(world):
+    """A message that was thought lost arrives beside its repaired twin: sent once."""
+    stack = world(**QUICK)
+    stack.stop("consumerd-1")
+    send_many(stack, 1)
+    connection = stack.broker.connect()
+    channel = connection.channel()
+    held = None
+    for name in (stack.broker.express, stack.broker.normal):
+        method, properties, body = channel.basic_get(name)  # unacknowledged: in nobody's count
+        held = held or method and (name, properties, body)
+    assert held
+    wait_until(lambda: repaired(stack) == 1, 30)
+    connection.close()  # the original is back in its queue
+    stack.start("consumerd-1")
+    quiesce(stack)
+    assert audit(stack) == []
+    assert sum(operator.counts()["requests"] for operator in stack.operators) == 2
+
+
+@pytest.mark.parametrize("fault", [{"status": 503, "status_share": 1}])
+def test_what_is_put_off_is_not_repaired(world, fault):
+    """Both operators down, window open: retries wait in the outbox for longer than the repair does."""
+    stack = world(DELIVERY_RETRY_WINDOW_SEC="60", DELIVERY_RETRY_BASE_MS="2500",
+                  DELIVERY_RETRY_MAX_MS="5000", **QUICK)
+    for operator in stack.operators:
+        operator.faults(**fault)
+    api = stack.api()
+    customer = api.funded(1000)
+    for i in range(20):
+        api.sent(customer, [recipient(i)])
+    wait_until(lambda: stack.db.value("SELECT MIN(enqueues) FROM messages") >= 3, 60,
+               "every message tried three times")
+    for operator in stack.operators:
+        operator.heal()
+    quiesce(stack)
+    assert repaired(stack) == 0
+    assert stack.db.value("SELECT MAX(repairs) FROM messages") == 0
+    assert audit(stack) == []
