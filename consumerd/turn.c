@@ -185,14 +185,16 @@ static void count_failed(const struct job *job)
              L_STR("last_error", job->error), L_TRACE(&m->trace));
 }
 
+/* What is put off of a message is settled together: one line for all of it. */
 static void count_later(const struct job *job)
 {
-    const struct inflight *m = job->message;
+    struct inflight *m = job->message;
 
     metrics_add(stats.retries, 1);
-    job->message->put_off++;
-    log_info("delivery.retry", L_STR("message_id", m->id), L_INT("position", job->position),
-             L_INT("attempt", job->attempt), L_STR("last_error", job->error), L_TRACE(&m->trace));
+    if (!m->put_off++)
+        log_info("delivery.retry", L_STR("message_id", m->id), L_INT("recipients", m->job_count),
+                 L_INT("attempt", job->attempt), L_STR("last_error", job->error),
+                 L_TRACE(&m->trace));
 }
 
 static void count_result(struct lane *l, struct job *job)
