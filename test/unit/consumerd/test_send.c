@@ -141,9 +141,11 @@ static void *accept_all(void *arg)
         int *fd = malloc(sizeof(*fd));
         pthread_t thread;
 
-        ck_assert_ptr_nonnull(fd);
-        *fd = accept(listener, NULL, NULL);
-        pthread_create(&thread, NULL, serve, fd);
+        if (!fd || (*fd = accept(listener, NULL, NULL)) < 0 ||
+            pthread_create(&thread, NULL, serve, fd)) {
+            free(fd);
+            return NULL;
+        }
         pthread_detach(thread);
     }
 }
