@@ -4,7 +4,9 @@
  */
 
 #include <stdio.h>
+#include <string.h>
 
+#include "consumerd/dead.h"
 #include "consumerd/dispatch.h"
 #include "consumerd/lane.h"
 #include "consumerd/settings.h"
@@ -116,7 +118,13 @@ int main(int argc, char **argv)
     const struct daemon_program program = {
         .name = "msg-consumerd",
         .summary = "Delivers messages from the broker through the operators.",
-        .verbs = "",
+        .verbs =
+            "  msg-consumerd dead list                              letters in the dead-letter "
+            "queue\n"
+            "  msg-consumerd dead show ID                           one of them with its body\n"
+            "  msg-consumerd dead replay ID...|--all [--dry-run]    to its lane again\n"
+            "  msg-consumerd dead drop ID...|--all [--dry-run]      fails and refunds what is "
+            "open\n",
         .groups = groups,
         .group_count = SETTINGS_GROUPS,
         .check = check_settings,
@@ -129,6 +137,11 @@ int main(int argc, char **argv)
     code = daemon_cli(&program, argc, argv);
     if (code >= 0)
         return code;
+    if (argc > 1 && !strcmp(argv[1], "dead")) {
+        code = dead_main(&settings, argc - 2, argv + 2);
+        settings_free(groups, SETTINGS_GROUPS);
+        return code;
+    }
     if (argc > 1) {
         fprintf(stderr, "msg-consumerd: unknown verb %s; see --help\n", argv[1]);
         return EXIT_SETTINGS;

@@ -1,0 +1,419 @@
+#include "consumerd/dead.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "consumerd/settings.h"
+#include "libcommon/clock.h"
+#include "libcommon/log.h"
+#include "libcommon/must.h"
+#include "libcommon/settle.h"
+
+#define LETTERS_MAX 1000 /* looked at in one run */
+#define GATHER_MS 5000
+#define CONFIRM_MS 5000
+#define PUMP_MS 100
+#define LOG_FLUSH_MS 5000
+
+static struct db_label lock_label = {.query = "dead_lock"};
+static struct db_label owner_label = {.query = "dead_owners"};
+static struct db_label clean_label = {.query = "dead_clean"};
+
+struct letter {
+    uint64_t tag;
+    char id[MESSAGE_ID_MAX + 1]; /* "#<place>" when it has none */
+    char traceparent[TRACE_PARENT_SIZE];
+    char *tracestate, *body;
+    size_t body_len;
+    int64_t accepted_us;
+};
+
+struct desk {
+    const struct settings *settings;
+    const char *queue;
+    struct broker *in, *out;
+    struct db *db;
+    struct letter letters[LETTERS_MAX];
+    size_t n;
+    bool dry_run, all;
+    char **ids;
+    size_t id_count;
+    uint64_t wanted_tag; /* the confirm that is waited for */
+    bool confirmed, refused;
+};
+
+/* ---- reading the queue ---- */
+
+static void take_letter(const struct broker_event *e, void *arg)
+{
+    struct desk *d = arg;
+    struct letter *l = &d->letters[d->n];
+
+    if (e->type != BROKER_DELIVERED || d->n == LETTERS_MAX)
+        return;
+    l->tag = e->tag;
+    if (*e->message_id && strlen(e->message_id) <= MESSAGE_ID_MAX)
+        snprintf(l->id, sizeof(l->id), "%s", e->message_id);
+    else
+        snprintf(l->id, sizeof(l->id), "#%zu", d->n + 1);
+    snprintf(l->traceparent, sizeof(l->traceparent), "%s", e->traceparent);
+    l->tracestate = must_strdup(e->tracestate);
+    l->accepted_us = e->accepted_us;
+    l->body = malloc(e->body_len + 1);
+    if (!l->body)
+        return; /* not enough memory for all of them: those that fit are dealt with */
+    memcpy(l->body, e->body, e->body_len);
+    l->body_len = e->body_len;
+    d->n++;
+}
+
+static int gather(struct desk *d, struct err *err)
+{
+    int64_t give_up_ms = clock_mono_ms() + GATHER_MS;
+    uint32_t ready;
+
+    if (broker_open(d->in, err) || broker_depth(d->in, d->queue, &ready, err) ||
+        broker_consume(d->in, d->queue, LETTERS_MAX, err))
+        return -1;
+    while (d->n < ready && d->n < LETTERS_MAX && clock_mono_ms() < give_up_ms)
+        if (broker_pump(d->in, PUMP_MS, 0, take_letter, d, err))
+            return -1;
+    return 0;
+}
+
+static int list(struct desk *d, struct err *err)
+{
+    (void)err;
+    for (size_t i = 0; i < d->n; i++) {
+        struct message m;
+        struct err why;
+
+        if (message_decode(d->letters[i].body, d->letters[i].body_len, &m, &why)) {
+            printf("%s\t%zu bytes\tnot readable: %s\n", d->letters[i].id, d->letters[i].body_len,
+                   why.msg);
+            continue;
+        }
+        printf("%s\t%zu bytes\t%s, customer %lld, %zu recipients\n", d->letters[i].id,
+               d->letters[i].body_len, message_type_name(m.type), (long long)m.customer_id,
+               m.recipient_count);
+        message_free(&m);
+    }
+    return 0;
+}
+
+static bool is_wanted(const struct desk *d, const struct letter *l)
+{
+    for (size_t i = 0; i < d->id_count; i++)
+        if (!strcmp(d->ids[i], l->id))
+            return true;
+    return d->all;
+}
+
+static int show(struct desk *d, struct err *err)
+{
+    for (size_t i = 0; i < d->n; i++) {
+        const struct letter *l = &d->letters[i];
+
+        if (!is_wanted(d, l))
+            continue;
+        printf("id: %s\ntraceparent: %s\nbody: %.*s\n", l->id, l->traceparent, (int)l->body_len,
+               l->body);
+        return 0;
+    }
+    return err_set(err, ERR_PERMANENT, 0, "no letter %s", d->ids[0]);
+}
+
+/* ---- replay ---- */
+
+static void take_confirm(const struct broker_event *e, void *arg)
+{
+    struct desk *d = arg;
+
+    if (e->type == BROKER_CONFIRMED &&
+        (e->tag == d->wanted_tag || (e->multiple && e->tag > d->wanted_tag)))
+        d->confirmed = true;
+    else if (e->type == BROKER_NACKED || e->type == BROKER_RETURNED ||
+             e->type == BROKER_CHANNEL_CLOSED)
+        d->refused = true;
+}
+
+static int publish(struct desk *d, const struct letter *l, enum message_type type, struct err *err)
+{
+    const struct broker_message m = {
+        .exchange = d->settings->broker.exchange,
+        .routing_key = broker_queue(&d->settings->broker, type),
+        .message_id = l->id,
+        .body = l->body,
+        .body_len = l->body_len,
+        .traceparent = l->traceparent,
+        .tracestate = l->tracestate,
+        .accepted_us = l->accepted_us,
+    };
+    int64_t give_up_ms = clock_mono_ms() + CONFIRM_MS;
+
+    if (!broker_is_open(d->out) && (broker_open(d->out, err) || broker_confirm(d->out, err)))
+        return -1;
+    d->confirmed = d->refused = false;
+    if (broker_publish(d->out, &m, &d->wanted_tag, err))
+        return -1;
+    while (!d->confirmed && !d->refused && clock_mono_ms() < give_up_ms)
+        if (broker_pump(d->out, PUMP_MS, 0, take_confirm, d, err))
+            return -1;
+    if (!d->confirmed || d->refused)
+        return err_set(err, ERR_RETRY, 0, "the broker did not confirm the replay");
+    return 0;
+}
+
+static int clean_record(struct desk *d, const struct message *m, struct err *err)
+{
+    struct buf sql = {0};
+    int rc;
+
+    buf_puts(&sql, "UPDATE message_status FORCE INDEX(uq_message_status_identifier_recipient) SET "
+                   "takeovers=0 WHERE status IN ('pending','sending') AND message_identifier=");
+    db_put_quoted(d->db, &sql, m->id, strlen(m->id));
+    rc = db_run_buf(d->db, &clean_label, &sql, NULL, err);
+    buf_free(&sql);
+    return rc;
+}
+
+static int replay(struct desk *d, const struct letter *l, struct err *err)
+{
+    struct message m;
+    int rc;
+
+    if (message_decode(l->body, l->body_len, &m, err))
+        return -1;
+    rc = d->dry_run ? 0 : clean_record(d, &m, err);
+    if (!rc && !d->dry_run)
+        rc = publish(d, l, m.type, err);
+    message_free(&m);
+    return rc;
+}
+
+/* ---- drop ---- */
+
+static int lock_open(struct desk *d, const struct message *m, struct db_results *results,
+                     struct err *err)
+{
+    struct buf sql = {0};
+    int rc;
+
+    buf_puts(&sql, "START TRANSACTION;SELECT id,user_id,price,position,owner,status FROM "
+                   "message_status FORCE INDEX(uq_message_status_identifier_recipient) "
+                   "WHERE message_identifier=");
+    db_put_quoted(d->db, &sql, m->id, strlen(m->id));
+    buf_puts(&sql, " ORDER BY recipient FOR UPDATE");
+    rc = db_run_buf(d->db, &lock_label, &sql, results, err);
+    buf_free(&sql);
+    return rc;
+}
+
+static int owner_lives(struct desk *d, const char *owner, bool *lives, struct err *err)
+{
+    struct db_results results;
+    struct buf sql = {0};
+    int rc;
+
+    *lives = false;
+    if (!strcmp(owner, "0"))
+        return 0;
+    buf_printf(&sql,
+               "SELECT 1 FROM workers WHERE id=%lld AND heartbeat_at>NOW(6)-INTERVAL %lld SECOND",
+               strtoll(owner, NULL, 10), (long long)d->settings->consumer.dead_sec);
+    rc = db_run_buf(d->db, &owner_label, &sql, &results, err);
+    buf_free(&sql);
+    if (rc)
+        return -1;
+    *lives = results.set[0].affected > 0;
+    db_results_free(&results);
+    return 0;
+}
+
+static int collect_failures(struct desk *d, const struct message *m, struct db_set *rows,
+                            struct settle_failure *failures, size_t *n, struct err *err)
+{
+    char **row;
+
+    while ((row = db_next(rows))) {
+        enum message_state state;
+        bool lives;
+
+        if (!message_state_parse(row[5], &state) || state == MESSAGE_DONE ||
+            state == MESSAGE_FAILED)
+            continue;
+        if (state == MESSAGE_SENDING && owner_lives(d, row[4], &lives, err))
+            return -1;
+        if (state == MESSAGE_SENDING && lives)
+            return err_set(err, ERR_RETRY, 0, "a consumer has it in hand right now");
+        failures[(*n)++] = (struct settle_failure){
+            .status_id = strtoull(row[0], NULL, 10),
+            .user_id = strtoll(row[1], NULL, 10),
+            .price = strtoll(row[2], NULL, 10),
+            .message_id = m->id,
+            .position = (unsigned)strtoul(row[3], NULL, 10),
+            .reason = "given up: its dead letter was dropped",
+        };
+    }
+    return 0;
+}
+
+static int refund(struct desk *d, const struct message *m, size_t *n, struct err *err)
+{
+    struct settle_failure *failures;
+    struct db_results results;
+    int rc;
+
+    if (lock_open(d, m, &results, err)) {
+        db_rollback(d->db);
+        return -1;
+    }
+    failures = calloc(results.set[1].affected + 1, sizeof(*failures));
+    rc = failures ? collect_failures(d, m, &results.set[1], failures, n, err)
+                  : err_set(err, ERR_RETRY, 0, "out of memory");
+    if (!rc)
+        rc = settle_fail(d->db, failures, *n, err);
+    if (!rc && !d->dry_run)
+        rc = db_commit(d->db, err);
+    else
+        db_rollback(d->db);
+    db_results_free(&results);
+    free(failures);
+    return rc;
+}
+
+/* A letter that nobody can read refunds nothing: it is not known to be a message. */
+static int drop(struct desk *d, const struct letter *l, struct err *err)
+{
+    struct message m;
+    struct err why;
+    size_t refunded = 0;
+    int rc = 0;
+
+    if (!message_decode(l->body, l->body_len, &m, &why)) {
+        rc = refund(d, &m, &refunded, err);
+        message_free(&m);
+    }
+    if (!rc)
+        log_info("dead.refunded", L_STR("message_id", l->id), L_INT("recipients", refunded),
+                 L_STR("dry_run", d->dry_run ? "true" : "false"));
+    return rc;
+}
+
+/* ---- command line ---- */
+
+typedef int act_fn(struct desk *d, const struct letter *l, struct err *err);
+
+static int act_on_each(struct desk *d, const char *event, act_fn *act, struct err *err)
+{
+    size_t done = 0;
+
+    for (size_t i = 0; i < d->n; i++) {
+        const struct letter *l = &d->letters[i];
+
+        if (!is_wanted(d, l))
+            continue;
+        if (act(d, l, err))
+            return -1;
+        if (!d->dry_run && (broker_ack(d->in, l->tag, false, err) || broker_flush(d->in, err)))
+            return -1;
+        log_info(event, L_STR("message_id", l->id),
+                 L_STR("dry_run", d->dry_run ? "true" : "false"));
+        done++;
+    }
+    return done || d->all ? 0 : err_set(err, ERR_PERMANENT, 0, "no such letter");
+}
+
+static int run_verb(struct desk *d, const char *verb, struct err *err)
+{
+    if (gather(d, err))
+        return -1;
+    if (!strcmp(verb, "list"))
+        return list(d, err);
+    if (!strcmp(verb, "show"))
+        return show(d, err);
+    if (db_acquire(d->db, err))
+        return -1;
+    if (!strcmp(verb, "replay"))
+        return act_on_each(d, "dead.replayed", replay, err);
+    return act_on_each(d, "dead.dropped", drop, err);
+}
+
+static bool parse(struct desk *d, int argc, char **argv)
+{
+    const char *verb = argc ? argv[0] : "";
+    bool looks = !strcmp(verb, "list") || !strcmp(verb, "show");
+
+    if (!looks && strcmp(verb, "replay") != 0 && strcmp(verb, "drop") != 0)
+        return false;
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--dry-run") && !looks)
+            d->dry_run = true;
+        else if (!strcmp(argv[i], "--all") && !looks)
+            d->all = true;
+        else if (argv[i][0] != '-')
+            d->ids[d->id_count++] = argv[i];
+        else
+            return false;
+    }
+    if (!strcmp(verb, "list"))
+        return !d->id_count;
+    if (!strcmp(verb, "show"))
+        return d->id_count == 1;
+    return d->all != (d->id_count > 0);
+}
+
+static void desk_free(struct desk *d)
+{
+    for (size_t i = 0; i < d->n; i++) {
+        free(d->letters[i].tracestate);
+        free(d->letters[i].body);
+    }
+    broker_free(d->in);
+    broker_free(d->out);
+    db_release(d->db);
+    db_free(d->db);
+    free(d->ids);
+    free(d);
+}
+
+static int run(struct desk *d, const char *verb)
+{
+    struct buf queue = {0};
+    struct err err = {0};
+    int rc;
+
+    db_label_register(&lock_label);
+    db_label_register(&owner_label);
+    db_label_register(&clean_label);
+    settle_register();
+    log_start("msg-consumerd", LOG_INFO);
+    buf_printf(&queue, "%s.dead", d->settings->broker.exchange);
+    d->queue = queue.data;
+    d->in = broker_new(&d->settings->broker, "consumerd dead letters");
+    d->out = broker_new(&d->settings->broker, "consumerd replay");
+    d->db = db_new(&d->settings->db);
+    rc = run_verb(d, verb, &err);
+    if (rc)
+        fprintf(stderr, "msg-consumerd dead %s: %s\n", verb, err.msg);
+    desk_free(d);
+    buf_free(&queue);
+    log_stop(LOG_FLUSH_MS);
+    return rc ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+int dead_main(const struct settings *settings, int argc, char **argv)
+{
+    struct desk *d = must_alloc(1, sizeof(*d));
+
+    d->settings = settings;
+    d->ids = must_alloc((size_t)argc + 1, sizeof(char *));
+    if (parse(d, argc, argv))
+        return run(d, argv[0]);
+    free(d->ids);
+    free(d);
+    fprintf(stderr, "usage: msg-consumerd dead list | show ID | replay ID...|--all [--dry-run] | "
+                    "drop ID...|--all [--dry-run]\n");
+    return EXIT_SETTINGS;
+}

@@ -1,0 +1,20 @@
+#ifndef CONSUMERD_DEAD_H
+#define CONSUMERD_DEAD_H
+
+/*
+ * msg-consumerd dead list|show|replay|drop: what a person does about messages in the dead-letter
+ * queue. A letter is named by its message id, or by #<place> when it has none. Letters that are
+ * only looked at go back to the queue when the connection ends.
+ *
+ * replay  publishes the letter to its lane again, confirmed, and then takes it off the queue; a
+ *         message that was given up on because it may have killed consumers gets a clean record
+ * drop    fails and refunds the recipients of the message that are not final and that no living
+ *         consumer has in hand, then takes the letter off the queue
+ */
+
+#include "consumerd/settings.h"
+
+/* argv[0] is the verb's name. Returns the exit code. */
+int dead_main(const struct settings *settings, int argc, char **argv);
+
+#endif
