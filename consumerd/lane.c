@@ -33,7 +33,7 @@ void lane_drop_arrived(struct lane *l)
         TAILQ_REMOVE(&l->suspects, m, link);
         inflight_free(m);
     }
-    l->arrived_count = 0;
+    l->arrived_count = l->suspect_count = 0;
 }
 
 /* The broker will deliver again what was not acknowledged. */
@@ -247,16 +247,6 @@ static bool drained(const struct lane *l)
     return l->drain_begun && !l->hand.recipients && !l->out;
 }
 
-static void tell_waiting(struct lane *l)
-{
-    const struct inflight *m;
-    size_t n = l->arrived_count;
-
-    TAILQ_FOREACH(m, &l->suspects, link)
-    n++;
-    worker_waiting(l->config.worker, l->config.type, n);
-}
-
 static void turn(struct lane *l)
 {
     daemon_beat(l->beat);
@@ -275,7 +265,7 @@ static void turn(struct lane *l)
     turn_collect(l);
     if (!l->abandoned)
         turn_work(l);
-    tell_waiting(l);
+    worker_waiting(l->config.worker, l->config.type, l->arrived_count + l->suspect_count);
 }
 
 static void *run(void *arg)

@@ -48,6 +48,7 @@ struct lane {
     struct inflight_list arrived; /* delivered, not claimed */
     size_t arrived_count;
     struct inflight_list suspects; /* wait for suspect_in_hand to end */
+    size_t suspect_count;
     bool suspect_in_hand;
     size_t out; /* jobs that the dispatch has */
     struct job_array done, rest;

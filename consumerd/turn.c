@@ -60,6 +60,7 @@ static void release_suspect(struct lane *l)
     if (!next)
         return;
     TAILQ_REMOVE(&l->suspects, next, link);
+    l->suspect_count--;
     TAILQ_INSERT_HEAD(&l->arrived, next, link);
     l->arrived_count++;
 }
@@ -156,6 +157,12 @@ static void count_unknown(uint32_t unknown)
         metrics_add(stats.op[__builtin_ctz(unknown)].unknown, 1);
 }
 
+/* Two hosts' clocks may differ. */
+static void observe_delivery(const struct lane *l, int64_t us)
+{
+    metrics_observe(stats.lane[l->config.type].delivery_seconds, us > 0 ? us : 0);
+}
+
 static void count_done(struct lane *l, struct job *job)
 {
     const struct inflight *m = job->message;
@@ -163,8 +170,7 @@ static void count_done(struct lane *l, struct job *job)
     metrics_add(stats.op[job->op].done, 1);
     count_unknown(job->unknown);
     if (m->accepted_us > 0)
-        metrics_observe(stats.lane[l->config.type].delivery_seconds,
-                        clock_wall_us() - m->accepted_us);
+        observe_delivery(l, clock_wall_us() - m->accepted_us);
     job->message->done++;
     log_debug("delivery.done", L_STR("message_id", m->id), L_INT("position", job->position),
               L_INT("attempt", job->attempt), L_STR("operator", l->config.operators[job->op].name),
@@ -396,6 +402,7 @@ static void carry_out(struct lane *l, struct claim_item *item)
         break;
     case CLAIM_SET_ASIDE:
         TAILQ_INSERT_TAIL(&l->suspects, m, link);
+        l->suspect_count++;
         break;
     case CLAIM_DEAD:
         lane_dead_letter(l, m, item->reason);
