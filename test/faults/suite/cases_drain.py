@@ -1,0 +1,212 @@
+"""Orderly ends, crowds, and a log that nobody reads."""
+
+import contextlib
+import os
+import resource
+import socket
+import time
+from pathlib import Path
+
+from harness.wait import wait_until
+
+from .cases import Skip, case
+from .check import Judge, Result
+from .load import Load
+from .site import Site
+
+DRAIN_SEC = 20
+
+
+def restart(daemon, result):
+    code, seconds = daemon.terminate(DRAIN_SEC + 5)
+    if code != 0 or seconds > DRAIN_SEC:
+        result.violate(f"{daemon.name} ended with {code} after {seconds:.1f} s")
+    result.recovery_sec = max(result.recovery_sec, seconds)
+    daemon.start().wait_ready()
+
+
+@case("rolling restart", "SIGTERM and rolling restart of every daemon: no request fails", short=True)
+def rolling_restart(run):
+    result = Result("rolling restart", "SIGTERM and rolling restart of every daemon: no request fails",
+                    unit="restarts")
+    with Site("rolling", run.servers) as site:
+        site.up()
+        judge = Judge(site)
+        with Load(site, run.new_seed(), rate=100, strict=True) as load:
+            for _ in range(run.times(5)):
+                for daemon in site.daemons.values():
+                    time.sleep(run.rng.uniform(0.1, 0.5))
+                    restart(daemon, result)
+                    result.repetitions += 1
+            lifted = time.monotonic()
+            load.end()
+            slowest_end = result.recovery_sec
+            judge.judge(result, load, lifted)
+            result.notes.append(f"slowest end of a daemon {slowest_end:.2f} s, {load.repeats} refused"
+                                f" connections went to the other replica")
+            if load.failures:
+                result.violate(f"{len(load.failures)} of {load.made} requests failed",
+                               *map(str, load.failures[:3]))
+    yield result
+
+
+@case("drain with work", "SIGTERM of msg-consumerd and msg-outboxd with slow operators")
+def drain_with_work(run):
+    """What was in flight is finished: nothing reaches an operator twice."""
+    result = Result("drain with work", "SIGTERM of msg-consumerd with sends of 0.2–1 s in flight",
+                    unit="stops")
+    with Site("drain", run.servers, replicas={"api": 1, "outboxd": 1, "consumerd": 2}) as site:
+        site.up()
+        judge = Judge(site)
+        site.operators_do(latency_ms=200, latency_max_ms=1000)
+        with Load(site, run.new_seed(), rate=100) as load:
+            for _ in range(run.times(6)):
+                for name in ("consumerd-1", "outboxd-1", "consumerd-2"):
+                    time.sleep(0.7)
+                    restart(site[name], result)
+                    result.repetitions += 1
+            lifted = time.monotonic()
+            load.end()
+            judge.judge(result, load, lifted)
+            if result.repeats:
+                result.violate(f"operators saw {result.repeats} repeats")
+    yield result
+
+
+def raise_file_limit(wanted):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, wanted), hard), hard))
+
+
+@case("storm", "2,000 idle and slow connections, and no file descriptors left, at msg-api")
+def storm(run):
+    result = Result("storm", "2,000 idle and slow connections at msg-api, then no file descriptors left",
+                    unit="connections")
+    raise_file_limit(8192)
+    with Site("storm", run.servers, replicas=1, HTTP_READ_TIMEOUT_MS=3000) as site:
+        site.up()
+        judge = Judge(site)
+        port = int(site["api-1"].url.rsplit(":", 1)[1])
+        crowd = []
+        with Load(site, run.new_seed(), rate=60) as load:
+            for n in range(run.times(2000, 100)):
+                s = socket.create_connection(("127.0.0.1", port), 5)
+                if n % 2:
+                    s.sendall(b"POST /messages/send HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+                crowd.append(s)
+            result.repetitions = len(crowd)
+            time.sleep(5)
+            slow = sum(1 for s in crowd[1::2] if closed(s))
+            result.notes.append(f"{slow} of {len(crowd) // 2} slow senders cut; slowest answer to"
+                                f" others {load.slowest:.2f} s")
+            if slow < len(crowd) // 2:
+                result.violate("slow senders are not cut in time")
+            for s in crowd:
+                s.close()
+            emfile(site["api-1"], port)
+            lifted = time.monotonic()
+            load.end()
+            judge.judge(result, load, lifted)
+            if load.repeats:
+                result.notes.append(f"{load.repeats} requests repeated")
+    yield result
+
+
+def closed(s):
+    s.setblocking(False)
+    try:
+        while True:
+            if not s.recv(4096):
+                return True
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def emfile(daemon, port):
+    """So few descriptors that accept() fails; afterwards it serves as before."""
+    pid = daemon.process.pid
+    used = len(os.listdir(f"/proc/{pid}/fd"))
+    old = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 5, old[1]))
+    crowd = []
+    try:
+        for _ in range(100):
+            with contextlib.suppress(OSError):
+                crowd.append(socket.create_connection(("127.0.0.1", port), 1))
+        before = cpu(pid)
+        time.sleep(3)
+        busy = (cpu(pid) - before) / 3
+        assert busy < 0.8, f"{daemon.name} used {busy:.0%} of a core without descriptors"
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, old)
+        for s in crowd:
+            s.close()
+    wait_until(daemon.ready, 10, f"{daemon.name} is ready again")
+
+
+def cpu(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@case("log stalled", "nobody reads the daemons' logs")
+def log_stalled(run):
+    """stdout is a pipe that is full: work goes on, lines are dropped."""
+    result = Result("log stalled", "nobody reads the daemons' logs (stdout is a full pipe)", unit="daemons")
+    pipes = []
+    with Site("log", run.servers, replicas=1, LOG_LEVEL="debug") as site:
+        for daemon in site.daemons.values():
+            reader, writer = os.pipe()
+            pipes += [reader, writer]
+            daemon.start(stdout=writer)
+            result.repetitions += 1
+        site.up()
+        judge = Judge(site)
+        with Load(site, run.new_seed(), rate=150) as load:
+            time.sleep(run.times(10, 3))
+            lifted = time.monotonic()
+            load.end()
+            judge.judge(result, load, lifted)
+            if len(load.accepted) < 100:
+                result.violate(f"only {len(load.accepted)} sends were accepted")
+        for daemon in site.daemons.values():
+            code, seconds = daemon.terminate(DRAIN_SEC + 5)
+            if code != 0 or seconds > DRAIN_SEC:
+                result.violate(f"{daemon.name} ended with {code} after {seconds:.1f} s")
+    for end in pipes:
+        os.close(end)
+    yield result
+
+
+def faketime():
+    for folder in ("/usr/lib/x86_64-linux-gnu/faketime", "/usr/lib/aarch64-linux-gnu/faketime"):
+        library = Path(folder) / "libfaketimeMT.so.1"
+        if library.exists():
+            return str(library)
+    raise Skip("libfaketime is not installed")
+
+
+@case("clock", "the daemons' wall clocks an hour off, and jumping")
+def clock(run):
+    library = faketime()
+    result = Result("clock", "the wall clocks of half of the daemons an hour ahead, of the others an hour"
+                    " behind", unit="daemons")
+    with Site("clock", run.servers) as site:
+        for n, daemon in enumerate(site.daemons.values()):
+            daemon.settings.update(LD_PRELOAD=library, FAKETIME="+1h" if n % 2 else "-1h",
+                                   FAKETIME_DONT_FAKE_MONOTONIC="1")
+            result.repetitions += 1
+        site.up()
+        judge = Judge(site)
+        with Load(site, run.new_seed(), rate=100) as load:
+            for daemon in (site["consumerd-1"], site["outboxd-1"], site["api-1"]):
+                time.sleep(2)
+                daemon.kill()
+                daemon.start()
+            lifted = time.monotonic()
+            site.up()
+            load.end()
+            judge.judge(result, load, lifted)
+    yield result

@@ -1,0 +1,76 @@
+"""Every failpoint of the programs: death exactly there, under load, again and again; and the same
+step failing without a death."""
+
+import re
+import time
+
+from harness.stack import REPOSITORY
+
+from .cases import case
+from .check import Judge, Result
+from .load import Load
+from .site import KillLoop, Site
+
+SOURCE = REPOSITORY / "libcommon" / "failpoint.c"
+FAILPOINTS = re.findall(r'\] = "(\w+\.\w+)"', SOURCE.read_text())
+VICTIM = {"api": "api", "outbox": "outboxd", "consumer": "consumerd", "refund": "consumerd"}
+# Passes between two deaths: at least one, at most so many.
+PASSES = {"api": 20, "outbox": 20, "consumer": 40, "refund": 2}
+ERROR_SEC = 2
+
+
+def settings_of(kind):
+    return {"rejected_share": 0.6} if kind == "refund" else {}
+
+
+@case("failpoints", "death at every failpoint", short=True)
+def failpoints(run):
+    with Site("failpoints", run.servers) as site:
+        site.up()
+        judge = Judge(site)
+        for name in FAILPOINTS:
+            yield kill_at(run, site, judge, name)
+        if not run.short:
+            yield from errors(run, site, judge)
+
+
+def kill_at(run, site, judge, name):
+    began = time.monotonic()
+    kind = name.split(".")[0]
+    result = Result(f"failpoint {name}", f"killed at `{name}`", unit="kills")
+    victims = site.of(VICTIM[kind])
+    loop = KillLoop(victims, name, run.rng, PASSES[kind])
+    with Load(site, run.new_seed(), rate=150, **settings_of(kind)) as load:
+        loop.run(run.repeat, deadline=30 + 3 * run.repeat)
+        lifted = time.monotonic()
+        site.up()
+        load.end()
+        result.repetitions = loop.kills
+        result.violate(*loop.problems)
+        judge.judge(result, load, lifted, replays=None if kind == "api" else 50)
+    result.seconds = time.monotonic() - began
+    return result
+
+
+def errors(run, site, judge):
+    """Each step told to act as if it had failed, one time in three."""
+    result = Result("failpoint errors", "each of these steps failing without a death", unit="steps")
+    began = time.monotonic()
+    for name in FAILPOINTS:
+        kind = name.split(".")[0]
+        with Load(site, run.new_seed(), rate=150, **settings_of(kind)) as load:
+            for victim in site.of(VICTIM[kind]):
+                victim.kill()
+                victim.start(MSG_FAILPOINT=f"{name}:error:every=3")
+            time.sleep(ERROR_SEC)
+            lifted = time.monotonic()
+            for victim in site.of(VICTIM[kind]):
+                victim.kill()
+            site.up()
+            load.end()
+            result.repetitions += 1
+            before = len(result.violations)
+            judge.judge(result, load, lifted, replays=20)
+            result.violations[before:] = [f"{name}: {v}" for v in result.violations[before:]]
+    result.seconds = time.monotonic() - began
+    yield result

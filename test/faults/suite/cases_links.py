@@ -1,0 +1,117 @@
+"""The network between two parts, through a proxy that misbehaves."""
+
+import time
+
+from .cases import case
+from .check import Judge, Result
+from .load import Load
+from .site import Site
+
+LONGER_THAN_TIMEOUTS_SEC = 12
+SETTLE_SEC = 1.0
+
+
+def reset(proxy, run):
+    for _ in range(run.times(10)):
+        proxy.reset()
+        time.sleep(run.rng.uniform(0.05, 0.4))
+
+
+def cut_inside(proxy, run):
+    for _ in range(run.times(10)):
+        proxy.drop_after(run.rng.randint(1, 5000), run.rng.choice(["up", "down"]))
+        time.sleep(run.rng.uniform(0.1, 0.5))
+        proxy.heal()
+
+
+def delay(proxy, run):
+    proxy.delay(0.2, jitter=0.1)
+    time.sleep(2)
+
+
+def stall(direction, seconds):
+    def fault(proxy, run):
+        proxy.stall(direction)
+        time.sleep(seconds if not run.short else min(seconds, 2))
+    fault.__name__ = f"stall_{direction}"
+    return fault
+
+
+def refuse(proxy, run):
+    proxy.refuse()
+    time.sleep(2)
+
+
+FAULTS = [reset, cut_inside, delay, stall("up", 3), stall("down", 3), refuse,
+          stall("both", LONGER_THAN_TIMEOUTS_SEC)]
+
+LINKS = {
+    "api-1:db": "msg-api and the database", "outboxd-1:db": "msg-outboxd and the database",
+    "consumerd-1:db": "msg-consumerd and the database",
+    "outboxd-1:broker": "msg-outboxd and the broker",
+    "consumerd-1:broker": "msg-consumerd and the broker",
+    "consumerd-1:operatorA": "msg-consumerd and operator A",
+}
+
+
+def link_case(link, words):
+    # An operator that cannot be asked may have accepted: then both may have it, and it is told apart.
+    unknown = ":operator" in link
+    title = f"the link between {words}: reset, cut inside a packet, slow, one direction dead, refused, half open"
+
+    @case(f"link {link}", title, short=link == "consumerd-1:broker")
+    def broken_link(run):
+        result = Result(f"link {link}", title, unit="faults")
+        with Site("link", run.servers, replicas=1, links=[link], DELIVERY_RETRY_WINDOW_SEC=120) as site:
+            site.up()
+            judge = Judge(site)
+            proxy = site.proxies[link]
+            # In an order of the seed: what follows what matters.
+            faults = run.rng.sample(FAULTS, len(FAULTS))
+            if run.short:
+                faults = [reset, cut_inside]
+            with Load(site, run.new_seed(), rate=100) as load:
+                for fault in faults:
+                    time.sleep(SETTLE_SEC)
+                    fault(proxy, run)
+                    proxy.heal()
+                    lifted = time.monotonic()
+                    result.repetitions += 1
+                load.end()
+                result.notes.append(f"{proxy.cut} connections cut of {proxy.connections}; "
+                                    + " ".join(f.__name__ for f in faults))
+                judge.judge(result, load, lifted, deadline=90, unknown=unknown)
+        yield result
+
+
+for _link, _words in LINKS.items():
+    link_case(_link, _words)
+
+
+def lost_commits(kind):
+    title = f"answers to COMMIT lost, of msg-{kind}"
+
+    @case(f"lost COMMIT {kind}", title, short=kind == "api")
+    def lost(run):
+        result = Result(f"lost COMMIT {kind}", title, unit="commits")
+        with Site("commit", run.servers, replicas=1, links=[f"{kind}-1:db"]) as site:
+            site.up()
+            judge = Judge(site)
+            proxy = site.proxies[f"{kind}-1:db"]
+            with Load(site, run.new_seed(), rate=100) as load:
+                proxy.lose_answer_to(b"COMMIT", every=3)
+                end = time.monotonic() + run.times(20, 3)
+                while time.monotonic() < end:
+                    time.sleep(0.1)
+                result.repetitions = proxy.cut
+                proxy.heal()
+                lifted = time.monotonic()
+                load.end()
+                if not result.repetitions:
+                    result.violate("no answer was lost")
+                judge.judge(result, load, lifted, deadline=60, replays=None)
+        yield result
+
+
+for _kind in ("api", "outboxd", "consumerd"):
+    lost_commits(_kind)
