@@ -9,7 +9,7 @@ SOURCES = $(shell find api outboxd consumerd operator-sim libcommon test -name '
 export BUILD_DIR = $(abspath $(BUILD))
 
 .NOTPARALLEL:
-.PHONY: build run test unit system sanitize sanitized valgrind lint deps clean
+.PHONY: build run test unit system faults faults-short sanitize sanitized valgrind lint deps clean
 
 build:
 	cmake -S . -B $(BUILD) $(GENERATOR)
@@ -19,7 +19,7 @@ build:
 run: deps build
 	@compose/run
 
-test: deps unit system
+test: deps unit system faults-short
 
 unit:
 	cmake -S . -B $(BUILD) $(GENERATOR) -DWERROR=ON
@@ -28,6 +28,13 @@ unit:
 
 system:
 	$(PYTHON) -m pytest test/system $(PYTEST_ARGS)
+
+# Everything that can break, under load (test/faults/run --help); its short part belongs to `test`.
+faults: deps build
+	test/faults/run
+
+faults-short:
+	FAULTS_SEED=$${FAULTS_SEED:-1} test/faults/run --short --results $(BUILD)/faults-short.json
 
 # The main path under AddressSanitizer with UBSan, then ThreadSanitizer; what they say fails the tests.
 MAIN_PATH = test/system/test_main_path.py test/system/test_examples.py test/system/test_delivery.py
