@@ -270,7 +270,8 @@ class OperatorSim(Service):
         return [str(binary(self.config, "operator-sim"))], env, "/"
 
     def ready(self):
-        return http_status(f"{self.config.url(self.name)}/healthz") == 200
+        # The control address opens last, and stays open while the operator is told to refuse.
+        return http_status(f"{self.config.url(self.name + '-control')}/healthz") == 200
 
 
 class Daemon(Service):
