@@ -1,6 +1,7 @@
 """A stack of compose/local as an object; every test that breaks things has its own."""
 
 import contextlib
+import itertools
 import os
 import re
 import shlex
@@ -32,10 +33,11 @@ COMPLAINT = re.compile(r"^.*(?:ERROR: \w+Sanitizer|WARNING: \w+Sanitizer|runtime
 class PortRange:
     """PORT_SPAN free ports, reserved against other runs on this machine by holding the last one."""
 
-    candidates = iter(range(25000, 32500, 100))
+    BASES = range(25000, 32500, 100)
+    candidates = itertools.cycle(BASES)  # goes round: what was used long ago has had time to close
 
     def __init__(self):
-        for base in PortRange.candidates:
+        for base in itertools.islice(PortRange.candidates, len(self.BASES)):
             guard = socket.socket()
             try:
                 guard.bind(("127.0.0.1", base + PORT_SPAN - 1))
