@@ -115,3 +115,36 @@ def lost_commits(kind):
 
 for _kind in ("api", "outboxd", "consumerd"):
     lost_commits(_kind)
+
+
+# The statement of each daemon whose answer decides what happens to a message.
+ANSWERS = {"api": b"FOR UPDATE", "outboxd": b"SKIP LOCKED", "consumerd": b"FOR UPDATE"}
+
+
+def cut_answers(kind, needle):
+    title = f"the database's answers to msg-{kind} cut after any number of bytes"
+
+    @case(f"cut answers {kind}", title, short=kind == "consumerd")
+    def cut(run):
+        result = Result(f"cut answers {kind}", title, unit="cuts")
+        with Site("answers", run.servers, replicas=1, links=[f"{kind}-1:db"]) as site:
+            site.up()
+            judge = Judge(site)
+            proxy = site.proxies[f"{kind}-1:db"]
+            with Load(site, run.new_seed(), rate=100) as load:
+                wanted = run.times(200, 40)
+                proxy.cut_answer_to(needle, lambda: run.rng.randint(0, 900) if run.rng.random() < 0.9 else 10**9)
+                end = time.monotonic() + 30
+                while proxy.cut < wanted and time.monotonic() < end:
+                    time.sleep(0.05)
+                result.repetitions = proxy.cut
+                proxy.heal()
+                proxy.reset()
+                lifted = time.monotonic()
+                load.end()
+                judge.judge(result, load, lifted)
+        yield result
+
+
+for _kind, _needle in ANSWERS.items():
+    cut_answers(_kind, _needle)

@@ -8,7 +8,7 @@ from .load import Load
 from .site import REJECTED, Site
 
 ONE_BAD = {
-    "operator A slow": ("operator A answers after 5 s", {"latency_ms": 5000}),
+    "operator A slow": ("operator A, and what it is asked, answers after 5 s", {"latency_ms": 5000}),
     "operator A resets": ("operator A resets connections", {"reset_share": 0.7}),
     "operator A 500": ("operator A answers 500", {"status": 500, "status_share": 0.7}),
     "operator A 429": ("operator A answers 429", {"status": 429, "status_share": 0.5, "retry_after": 1}),

@@ -1,11 +1,13 @@
 """MariaDB and RabbitMQ themselves."""
 
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
 
 import requests
+from harness.stack import Stack
 from harness.wait import wait_until
 
 from .cases import Skip, case
@@ -135,7 +137,6 @@ class SmallDisk:
 
 @case("database disk full", "the database's disk full, then freed", shared=False)
 def disk_full(run):
-    from harness.stack import Stack
     if os.geteuid() != 0:
         raise Skip("a small tmpfs needs root")
     result = Result("database disk full", "the database's disk full for 15 s, then freed", unit="times")
@@ -172,13 +173,15 @@ def disk_full(run):
         yield result
     finally:
         os.environ.pop("MARIADB_OPTIONS", None)
+        if disk.mounted:
+            servers.kill("mariadb")
+            disk.unmount()
         servers.purge()
-        disk.unmount()
 
 
 # Enabled by the presence of the repair job: without it nothing brings such messages back.
 REPAIR = Path(__file__).resolve().parents[3] / "outboxd" / "repair.c"
-REPAIR_QUICK = {}
+REPAIR_QUICK = {"REPAIR_AFTER_SEC": 5, "REPAIR_INTERVAL_MS": 500}
 
 
 def repair_case(case_name, title, shared, lose):
@@ -202,14 +205,17 @@ def repair_case(case_name, title, shared, lose):
         yield result
 
 
-def purge(site, servers):
-    """The queues fill while no consumer runs, and are emptied."""
-    consumers = site.of("consumerd")
-    for daemon in consumers:
+def fill_queues(site):
+    """The consumers are stopped until there is something to lose; returns the queues."""
+    for daemon in site.of("consumerd"):
         daemon.terminate()
     names = (site.broker.express, site.broker.normal)
     wait_until(lambda: sum(site.broker.ready(n) or 0 for n in names) > 50, 20, "messages in the queues")
-    for name in names:
+    return names
+
+
+def purge(site, servers):
+    for name in fill_queues(site):
         response = requests.delete(f"{site.broker.management}/queues/%2F/{name}/contents",
                                    auth=site.broker.login, timeout=10)
         assert response.status_code == 204, response.text
@@ -217,10 +223,11 @@ def purge(site, servers):
 
 
 def empty_broker(site, servers):
-    import shutil
+    fill_queues(site)
     servers.kill("rabbitmq")
     shutil.rmtree(Path(servers.state) / "rabbitmq" / "mnesia")
     servers.start("rabbitmq")
+    site.up()
 
 
 repair_case("queue purged", "queues purged with messages in them", True, purge)

@@ -13,6 +13,8 @@ from .site import Site
 # As shipped: a silence of ten seconds is a death.
 AS_SHIPPED = {"WORKER_DEAD_SEC": "10", "WORKER_HEARTBEAT_MS": "2000", "DELIVERY_TAKEOVERS_MAX": "5"}
 CARRY_ON_SEC = 30
+# A stopped consumer's messages come back when the broker misses its heartbeats (of 10 s): two or three.
+REDELIVERED_SEC = 45
 
 
 def carried_on(site, before, result, deadline=CARRY_ON_SEC):
@@ -45,7 +47,7 @@ def consumer_stopped(run):
                 with victim.paused():
                     began = time.monotonic()
                     before = site.db.value("SELECT NOW(6)")
-                    carried_on(site, before, result)
+                    carried_on(site, before, result, REDELIVERED_SEC)
                     time.sleep(max(0, length - (time.monotonic() - began)))
                 result.repetitions += 1
             lifted = time.monotonic()

@@ -39,7 +39,8 @@ class FaultProxy:
         self._delay = {"up": 0.0, "down": 0.0}
         self._stalled = {"up": False, "down": False}
         self._left = {"up": None, "down": None}
-        self._needle = None
+        self._jitter = 0.0
+        self._needle = self._cut_needle = None
         self._loop.call_soon_threadsafe(self._wake)
 
     def delay(self, seconds, direction="both", jitter=0.0):
@@ -60,6 +61,11 @@ class FaultProxy:
     def lose_answer_to(self, needle, every=1):
         """What the client sends with these bytes in it arrives; its answer never comes back."""
         self._needle, self._every, self._seen = needle, every, 0
+
+    def cut_answer_to(self, needle, lengths):
+        """What the client sends with these bytes in it arrives; of its answer so many bytes come back
+        as lengths() says, then the connection is reset."""
+        self._cut_lengths, self._cut_needle = lengths, needle
 
     def refuse(self):
         """New connections are reset; those that exist too."""
@@ -114,6 +120,7 @@ class Link:
         self.client = client
         self.server = server
         self.deaf = False  # the answer to a needle is being lost
+        self.left = None   # bytes of an answer until it is cut
         self.wake = asyncio.Event()
 
     def abort(self):
@@ -140,7 +147,7 @@ class Link:
         with contextlib.suppress(ConnectionError, OSError):
             while data := await reader.read(CHUNK):
                 if proxy._delay[way]:
-                    await asyncio.sleep(proxy._delay[way] + random.random() * getattr(proxy, "_jitter", 0))
+                    await asyncio.sleep(proxy._delay[way] + random.random() * proxy._jitter)
                 while proxy._stalled[way]:
                     self.wake.clear()
                     await self.wake.wait()
@@ -151,15 +158,28 @@ class Link:
                     self.deaf = proxy._seen % proxy._every == 0
                     if self.deaf:  # cut at once, the server would give up before its last statement
                         proxy._loop.call_later(LOSE_AFTER, self.abort)
+                if way == "up" and self.left is None and proxy._cut_needle and proxy._cut_needle in data:
+                    self.left = proxy._cut_lengths()
+                if way == "down" and self.left is not None:
+                    if len(data) > self.left:
+                        await self._last_words(writer, data[:self.left])
+                        return
+                    self.left -= len(data)
                 left = proxy._left[way]
                 if left is not None:
                     proxy._left[way] = max(0, left - len(data))
                     if left < len(data):
-                        writer.write(data[:left])
-                        self.abort()
+                        await self._last_words(writer, data[:left])
                         return
                 writer.write(data)
                 await writer.drain()
+
+    async def _last_words(self, writer, data):
+        """A reset throws away what the other side has not read yet: it gets a moment to."""
+        writer.write(data)
+        await writer.drain()
+        await asyncio.sleep(0.01)
+        self.abort()
 
 
 def _reset_writer(writer):
