@@ -34,7 +34,7 @@ faults: deps build
 	test/faults/run
 
 faults-short:
-	FAULTS_SEED=$${FAULTS_SEED:-1} test/faults/run --short --results $(BUILD)/faults-short.json
+	FAULTS_SEED=$${FAULTS_SEED:-1} FAULTS_JOBS=2 test/faults/run --short --results $(BUILD)/faults-short.json
 
 # The main path under AddressSanitizer with UBSan, then ThreadSanitizer; what they say fails the tests.
 MAIN_PATH = test/system/test_main_path.py test/system/test_examples.py test/system/test_delivery.py

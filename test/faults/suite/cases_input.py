@@ -12,7 +12,7 @@ from .load import Load
 from .site import Background, Site
 
 
-@case("delivered twice", "every message delivered twice, the copies late and in another order", short=True)
+@case("delivered twice", "every message delivered twice, the copies late and in another order")
 def delivered_twice(run):
     result = Result("delivered twice", "every message delivered twice by the broker, the copies in"
                     " another order", unit="copies")

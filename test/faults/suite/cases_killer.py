@@ -8,7 +8,7 @@ from .load import Load
 from .site import Site
 
 
-@case("random killer", "any daemon, MariaDB or RabbitMQ killed every 1–5 s", short=True, shared=False)
+@case("random killer", "any daemon, MariaDB or RabbitMQ killed every 1–5 s", shared=False)
 def random_killer(run):
     servers = run.own_servers()
     result = Result("random killer", "any daemon, MariaDB or RabbitMQ killed every 1–5 s", unit="kills")

@@ -32,7 +32,7 @@ def delay(proxy, run):
 def stall(direction, seconds):
     def fault(proxy, run):
         proxy.stall(direction)
-        time.sleep(seconds if not run.short else min(seconds, 2))
+        time.sleep(seconds)
     fault.__name__ = f"stall_{direction}"
     return fault
 
@@ -59,7 +59,7 @@ def link_case(link, words):
     unknown = ":operator" in link
     title = f"the link between {words}: reset, cut inside a packet, slow, one direction dead, refused, half open"
 
-    @case(f"link {link}", title, short=link == "consumerd-1:broker")
+    @case(f"link {link}", title)
     def broken_link(run):
         result = Result(f"link {link}", title, unit="faults")
         with Site("link", run.servers, replicas=1, links=[link], DELIVERY_RETRY_WINDOW_SEC=120) as site:
@@ -68,8 +68,6 @@ def link_case(link, words):
             proxy = site.proxies[link]
             # In an order of the seed: what follows what matters.
             faults = run.rng.sample(FAULTS, len(FAULTS))
-            if run.short:
-                faults = [reset, cut_inside]
             with Load(site, run.new_seed(), rate=100) as load:
                 for fault in faults:
                     time.sleep(SETTLE_SEC)

@@ -31,7 +31,7 @@ def one_bad(name, title, faults):
                 for _ in range(run.times(2)):
                     time.sleep(1)
                     a.faults(reject_prefix=REJECTED, **faults)
-                    time.sleep(3 if run.short else 12)
+                    time.sleep(2 if run.short else 12)
                     a.faults(reject_prefix=REJECTED)
                     lifted = time.monotonic()
                     result.repetitions += 1

@@ -13,7 +13,7 @@ from harness.wait import wait_until
 from .cases import Skip, case
 from .check import Judge, Result
 from .load import Load
-from .site import Site
+from .site import Site, start_servers
 
 TMPFS_MB = 160
 
@@ -148,7 +148,7 @@ def disk_full(run):
     disk = SmallDisk(servers)
     try:
         disk.mount()
-        servers.up("backends")
+        start_servers(servers)
         os.environ.pop("MARIADB_OPTIONS")
         with Site("disk", servers, replicas=1) as site:
             site.up()
