@@ -62,9 +62,9 @@ static void put_look(struct buf *sql, enum message_type lane, const struct lane_
     else
         buf_printf(sql, " AND id>%lld ORDER BY id", (long long)task->from);
     buf_printf(sql,
-               " LIMIT %lld) d LEFT JOIN outbox_events o ON o.id=d.id AND o.%s "
+               " LIMIT %lld,%lld) d LEFT JOIN outbox_events o ON o.id=d.id AND o.%s "
                "FOR UPDATE SKIP LOCKED",
-               (long long)limit, due);
+               (long long)task->skip, (long long)limit, due);
 }
 
 static void read_row(struct claim *c, char **columns, const unsigned long *lengths)

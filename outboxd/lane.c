@@ -5,6 +5,7 @@
 #define LAGGED_EVERY_US 50000
 #define DUE_MIN_US 100000
 #define DUE_MAX_US 250000
+#define DUE_HELD_US 10000 /* before the next page, when others hold all of this one */
 
 static int64_t lower(int64_t a, int64_t b)
 {
@@ -41,14 +42,20 @@ static void move_marks(struct lane *l, int64_t now_us)
     l->marked_at_us = now_us;
 }
 
+static bool fresh_waits(const struct lane *l, int64_t now_us)
+{
+    return l->sweeping || now_us >= l->full_at_us || now_us >= l->poll_at_us;
+}
+
 struct lane_task lane_next(struct lane *l, int64_t now_us)
 {
     struct lane_task task = {.limit = l->limit};
     int64_t at_us;
 
     move_marks(l, now_us);
-    if (now_us >= l->due_at_us) {
+    if (now_us >= l->due_at_us && !(l->due_last && fresh_waits(l, now_us))) {
         task.look = LANE_DUE;
+        task.skip = l->due_skip;
     } else if (now_us >= l->full_at_us) {
         task.look = LANE_FULL;
     } else if (l->sweeping) {
@@ -64,14 +71,19 @@ struct lane_task lane_next(struct lane *l, int64_t now_us)
     return task;
 }
 
-static void found_due(struct lane *l, const struct lane_task *task, size_t rows, int64_t cost_us,
-                      int64_t now_us)
+/* A look begins at the oldest row: what others hold of it is skipped until the end has been seen.
+ */
+static void found_due(struct lane *l, const struct lane_task *task, size_t rows, size_t claimed,
+                      int64_t cost_us, int64_t now_us)
 {
     l->due_us = rows ? DUE_MIN_US : lower(l->due_us * 3 / 2, DUE_MAX_US);
-    if ((int64_t)rows == task->limit)
-        l->due_at_us = now_us;
-    else
+    if ((int64_t)rows == task->limit) {
+        l->due_skip += (int64_t)(rows - claimed);
+        l->due_at_us = claimed ? now_us : now_us + DUE_HELD_US;
+    } else {
+        l->due_skip = 0;
         l->due_at_us = now_us + higher(l->due_us, cost_us * COST_FACTOR);
+    }
 }
 
 static void found_fresh(struct lane *l, const struct lane_task *task, size_t rows, int64_t last_id,
@@ -107,11 +119,12 @@ static void fit_limit(struct lane *l, size_t rows, size_t bytes)
         l->limit = lower(l->limits.batch, l->limit * 2);
 }
 
-void lane_found(struct lane *l, const struct lane_task *task, size_t rows, size_t bytes,
-                int64_t last_id, int64_t cost_us, int64_t now_us)
+void lane_found(struct lane *l, const struct lane_task *task, size_t rows, size_t claimed,
+                size_t bytes, int64_t last_id, int64_t cost_us, int64_t now_us)
 {
+    l->due_last = task->look == LANE_DUE;
     if (task->look == LANE_DUE)
-        found_due(l, task, rows, cost_us, now_us);
+        found_due(l, task, rows, claimed, cost_us, now_us);
     else
         found_fresh(l, task, rows, last_id, cost_us, now_us);
     if (rows)
@@ -128,6 +141,8 @@ void lane_returned(struct lane *l, int64_t lowest_id, bool put_off, int64_t now_
             l->sweep_from = lower(l->sweep_from, lowest_id - 1);
         l->poll_at_us = lower(l->poll_at_us, now_us + l->limits.poll_min_us);
     }
-    if (put_off)
+    if (put_off) {
+        l->due_skip = 0;
         l->due_at_us = lower(l->due_at_us, now_us + DUE_MIN_US);
+    }
 }

@@ -35,6 +35,7 @@ struct lane_limits {
 struct lane_task {
     enum lane_look look;
     int64_t from;  /* rows with ids above this */
+    int64_t skip;  /* LANE_DUE: as many of the first ones are held by others */
     int64_t limit; /* rows */
     int64_t wait_us;
 };
@@ -48,16 +49,18 @@ struct lane {
     int64_t sweep_from;
     int64_t poll_us, due_us; /* the present pauses */
     int64_t poll_at_us, lagged_at_us, full_at_us, due_at_us;
+    int64_t due_skip;
+    bool due_last; /* the last look was for put-off rows: fresh ones have their turn first */
     int64_t limit; /* batch, less while payloads are large */
 };
 
 void lane_init(struct lane *l, const struct lane_limits *limits, int64_t now_us);
 struct lane_task lane_next(struct lane *l, int64_t now_us);
 /* What the look of task has come upon (rows that others hold included: whoever holds one sees to
- * it, or a full look does): rows, the claimed payloads' bytes, the highest id, what the look cost.
- */
-void lane_found(struct lane *l, const struct lane_task *task, size_t rows, size_t bytes,
-                int64_t last_id, int64_t cost_us, int64_t now_us);
+ * it, or a full look does): rows, how many of them were claimed, those payloads' bytes, the highest
+ * id, what the look cost. */
+void lane_found(struct lane *l, const struct lane_task *task, size_t rows, size_t claimed,
+                size_t bytes, int64_t last_id, int64_t cost_us, int64_t now_us);
 /* Claimed rows are free again, unpublished: the lowest id of fresh ones (0: none), whether there
  * were put-off ones. */
 void lane_returned(struct lane *l, int64_t lowest_id, bool put_off, int64_t now_us);

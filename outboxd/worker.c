@@ -178,7 +178,7 @@ static int look(struct worker *w, struct lane_task *task, struct err *err)
         return -1;
     now_us = clock_mono_us();
     pthread_mutex_lock(&pool->lock);
-    lane_found(&pool->lane, task, w->claim.seen, w->claim.bytes, w->claim.last_id,
+    lane_found(&pool->lane, task, w->claim.seen, w->claim.n, w->claim.bytes, w->claim.last_id,
                now_us - start_us, now_us);
     pthread_mutex_unlock(&pool->lock);
     return 0;

@@ -64,7 +64,7 @@ static size_t turn(void)
         found++;
     }
     w.now_us += 100;
-    lane_found(&w.lane, &task, found, found * 100, last, 100, w.now_us);
+    lane_found(&w.lane, &task, found, found, found * 100, last, 100, w.now_us);
     return found;
 }
 
@@ -192,7 +192,8 @@ START_TEST(costly_looks_become_rare)
         }
         w.now_us += cost_us;
         /* Rows keep coming, so that the lane is never quiet. */
-        lane_found(&w.lane, &task, task.look == LANE_FRESH, 100, 1, cost_us, w.now_us);
+        lane_found(&w.lane, &task, task.look == LANE_FRESH, task.look == LANE_FRESH, 100, 1,
+                   cost_us, w.now_us);
         if (task.look == LANE_FULL || task.look == LANE_LAGGED)
             spent_us += cost_us;
     }
@@ -205,13 +206,13 @@ START_TEST(large_payloads_make_small_batches)
     struct lane_task task = {.look = LANE_FRESH, .limit = 200};
 
     begin();
-    lane_found(&w.lane, &task, 200, 1000000, 200, 100, w.now_us);
+    lane_found(&w.lane, &task, 200, 200, 1000000, 200, 100, w.now_us);
     task = lane_next(&w.lane, w.now_us + SECOND / 10);
     ck_assert_int_eq(task.limit, 20);
-    lane_found(&w.lane, &task, 20, 10 * 1000 * 1000, 220, 100, w.now_us);
+    lane_found(&w.lane, &task, 20, 20, 10 * 1000 * 1000, 220, 100, w.now_us);
     ck_assert_int_eq(lane_next(&w.lane, w.now_us + SECOND / 5).limit, 1);
     for (int i = 0; i < 10; i++)
-        lane_found(&w.lane, &task, 1, 100, 220 + i, 100, w.now_us);
+        lane_found(&w.lane, &task, 1, 1, 100, 220 + i, 100, w.now_us);
     ck_assert_int_eq(lane_next(&w.lane, w.now_us + SECOND / 4).limit, 200);
 }
 END_TEST
@@ -231,11 +232,47 @@ START_TEST(put_off_rows_have_looks_of_their_own)
         }
         due += task.look == LANE_DUE;
         /* Fresh rows without end must not starve them. */
-        lane_found(&w.lane, &task, task.look == LANE_DUE ? 0 : 200, 2000, 1, 1000,
-                   w.now_us += 1000);
+        lane_found(&w.lane, &task, task.look == LANE_DUE ? 0 : 200, task.look == LANE_DUE ? 0 : 200,
+                   2000, 1, 1000, w.now_us += 1000);
     }
     ck_assert_int_ge(due, 10 * 4 - 2);
     ck_assert_int_le(due, 10 * 10 + 2);
+}
+END_TEST
+
+/* A process that was stopped holds the oldest put-off rows: those behind them and the fresh ones go
+ * on, and nothing spins. */
+START_TEST(held_rows_stand_in_nobodys_way)
+{
+    int64_t start_us, held = 450, free_rows = 700, looks = 0, fresh = 0;
+
+    begin();
+    start_us = w.now_us;
+    while (w.now_us < start_us + 5 * SECOND) {
+        struct lane_task task = lane_next(&w.lane, w.now_us);
+        int64_t seen = 0, claimed = 0;
+
+        if (task.look == LANE_WAIT) {
+            w.now_us += task.wait_us;
+            continue;
+        }
+        looks++;
+        fresh += task.look == LANE_FRESH || task.look == LANE_LAGGED;
+        if (task.look == LANE_DUE) {
+            int64_t there = held + free_rows - task.skip;
+
+            seen = there < task.limit ? there : task.limit;
+            claimed = seen - (task.skip < held ? held - task.skip : 0);
+            if (claimed < 0)
+                claimed = 0;
+            free_rows -= claimed;
+        }
+        w.now_us += 500;
+        lane_found(&w.lane, &task, (size_t)seen, (size_t)claimed, 100, 0, 500, w.now_us);
+    }
+    ck_assert_int_eq(free_rows, 0);
+    ck_assert_int_gt(fresh, 5 * 9);
+    ck_assert_int_lt(looks, 5 * 200);
 }
 END_TEST
 
@@ -255,6 +292,7 @@ int main(void)
     tcase_add_test(tc, costly_looks_become_rare);
     tcase_add_test(tc, large_payloads_make_small_batches);
     tcase_add_test(tc, put_off_rows_have_looks_of_their_own);
+    tcase_add_test(tc, held_rows_stand_in_nobodys_way);
     suite_add_tcase(s, tc);
     r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);
