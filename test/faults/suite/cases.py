@@ -23,7 +23,7 @@ def order():
     from .cases_failpoints import FAILPOINTS
     names = []
     for name in CASES:
-        names += [f"failpoint {p}" for p in FAILPOINTS] if name == "failpoints" else [name]
+        names += [f"failpoint {p}" for p in (*FAILPOINTS, "errors")] if name == "failpoints" else [name]
     return names
 
 

@@ -87,6 +87,8 @@ class Judge:
         result.violate(*sorted(sentences - self.known)[:20])
         self.known |= sentences
         self._count(result, load, may_fail, unknown)
+        result.violate(*(f"{d.name} ended by itself with {d.process.returncode}"
+                         for d in self.site.daemons.values() if d.process and not d.alive))
         if replays:
             result.violate(*load.replay(replays)[:5])
         repeats = repeats_of(self.site)
