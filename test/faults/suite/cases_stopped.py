@@ -63,7 +63,7 @@ def outboxd_stopped(run):
     with Site("stopped", run.servers, replicas={"api": 1, "outboxd": 2, "consumerd": 1},
               **AS_SHIPPED) as site:
         # It dwells where it has published and not deleted, so that a stop finds claims in its hands.
-        site["outboxd-1"].settings["MSG_FAILPOINT"] = "outbox.after_publish:delay=100"
+        site["outboxd-1"].settings["MSG_FAILPOINT"] = "outbox.after_publish:delay=1000"
         site.up()
         judge = Judge(site)
         with Load(site, run.new_seed(), rate=60) as load:
