@@ -285,17 +285,41 @@ def test_poison_goes_to_the_dead_letters(stack):
     assert_clean(stack, dead=len(poison) + 1)
 
 
-def test_lost_queues_are_declared_again(stack):
-    """Somebody deletes a queue: it comes back, and nobody has to be restarted."""
+def delete_queue(broker, name):
+    connection = broker.connect()
+    connection.channel().queue_delete(name)
+    connection.close()
+
+
+def test_consumer_declares_a_lost_queue_again(stack):
+    """Somebody deletes a queue under its consumer: it comes back, and nobody has to be restarted."""
     api, broker = stack.api(), stack.broker
     customer = api.funded()
-    # The consumer is at work: RabbitMQ 3.10 may forget one that subscribes while the queue is replaced.
     api.wait_final(customer, api.sent(customer)["message_identifier"])
-    connection = broker.connect()
-    connection.channel().queue_delete(broker.normal)
-    connection.close()
+    delete_queue(broker, broker.normal)
+    # Only then the send: RabbitMQ 3.10 sometimes keeps a consumer of the old queue, mute, when
+    # somebody else declares the queue again before the consumer has heard that it is gone.
+    wait_until(lambda: (broker.queue(broker.normal) or {}).get("consumers") == 1
+               and "consumer.cancelled" in stack.log_text("consumerd-1"), 30, "it consumes again")
     identifier = api.sent(customer)["message_identifier"]
     assert set(api.wait_final(customer, identifier, deadline=40).values()) == {"done"}
+    assert_clean(stack)
+
+
+def test_outboxd_declares_lost_queues_again(stack):
+    """Nobody consumes, and the queues are gone: what is published waits in new ones."""
+    api, broker = stack.api(), stack.broker
+    customer = api.funded()
+    stack.stop("consumerd-1")
+    for queue in (broker.normal, broker.express):
+        delete_queue(broker, queue)
+    identifiers = [api.sent(customer, type=t)["message_identifier"] for t in ("normal", "express")]
+    wait_until(lambda: broker.ready(broker.normal) == 1 and broker.ready(broker.express) == 1, 30,
+               "both wait in their queues")
+    assert stack.db.value("SELECT COALESCE(MAX(attempts), 0) FROM outbox_events") == 0
+    stack.start("consumerd-1")
+    for identifier in identifiers:
+        assert set(api.wait_final(customer, identifier).values()) == {"done"}
     assert_clean(stack)
 
 
