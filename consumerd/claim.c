@@ -293,7 +293,9 @@ static int make_jobs(struct run *r, struct err *err)
     return 0;
 }
 
-/* One statement for each CHUNK of rows with that fate. */
+/* One statement for each CHUNK of rows with that fate. Assignments run from left to right:
+ * takeovers looks at the former owner, and a claim of our own whose answer was lost killed nobody.
+ */
 static size_t put_updates(struct run *r, enum claim_row_fate fate)
 {
     struct buf *sql = &r->sql;
@@ -306,11 +308,11 @@ static size_t put_updates(struct run *r, enum claim_row_fate fate)
             if (n)
                 buf_puts(sql, ");");
             buf_printf(sql,
-                       "UPDATE message_status FORCE INDEX(PRIMARY) SET status='sending',owner=%llu,"
-                       "attempt=attempt+1,first_claimed_at=COALESCE(first_claimed_at,NOW(6))%s "
-                       "WHERE id IN (",
-                       (unsigned long long)r->me,
-                       fate == CLAIM_ROW_TAKEOVER ? ",takeovers=takeovers+1" : "");
+                       "UPDATE message_status FORCE INDEX(PRIMARY) SET takeovers=takeovers+(%s AND "
+                       "owner<>%llu),status='sending',owner=%llu,attempt=attempt+1,"
+                       "first_claimed_at=COALESCE(first_claimed_at,NOW(6)) WHERE id IN (",
+                       fate == CLAIM_ROW_TAKEOVER ? "1" : "0", (unsigned long long)r->me,
+                       (unsigned long long)r->me);
         } else {
             buf_putc(sql, ',');
         }

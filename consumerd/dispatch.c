@@ -143,7 +143,8 @@ static void serve_operator(struct dispatch *d, struct operator_state *o)
 {
     serve_waiting(d, &o->posts[MESSAGE_EXPRESS]);
     serve_waiting(d, &o->posts[MESSAGE_NORMAL]);
-    serve_waiting(d, &o->lookups);
+    serve_waiting(d, &o->lookups[MESSAGE_EXPRESS]);
+    serve_waiting(d, &o->lookups[MESSAGE_NORMAL]);
 }
 
 static void on_backoff_over(evutil_socket_t fd, short what, void *arg);
@@ -360,8 +361,8 @@ static void send_init(struct dispatch *d, const struct operator_address *operato
         .operators = operators,
         .operator_count = d->operators.n,
         .timeout_ms = s->timeout_ms,
-        .calls_max = d->operators.n *
-                     (size_t)(s->in_flight_normal + s->in_flight_express + s->lookups_in_flight),
+        .calls_max = d->operators.n * (size_t)(s->in_flight_normal + s->in_flight_express +
+                                               MESSAGE_LANES * s->lookups_in_flight),
         .done = on_call_done,
         .may_send = may_send,
         .arg = d,
@@ -420,6 +421,12 @@ void dispatch_stop(struct dispatch *d)
         return;
     give_order(d, ORDER_STOP);
     pthread_join(d->thread, NULL);
+}
+
+void dispatch_free(struct dispatch *d)
+{
+    if (!d)
+        return;
     send_free(d->send);
     event_free(d->wake);
     event_free(d->check);

@@ -22,8 +22,10 @@ struct dispatch;
 struct dispatch *dispatch_start(const struct settings *settings,
                                 const struct operator_address *operators, size_t operator_count,
                                 struct worker *worker, struct job_queue *const *queues);
-/* Ends the thread; whatever it still has comes back through the queues as JOB_ABANDONED. */
+/* Ends the thread; whatever it still has comes back through the queues as JOB_ABANDONED. What is
+ * submitted afterwards stays with its message. */
 void dispatch_stop(struct dispatch *d);
+void dispatch_free(struct dispatch *d); /* when nobody submits any more; NULL is fine */
 
 /* Takes all jobs of the list, which is empty afterwards. era: the incarnation that claimed them; if
  * it is over they come back as JOB_ABANDONED. Any thread. */

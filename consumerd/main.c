@@ -106,9 +106,10 @@ static void drain(struct parts *p)
         lane_abort(p->lanes[type]);
     dispatch_stop(p->dispatch);
     for (int type = 0; type < MESSAGE_LANES; type++) {
-        lane_free(p->lanes[type]);
+        lane_free(p->lanes[type]); /* until it ends, its thread may still submit */
         job_queue_free(p->queues[type]);
     }
+    dispatch_free(p->dispatch);
     worker_stop(p->worker, clean);
 }
 

@@ -30,7 +30,8 @@ void operators_init(struct operators *o, const struct consumer_settings *setting
         s->shown = s->breaker.state;
         slots_init(&s->posts[MESSAGE_NORMAL], op, false, settings->in_flight_normal);
         slots_init(&s->posts[MESSAGE_EXPRESS], op, false, settings->in_flight_express);
-        slots_init(&s->lookups, op, true, settings->lookups_in_flight);
+        for (int lane = 0; lane < MESSAGE_LANES; lane++)
+            slots_init(&s->lookups[lane], op, true, settings->lookups_in_flight);
     }
 }
 
@@ -38,7 +39,9 @@ void operators_init(struct operators *o, const struct consumer_settings *setting
 
 struct slots *operators_slots(struct operators *o, const struct job *job, unsigned op, bool lookup)
 {
-    return lookup ? &o->all[op].lookups : &o->all[op].posts[job->message->type];
+    struct operator_state *s = &o->all[op];
+
+    return lookup ? &s->lookups[job->message->type] : &s->posts[job->message->type];
 }
 
 static bool is_resting(const struct operator_state *s, int64_t now_ms)

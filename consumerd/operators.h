@@ -25,7 +25,7 @@ struct operator_state {
     enum breaker_state shown; /* in metrics and log */
     int64_t rest_until_ms;
     struct slots posts[MESSAGE_LANES];
-    struct slots lookups;
+    struct slots lookups[MESSAGE_LANES];
     int64_t in_flight;
 };
 

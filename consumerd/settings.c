@@ -39,7 +39,7 @@ static const struct setting consumer_rows[] = {
     INT_ROW("OPERATOR_MAX_IN_FLIGHT_EXPRESS", in_flight_express, "128", 1, 20000,
             "Express messages on their way to one operator at a time, beside the normal ones."),
     INT_ROW("OPERATOR_MAX_LOOKUPS", lookups_in_flight, "256", 1, 20000,
-            "Questions to one operator about lost answers at a time."),
+            "Questions to one operator about lost answers at a time, in each lane."),
     INT_ROW("OPERATOR_REST_MAX_SEC", rest_max_sec, "60", 1, 3600,
             "Longest rest that a 429 answer's Retry-After may ask for."),
     {"OPERATOR_UNKNOWN_POLICY", SETTING_CHOICE, AT(unknown_policy), "failover", 0, 0,

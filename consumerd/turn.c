@@ -411,6 +411,15 @@ static void carry_out(struct lane *l, struct claim_item *item)
     }
 }
 
+/* A suspect that was let in may have come to nothing: then it is the next one's turn. */
+static void admit_suspect(struct lane *l)
+{
+    const struct inflight *first = TAILQ_FIRST(&l->arrived);
+
+    if (l->suspect_count && !l->suspect_in_hand && !(first && first->suspect))
+        release_suspect(l);
+}
+
 /* False: the rest has to wait. */
 static bool claim_some(struct lane *l)
 {
@@ -440,6 +449,7 @@ static bool claim_some(struct lane *l)
     metrics_observe(stats.claim_batch, (int64_t)n);
     for (size_t i = 0; i < n; i++)
         carry_out(l, &items[i]);
+    admit_suspect(l);
     l->claim_limit = (size_t)limits(l)->claim_batch;
     return true;
 }

@@ -136,14 +136,28 @@ static enum err_kind kind_of(unsigned code)
     case E_IDLE_TRANSACTION:
         return ERR_RETRY;
     case E_DUP_ENTRY:
+    case 1048: /* column cannot be NULL */
     case 1264: /* out of range */
     case 1366: /* wrong string value */
     case 1406: /* data too long */
+    case 1690: /* number out of range */
+    case 3140: /* invalid JSON, MySQL */
     case 3819: /* CHECK constraint, MySQL */
     case 4025: /* CHECK constraint, MariaDB */
         return ERR_PERMANENT;
+    case 1052: /* ambiguous column */
+    case 1054: /* unknown column */
+    case 1064: /* syntax */
+    case 1065: /* empty statement */
+    case 1136: /* column count */
+    case 1193: /* unknown variable */
+    case 1231: /* variable's value */
+    case 1305: /* no such function */
+        return ERR_BUG;
     default:
-        return code >= CONNECTION_LOST_MIN && code < 3000 ? ERR_RETRY : ERR_BUG;
+        /* An error that nobody thought of is the server's trouble, not the message's: whoever takes
+         * it for the message's own fault gives up healthy messages one after another. */
+        return ERR_RETRY;
     }
 }
 
@@ -180,6 +194,8 @@ void db_drop(struct db *db)
 {
     if (!db->mysql)
         return;
+    if (!db->held)
+        atomic_fetch_sub(&idle_connections, 1);
     db->lost_session_id = db->session_id;
     db->lost_opened_ms = db->opened_ms;
     /* A broken or busy session is not asked to say goodbye: mysql_close would write to it. */

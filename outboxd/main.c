@@ -54,6 +54,7 @@ static int run(void)
     log_info("server.listening", L_INT("port", httpd_port(httpd)));
     daemon_ready();
     daemon_wait();
+    repair_begin_stop(repair);
     ended = relay_stop(relay, daemon_drain_left_ms());
     repair_stop(repair);
     ended = sampler_stop(sampler, daemon_drain_left_ms()) && ended;

@@ -89,10 +89,11 @@ static void put_walk(struct repair *r, int64_t after)
     buf_printf(
         &r->sql,
         "SELECT t.message_identifier,t.type,MAX(m.repairs) FROM "
-        "(SELECT id,message_identifier,type,status,owner,updated_at FROM message_status "
+        "(SELECT id,message_identifier,type,status,owner,takeovers,updated_at FROM message_status "
         "FORCE INDEX(PRIMARY) WHERE id>%lld ORDER BY id LIMIT %d) t "
         "STRAIGHT_JOIN messages m ON m.message_identifier=t.message_identifier "
         "WHERE t.status IN ('pending','sending') AND t.updated_at<NOW(6)-INTERVAL %lld SECOND "
+        "AND t.takeovers<%lld "
         "AND (m.repaired_at IS NULL OR m.repaired_at<NOW(6)-INTERVAL "
         "(%lld*(1<<LEAST(m.repairs,6))) SECOND) "
         "AND NOT EXISTS (SELECT 1 FROM workers w WHERE w.id=t.owner AND "
@@ -100,7 +101,7 @@ static void put_walk(struct repair *r, int64_t after)
         "AND NOT EXISTS (SELECT 1 FROM outbox_events o WHERE o.aggregate_id=t.message_identifier) "
         "AND NOT EXISTS (SELECT 1 FROM outbox_parked p WHERE p.aggregate_id=t.message_identifier) "
         "GROUP BY t.message_identifier,t.type ORDER BY MIN(t.id);",
-        (long long)after, RANGE, age, age, DEAD_SEC);
+        (long long)after, RANGE, age, (long long)outboxd_settings.takeovers_max, age, DEAD_SEC);
     buf_printf(
         &r->sql,
         "SELECT COALESCE(MIN(IF(t.status IN ('pending','sending'),t.id,NULL)),0),"
@@ -195,8 +196,8 @@ static int walk(struct repair *r, struct err *err)
 
 /* ---- what may still be under way ---- */
 
-/* Read before the walk: what is delivered or published in between can then only be counted twice.
- */
+/* Adds what is ready. Read before the walk and again after it: what is delivered in between was in
+ * the first count, what is published in between is in the second. */
 static int read_depths(struct repair *r, int64_t depths[MESSAGE_LANES], struct err *err)
 {
     if (!broker_is_open(r->broker) && broker_open(r->broker, err))
@@ -207,7 +208,7 @@ static int read_depths(struct repair *r, int64_t depths[MESSAGE_LANES], struct e
         if (broker_depth(r->broker, broker_queue(&outboxd_settings.broker, (enum message_type)i),
                          &ready, err))
             return -1;
-        depths[i] = ready;
+        depths[i] += ready;
     }
     return 0;
 }
@@ -256,8 +257,9 @@ static void put_ids(struct repair *r, const struct candidate *list, size_t n)
     }
 }
 
-/* Locks the recipients that are still open and unowned, then their messages (the lock order), and
- * gives one row a recipient. */
+/* Locks the recipients, then their messages (the lock order). Result sets 2 and 3: the messages,
+ * each text once, and the recipients that are still open and in nobody's hands, in the same order.
+ */
 static int take(struct repair *r, const struct candidate *list, size_t n,
                 struct db_results *results, struct err *err)
 {
@@ -267,29 +269,25 @@ static int take(struct repair *r, const struct candidate *list, size_t n,
              "FORCE INDEX(uq_message_status_identifier_recipient) WHERE message_identifier IN (");
     put_ids(r, list, n);
     buf_puts(&r->sql, ") ORDER BY message_identifier,recipient FOR UPDATE;"
-                      "SELECT message_identifier FROM messages FORCE INDEX(PRIMARY) WHERE "
-                      "message_identifier IN (");
+                      "SELECT message_identifier,customer_id,type,text,traceparent,tracestate,"
+                      "CAST(UNIX_TIMESTAMP(accepted_at)*1000000 AS SIGNED),enqueues "
+                      "FROM messages FORCE INDEX(PRIMARY) WHERE message_identifier IN (");
     put_ids(r, list, n);
-    buf_puts(&r->sql,
-             ") ORDER BY message_identifier FOR UPDATE;"
-             "SELECT m.message_identifier,m.customer_id,m.type,m.text,m.traceparent,m.tracestate,"
-             "CAST(UNIX_TIMESTAMP(m.accepted_at)*1000000 AS SIGNED),m.enqueues,s.recipient "
-             "FROM messages m STRAIGHT_JOIN message_status s "
-             "FORCE INDEX(uq_message_status_identifier_recipient) "
-             "ON s.message_identifier=m.message_identifier WHERE m.message_identifier IN (");
+    buf_puts(&r->sql, ") ORDER BY message_identifier FOR UPDATE;"
+                      "SELECT s.message_identifier,s.recipient FROM message_status s "
+                      "FORCE INDEX(uq_message_status_identifier_recipient) "
+                      "WHERE s.message_identifier IN (");
     put_ids(r, list, n);
     buf_puts(&r->sql, ") AND s.status IN ('pending','sending') "
                       "AND NOT EXISTS (SELECT 1 FROM workers w WHERE w.id=s.owner AND "
                       "w.heartbeat_at>NOW(6)-INTERVAL 10 SECOND) "
                       "AND NOT EXISTS (SELECT 1 FROM outbox_events o WHERE "
-                      "o.aggregate_id=m.message_identifier) "
-                      "ORDER BY m.message_identifier,s.position");
-    if (db_run_buf(r->db, &take_label, &r->sql, results, err))
-        return -1;
-    return 0;
+                      "o.aggregate_id=s.message_identifier) "
+                      "ORDER BY s.message_identifier,s.position");
+    return db_run_buf(r->db, &take_label, &r->sql, results, err);
 }
 
-/* Consecutive rows of one message. */
+/* The recipients of one message, and what is needed to send it to them. */
 struct group {
     struct message message;
     const char *traceparent, *tracestate;
@@ -297,16 +295,22 @@ struct group {
     unsigned enqueues;
 };
 
-static bool start_group(struct group *g, char **row, const unsigned long *lengths)
+/* Goes on to the row of the message with that identifier; both sets are in its order. */
+static bool start_group(struct group *g, struct db_set *messages, const char *id)
 {
+    char **row;
+
+    do
+        row = db_next(messages);
+    while (row && strcmp(row[0], id) != 0);
     *g = (struct group){0};
-    if (!message_type_parse(row[2], &g->message.type))
+    if (!row || !message_type_parse(row[2], &g->message.type))
         return false;
     g->message.customer_id = strtoll(row[1], NULL, 10);
     snprintf(g->message.id, sizeof(g->message.id), "%s", row[0]);
     snprintf(g->message.transaction_id, sizeof(g->message.transaction_id), "c-%s", row[0]);
     g->message.text = row[3];
-    g->message.text_len = lengths[3];
+    g->message.text_len = messages->lengths[3];
     g->traceparent = row[4];
     g->tracestate = row[5];
     g->accepted_us = strtoll(row[6], NULL, 10);
@@ -315,7 +319,7 @@ static bool start_group(struct group *g, char **row, const unsigned long *length
 }
 
 static void put_event(struct repair *r, struct buf *payload, struct group *g,
-                      const char **recipients, size_t n, bool first)
+                      const char **recipients, size_t n, struct buf *ids)
 {
     const struct broker_settings *b = &outboxd_settings.broker;
 
@@ -324,39 +328,40 @@ static void put_event(struct repair *r, struct buf *payload, struct group *g,
     buf_reset(payload);
     message_put_payload(payload, &g->message, b->exchange, broker_queue(b, g->message.type),
                         g->traceparent, g->tracestate, g->accepted_us);
-    buf_puts(&r->sql, first ? OUTBOX_INSERT : ",");
+    buf_puts(&r->sql, ids->len ? "," : OUTBOX_INSERT);
     outbox_put_row(r->db, &r->sql, g->message.id, g->enqueues + 1, g->message.type, payload, 0);
+    if (ids->len)
+        buf_putc(ids, ',');
+    db_put_quoted(r->db, ids, g->message.id, strlen(g->message.id));
 }
 
-/* The outbox rows of all messages in the result; *ids lists them, quoted. Returns their number. */
-static size_t put_events(struct repair *r, struct db_set *set, struct buf *ids)
+/* The outbox rows of all messages in the result; ids lists them, quoted. Returns their number. */
+static size_t put_events(struct repair *r, struct db_set *messages, struct db_set *open,
+                         struct buf *ids)
 {
-    const char **recipients = must_alloc(set->affected + 1, sizeof(const char *));
+    const char **recipients = calloc(open->affected + 1, sizeof(const char *));
     struct buf payload = {0};
     struct group g = {0};
-    size_t messages = 0;
+    size_t count = 0;
     size_t n = 0;
     char **row;
 
-    while ((row = db_next(set))) {
+    while (recipients && (row = db_next(open))) {
         if (n && strcmp(row[0], g.message.id) != 0) {
-            put_event(r, &payload, &g, recipients, n, messages++ == 0);
+            put_event(r, &payload, &g, recipients, n, ids);
+            count++;
             n = 0;
         }
-        if (!n && !start_group(&g, row, set->lengths))
-            continue;
-        if (!n) {
-            if (ids->len)
-                buf_putc(ids, ',');
-            db_put_quoted(r->db, ids, row[0], strlen(row[0]));
-        }
-        recipients[n++] = row[8];
+        if (n || start_group(&g, messages, row[0]))
+            recipients[n++] = row[1];
     }
-    if (n)
-        put_event(r, &payload, &g, recipients, n, messages++ == 0);
+    if (n) {
+        put_event(r, &payload, &g, recipients, n, ids);
+        count++;
+    }
     buf_free(&payload);
     free(recipients);
-    return messages;
+    return count;
 }
 
 static int repair_batch(struct repair *r, const struct candidate *list, size_t n, size_t *done,
@@ -372,7 +377,7 @@ static int repair_batch(struct repair *r, const struct candidate *list, size_t n
         return -1;
     }
     buf_reset(&r->sql);
-    *done = put_events(r, &results.set[3], &ids);
+    *done = put_events(r, &results.set[2], &results.set[3], &ids);
     buf_printf(&r->sql,
                ";UPDATE messages FORCE INDEX(PRIMARY) SET enqueues=enqueues+1,repairs=repairs+1,"
                "repaired_at=NOW(6) WHERE message_identifier IN (%s);COMMIT",
@@ -431,7 +436,7 @@ static void tell_hopeless(const struct repair *r)
 /* A first walk is cheap; what it finds is looked at again with the queues' lengths read before. */
 static int run_once(struct repair *r, struct err *err)
 {
-    int64_t depths[MESSAGE_LANES];
+    int64_t depths[MESSAGE_LANES] = {0};
 
     if (walk(r, err))
         return -1;
@@ -440,7 +445,8 @@ static int run_once(struct repair *r, struct err *err)
         broker_close(r->broker);
         return 0;
     }
-    if (read_depths(r, depths, err) || walk(r, err) || add_waiting(r, depths, err))
+    if (read_depths(r, depths, err) || walk(r, err) || read_depths(r, depths, err) ||
+        add_waiting(r, depths, err))
         return -1;
     for (int i = 0; i < MESSAGE_LANES; i++)
         if (repair_lane(r, (enum message_type)i, depths[i], err))
@@ -526,6 +532,12 @@ struct repair *repair_start(void)
     MUST(pthread_create(&r->thread, NULL, repair_main, r) == 0);
     pthread_setname_np(r->thread, "repair");
     return r;
+}
+
+void repair_begin_stop(struct repair *r)
+{
+    if (r)
+        pause_stop(&r->pause);
 }
 
 void repair_stop(struct repair *r)

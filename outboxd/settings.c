@@ -50,6 +50,9 @@ static const struct setting rows[] = {
         "Repairs of one message after which an alert takes their place."),
     INT("REPAIR_MAX_BATCH", repair_max_batch, "2000", 1, 100000,
         "Messages of a lane repaired after one search, at most."),
+    INT("DELIVERY_TAKEOVERS_MAX", takeovers_max, "5", 1, 1000,
+        "As msg-consumerd's: a message that so many consumers died over is dead-lettered, and not "
+        "repaired."),
     INT("REPAIR_RATE", repair_rate, "500", 1, 100000, "Messages repaired a second, at most."),
     SETTINGS_END,
 };
