@@ -78,7 +78,7 @@ void lane_ack(struct lane *l, const struct inflight *m)
     if (!broker_is_open(l->broker) || m->generation != broker_generation(l->broker))
         return;
     if (broker_ack(l->broker, m->tag, false, &err))
-        connection_lost(l, &err);
+        l->connection_lost = true;
     (void)failpoint(FAILPOINT_CONSUMER_AFTER_ACK);
 }
 
@@ -93,7 +93,7 @@ void lane_dead_letter(struct lane *l, const struct inflight *m, enum stats_dead 
     if (!broker_is_open(l->broker) || m->generation != broker_generation(l->broker))
         return;
     if (broker_dead_letter(l->broker, m->tag, &err))
-        connection_lost(l, &err);
+        l->connection_lost = true;
 }
 
 static void refuse(struct lane *l, const struct broker_event *event, enum stats_dead reason,
@@ -159,12 +159,12 @@ static void exchange(struct lane *l)
 {
     struct err err = {0};
 
-    if (!broker_is_open(l->broker))
+    if (!l->consuming && !l->drain_begun)
         return;
-    if (broker_pump(l->broker, 0, 0, on_broker_event, l, &err)) {
+    if (broker_is_open(l->broker) && broker_pump(l->broker, 0, 0, on_broker_event, l, &err)) {
         connection_lost(l, &err);
     } else if (l->connection_lost) {
-        err_set(&err, ERR_RETRY, 0, "the queue's consumer has ended");
+        err_set(&err, ERR_RETRY, 0, "the connection or the queue's consumer has ended");
         connection_lost(l, &err);
     }
 }
@@ -193,7 +193,7 @@ static void give_up_incarnation(struct lane *l)
              L_INT("recipients", l->hand.recipients));
     broker_drop(l->broker);
     db_drop(l->db);
-    l->consuming = false;
+    l->consuming = l->connection_lost = false;
     l->broker_retry_at_ms = 0;
     while (l->out && !atomic_load(&l->aborting)) {
         daemon_beat(l->beat);
@@ -212,7 +212,7 @@ static int wait_ms(const struct lane *l)
     int64_t now_ms = clock_mono_ms();
     int64_t until_ms = now_ms + WAIT_MS;
 
-    if (broker_is_open(l->broker) && broker_has_more(l->broker))
+    if (l->connection_lost || (broker_is_open(l->broker) && broker_has_more(l->broker)))
         return 0;
     if (turn_has_work(l) && l->db_retry_at_ms < until_ms)
         until_ms = l->db_retry_at_ms;

@@ -38,7 +38,7 @@ struct lane {
     bool leased;
 
     bool consuming;
-    bool connection_lost; /* noticed inside a broker callback */
+    bool connection_lost; /* noticed in the middle of something: exchange() sees to it */
     bool drain_begun;
     unsigned broker_failures;
     int64_t broker_retry_at_ms;
