@@ -78,9 +78,9 @@ def raise_file_limit(wanted):
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, wanted), hard), hard))
 
 
-@case("storm", "2,000 idle and slow connections, and no file descriptors left, at msg-api")
+@case("storm", "idle and slow connections, and no file descriptors left, at msg-api")
 def storm(run):
-    result = Result("storm", "2,000 idle and slow connections at msg-api, then no file descriptors left",
+    result = Result("storm", "idle and slow connections at msg-api, then no file descriptors left",
                     unit="connections")
     raise_file_limit(8192)
     with Site("storm", run.servers, replicas=1, HTTP_READ_TIMEOUT_MS=3000) as site:

@@ -52,8 +52,10 @@ def table(results):
         lines.append(f"| {r.title}{mark} | {r.repetitions} {r.unit} | {r.messages} | {r.lost} | {r.stuck} | "
                      f"{r.double_charged} | {r.double_refunded} | {r.both} | {r.both_unknown} | "
                      f"{r.repeats} | {r.recovery_sec:.1f} s |")
-    skipped = [f"* Not run: {r.title} ({r.skipped})." for r in results if r.skipped]
-    return "\n".join(lines + ([""] + skipped if skipped else [])) + "\n"
+    below = [f"* Fails: {r.title}: {'; '.join(v.splitlines()[0][:160] for v in r.violations[:2])}."
+             for r in results if not r.ok]
+    below += [f"* Not run: {r.title} ({r.skipped})." for r in results if r.skipped]
+    return "\n".join(lines + ([""] + below if below else [])) + "\n"
 
 
 def write_readme(file):
