@@ -100,7 +100,7 @@ static int select_rows(struct run *r, struct err *err)
     if (db_run_buf(r->c->db, &select_label, sql, &r->selected, err))
         return -1;
     if (r->selected.n != 2)
-        return err_set(err, ERR_BUG, 0, "claim: an answer is missing");
+        return err_set(err, ERR_RETRY, 0, "claim: an answer is missing");
     return 0;
 }
 

@@ -395,7 +395,9 @@ char **db_next(struct db_set *set)
     return row;
 }
 
-/* All answers of a packet are read, wanted or not: the connection is useless otherwise. */
+/* All answers of a packet are read, wanted or not: the connection is useless otherwise. INVARIANT:
+ * an answer that breaks off is a failure. The library calls it "no rows" or "no more results" when
+ * the connection dies between two packets, and only mysql_errno tells. */
 static int read_answers(struct db *db, struct db_results *results, struct err *err)
 {
     int more;
@@ -403,7 +405,7 @@ static int read_answers(struct db *db, struct db_results *results, struct err *e
     do {
         MYSQL_RES *rows = mysql_store_result(db->mysql);
 
-        if (!rows && mysql_field_count(db->mysql))
+        if (!rows && (mysql_field_count(db->mysql) || mysql_errno(db->mysql)))
             return fail(db->mysql, "read result", err);
         if (results && results->n < DB_SETS_MAX) {
             struct db_set *set = &results->set[results->n++];
@@ -416,7 +418,7 @@ static int read_answers(struct db *db, struct db_results *results, struct err *e
         }
         more = mysql_next_result(db->mysql);
     } while (more == 0);
-    return more > 0 ? fail(db->mysql, "statement", err) : 0;
+    return more > 0 || mysql_errno(db->mysql) ? fail(db->mysql, "statement", err) : 0;
 }
 
 int db_run(struct db *db, struct db_label *label, const char *sql, size_t n,

@@ -107,7 +107,12 @@ int claim_take(struct claim *c, const struct lane_task *task, int64_t limit, str
         db_release(c->db);
         return -1;
     }
-    MUST(c->results.n == 2);
+    if (c->results.n != 2) {
+        db_results_free(&c->results);
+        db_drop(c->db);
+        db_release(c->db);
+        return err_set(err, ERR_RETRY, 0, "claim: an answer is missing");
+    }
     c->seen = c->bytes = 0;
     c->last_id = 0;
     c->put_off = task->look == LANE_DUE;
