@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harness.audit import accepted_by_both, audit, quiesce
+from harness.audit import accepted_by_both, audit, quiesce, take_ghosts
 from harness.client import Api, Load, assert_error
 from harness.wait import wait_until
 
@@ -75,6 +75,10 @@ def test_mariadb_restarts(fragile, own_servers, how):
             own_servers.kill("mariadb")
             own_servers.start("mariadb")
         load.finish()
+    if how == "kill":
+        quiesce(stack, 90)
+        ghosts = take_ghosts(stack)
+        assert not set(ghosts) & set(load.accepted.values())
     check(stack, load)
 
 

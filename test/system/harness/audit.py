@@ -65,6 +65,21 @@ def audit(stack, parked=0, dead=0):
     return faults
 
 
+def take_ghosts(stack):
+    """Takes the dead letters of messages that the database does not know, and returns their ids. A
+    database that is killed may have shown a commit to the outbox's reader before it was on disk: the
+    client was not answered, the message is gone, and what was published of it cannot be claimed.
+    """
+    broker, db = stack.broker, stack.db
+    ghosts = []
+    while letter := broker.get(broker.dead):
+        identifier = letter[0].message_id
+        if db.value("SELECT COUNT(*) FROM messages WHERE message_identifier=%s", identifier):
+            raise AssertionError(f"a dead letter of a message that was accepted: {identifier}")
+        ghosts.append(identifier)
+    return ghosts
+
+
 def accepted_references(operator, faults):
     """{reference: entry}; a reference is accepted once however often it came."""
     entries = operator.ledger()
