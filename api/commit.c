@@ -200,7 +200,7 @@ static enum attempt failed(struct committer *c, struct err *err, size_t n, unsig
     }
     log_failure("commit.failed", err, n);
     if (err->kind == ERR_RETRY) {
-        pause_ms(c, ASIDE_PAUSE_MS);
+        pause_ms(c, DOWN_PAUSE_MS);
         return ATTEMPT_AGAIN;
     }
     return ATTEMPT_SPLIT;

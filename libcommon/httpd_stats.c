@@ -1,3 +1,4 @@
+#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -66,12 +67,27 @@ static void register_dropped(void)
                                        "Connections that the server ended.", reasons[i]);
 }
 
-void http_stats_register(struct httpd *h)
+static pthread_once_t shared_once = PTHREAD_ONCE_INIT;
+
+/* Once: a process may open a server while another one's threads count. */
+static void register_shared(void)
 {
     for (size_t i = 0; i < 600; i++)
         slot_of_status[i] = (unsigned char)(KNOWN + i / 100);
     for (size_t i = 0; i < KNOWN; i++)
         slot_of_status[statuses[i]] = (unsigned char)i;
+    m.connections = metrics_gauge("http_connections", "Open connections.", "");
+    m.held = metrics_gauge("http_requests_in_flight", "Requests not answered yet.", "");
+    m.paused_connections = metrics_counter(
+        "http_accept_pauses_total", "Times that accepting was paused.", "reason=\"connections\"");
+    m.paused_descriptors = metrics_counter(
+        "http_accept_pauses_total", "Times that accepting was paused.", "reason=\"descriptors\"");
+    register_dropped();
+}
+
+void http_stats_register(struct httpd *h)
+{
+    pthread_once(&shared_once, register_shared);
     for (size_t i = 0; i < h->path_count; i++)
         for (int method = 0; method < HTTP_METHODS; method++)
             /* HEAD, unless it is a route of its own, is counted when it first comes */
@@ -84,13 +100,6 @@ void http_stats_register(struct httpd *h)
             }
     h->paths[h->path_count].seconds[HTTP_OTHER] =
         register_seconds(&h->paths[h->path_count], HTTP_OTHER);
-    m.connections = metrics_gauge("http_connections", "Open connections.", "");
-    m.held = metrics_gauge("http_requests_in_flight", "Requests not answered yet.", "");
-    m.paused_connections = metrics_counter(
-        "http_accept_pauses_total", "Times that accepting was paused.", "reason=\"connections\"");
-    m.paused_descriptors = metrics_counter(
-        "http_accept_pauses_total", "Times that accepting was paused.", "reason=\"descriptors\"");
-    register_dropped();
 }
 
 void http_stats_answer(struct http_thread *t, const struct http_path *path, enum http_method method,
