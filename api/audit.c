@@ -1,23 +1,12 @@
-#include "api/audit.h"
-
 #include <stdlib.h>
 #include <string.h>
 
-#define RANGE 2000 /* ids a statement looks at */
+#include "api/audit_internal.h"
+#include "libcommon/must.h"
 
-static struct db_label audit_label = {.query = "audit"};
+struct db_label audit_label = {.query = "audit"};
 
-/* A check over ranges of one table's id: rows of the SELECT are violations, its first column says
- * which row, its second what is wrong. %1 and %2 stand for the ends of the range, %3 for
- * stuck_after_sec. */
-struct range_check {
-    const char *name;
-    const char *table;
-    const char *sql;
-    bool quiesced_only;
-};
-
-static const struct range_check range_checks[] = {
+const struct audit_range_check audit_range_checks[AUDIT_RANGE_CHECKS] = {
     {"balance_is_ledger_sum", "user_balances",
      "SELECT CONCAT('customer ',b.user_id),CONCAT('balance ',b.balance,', ledger "
      "',COALESCE(SUM(t.amount),0)) "
@@ -73,8 +62,17 @@ static const struct range_check range_checks[] = {
      true},
 };
 
-static void violate(struct audit_report *report, struct audit_check *check, const char *where,
-                    const char *what)
+struct audit_check *audit_add_check(struct audit_report *report, const char *name)
+{
+    struct audit_check *check = &report->checks[report->check_count++];
+
+    MUST(report->check_count <= AUDIT_CHECKS);
+    check->name = name;
+    return check;
+}
+
+void audit_violate(struct audit_report *report, struct audit_check *check, const char *where,
+                   const char *what)
 {
     struct buf text = {0};
 
@@ -95,28 +93,27 @@ static void put_template(struct buf *sql, const char *template, const int64_t va
     }
 }
 
-static int run_range(struct db *db, const char *template, const int64_t values[3],
-                     struct audit_report *report, struct audit_check *check, struct err *err)
+int audit_run_range(struct db *db, const struct audit_range_check *c, const int64_t values[3],
+                    struct audit_report *report, struct audit_check *check, struct err *err)
 {
     struct db_results results;
     struct buf sql = {0};
     char **row;
     int rc;
 
-    put_template(&sql, template, values);
+    put_template(&sql, c->sql, values);
     rc = db_run_buf(db, &audit_label, &sql, &results, err);
     buf_free(&sql);
     if (rc)
         return -1;
     while ((row = db_next(&results.set[0])))
-        violate(report, check, row[0], row[1]);
+        audit_violate(report, check, row[0], row[1]);
     db_results_free(&results);
     return 0;
 }
 
-/* The end of the range that begins after id: *last, and how many rows it has. 0 rows: the end. */
-static int next_range(struct db *db, const char *table, int64_t after, int64_t *last, int64_t *rows,
-                      struct err *err)
+int audit_next_range(struct db *db, const char *table, int64_t after, int64_t limit, int64_t *last,
+                     int64_t *rows, struct err *err)
 {
     struct db_results results;
     struct buf sql = {0};
@@ -126,8 +123,8 @@ static int next_range(struct db *db, const char *table, int64_t after, int64_t *
     buf_printf(&sql,
                "SELECT COALESCE(MAX(id),0),COUNT(*) FROM (SELECT id FROM %s FORCE INDEX(PRIMARY) "
                "WHERE id>%lld "
-               "ORDER BY id LIMIT %d) t",
-               table, (long long)after, RANGE);
+               "ORDER BY id LIMIT %lld) t",
+               table, (long long)after, (long long)limit);
     rc = db_run_buf(db, &audit_label, &sql, &results, err);
     buf_free(&sql);
     if (rc)
@@ -139,27 +136,26 @@ static int next_range(struct db *db, const char *table, int64_t after, int64_t *
     return 0;
 }
 
-static int check_ranges(struct db *db, const struct range_check *c,
+static int check_ranges(struct db *db, const struct audit_range_check *c,
                         const struct audit_options *options, struct audit_report *report,
                         struct err *err)
 {
-    struct audit_check *check = &report->checks[report->check_count++];
+    struct audit_check *check = audit_add_check(report, c->name);
     int64_t after = 0;
     int64_t last;
     int64_t rows;
 
-    check->name = c->name;
     for (;;) {
         int64_t values[3];
 
-        if (next_range(db, c->table, after, &last, &rows, err))
+        if (audit_next_range(db, c->table, after, AUDIT_RANGE, &last, &rows, err))
             return -1;
         if (!rows)
             return 0;
         values[0] = after + 1;
         values[1] = last;
         values[2] = options->quiesced ? 0 : options->stuck_after_sec;
-        if (run_range(db, c->sql, values, report, check, err))
+        if (audit_run_range(db, c, values, report, check, err))
             return -1;
         check->checked += (uint64_t)rows;
         after = last;
@@ -182,25 +178,24 @@ static int check_messages(struct db *db, struct audit_report *report, struct err
         "SELECT MAX(message_identifier),COUNT(*) FROM (SELECT message_identifier FROM messages "
         "WHERE "
         "message_identifier>%s ORDER BY message_identifier LIMIT %d) m";
-    struct audit_check *check = &report->checks[report->check_count++];
+    struct audit_check *check = audit_add_check(report, "message_is_charged_and_complete");
     struct buf after = {0};
     struct buf sql = {0};
     bool more = true;
     int rc = 0;
 
-    check->name = "message_is_charged_and_complete";
     buf_puts(&after, "''");
     while (more && !rc) {
         struct db_results results;
         char **row;
 
         buf_reset(&sql);
-        buf_printf(&sql, template, after.data, RANGE, after.data, RANGE);
+        buf_printf(&sql, template, after.data, AUDIT_RANGE, after.data, AUDIT_RANGE);
         rc = db_run_buf(db, &audit_label, &sql, &results, err);
         if (rc)
             break;
         while ((row = db_next(&results.set[0])))
-            violate(report, check, row[0], row[1]);
+            audit_violate(report, check, row[0], row[1]);
         row = db_next(&results.set[1]);
         more = row && row[0];
         if (more) {
@@ -233,7 +228,7 @@ static int add_up(struct db *db, const struct sum *s, struct err *err)
         char **row;
         int rc;
 
-        if (next_range(db, s->table, after, &last, &rows, err))
+        if (audit_next_range(db, s->table, after, AUDIT_RANGE, &last, &rows, err))
             return -1;
         if (!rows)
             return 0;
@@ -273,11 +268,10 @@ static int totals(struct db *db, struct audit_report *r, const struct audit_opti
             return -1;
     if (!options->quiesced)
         return 0; /* the sums are of different moments */
-    check = &r->checks[r->check_count++];
-    check->name = "deposits_are_accounted_for";
+    check = audit_add_check(r, "deposits_are_accounted_for");
     check->checked = 1;
     if (r->deposits != r->balances + r->done + r->open)
-        violate(r, check, "total", "deposits differ from balances, done and open together");
+        audit_violate(r, check, "total", "deposits differ from balances, done and open together");
     return 0;
 }
 
@@ -286,15 +280,15 @@ int audit_run(struct db *db, const struct audit_options *options, struct audit_r
 {
     *report = (struct audit_report){0};
     db_label_register(&audit_label);
-    for (size_t i = 0; i < sizeof(range_checks) / sizeof(range_checks[0]); i++) {
-        if (range_checks[i].quiesced_only && !options->quiesced)
+    for (size_t i = 0; i < AUDIT_RANGE_CHECKS; i++) {
+        if (audit_range_checks[i].quiesced_only && !options->quiesced)
             continue;
-        if (check_ranges(db, &range_checks[i], options, report, err))
+        if (check_ranges(db, &audit_range_checks[i], options, report, err))
             return -1;
     }
-    if (check_messages(db, report, err))
+    if (check_messages(db, report, err) || totals(db, report, options, err))
         return -1;
-    return totals(db, report, options, err);
+    return options->operators ? audit_operators(db, options, report, err) : 0;
 }
 
 static void print_json(const struct audit_report *r, FILE *to)

@@ -16,11 +16,13 @@
 #include "libcommon/db.h"
 
 #define AUDIT_EXAMPLES 20 /* violations shown by name, each check */
+#define AUDIT_CHECKS 12
 
 struct audit_options {
     bool quiesced; /* nothing runs: every recipient must be final, the outbox empty */
     bool json;
     int64_t stuck_after_sec; /* age at which a recipient that is not final counts as stuck */
+    const char *operators;   /* base URLs, comma-separated, of ledgers to compare with; or NULL */
 };
 
 struct audit_check {
@@ -31,7 +33,7 @@ struct audit_check {
 };
 
 struct audit_report {
-    struct audit_check checks[8];
+    struct audit_check checks[AUDIT_CHECKS];
     size_t check_count;
     int64_t deposits, balances, done, open, refunds; /* sums of units */
     int64_t recipients_done, recipients_failed, recipients_open;

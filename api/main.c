@@ -36,6 +36,10 @@ static int run_audit(struct db *db, int argc, char **argv, struct err *err)
             options.json = true;
         else if (!strncmp(argv[i], "--stuck-after=", 14) && atoi(argv[i] + 14) > 0)
             options.stuck_after_sec = atoi(argv[i] + 14);
+        else if (!strcmp(argv[i], "--operators") && i + 1 < argc)
+            options.operators = argv[++i];
+        else if (!strncmp(argv[i], "--operators=", 12))
+            options.operators = argv[i] + 12;
         else
             return err_set(err, ERR_PERMANENT, 0, "audit: unknown option; see msg-api --help");
     }

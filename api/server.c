@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/audit_watch.h"
 #include "api/commit.h"
 #include "api/limiter.h"
 #include "api/pressure.h"
@@ -25,6 +26,7 @@ struct server {
     struct commit *commit;
     struct reads *reads;
     struct pressure *pressure;
+    struct audit_watch *audit;
     struct limiter *global_limit;
     struct limiter *user_limit;
     struct probe *probes[2];
@@ -361,6 +363,7 @@ struct server *server_start(struct err *err)
     server.probes[1] = probe_broker(&s->broker);
     daemon_set_probes(server.probes, 2);
     server.pressure = pressure_start();
+    server.audit = audit_watch_start();
     server.commit = commit_start(answer_operation);
     server.reads = reads_start(answer_read);
     if (httpd_start(server.httpd, err)) {
@@ -380,6 +383,7 @@ void server_stop(struct server *s)
     commit_stop(s->commit);
     reads_stop(s->reads);
     pressure_stop(s->pressure);
+    audit_watch_stop(s->audit);
     httpd_free(s->httpd);
     for (int i = 0; i < 2; i++)
         probe_free(s->probes[i]);

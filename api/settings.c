@@ -63,6 +63,9 @@ static const struct setting rows[] = {
         "Reads waiting for a thread before 503."),
     INT("IDEMPOTENCY_TTL_HOURS", idempotency_ttl_hours, "24", 1, 8760,
         "How long an Idempotency-Key is remembered."),
+    INT("AUDIT_LOAD_PCT", audit_load_pct, "1", 0, 50,
+        "Share of one database connection's time for the running audit, in percent; 0 switches it "
+        "off."),
     BOOL("MIGRATE_ON_START", migrate_on_start, "true",
          "Bring the database's schema up to date at start."),
     SETTINGS_END,
@@ -79,11 +82,10 @@ static size_t check(struct buf *errors)
     const struct api_settings *s = &api_settings;
     size_t faults = 0;
 
-    if (s->committers + s->readers + 2 > s->db.max_open) {
+    if (s->committers + s->readers + 3 > s->db.max_open) {
         buf_printf(errors,
                    "DB_MAX_OPEN_CONNS=%lld is too low for COMMITTERS=%lld, READ_CONNS=%lld, the "
-                   "sampler and the "
-                   "readiness probe\n",
+                   "sampler, the audit and the readiness probe\n",
                    (long long)s->db.max_open, (long long)s->committers, (long long)s->readers);
         faults++;
     }
@@ -104,8 +106,9 @@ const struct daemon_program api_program = {
     .name = "msg-api",
     .summary = "accepts paid messages over HTTP and stores them with their charge",
     .verbs = "  msg-api migrate      brings the database's schema up to date\n"
-             "  msg-api audit [--quiesced] [--json] [--stuck-after=SECONDS]\n"
-             "                       checks that money and messages add up; exit 1 if not\n",
+             "  msg-api audit [--quiesced] [--json] [--stuck-after=SECONDS] [--operators URL,URL]\n"
+             "                       checks that money and messages add up; exit 1 if not;\n"
+             "                       with --operators, against the ledgers of simulators too\n",
     .groups = groups,
     .group_count = sizeof(groups) / sizeof(groups[0]),
     .check = check,

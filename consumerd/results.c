@@ -331,26 +331,35 @@ static int put_off(const struct results *r, struct job **jobs, size_t n, bool at
 static int fail_all(const struct results *r, struct job *const *jobs, size_t n, struct err *err)
 {
     struct settle_failure *rows = calloc(n, sizeof(*rows));
+    struct buf *unknown = calloc(n, sizeof(*unknown));
     size_t count = 0;
-    int rc;
+    int rc = 0;
 
-    if (!rows)
-        return err_set(err, ERR_RETRY, 0, "out of memory");
-    for (size_t i = 0; i < n; i++) {
+    if (!rows || !unknown)
+        rc = err_set(err, ERR_RETRY, 0, "out of memory");
+    for (size_t i = 0; i < n && !rc; i++) {
         const struct job *job = jobs[i];
 
         if (job->outcome != JOB_FAILED)
             continue;
-        rows[count++] = (struct settle_failure){
+        settings_put_operators(&unknown[count], r->operators, job->unknown);
+        rows[count] = (struct settle_failure){
             .status_id = job->status_id,
             .user_id = job->user_id,
             .price = job->price,
             .message_id = job->message->id,
             .position = job->position,
             .reason = job->error,
+            .unknown = unknown[count].len ? unknown[count].data : "",
         };
+        if (unknown[count++].failed)
+            rc = err_set(err, ERR_RETRY, 0, "out of memory");
     }
-    rc = settle_fail(r->db, rows, count, err);
+    if (!rc)
+        rc = settle_fail(r->db, rows, count, err);
+    for (size_t i = 0; unknown && i < count; i++)
+        buf_free(&unknown[i]);
+    free(unknown);
     free(rows);
     return rc;
 }

@@ -73,6 +73,11 @@ static void put_states(struct db *db, struct buf *sql, const struct settle_failu
         buf_put_uint(&json, rows[i].status_id);
         buf_putc(&json, ',');
         buf_put_json(&json, rows[i].reason, strnlen(rows[i].reason, REASON_MAX));
+        buf_putc(&json, ',');
+        if (rows[i].unknown)
+            buf_put_json(&json, rows[i].unknown, strlen(rows[i].unknown));
+        else
+            buf_puts(&json, "null");
         buf_putc(&json, ']');
     }
     buf_putc(&json, ']');
@@ -81,9 +86,11 @@ static void put_states(struct db *db, struct buf *sql, const struct settle_failu
         sql->failed = true;
     else
         db_put_quoted(db, sql, json.data, json.len);
-    buf_puts(sql, ",'$[*]' COLUMNS(id BIGINT PATH '$[0]',reason VARCHAR(255) PATH '$[1]')) j "
+    buf_puts(sql, ",'$[*]' COLUMNS(id BIGINT PATH '$[0]',reason VARCHAR(255) PATH '$[1]',"
+                  "may_have VARCHAR(255) PATH '$[2]')) j "
                   "STRAIGHT_JOIN message_status s FORCE INDEX(PRIMARY) ON s.id=j.id "
-                  "SET s.status='failed',s.owner=0,s.unknown_operators='',s.last_error=j.reason "
+                  "SET s.status='failed',s.owner=0,s.last_error=j.reason,"
+                  "s.unknown_operators=COALESCE(j.may_have,s.unknown_operators) "
                   "WHERE s.status IN ('pending','sending');");
     buf_free(&json);
 }

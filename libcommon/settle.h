@@ -15,7 +15,9 @@ struct settle_failure {
     int64_t price; /* what this recipient cost */
     const char *message_id;
     unsigned position;
-    const char *reason; /* into last_error; at most 255 bytes are kept */
+    const char *reason;  /* into last_error; at most 255 bytes are kept */
+    const char *unknown; /* operators that may have it all the same, comma-separated; NULL: as the
+                            row says */
 };
 
 void settle_register(void); /* the statements' labels; at start */

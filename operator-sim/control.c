@@ -1,4 +1,5 @@
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -104,6 +105,48 @@ void control_ledger_count(struct httpd_request *req, void *arg)
                ",\"lookups\":%" PRIu64 ",\"seen\":%" PRIu64 "}",
                c.accepted, c.duplicates, c.requests, c.lookups, c.seen);
     reply_buf(req, &body);
+}
+
+/* The entries of those of the references that are accepted. */
+static void put_found(struct buf *out, struct sim *sim, const json_t *references)
+{
+    const char *comma = "";
+    const json_t *reference;
+    size_t i;
+
+    buf_puts(out, "{\"ledger\":[");
+    pthread_mutex_lock(&sim->lock);
+    json_array_foreach(references, i, reference)
+    {
+        const char *text = json_string_value(reference);
+        const struct ledger_entry *e = text ? ledger_find(sim->ledger, text) : NULL;
+
+        if (!e || !e->accepted_us)
+            continue;
+        buf_puts(out, comma);
+        put_entry(out, sim, e);
+        comma = ",";
+    }
+    pthread_mutex_unlock(&sim->lock);
+    buf_puts(out, "]}");
+}
+
+void control_ledger_find(struct httpd_request *req, void *arg)
+{
+    struct buf body = {0};
+    size_t n;
+    const char *text = httpd_body(req, &n);
+    json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES, NULL);
+    const json_t *references = json_object_get(root, "references");
+
+    if (!json_is_array(references) || json_array_size(references) > PAGE_MAX) {
+        httpd_reply_error(req, 400, "invalid_input", "references is a list of up to 5,000.",
+                          "references");
+    } else {
+        put_found(&body, arg, references);
+        reply_buf(req, &body);
+    }
+    json_decref(root);
 }
 
 void control_ledger_entry(struct httpd_request *req, void *arg)

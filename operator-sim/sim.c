@@ -272,6 +272,7 @@ static void handle_lookup(struct httpd_request *req, void *arg)
 #define CONTROL_ROUTES                                        \
     {"GET", "/ledger", control_ledger, true},                  \
     {"GET", "/ledger/count", control_ledger_count, true},      \
+    {"POST", "/ledger/find", control_ledger_find, true},       \
     {"GET", "/ledger/*", control_ledger_entry, true},          \
     {"GET", "/faults", control_get_faults, true},              \
     {"PUT", "/faults", control_put_faults, true},              \

@@ -47,6 +47,7 @@ void sim_put_id(const struct sim *sim, const char *reference, char id[ID_SIZE]);
 
 void control_ledger(struct httpd_request *req, void *arg);
 void control_ledger_count(struct httpd_request *req, void *arg);
+void control_ledger_find(struct httpd_request *req, void *arg);
 void control_ledger_entry(struct httpd_request *req, void *arg);
 void control_get_faults(struct httpd_request *req, void *arg);
 void control_put_faults(struct httpd_request *req, void *arg);

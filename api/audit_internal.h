@@ -1,0 +1,44 @@
+#ifndef API_AUDIT_INTERNAL_H
+#define API_AUDIT_INTERNAL_H
+
+/*
+ * What audit.c (the database's checks), audit_operators.c (the operators' ledgers) and
+ * audit_watch.c (the running audit) share; nobody else includes this.
+ */
+
+#include "api/audit.h"
+
+#define AUDIT_RANGE 2000 /* ids a statement looks at */
+
+/* A check over ranges of one table's id: rows of the SELECT are violations, its first column says
+ * which row, its second what is wrong. %1 and %2 stand for the ends of the range, %3 for
+ * stuck_after_sec. */
+struct audit_range_check {
+    const char *name;
+    const char *table;
+    const char *sql;
+    bool quiesced_only;
+};
+
+#define AUDIT_RANGE_CHECKS 5
+extern const struct audit_range_check audit_range_checks[AUDIT_RANGE_CHECKS];
+
+extern struct db_label audit_label;
+
+/* The end of the range of so many rows that begins after id: *last, and how many rows it has. 0
+ * rows: the end. */
+int audit_next_range(struct db *db, const char *table, int64_t after, int64_t limit, int64_t *last,
+                     int64_t *rows, struct err *err);
+/* One range of one check; values for %1, %2 and %3. */
+int audit_run_range(struct db *db, const struct audit_range_check *c, const int64_t values[3],
+                    struct audit_report *report, struct audit_check *check, struct err *err);
+struct audit_check *audit_add_check(struct audit_report *report, const char *name);
+void audit_violate(struct audit_report *report, struct audit_check *check, const char *where,
+                   const char *what);
+
+/* Every final recipient against the ledgers of options->operators, and every entry of theirs
+ * against the database. */
+int audit_operators(struct db *db, const struct audit_options *options, struct audit_report *report,
+                    struct err *err);
+
+#endif

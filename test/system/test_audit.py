@@ -1,0 +1,128 @@
+"""msg-api audit, against the operators' ledgers too, and the audit that runs all the time."""
+
+import json
+import os
+import subprocess
+
+import pytest
+import requests
+from harness.audit import quiesce
+from harness.metrics import Metrics
+from harness.stack import binary
+from harness.wait import wait_until
+
+REJECTED = "0999"
+
+
+def run_audit(stack, *words):
+    values = stack.values
+    return subprocess.run([binary("api"), "audit", *words], capture_output=True, text=True, timeout=120,
+                          env={**os.environ, **values})
+
+
+def audit(stack, *words):
+    """{check: examples} of those that found something, and {check: rows it looked at}."""
+    urls = ",".join(o.url for o in stack.operators)
+    done = run_audit(stack, "--quiesced", "--json", "--operators", urls, *words)
+    report = json.loads(done.stdout)
+    assert done.returncode == (1 if report["violations"] else 0), done.stderr
+    return {c["name"]: c["examples"] for c in report["checks"] if c["violations"]}, {
+        c["name"]: c["checked"] for c in report["checks"]}
+
+
+@pytest.fixture
+def settled(world):
+    """(stack, references of done recipients, of failed ones)"""
+    stack = world(REPAIR_AFTER_SEC="0")
+    for operator in stack.operators:
+        operator.faults(reject_prefix=REJECTED)
+    api = stack.api()
+    for customer in stack.db.seed_customers(5, 100):
+        api.sent(customer, ["0912", "0913", REJECTED], type="express")
+    quiesce(stack)
+    rows = stack.db.records("SELECT CONCAT(message_identifier,'-',position) r, status, id"
+                            " FROM message_status ORDER BY id")
+    return stack, *([r for r in rows if r["status"] == s] for s in ("done", "failed"))
+
+
+def test_the_ledgers_agree(settled):
+    stack, done, failed = settled
+    assert len(done) == 10 and len(failed) == 5
+    found, checked = audit(stack)
+    assert found == {}
+    assert checked.pop("outbox_is_empty") == 0
+    assert all(checked.values()) and checked["accepted_was_sent"] == 10, checked
+
+
+def test_every_disagreement_is_named(settled):
+    stack, done, failed = settled
+    values = stack.values
+    operators = {"A": values["OPERATOR_A_URL"], "B": values["OPERATOR_B_URL"]}
+
+    def accepted(operator, reference, to):
+        stack.operator_a.heal(), stack.operator_b.heal()
+        answer = requests.post(operators[operator] + "/messages", timeout=10, json={
+            "reference": reference, "to": to, "text": "x", "type": "normal"})
+        assert answer.ok, answer.text
+
+    accepted("B", done[0]["r"], "0912")     # by both
+    accepted("A", failed[0]["r"], REJECTED)  # and it was refunded
+    accepted("A", "nobody-0", "0912")       # what nobody sent
+    stack.db.execute("UPDATE message_status SET provider_message_id='x' WHERE id=%s", done[1]["id"])
+    found, _ = audit(stack)
+    assert {check: len(examples) for check, examples in found.items()} == {
+        "done_was_accepted": 1, "failed_was_not_accepted": 1, "accepted_by_one_operator": 1,
+        "accepted_was_sent": 1}, found
+    assert done[0]["r"] in found["accepted_by_one_operator"][0]
+    assert done[1]["r"] in found["done_was_accepted"][0]
+    assert failed[0]["r"] in found["failed_was_not_accepted"][0]
+    assert "nobody-0" in found["accepted_was_sent"][0]
+    # An answer that was unknown explains both of them.
+    stack.db.execute("UPDATE message_status SET unknown_operators='operatorA'"
+                     " WHERE id IN (%s,%s)", done[0]["id"], failed[0]["id"])
+    assert set(audit(stack)[0]) == {"done_was_accepted", "accepted_was_sent"}
+
+
+def test_operators_that_cannot_be_asked(settled):
+    stack, _, _ = settled
+    away = run_audit(stack, "--operators=http://127.0.0.1:1")
+    assert away.returncode == 1 and "ledger" in away.stderr
+    no_ledger = run_audit(stack, "--operators", stack.url("api-1"))
+    assert no_ledger.returncode == 1 and "no ledger" in no_ledger.stderr
+
+
+def test_a_failed_recipient_remembers_who_may_have_it(world):
+    """Operator A takes it, its answer is lost, nobody can ask: refunded, and the row says why."""
+    stack = world(DELIVERY_RETRY_WINDOW_SEC="0", OPERATOR_TIMEOUT_MS="300")
+    stack.operator_a.faults(accept_then_hang_share=1, lookup_hang_share=1)
+    stack.operator_b.faults(status=503, status_share=1)
+    api = stack.api()
+    customer = api.funded(10)
+    identifier = api.sent(customer, ["0912"])["message_identifier"]
+    assert set(api.wait_final(customer, identifier).values()) == {"failed"}
+    assert stack.db.value("SELECT unknown_operators FROM message_status") == "operatorA"
+    quiesce(stack)
+    assert audit(stack)[0] == {}
+
+
+def mismatches(stack):
+    return Metrics.of(stack.url("api-1")).value("msg_ledger_mismatch")
+
+
+def rounds(stack):
+    return Metrics.of(stack.url("api-1")).value("msg_audit_rounds_total")
+
+
+def test_the_running_audit(world):
+    stack = world("api", AUDIT_LOAD_PCT=50)
+    api = stack.api()
+    customer = api.funded(10)
+    api.sent(customer)
+    seen = rounds(stack)
+    wait_until(lambda: rounds(stack) >= seen + 2, 30, "a whole round since the send")
+    assert mismatches(stack) == 0
+    stack.db.execute("UPDATE user_balances SET balance=balance+1 WHERE user_id=%s", customer)
+    wait_until(lambda: mismatches(stack) == 1, 30, "the mismatch is seen")
+    wait_until(lambda: f"customer {customer}" in stack.log_text("api-1"), 30, "the log names the row")
+    stack.db.execute("UPDATE user_balances SET balance=balance-1 WHERE user_id=%s", customer)
+    wait_until(lambda: mismatches(stack) == 0, 30, "it is mended")
