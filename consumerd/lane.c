@@ -18,6 +18,7 @@
 #define BROKER_RETRY_BASE_MS 100
 #define BROKER_RETRY_MAX_MS 5000
 #define BROKER_REFUSED_RETRY_MS 10000 /* a person has to mend something */
+#define RENEW_SILENT_MS 15000         /* of silence, until the subscription is renewed */
 
 /* ---- broker ---- */
 
@@ -69,6 +70,7 @@ static void connect_if_due(struct lane *l)
              L_STR("queue", broker_queue(s, l->config.type)), L_INT("prefetch", l->prefetch));
     l->consuming = true;
     l->broker_failures = 0;
+    l->heard = true;
 }
 
 void lane_ack(struct lane *l, const struct inflight *m)
@@ -115,6 +117,7 @@ static void on_delivery(struct lane *l, const struct broker_event *event)
     struct inflight *m;
     struct err err;
 
+    l->heard = true;
     if (event->redelivered)
         metrics_add(stats.lane[l->config.type].redelivered, 1);
     if (l->drain_begun)
@@ -167,6 +170,27 @@ static void exchange(struct lane *l)
         err_set(&err, ERR_RETRY, 0, "the connection or the queue's consumer has ended");
         connection_lost(l, &err);
     }
+}
+
+/* A queue that is deleted and declared again while we subscribe to it can leave RabbitMQ (3.10,
+ * quorum queues) delivering to a consumer that never hears of it. Silence alone does not tell that
+ * from a quiet day, so a lane that holds nothing and has heard nothing for a while subscribes anew;
+ * what the broker believed delivered comes again. */
+static void renew_if_silent(struct lane *l)
+{
+    const char *queue = broker_queue(&l->config.settings->broker, l->config.type);
+    struct err err;
+
+    if (l->heard || l->hand.by_id || l->arrived_count || l->suspect_count) {
+        l->heard = false;
+        l->renew_at_ms = clock_mono_ms() + RENEW_SILENT_MS;
+    }
+    if (!l->consuming || l->drain_begun || clock_mono_ms() < l->renew_at_ms)
+        return;
+    l->heard = true;
+    if (broker_renew_channel(l->broker, &err) || broker_declare(l->broker, &err) ||
+        broker_consume(l->broker, queue, (uint16_t)l->prefetch, &err))
+        connection_lost(l, &err);
 }
 
 /* ---- the incarnation ---- */
@@ -265,6 +289,7 @@ static void turn(struct lane *l)
     turn_collect(l);
     if (!l->abandoned)
         turn_work(l);
+    renew_if_silent(l);
     worker_waiting(l->config.worker, l->config.type, l->arrived_count + l->suspect_count);
 }
 

@@ -42,6 +42,8 @@ struct lane {
     bool drain_begun;
     unsigned broker_failures;
     int64_t broker_retry_at_ms;
+    bool heard; /* a delivery or a subscription since renew_at_ms was set */
+    int64_t renew_at_ms;
 
     size_t prefetch, recipients_max;
     struct hand hand;

@@ -318,17 +318,28 @@ int broker_reopen_channel(struct broker *b, struct err *err)
     return open_channel(b, err);
 }
 
+static void ignore_event(const struct broker_event *event, void *arg)
+{
+    (void)event;
+    (void)arg;
+}
+
+int broker_renew_channel(struct broker *b, struct err *err)
+{
+    if (need_channel(b, "renew channel", err) ||
+        broker_check_reply(b, amqp_channel_close(b->conn, BROKER_CHANNEL, AMQP_REPLY_SUCCESS),
+                           "channel close", err))
+        return -1;
+    forget_channel(b);
+    /* What the old channel said meanwhile waits in the library; it is not the new one's. */
+    return broker_pump(b, 0, 0, ignore_event, NULL, err) ? -1 : open_channel(b, err);
+}
+
 int broker_declare(struct broker *b, struct err *err)
 {
     if (need_channel(b, "declare", err))
         return -1;
     return broker_topology_declare(b, err);
-}
-
-static void ignore_event(const struct broker_event *event, void *arg)
-{
-    (void)event;
-    (void)arg;
 }
 
 int broker_ping(struct broker *b, struct err *err)

@@ -57,6 +57,9 @@ bool broker_has_more(const struct broker *b);
 /* After a channel error (the connection lives on): a new channel, without consumers and confirms.
  */
 int broker_reopen_channel(struct broker *b, struct err *err);
+/* Closes the channel and opens a new one, likewise: what was delivered and not acknowledged comes
+ * again, what was published and not confirmed is unknown. */
+int broker_renew_channel(struct broker *b, struct err *err);
 /* Declares exchange, queues and bindings again (a missing queue comes back). */
 int broker_declare(struct broker *b, struct err *err);
 /* Opens and closes a second channel: a round trip that shows the broker alive (readiness). */

@@ -306,6 +306,18 @@ def test_consumer_declares_a_lost_queue_again(stack):
     assert_clean(stack)
 
 
+def test_a_mute_consumer_consumes_again(stack):
+    """RabbitMQ 3.10 now and then keeps a consumer of a deleted queue attached, and mute, when somebody
+    else (here outboxd, in a hurry) declares the queue again before the consumer has heard of it."""
+    api, broker = stack.api(), stack.broker
+    customer = api.funded()
+    for _ in range(25):
+        delete_queue(broker, broker.normal)
+        identifier = api.sent(customer)["message_identifier"]
+        assert set(api.wait_final(customer, identifier, deadline=25).values()) == {"done"}
+    assert_clean(stack)
+
+
 def test_outboxd_declares_lost_queues_again(stack):
     """Nobody consumes, and the queues are gone: what is published waits in new ones."""
     api, broker = stack.api(), stack.broker
