@@ -61,7 +61,8 @@ lint:
 	cmake -S . -B $(BUILD) $(GENERATOR)
 	run-clang-tidy -quiet -p $(BUILD)
 	cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --enable=warning,performance,portability \
-	  --suppress=missingIncludeSystem -I . -j 2 api outboxd consumerd operator-sim libcommon
+	  --suppress=missingIncludeSystem -I . -j 2 api outboxd consumerd operator-sim libcommon \
+	  test/loadtest test/bench
 
 deps:
 	@test/deps

@@ -36,7 +36,7 @@ void histogram_add(struct histogram *h, int64_t value)
 
 int64_t histogram_at(const struct histogram *h, double q)
 {
-    uint64_t rank = (uint64_t)ceil(q * (double)h->count);
+    uint64_t rank = (uint64_t)ceil(q * (double)h->count - 1e-6); /* q is not exact */
     uint64_t seen = 0;
 
     if (rank < 1)

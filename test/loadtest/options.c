@@ -80,12 +80,10 @@ bool options_duration(const char *text, int64_t *us)
         size_t i = 0;
         size_t n;
 
-        if (!strchr("0123456789.", *text))
-            return false;
         value = strtod(text, &end);
-        n = strcspn(end, "0123456789.");
-        if (end == text)
+        if (end == text || end != text + strspn(text, "0123456789."))
             return false;
+        n = strcspn(end, "0123456789.");
         while (i < sizeof(units) / sizeof(units[0]) &&
                (strlen(units[i].name) != n || memcmp(units[i].name, end, n) != 0))
             i++;
