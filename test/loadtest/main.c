@@ -33,7 +33,13 @@ static int measure(const struct options *o, struct verify *verify, struct load_r
     if (load_run(o, verify ? book : NULL, load, &err))
         return fail("sending", &err);
     if (verify) {
-        if (verify_sent(verify, &err) || verify_finish(verify, book, &verified, &err))
+        if (verify_sent(verify, &err))
+            return fail("verifying", &err);
+        fputs("sent\n", stderr); /* who measures the platform from outside reads along */
+        if (verify_drain(verify, &verified, &err))
+            return fail("verifying", &err);
+        fputs(verified.drained ? "drained\n" : "not drained\n", stderr);
+        if (verify_finish(verify, book, &verified, &err))
             return fail("verifying", &err);
         ok = verify_ok(&verified, unanswered_max(o, load));
     }

@@ -334,13 +334,17 @@ static void measure_lanes(struct verify *v, struct verify_result *r)
     }
 }
 
+int verify_drain(struct verify *v, struct verify_result *result, struct err *err)
+{
+    *result = (struct verify_result){.operators_asked = v->operator_count > 0};
+    return db_acquire(v->db, err) ? -1 : await_drain(v, &result->drained, err);
+}
+
 int verify_finish(struct verify *v, struct book *book, struct verify_result *result,
                   struct err *err)
 {
-    *result = (struct verify_result){.operators_asked = v->operator_count > 0};
-    if (db_acquire(v->db, err) || await_drain(v, &result->drained, err) ||
-        read_rows(v, book, result, err) || read_ledger(v, book, result, err) ||
-        check_balances(v, result, err))
+    if (db_acquire(v->db, err) || read_rows(v, book, result, err) ||
+        read_ledger(v, book, result, err) || check_balances(v, result, err))
         return -1;
     db_release(v->db);
     for (unsigned i = 0; i < v->operator_count; i++)

@@ -2,9 +2,9 @@
 #define LOADTEST_VERIFY_H
 
 /*
- * What became of a run's messages, from the database and the operators. A run is what was written
- * for its customers after verify_begin; other traffic of the same customers meanwhile would count
- * as its own. Blocks.
+ * What became of a run's messages, from the database and the operators: begin, sent, drain, finish
+ * in this order. A run is what was written for its customers after verify_begin; other traffic of
+ * the same customers meanwhile would count as its own. Blocks.
  *
  * Latency from accepted to done is updated_at - created_at of a recipient's row, both of the
  * database's clock in microseconds: from the INSERT of the transaction that accepts to the UPDATE
@@ -35,6 +35,7 @@ struct verify;
 
 struct verify *verify_begin(const struct options *options, struct err *err);
 int verify_sent(struct verify *v, struct err *err); /* the last send is answered */
+int verify_drain(struct verify *v, struct verify_result *result, struct err *err); /* waits */
 int verify_finish(struct verify *v, struct book *book, struct verify_result *result,
                   struct err *err);
 bool verify_ok(const struct verify_result *result, uint64_t unanswered_max);
