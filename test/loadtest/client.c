@@ -386,9 +386,9 @@ static enum client_turn get_next(void *arg, int64_t now_us, struct client_reques
 {
     struct one_get *g = arg;
 
-    (void)wake_us;
     if (g->asked)
         return CLIENT_END;
+    *wake_us = now_us;
     g->asked = true;
     *request = (struct client_request){.path = g->path, .due_us = now_us};
     return CLIENT_SEND;

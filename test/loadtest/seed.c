@@ -42,7 +42,7 @@ static void put_batch(struct buf *sql, struct db *db, const struct options *o, i
         char id[UUID_TEXT_SIZE];
 
         random_uuid7(id);
-        buf_printf(sql, "%s(%lld,%lld,'deposit',", i ? "," : "", (long long)(first + i),
+        buf_printf(sql, "%s(%lld,%lld,'deposit',", i ? "," : "", (long long)first + (long long)i,
                    (long long)o->seed_balance);
         db_put_quoted(db, sql, o->seed_desc, strlen(o->seed_desc));
         buf_printf(sql, ",'d-%s')", id);
@@ -50,7 +50,7 @@ static void put_batch(struct buf *sql, struct db *db, const struct options *o, i
     buf_printf(sql,
                ";UPDATE user_balances FORCE INDEX(user_id) SET balance=balance+%lld WHERE user_id "
                "BETWEEN %lld AND %lld;COMMIT",
-               (long long)o->seed_balance, (long long)first, (long long)(first + n - 1));
+               (long long)o->seed_balance, (long long)first, (long long)first + (long long)n - 1);
 }
 
 static int seed_batch(struct db *db, const struct options *o, struct buf *sql, int64_t first,
@@ -108,9 +108,8 @@ static enum client_turn next(void *arg, int64_t now_us, struct client_request *r
 {
     struct seeding *s = arg;
     const struct options *o = s->options;
-    uint64_t user;
+    uint64_t user = UINT64_MAX;
 
-    (void)wake_us;
     if (s->done == o->users || s->failed || now_us > s->until_us)
         return CLIENT_END;
     if (s->again_count)
@@ -118,6 +117,8 @@ static enum client_turn next(void *arg, int64_t now_us, struct client_request *r
     else if (s->next < o->users)
         user = (uint64_t)s->next++;
     else
+        *wake_us = s->until_us; /* or when those in flight are answered */
+    if (user == UINT64_MAX)
         return CLIENT_LATER;
     buf_reset(&s->body);
     buf_printf(&s->body, "{\"user_id\":%lld,\"balance\":%lld,\"description\":",

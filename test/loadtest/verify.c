@@ -75,11 +75,12 @@ static int note_operators(struct verify *v, struct err *err)
 
     while (*at) {
         size_t n = strcspn(at, ",");
-        char *url = v->operators[v->operator_count];
         json_t *counts;
+        char *url;
 
         if (v->operator_count == BOOK_OPERATORS || n >= sizeof(v->operators[0]))
             return err_set(err, ERR_PERMANENT, 0, "too many operators, or too long a URL");
+        url = v->operators[v->operator_count];
         memcpy(url, at, n);
         url[n] = '\0';
         if (get_json(url, "/ledger/count", &counts, err))
@@ -124,7 +125,7 @@ static void put_range(struct verify *v, const char *column, int64_t after)
     const struct options *o = v->options;
 
     buf_printf(&v->sql, " id>%lld AND %s BETWEEN %lld AND %lld ", (long long)after, column,
-               (long long)o->user_start, (long long)(o->user_start + o->users - 1));
+               (long long)o->user_start, (long long)o->user_start + (long long)o->users - 1);
 }
 
 /* Looks for one row that is not final, each time from where the last one was: what lies before it
@@ -266,7 +267,7 @@ static int check_balances(struct verify *v, struct verify_result *r, struct err 
                       "total FROM user_transactions GROUP BY user_id) t ON t.user_id=b.user_id "
                       "WHERE b.balance<>COALESCE(t.total,0) AND");
     buf_printf(&v->sql, " b.user_id BETWEEN %lld AND %lld", (long long)v->options->user_start,
-               (long long)(v->options->user_start + v->options->users - 1));
+               (long long)v->options->user_start + (long long)v->options->users - 1);
     if (run(v, &results, err))
         return -1;
     row = db_next(&results.set[0]);

@@ -96,7 +96,7 @@ class Platform:
 
     def load(self, rps, duration_sec, concurrency=200, users=5000, user_start=1, recipients=1,
              express=0.0, meanwhile=None):
-        """`meanwhile` is called when all is sent and what is waiting is to be delivered."""
+        """`meanwhile` is called with the processor time so far when all is sent."""
         v = self.stack.values
         command = [LOADTEST, "-base-url", self.stack.url("api-1"), "-rps", str(rps), "-duration",
                    f"{duration_sec}s", "-concurrency", str(concurrency), "-users", str(users),
@@ -105,13 +105,17 @@ class Platform:
                    "-drain-timeout", "15m", "-verify", "-operators",
                    f"{v['OPERATOR_A_CONTROL_URL']},{v['OPERATOR_B_CONTROL_URL']}"]
         meter, spent = self.meter(), {}
+
+        def so_far():
+            return {**meter.stop(), "msg-loadtest": usage.cpu_sec(process.pid)}
+
         with tempfile.TemporaryFile("w+") as out:
             process = subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True)
             for line in process.stderr:
                 if line == "sent\n" and meanwhile:
-                    meanwhile(meter)
+                    meanwhile(so_far())
                 elif line == "drained\n":
-                    spent = {**meter.stop(), "msg-loadtest": usage.cpu_sec(process.pid)}
+                    spent = so_far()
                 elif not re.match(r" *[0-9]+s ok=|sent", line):
                     print(line, end="", flush=True)
             process.wait()

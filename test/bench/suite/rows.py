@@ -115,8 +115,8 @@ def accepting(p, seconds, users):
     """A closed loop with msg-outboxd stopped, which starts when all is sent: (load, cpu of accepting)."""
     spent = {}
 
-    def then(meter):
-        spent.update(meter.stop())
+    def then(so_far):
+        spent.update(so_far)
         p.stack.up("outboxd")
 
     return p.load(0, seconds, users=users, meanwhile=then), spent

@@ -64,9 +64,15 @@ END_TEST
 
 static int parse(struct options *o, const char *const *words, size_t n)
 {
+    static char room[16][64];
+    char *argv[16];
     char why[200];
 
-    return options_parse(o, (int)n, (char **)(uintptr_t)words, why, sizeof(why));
+    for (size_t i = 0; i < n; i++) {
+        snprintf(room[i], sizeof(room[i]), "%s", words[i]);
+        argv[i] = room[i];
+    }
+    return options_parse(o, (int)n, argv, why, sizeof(why));
 }
 
 #define PARSE(o, ...)                                            \
