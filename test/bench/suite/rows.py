@@ -18,6 +18,7 @@ from .platform import LIFTED, Platform
 ROWS = {}
 USERS = 5000
 MEMORY_MIB = 64
+MILLION = 1_000_000
 
 
 @dataclass
@@ -281,12 +282,12 @@ def drain(bench, result):
             p.wait_drained()
             small.append(drain_rate(p, 0.1, 0.9))
     with bench.platform("drain", **LIFTED).up("operators", "api", "consumerd") as p:
-        fill.messages(p.stack, 1_000_000, USERS)
+        fill.messages(p.stack, MILLION, USERS)
         p.wait_purged()
         p.stack.up("outboxd")
         meter = p.meter()
         p.wait_drained(1200)
-        result.cost(meter.stop(), 1_000_000)
+        result.cost(meter.stop(), MILLION)
         result.rss_mib = p.peaks_mib()
         large, whole = drain_rate(p, 0.01, 0.1), drain_rate(p, 0, 1)
         violations = p.audit()

@@ -19,10 +19,6 @@ def peak_mib(pid):
     return 0.0
 
 
-def reset_peak(pid):
-    Path(f"/proc/{pid}/clear_refs").write_text("5")
-
-
 class Meter:
     """From its making to stop(): seconds of processor time by name. pids: {name: [pid, …]}; a process
     that was replaced in between counts from its start."""
