@@ -9,7 +9,8 @@ SOURCES = $(shell find api outboxd consumerd operator-sim libcommon test -name '
 export BUILD_DIR = $(abspath $(BUILD))
 
 .NOTPARALLEL:
-.PHONY: build run test unit system faults faults-short sanitize sanitized valgrind lint deps clean
+.PHONY: build run test unit system faults faults-short seed loadtest benchmark sanitize sanitized valgrind \
+  lint deps clean
 
 build:
 	cmake -S . -B $(BUILD) $(GENERATOR)
@@ -36,6 +37,31 @@ faults: deps build
 faults-short:
 	FAULTS_SEED=$${FAULTS_SEED:-1} FAULTS_JOBS=2 test/faults/run --short --results $(BUILD)/faults-short.json
 
+# Load on a running stack: the one of `make run`, or BENCH_BASE_URL.
+LOADTEST = $(BUILD)/test/loadtest/msg-loadtest -base-url $(or $(BENCH_BASE_URL),http://localhost:8080) \
+  -users $(BENCH_USERS)
+BENCH_USERS ?= 5000
+BENCH_RPS ?= 1000
+BENCH_DURATION ?= 30s
+BENCH_CONCURRENCY ?= 200
+BENCH_RECIPIENTS ?= 1
+BENCH_EXPRESS_RATIO ?= 0.2
+BENCH_SEED_BALANCE ?= 100000
+BENCH_SEED_TIMEOUT ?= 5m
+
+seed: build
+	@eval "$$(compose/local env)" && $(LOADTEST) -seed-only -seed-balance $(BENCH_SEED_BALANCE) \
+	  -seed-timeout $(BENCH_SEED_TIMEOUT) \
+	  -seed-db-dsn "$$DB_USER_NAME:$$DB_PASSWORD@tcp($$DB_HOST:$$DB_PORT)/$$DB_NAME"
+
+loadtest: build
+	$(LOADTEST) -rps $(BENCH_RPS) -duration $(BENCH_DURATION) -concurrency $(BENCH_CONCURRENCY) \
+	  -recipients $(BENCH_RECIPIENTS) -express-ratio $(BENCH_EXPRESS_RATIO)
+
+# What is promised, measured on a stack of its own (test/bench/run --help).
+benchmark: deps build
+	test/bench/run
+
 # The main path under AddressSanitizer with UBSan, then ThreadSanitizer; what they say fails the tests.
 MAIN_PATH = test/system/test_main_path.py test/system/test_examples.py test/system/test_delivery.py
 
@@ -61,7 +87,8 @@ lint:
 	cmake -S . -B $(BUILD) $(GENERATOR)
 	run-clang-tidy -quiet -p $(BUILD)
 	cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --enable=warning,performance,portability \
-	  --suppress=missingIncludeSystem -I . -j 2 api outboxd consumerd operator-sim libcommon
+	  --suppress=missingIncludeSystem -I . -j 2 api outboxd consumerd operator-sim libcommon \
+	  test/loadtest test/bench
 
 deps:
 	@test/deps

@@ -1,0 +1,32 @@
+"""Processor time and highest resident memory of processes, as the kernel counts them."""
+
+import os
+from pathlib import Path
+
+TICK_SEC = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_sec(pid):
+    """User and system time so far, all threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * TICK_SEC
+
+
+def peak_mib(pid):
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+class Meter:
+    """From its making to stop(): seconds of processor time by name. pids: {name: [pid, …]}; a process
+    that was replaced in between counts from its start."""
+
+    def __init__(self, pids):
+        self._pids = pids
+        self._before = {p: cpu_sec(p) for found in pids().values() for p in found}
+
+    def stop(self):
+        return {name: sum(cpu_sec(p) - self._before.get(p, 0) for p in found)
+                for name, found in self._pids().items()}

@@ -1,0 +1,110 @@
+"""msg-loadtest against a platform: what it prints, and that it notices what is lost or doubled."""
+
+import json
+import os
+import re
+import subprocess
+
+import pytest
+import requests
+from harness.stack import BUILD
+from harness.wait import wait_until
+
+PROGRAM = BUILD / "test" / "loadtest" / "msg-loadtest"
+USERS = 200
+
+
+def options(stack, *more):
+    v = stack.values
+    dsn = f"{v['DB_USER_NAME']}:{v['DB_PASSWORD']}@tcp({v['DB_HOST']}:{v['DB_PORT']})/{v['DB_NAME']}"
+    return [PROGRAM, "-base-url", stack.url("api-1"), "-seed-db-dsn", dsn, "-users", str(USERS),
+            "-operators", f"{v['OPERATOR_A_CONTROL_URL']},{v['OPERATOR_B_CONTROL_URL']}",
+            "-timeout", "20s", *more]
+
+
+def run(stack, *more):
+    return subprocess.run(options(stack, *more), text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, timeout=150)
+
+
+def fields(line):
+    return dict(re.findall(r"([a-z0-9_.]+)=(\S+)", line))
+
+
+@pytest.mark.parametrize("method", ["db", "http"])
+def test_seeding_keeps_the_ledger_true_and_can_be_repeated(world, method):
+    stack = world("operators", "api")
+    for times in (1, 2):
+        done = run(stack, "-seed-only", "-seed-balance", "50", "-seed-method", method)
+        assert done.returncode == 0, done.stderr
+        assert stack.db.rows("SELECT COUNT(*), MIN(balance), MAX(balance) FROM user_balances") == (
+            (USERS, 50 * times, 50 * times),)
+        assert stack.db.value(
+            "SELECT COUNT(*) FROM user_balances b WHERE balance <> (SELECT SUM(amount) FROM"
+            " user_transactions t WHERE t.user_id = b.user_id)") == 0
+
+
+def test_an_open_loop(world):
+    stack = world()
+    done = run(stack, "-seed-balance", "1000", "-rps", "100", "-duration", "4s", "-express-ratio",
+               "0.3", "-recipients", "2", "-verify")
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"endpoint={stack.url('api-1')}/messages/send"
+    assert re.fullmatch(r"sent=400 ok=400 non2xx=0 http_err=0 elapsed=\S+s achieved_rps=[\d.]+",
+                        lines[1])
+    assert re.fullmatch(r"latency p50=\S+ms p90=\S+ms p95=\S+ms p99=\S+ms max=\S+ms", lines[2])
+    audit = fields(next(line for line in lines if line.startswith("audit accepted")))
+    assert {audit[k] for k in ("accepted", "rows", "charged", "done", "delivered")} == {"800"}
+    assert stack.db.value("SELECT COUNT(*) FROM message_status WHERE status='done'") == 800
+    express = stack.db.value("SELECT COUNT(*) FROM messages WHERE type='express'")
+    assert 80 < express < 160
+    assert sum(o.counts()["accepted"] for o in stack.operators) == 800
+
+
+def test_a_closed_loop_counts_its_own_run_only(world):
+    stack = world()
+    for _ in range(2):
+        done = run(stack, "-seed-balance", "100000", "-rps", "0", "-duration", "1s", "-concurrency",
+                   "20", "-verify", "-json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        result = json.loads(done.stdout)
+        assert result["ok"] == result["audit"]["accepted"] == result["audit"]["delivered"] > 0
+        assert sum(lane["done"] for lane in result["lanes"].values()) == result["ok"]
+
+
+def lose_a_charge(stack):
+    stack.db.execute("DELETE FROM user_transactions WHERE transaction_type='withdrawal' LIMIT 1")
+
+
+def lose_a_recipient(stack):
+    stack.db.execute("DELETE FROM message_status LIMIT 1")
+
+
+def deliver_twice(stack):
+    identifier = stack.db.value("SELECT message_identifier FROM messages LIMIT 1")
+    answer = requests.post(stack.values["OPERATOR_B_URL"] + "/messages", timeout=10, json={
+        "reference": f"{identifier}-0", "to": "0912", "text": "hi", "type": "normal"})
+    assert answer.ok, answer.text
+
+
+@pytest.mark.parametrize("tamper, word", [(lose_a_charge, "lost"), (lose_a_recipient, "lost"),
+                                          (deliver_twice, "doubled")])
+def test_what_was_tampered_with_is_noticed(world, tamper, word):
+    stack = world("operators", "api", "consumerd")
+    process = subprocess.Popen(
+        options(stack, "-seed-balance", "100", "-rps", "50", "-duration", "1s", "-verify",
+                "-drain-timeout", "60s", "-json"), text=True, stdout=subprocess.PIPE, env=os.environ)
+    try:
+        wait_until(lambda: stack.db.value("SELECT COUNT(*) FROM messages") == 50, 30,
+                   "all is accepted and nothing published")
+        tamper(stack)
+        stack.up("outboxd")
+        output = process.communicate(timeout=90)[0]
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 1, output
+    result = json.loads(output)
+    assert result["drained"] and not result["passed"]
+    assert result["audit"][word] == 1, output
