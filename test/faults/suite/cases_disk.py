@@ -11,7 +11,7 @@ from harness.stack import Stack
 from .cases import Skip, case
 from .check import Judge, Result
 from .load import Load
-from .site import Site, start_servers
+from .site import PATIENT, Site, start_servers
 from .watch import cpu_sec, resumed, total, until
 
 FULL_SEC = 15
@@ -86,7 +86,7 @@ def database_disk_full(run):
     result = Result("database disk full", f"the database's disk full for {FULL_SEC} s, then freed",
                     unit="times")
     with servers_on_small_disk("mariadb", 160) as (servers, disk), \
-            Site("disk", servers, replicas=1) as site:
+            Site("disk", servers, replicas=1, **PATIENT) as site:
         site.up()
         judge = Judge(site)
         pid = servers.pid("mariadb")
@@ -119,7 +119,7 @@ def broker_disk_full(run):
     """RabbitMQ stops publishers before its disk is full; if it falls all the same, it is started again."""
     result = Result("broker disk full", f"RabbitMQ's disk full for {FULL_SEC} s, then freed", unit="times")
     with servers_on_small_disk("rabbitmq", 400) as (servers, disk), \
-            Site("disk", servers, replicas=1) as site:
+            Site("disk", servers, replicas=1, **PATIENT) as site:
         site.up()
         judge = Judge(site)
         died = 0
@@ -181,7 +181,8 @@ def log_disk_full(run):
 def log_full(site, load, disk, rate, result, seconds=8):
     daemons = list(site.daemons.values())
     disk.fill()
-    before, began, used = total(daemons, "msg_log_dropped_total"), time.monotonic(), sum(map(cpu_sec, daemons))
+    before, used = total(daemons, "msg_log_dropped_total"), sum(map(cpu_sec, daemons))
+    began = time.monotonic()
     disk.stay_full(seconds)
     dropped = total(daemons, "msg_log_dropped_total") - before
     accepted = load.accepted_since(began) / (time.monotonic() - began)

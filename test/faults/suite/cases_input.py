@@ -135,7 +135,8 @@ def poison_cost(run):
     """Queues filled while nobody consumes are drained, with poison among them and without, in turn.
     One message of 16 MiB costs the broker and the network more than a thousand healthy ones: those are
     looked at apart."""
-    title = f"{POISON_SHARE:.1%} of poison among {HEALTHY} queued messages: healthy ones take less than 5 % more"
+    title = (f"{POISON_SHARE:.1%} of poison among {HEALTHY} queued messages: the healthy ones take less than"
+             " 5 % more")
     result = Result("poison's cost", title, unit="queues drained")
     costs = {True: [], False: []}
     with Site("cost", run.servers, replicas=1) as site:
@@ -145,12 +146,21 @@ def poison_cost(run):
             poisoned = n % 4 in (1, 2)  # what drifts is as much on both sides
             costs[poisoned].append(drain(run, site, judge, result, poisoned))
             result.repetitions += 1
-    (wall, cpu), (wall_0, cpu_0) = ([median(c) for c in zip(*costs[p])] for p in (True, False))
-    result.notes.append(f"medians of {len(costs[True])}: {HEALTHY / wall:.0f} and {HEALTHY / wall_0:.0f}"
-                        f" healthy messages a second with and without (ratio of times {wall / wall_0:.3f});"
-                        f" CPU of msg-consumerd {cpu / HEALTHY * 1e6:.0f} and {cpu_0 / HEALTHY * 1e6:.0f}"
-                        f" µs a message (ratio {cpu / cpu_0:.3f})")
+    judge_cost(result, *(list(zip(*costs[poisoned])) for poisoned in (True, False)))
     yield result
+
+
+def judge_cost(result, poisoned, clean):
+    """Times are compared by the fastest of each kind: whatever else the machine does only adds to them."""
+    time_ratio = min(poisoned[0]) / min(clean[0])
+    cpu, cpu_0 = median(poisoned[1]), median(clean[1])
+    result.notes.append(f"{HEALTHY / min(poisoned[0]):.0f} and {HEALTHY / min(clean[0]):.0f} healthy messages"
+                        f" a second with and without, at best; ratio of the best times {time_ratio:.3f}, of"
+                        f" the medians {median(poisoned[0]) / median(clean[0]):.3f}; msg-consumerd used"
+                        f" {cpu / HEALTHY * 1e6:.0f} and {cpu_0 / HEALTHY * 1e6:.0f} µs of CPU a message,"
+                        f" ratio of the medians {cpu / cpu_0:.3f}")
+    if max(time_ratio, cpu / cpu_0) > COST_MAX:
+        result.violate(result.notes[-1])
 
 
 def drain(run, site, judge, result, poisoned):

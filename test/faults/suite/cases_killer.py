@@ -5,7 +5,7 @@ import time
 from .cases import case
 from .check import Judge, Result
 from .load import Load
-from .site import Site
+from .site import PATIENT, Site
 from .watch import finished
 
 CALM_SEC = 10
@@ -17,7 +17,7 @@ RECOVERED_SEC = 10  # from the last kill to an empty backlog
 def random_killer(run):
     servers = run.own_servers()
     result = Result("random killer", "any daemon, MariaDB or RabbitMQ killed every 1–5 s", unit="kills")
-    with Site("killer", servers) as site:
+    with Site("killer", servers, **PATIENT) as site:
         site.up()
         judge = Judge(site)
         kills = {}

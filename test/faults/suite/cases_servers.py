@@ -7,7 +7,7 @@ import time
 from .cases import case
 from .check import Judge, Result
 from .load import Load
-from .site import Site
+from .site import PATIENT, Site
 from .watch import cpu_sec, resumed, until
 
 RESUMED_SEC = 10    # from a server's return to work that goes on
@@ -32,7 +32,7 @@ def server_case(case_name, title, name, how, times):
         result = Result(case_name, title, unit="times")
         servers = run.own_servers()
         orderly, killed = restarted(servers, name)
-        with Site("server", servers, replicas=2) as site:
+        with Site("server", servers, replicas=2, **PATIENT) as site:
             site.up()
             judge = Judge(site)
             slowest = 0
@@ -74,7 +74,7 @@ def broker_away(run):
     result = Result("broker away", f"RabbitMQ away for {away} s", unit="times")
     servers = run.own_servers()
     rate = 80
-    with Site("server", servers, replicas=2) as site:
+    with Site("server", servers, replicas=2, **PATIENT) as site:
         site.up()
         judge = Judge(site)
         with Load(site, run.new_seed(), rate=rate) as load:
@@ -124,7 +124,7 @@ def alarm(run):
     result = Result("broker alarm", "RabbitMQ's memory and disk alarms in turn (connection.blocked) for"
                     f" {5 + blocked_sec} s", unit="times")
     servers = run.own_servers()
-    with Site("alarm", servers) as site:
+    with Site("alarm", servers, **PATIENT) as site:
         site.up()
         judge = Judge(site)
         slowest = 0
