@@ -10,7 +10,7 @@ from harness.wait import wait_until
 from .cases import case
 from .check import Judge, Result
 from .load import Load
-from .site import Background, Site
+from .site import PATIENT, Background, Site
 from .watch import total
 
 REPAIR_QUICK = {"REPAIR_AFTER_SEC": 5, "REPAIR_INTERVAL_MS": 500}
@@ -21,7 +21,7 @@ def repair_case(case_name, title, shared, times, lose):
     def repaired(run):
         result = Result(case_name, title, unit="times")
         servers = run.servers if shared else run.own_servers()
-        with Site("repair", servers, replicas=1, **REPAIR_QUICK) as site:
+        with Site("repair", servers, replicas=1, **REPAIR_QUICK, **PATIENT) as site:
             site.up()
             judge = Judge(site)
             with Load(site, run.new_seed(), rate=80) as load:
