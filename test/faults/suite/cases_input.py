@@ -11,7 +11,7 @@ from harness.wait import wait_until
 from .cases import case
 from .check import Judge, Result
 from .load import Load
-from .site import Background, Site
+from .site import PATIENT, Background, Site
 from .watch import cpu_sec
 
 
@@ -139,7 +139,8 @@ def poison_cost(run):
              " 5 % more")
     result = Result("poison's cost", title, unit="queues drained")
     costs = {True: [], False: []}
-    with Site("cost", run.servers, replicas=1) as site:
+    with Site("cost", run.servers, replicas=1, **PATIENT, OPERATOR_TIMEOUT_MS=20000,
+              BREAKER_SLOW_MS=20000) as site:
         site.up()
         judge = Judge(site)
         for n in range(run.times(12, 4)):
