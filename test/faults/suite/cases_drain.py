@@ -12,7 +12,7 @@ from .cases import case
 from .check import Judge, Result
 from .load import Load
 from .site import Site
-from .watch import cpu_sec, finished, total
+from .watch import cpu_sec, finished, total, until
 
 DRAIN_SEC = 20
 
@@ -188,7 +188,7 @@ def emfile(daemon, port):
     wait_until(daemon.ready, 10, f"{daemon.name} is ready again")
 
 
-LOGGED_RATE = 100
+LOGGED_RATE = 150
 
 
 def dropped_lines(site):
@@ -208,8 +208,9 @@ def log_stalled(run):
             result.repetitions += 1
         site.up()
         judge = Judge(site)
-        with Load(site, run.new_seed(), rate=LOGGED_RATE) as load:
-            time.sleep(3)  # pipes fill
+        # Every one fails, which is a line of msg-consumerd's.
+        with Load(site, run.new_seed(), rate=LOGGED_RATE, rejected_share=1) as load:
+            until(result, lambda: dropped_lines(site), 90, "pipe and buffer are full", pause=0.5)
             began, done, dropped = time.monotonic(), finished(site), dropped_lines(site)
             time.sleep(run.times(15, 3))
             seconds = time.monotonic() - began

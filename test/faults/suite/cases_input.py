@@ -9,6 +9,7 @@ import pika
 from harness.wait import wait_until
 
 from .cases import case
+from .cases_stopped import AS_SHIPPED
 from .check import Judge, Result
 from .load import Load
 from .site import PATIENT, Background, Site
@@ -139,8 +140,8 @@ def poison_cost(run):
              " 5 % more")
     result = Result("poison's cost", title, unit="queues drained")
     costs = {True: [], False: []}
-    with Site("cost", run.servers, replicas=1, **PATIENT, OPERATOR_TIMEOUT_MS=20000,
-              BREAKER_SLOW_MS=20000) as site:
+    with Site("cost", run.servers, replicas=1, **PATIENT, OPERATOR_TIMEOUT_MS=4000,
+              BREAKER_SLOW_PCT=101, **AS_SHIPPED) as site:
         site.up()
         judge = Judge(site)
         for n in range(run.times(12, 4)):
