@@ -153,15 +153,16 @@ def poison_cost(run):
 
 
 def judge_cost(result, poisoned, clean):
-    """Times are compared by the fastest of each kind: whatever else the machine does only adds to them."""
-    time_ratio = min(poisoned[0]) / min(clean[0])
+    """A drain takes a second or two, and what else the machine does shows in it: a slowness that is
+    poison's shows in the best times and in the medians. CPU time says it more exactly."""
+    best, typical = (f(poisoned[0]) / f(clean[0]) for f in (min, median))
     cpu, cpu_0 = median(poisoned[1]), median(clean[1])
     result.notes.append(f"{HEALTHY / min(poisoned[0]):.0f} and {HEALTHY / min(clean[0]):.0f} healthy messages"
-                        f" a second with and without, at best; ratio of the best times {time_ratio:.3f}, of"
-                        f" the medians {median(poisoned[0]) / median(clean[0]):.3f}; msg-consumerd used"
+                        f" a second with and without, at best; ratio of the best times {best:.3f}, of"
+                        f" the medians {typical:.3f}; msg-consumerd used"
                         f" {cpu / HEALTHY * 1e6:.0f} and {cpu_0 / HEALTHY * 1e6:.0f} µs of CPU a message,"
                         f" ratio of the medians {cpu / cpu_0:.3f}")
-    if max(time_ratio, cpu / cpu_0) > COST_MAX:
+    if max(min(best, typical), cpu / cpu_0) > COST_MAX:
         result.violate(result.notes[-1])
 
 
