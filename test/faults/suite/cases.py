@@ -28,4 +28,5 @@ def order():
 
 
 from . import (cases_failpoints, cases_killer, cases_links, cases_stopped,  # noqa: E402,F401
-               cases_operators, cases_servers, cases_input, cases_drain, cases_tamper)
+               cases_operators, cases_servers, cases_disk, cases_repair, cases_input, cases_drain,
+               cases_clock, cases_tamper)

@@ -10,6 +10,7 @@ from .cases import case
 from .check import Judge, Result
 from .load import Load
 from .site import KillLoop, Site
+from .watch import total
 
 SOURCE = REPOSITORY / "libcommon" / "failpoint.c"
 FAILPOINTS = re.findall(r'\] = "(\w+\.\w+)"', SOURCE.read_text())
@@ -17,6 +18,8 @@ VICTIM = {"api": "api", "outbox": "outboxd", "consumer": "consumerd", "refund": 
 # Passes between two deaths: at least one, at most so many.
 PASSES = {"api": 20, "outbox": 20, "consumer": 40, "refund": 2}
 ERROR_SEC = 2
+REPUBLISHED_SEC = 30
+BATCH = 200  # what a worker of msg-outboxd publishes before it deletes, at most
 
 
 def settings_of(kind):
@@ -37,12 +40,18 @@ def failpoints(run):
             yield from errors(run, site, judge)
 
 
+def duplicates(site):
+    """Deliveries of what was finished already. Only while no consumer dies."""
+    return total(site.of("consumerd"), "worker_events_total", result="duplicate")
+
+
 def kill_at(run, site, judge, name):
     began = time.monotonic()
     kind = name.split(".")[0]
     result = Result(f"failpoint {name}", f"killed at `{name}`", unit="kills")
     victims = site.of(VICTIM[kind])
     loop = KillLoop(victims, name, run.rng, PASSES[kind])
+    copies = duplicates(site)
     with Load(site, run.new_seed(), rate=150, **settings_of(kind)) as load:
         loop.run(3 if run.short else run.repeat, deadline=30 + 3 * run.repeat)
         lifted = time.monotonic()
@@ -51,6 +60,15 @@ def kill_at(run, site, judge, name):
         result.repetitions = loop.kills
         result.violate(*loop.problems)
         judge.judge(result, load, lifted, replays=None if kind == "api" else 50)
+    if result.repeats:
+        result.violate(f"operators saw {result.repeats} repeats: who takes over asks first")
+    if kind == "outbox":
+        copies = duplicates(site) - copies
+        result.notes.append(f"{copies:.0f} messages published twice")
+        if result.recovery_sec > REPUBLISHED_SEC:
+            result.violate(f"published again only after {result.recovery_sec:.1f} s")
+        if copies > BATCH * loop.kills:
+            result.violate(f"{copies:.0f} messages published twice by {loop.kills} deaths")
     result.seconds = time.monotonic() - began
     return result
 

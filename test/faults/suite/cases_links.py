@@ -7,8 +7,12 @@ from .check import Judge, Result
 from .load import Load
 from .site import Site
 
-LONGER_THAN_TIMEOUTS_SEC = 12
 SETTLE_SEC = 1.0
+# A broker that is dead is found by two heartbeats (of 10 s) in vain: then all connections to it have
+# been given up. One of a database or an operator when a statement or call takes too long: then a new
+# one is tried. (Idle ones are looked at when they are needed.)
+FOUND_SEC = {"broker": 22, "db": 11, "operatorA": 5}
+DEAD_SEC = 12  # the link stays so for as long at least
 
 
 def reset(proxy, run):
@@ -42,8 +46,30 @@ def refuse(proxy, run):
     time.sleep(2)
 
 
-FAULTS = [reset, cut_inside, delay, stall("up", 3), stall("down", 3), refuse,
-          stall("both", LONGER_THAN_TIMEOUTS_SEC)]
+def half_open(proxy, run):
+    """Returns how long it took until the first new connection, and until all old ones were given up;
+    None for what did not happen."""
+    old, connections, began = proxy.held(), proxy.connections, time.monotonic()
+    renewed = given_up = None
+    proxy.stall("both")
+    while (now := time.monotonic() - began) < (DEAD_SEC if given_up else max(FOUND_SEC.values())):
+        if renewed is None and proxy.connections > connections:
+            renewed = now
+        if given_up is None and not old & proxy.held():
+            given_up = now
+        time.sleep(0.05)
+    return renewed, given_up
+
+
+FAULTS = [reset, cut_inside, delay, stall("up", 3), stall("down", 3), refuse, half_open]
+
+def judge_found(result, target, renewed, given_up):
+    found = given_up if target == "broker" else renewed
+    result.notes.append(f"first new connection on a dead link after {renewed or 0:.1f} s, the last old one"
+                        f" given up after {given_up or 0:.1f} s")
+    if found is None or found > FOUND_SEC[target]:
+        result.violate(f"a dead peer was found after {found} s, {FOUND_SEC[target]} s is the most")
+
 
 LINKS = {
     "api-1:db": "msg-api and the database", "outboxd-1:db": "msg-outboxd and the database",
@@ -72,8 +98,10 @@ def link_case(link, words):
             with Load(site, run.new_seed(), rate=100) as load:
                 for fault in faults:
                     time.sleep(SETTLE_SEC)
-                    fault(proxy, run)
+                    found = fault(proxy, run)
                     proxy.heal()
+                    if fault is half_open:
+                        judge_found(result, link.split(":")[1], *found)
                     lifted = time.monotonic()
                     result.repetitions += 1
                 load.end()

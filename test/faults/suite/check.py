@@ -138,3 +138,5 @@ class Judge:
             result.violate(f"{len(load.unanswered)} sends were never answered")
         if load.refused:
             result.violate(f"{len(load.refused)} sends were refused, {load.refused[0]}")
+        if load.impolite:
+            result.violate(f"{len(load.impolite)} answers without Retry-After, {load.impolite[0]}")

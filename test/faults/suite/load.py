@@ -6,6 +6,7 @@ import random
 import threading
 import time
 import uuid
+from collections import Counter
 from urllib.parse import urlparse
 
 from .site import REJECTED
@@ -37,6 +38,10 @@ class Load:
         self.refused, self.failures, self.changed = [], [], []
         self.repeats = 0
         self.made = 0
+        self.answers = Counter()  # status -> answers, repeats among them
+        self.cut = 0              # connections that ended in mid-request
+        self.impolite = []        # 503 and 429 that do not say when to come back
+        self.times = []           # when each was accepted, monotonic
         self.slowest = 0.0
         self._lock = threading.Lock()
         self._ended = threading.Event()   # no new sends
@@ -105,6 +110,7 @@ class Load:
                     continue
                 if answer[0] == 200:
                     self.accepted[key] = answer[1]["message_identifier"]
+                    self.times.append(time.monotonic())
                 else:
                     self.refused.append(answer)
                 if self.strict:
@@ -130,13 +136,21 @@ class Load:
             response = connection.getresponse()
             answer = response.status, json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as e:
+            self.cut += 1
             if self.strict:
                 self.failures.append(f"{connection.port}: {e!r}")
             return None
         self.slowest = max(self.slowest, time.monotonic() - began)
+        self.answers[answer[0]] += 1
+        if answer[0] in (429, 503) and not (response.headers["Retry-After"] or "").isdigit():
+            self.impolite.append(answer)
         if self.strict and answer[0] != 200:
             self.failures.append(f"{connection.port}: {answer}")
         return answer
+
+    def accepted_since(self, moment):
+        """Sends accepted after that moment (monotonic)."""
+        return sum(t > moment for t in list(self.times))
 
     def replay(self, count=None):
         """Sends accepted keys again; returns what was not answered as the first time."""

@@ -27,6 +27,8 @@ READY_SEC = 30
 # A dead consumer is noticed in three seconds instead of ten, and no number of deaths over one message
 # makes a dead letter of it: the suite kills more often than any day would.
 QUICK = {"WORKER_DEAD_SEC": "3", "WORKER_HEARTBEAT_MS": "200", "DELIVERY_TAKEOVERS_MAX": "1000"}
+# Operators that are slow for once are no reason to give up on a message whose broker is away for long.
+PATIENT = {"DELIVERY_RETRY_WINDOW_SEC": 300}
 
 
 def start_servers(stack):

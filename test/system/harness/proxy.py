@@ -86,6 +86,10 @@ class FaultProxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
 
+    def held(self):
+        """The connections that their clients have not given up."""
+        return {link for link in list(self._links) if not link.given_up}
+
     @staticmethod
     def _ways(direction):
         return ("up", "down") if direction == "both" else (direction,)
@@ -122,6 +126,12 @@ class Link:
         self.deaf = False  # the answer to a needle is being lost
         self.left = None   # bytes of an answer until it is cut
         self.wake = asyncio.Event()
+
+    @property
+    def given_up(self):
+        """Also while a stall keeps what came before the end from being read."""
+        reader = self.client[0]
+        return reader._eof or reader.exception() is not None
 
     def abort(self):
         self.proxy.cut += 1
