@@ -53,7 +53,9 @@ const struct setting broker_settings_rows[] = {
         "RABBIT_DELIVERY_LIMIT", delivery_limit, "1000000000", 20, INT32_MAX,
         "x-delivery-limit of quorum queues; large, because RabbitMQ 4 counts healthy messages of "
         "a consumer that was killed."),
-    NUMBER("RABBIT_HEARTBEAT_SEC", heartbeat_sec, "10", 2, 600, "AMQP heartbeat in seconds."),
+    NUMBER(
+        "RABBIT_HEARTBEAT_SEC", heartbeat_sec, "5", 2, 600,
+        "AMQP heartbeat in seconds; a peer that is silent for two to three of them is given up."),
     NUMBER("RABBIT_CONNECT_TIMEOUT_MS", connect_timeout_ms, "5000", 100, 60000,
            "Longest wait for a connection and its login, each."),
     NUMBER("RABBIT_RPC_TIMEOUT_MS", rpc_timeout_ms, "5000", 100, 60000,

@@ -76,31 +76,76 @@ static void put_field(struct buf *b, const struct log_field *f)
     }
 }
 
-/* Writes all of it or gives up at the deadline: stdout may be a pipe that nobody reads. */
-static bool write_all(const char *p, size_t n, int64_t deadline_ms)
+/* Returns how much of it was written: stdout may be a pipe that nobody reads (it gives up at the
+ * deadline), or a file on a full disk. */
+static size_t write_all(const char *p, size_t n, int64_t deadline_ms)
 {
-    while (n) {
-        ssize_t done = write(STDOUT_FILENO, p, n);
+    size_t written = 0;
+
+    while (written < n) {
+        ssize_t done = write(STDOUT_FILENO, p + written, n - written);
 
         if (done >= 0) {
-            p += done;
-            n -= (size_t)done;
+            written += (size_t)done;
         } else if (errno == EAGAIN) {
             struct pollfd fd = {.fd = STDOUT_FILENO, .events = POLLOUT};
             int64_t left = deadline_ms - clock_mono_ms();
 
             if (left <= 0)
-                return false;
+                break;
             poll(&fd, 1, (int)left);
         } else if (errno != EINTR) {
-            return false;
+            break;
         }
     }
-    return true;
+    return written;
+}
+
+/* Lines whose end lies in these bytes and was not written. */
+static void count_dropped(const char *p, size_t n)
+{
+    uint64_t lines = 0;
+
+    for (size_t i = 0; i < n; i++)
+        lines += p[i] == '\n';
+    atomic_fetch_add_explicit(&logger.dropped, lines, memory_order_relaxed);
+}
+
+/* A write that failed may have torn a line: what is left of it is not written later, and the next
+ * one begins on a line of its own. */
+struct outlet {
+    bool torn;     /* the last byte written does not end a line */
+    bool skipping; /* the rest of a lost line is still to come */
+};
+
+static void write_lines(struct outlet *o, const char *p, size_t n)
+{
+    size_t written;
+
+    if (o->skipping) {
+        const char *end = memchr(p, '\n', n);
+        size_t rest = end ? (size_t)(end - p) + 1 : n;
+
+        count_dropped(p, rest);
+        o->skipping = !end;
+        p += rest;
+        n -= rest;
+    }
+    if (!n)
+        return;
+    if (o->torn && write_all("\n", 1, INT64_MAX / 2))
+        o->torn = false;
+    written = o->torn ? 0 : write_all(p, n, INT64_MAX / 2);
+    count_dropped(p + written, n - written);
+    o->skipping = written < n && p[n - 1] != '\n';
+    if (written)
+        o->torn = written < n && p[written - 1] != '\n';
 }
 
 static void *writer_main(void *arg)
 {
+    struct outlet outlet = {0};
+
     (void)arg;
     pthread_mutex_lock(&logger.lock);
     for (;;) {
@@ -117,7 +162,7 @@ static void *writer_main(void *arg)
         if (n > RING_SIZE - at)
             n = RING_SIZE - at;
         pthread_mutex_unlock(&logger.lock);
-        write_all(logger.ring + at, n, INT64_MAX / 2);
+        write_lines(&outlet, logger.ring + at, n);
         pthread_mutex_lock(&logger.lock);
         logger.tail += n;
     }

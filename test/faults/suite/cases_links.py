@@ -8,10 +8,10 @@ from .load import Load
 from .site import Site
 
 SETTLE_SEC = 1.0
-# A broker that is dead is found by two heartbeats (of 10 s) in vain: then all connections to it have
+# A broker that is dead is found by two heartbeats (of 5 s) in vain: then all connections to it have
 # been given up. One of a database or an operator when a statement or call takes too long: then a new
 # one is tried. (Idle ones are looked at when they are needed.)
-FOUND_SEC = {"broker": 22, "db": 11, "operatorA": 5}
+FOUND_SEC = {"broker": 12, "db": 11, "operatorA": 5}
 DEAD_SEC = 12  # the link stays so for as long at least
 
 
