@@ -44,7 +44,7 @@ static const struct setting rows[] = {
         "Messages in the broker's queues above which sends are refused; 0 switches it off."),
     INT("BACKPRESSURE_SAMPLE_MS", pressure_sample_ms, "200", 20, 10000,
         "How often the outbox is sampled."),
-    INT("COMMITTERS", committers, "2", 1, 64,
+    INT("COMMITTERS", committers, "1", 1, 64,
         "Threads that commit sends and top-ups, each with a connection."),
     INT("COMMIT_MAX_ROWS", commit_max_rows, "1000", 1, 10000,
         "Most recipients committed in one transaction."),

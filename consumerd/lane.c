@@ -245,13 +245,18 @@ static int wait_ms(const struct lane *l)
     return until_ms > now_ms ? (int)(until_ms - now_ms) : 0;
 }
 
+/* Until the next turn is due nothing is read either: what gathers in the socket and the queue costs
+ * one wake-up instead of one each. */
 static void wait_for_something(struct lane *l)
 {
     struct pollfd fds[] = {
         {.fd = job_queue_fd(l->config.queue), .events = POLLIN},
         {.fd = broker_fd(l->broker), .events = POLLIN}, /* poll ignores -1 */
     };
+    int64_t early_ms = l->next_turn_at_ms - clock_mono_ms();
 
+    if (early_ms > 0)
+        poll(NULL, 0, (int)early_ms);
     poll(fds, 2, wait_ms(l));
 }
 
@@ -330,6 +335,7 @@ struct lane *lane_new(const struct lane_config *config)
     l->beat = daemon_beat_new(l->name);
     l->prefetch = (size_t)(express ? s->prefetch_express : s->prefetch_normal);
     l->recipients_max = (size_t)(express ? s->recipients_express : s->recipients_normal);
+    l->turn_ms = express ? s->turn_express_ms : s->turn_normal_ms;
     l->claim_limit = (size_t)s->claim_batch;
     l->settle_limit = (size_t)s->settle_batch;
     TAILQ_INIT(&l->arrived);

@@ -56,6 +56,8 @@ struct lane {
     struct job_array done, rest;
     bool abandoned; /* the dispatch has given up a job: the incarnation is over */
 
+    int64_t turn_ms;         /* between two rounds of database work ... */
+    int64_t next_turn_at_ms; /* ... unless the last one left something to do */
     unsigned db_failures;
     int64_t db_retry_at_ms;
     size_t claim_limit, settle_limit; /* shrink around a message that cannot be written */

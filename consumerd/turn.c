@@ -485,6 +485,8 @@ void turn_work(struct lane *l)
         ok = claim_some(l);
     if (ok)
         l->db_failures = 0;
+    if (!turn_has_work(l))
+        l->next_turn_at_ms = clock_mono_ms() + l->turn_ms;
     db_release(l->db);
     metrics_set(stats.lane[l->config.type].in_hand, (int64_t)l->hand.recipients);
 }

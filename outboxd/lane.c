@@ -4,7 +4,7 @@
 #define COST_FACTOR 20
 #define LAGGED_EVERY_US 50000
 #define DUE_MIN_US 100000
-#define DUE_MAX_US 250000
+#define DUE_MAX_US 500000
 #define DUE_HELD_US 10000 /* before the next page, when others hold all of this one */
 
 static int64_t lower(int64_t a, int64_t b)

@@ -22,7 +22,7 @@ static const struct setting rows[] = {
         "Payload bytes of a batch above which the next ones get smaller."),
     INT("OUTBOX_POLL_MIN_MS", poll_min_ms, "20", 1, 1000,
         "Pause between two looks for new rows while some come."),
-    INT("OUTBOX_POLL_MAX_MS", poll_max_ms, "100", 1, 10000, "Pause it grows to while none come."),
+    INT("OUTBOX_POLL_MAX_MS", poll_max_ms, "150", 1, 10000, "Pause it grows to while none come."),
     INT("OUTBOX_LAG_MS", lag_ms, "1000", 10, 60000,
         "Longest that a transaction of msg-api may take to commit a row that newer rows have "
         "passed; "
