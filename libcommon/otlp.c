@@ -53,7 +53,8 @@ static void complain(const struct otlp_answer *a, size_t spans)
 {
     int64_t now_ms = clock_mono_ms();
 
-    if (!*a->why || (o.complained_ms && now_ms - o.complained_ms < COMPLAIN_EVERY_MS))
+    if ((a->verdict == OTLP_TAKEN && !a->rejected && !*a->why) ||
+        (o.complained_ms && now_ms - o.complained_ms < COMPLAIN_EVERY_MS))
         return;
     o.complained_ms = now_ms;
     log_warn("trace.export_failed", L_MSG(a->why), L_INT("spans", spans),

@@ -15,6 +15,8 @@ static void put_words(struct otlp_answer *out, const char *words)
 {
     size_t at = strlen(out->why);
 
+    if (at && *words)
+        at += (size_t)snprintf(out->why + at, sizeof(out->why) - at, ": ");
     for (; *words && at + 1 < sizeof(out->why); words++)
         out->why[at++] = *words >= ' ' && *words <= '~' ? *words : '?';
     out->why[at] = '\0';
@@ -46,7 +48,7 @@ void otlp_judge_http(long status, const void *body, size_t n, struct otlp_answer
     }
     out->verdict = status == 429 || status == 502 || status == 503 || status == 504 ? OTLP_RETRY
                                                                                     : OTLP_REFUSED;
-    snprintf(out->why, sizeof(out->why), "HTTP status %ld: ", status);
+    snprintf(out->why, sizeof(out->why), "HTTP status %ld", status);
     r = otlp__rpc_status__unpack(NULL, n, body);
     if (r) {
         put_words(out, r->message);
@@ -147,7 +149,7 @@ void otlp_judge_grpc(long status, const struct otlp_grpc_status *grpc, const voi
                        ? OTLP_RETRY
                        : OTLP_REFUSED;
     if (grpc->code >= 0)
-        snprintf(out->why, sizeof(out->why), "gRPC status %d: ", code);
+        snprintf(out->why, sizeof(out->why), "gRPC status %d", code);
     else
         snprintf(out->why, sizeof(out->why), "no gRPC status, HTTP status %ld", status);
     put_words(out, grpc->message);
