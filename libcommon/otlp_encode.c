@@ -135,7 +135,7 @@ struct otlp_encoder *otlp_encoder_new(const struct otlp_settings *s, const char 
 
     e->batch_max = (size_t)s->batch_max;
     e->spans = must_alloc(e->batch_max, sizeof(*e->spans));
-    e->span_list = must_alloc(e->batch_max, sizeof(*e->span_list));
+    e->span_list = must_alloc(e->batch_max, sizeof(void *));
     build_resource(e, s, service);
     otlp__instrumentation_scope__init(&e->scope);
     e->scope.name = mutable("distributed-messaging-platform");

@@ -16,13 +16,14 @@ struct place {
 _Atomic bool tracer_running;
 
 static struct {
-    struct tracer_config config;
-    uint64_t threshold; /* of 63 bits of a trace id: below it a root is sampled */
-    struct place *places;
-    struct metric *results[TRACER_RESULTS], *length;
+    /* Each on a cache line that the others do not share. */
     _Alignas(64) _Atomic uint64_t tail; /* the next position to be written */
     _Alignas(64) _Atomic uint64_t head; /* the next position to be read */
-    _Alignas(64) _Atomic bool woken;
+    _Alignas(64) struct place *places;  /* from here on hardly ever written */
+    struct tracer_config config;
+    uint64_t threshold; /* of 63 bits of a trace id: below it a root is sampled */
+    struct metric *results[TRACER_RESULTS], *length;
+    _Atomic bool woken;
 } t;
 
 static struct place *place_of(uint64_t position)

@@ -1,4 +1,5 @@
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -7,7 +8,6 @@
 #include "libcommon/otlp_internal.h"
 
 static struct otlp_encoder *encoder;
-static char none[] = "";
 static struct buf encoded;
 static Otlp__ExportTraceServiceRequest *request;
 
@@ -16,12 +16,16 @@ static void ignore(void *arg)
     (void)arg;
 }
 
-static void start(char *service, char *attributes)
+static void start(const char *service_name, const char *resource_attributes)
 {
+    static char service[64];
+    static char attributes[256];
     const struct tracer_config config = {.queue_max = 8, .wake_at = 8, .wake = ignore};
     struct otlp_settings s = {
         .service_name = service, .resource_attributes = attributes, .batch_max = 3};
 
+    snprintf(service, sizeof(service), "%s", service_name);
+    snprintf(attributes, sizeof(attributes), "%s", resource_attributes);
     tracer_register();
     tracer_start(&config);
     encoder = otlp_encoder_new(&s, "the-program");
@@ -91,7 +95,7 @@ START_TEST(a_span_in_full)
                                         T_INT("i", -1), T_BOOL("b", false), T_REAL("r", 2.5)};
     const Otlp__Span *s;
 
-    start(none, none);
+    start("", "");
     tracer_span(&(struct tracer_span){.context = &own,
                                       .parent = &parent,
                                       .parent_remote = true,
@@ -138,7 +142,7 @@ START_TEST(a_root_has_no_parent_and_no_status)
 {
     const Otlp__Span *s;
 
-    start(none, none);
+    start("", "");
     record(5);
     s = read_back(1)->spans[0];
     ck_assert_uint_eq(s->parent_span_id.len, 0);
@@ -149,7 +153,7 @@ END_TEST
 
 START_TEST(batches_follow_each_other)
 {
-    start(none, none);
+    start("", "");
     for (int i = 0; i < 7; i++)
         record(i);
     for (size_t batch = 0; batch < 3; batch++) {
@@ -168,7 +172,7 @@ START_TEST(the_resource_says_who_speaks)
 {
     const Otlp__Resource *r;
 
-    start(none, none);
+    start("", "");
     record(0);
     read_back(1);
     r = request->resource_spans[0]->resource;
@@ -184,17 +188,17 @@ END_TEST
 
 START_TEST(the_settings_say_it_differently)
 {
-    char attributes[] = "service.name=one,deployment.environment.name=test%20bed,host.name=h";
-    char name[] = "two";
+    static const char attributes[] =
+        "service.name=one,deployment.environment.name=test%20bed,host.name=h";
 
-    start(none, attributes);
+    start("", attributes);
     record(0);
     read_back(1);
     ck_assert_str_eq(resource("service.name"), "one");
     ck_assert_str_eq(resource("deployment.environment.name"), "test bed");
     ck_assert_str_eq(resource("host.name"), "h");
     stop();
-    start(name, attributes);
+    start("two", attributes);
     record(0);
     read_back(1);
     ck_assert_str_eq(resource("service.name"), "two");

@@ -209,7 +209,7 @@ END_TEST
 
 static void *record_many(void *id)
 {
-    struct trace_context t = context((uint8_t)(uintptr_t)id, true);
+    struct trace_context t = context(*(const uint8_t *)id, true);
 
     for (int i = 0; i < SPANS_EACH; i++)
         tracer_span(&(struct tracer_span){
@@ -222,12 +222,13 @@ START_TEST(many_threads_one_consumer)
 {
     uint64_t dropped = (start(64, 16), counted("queue_full"));
     int64_t last[THREADS] = {-1, -1, -1, -1};
+    uint8_t ids[THREADS] = {0, 1, 2, 3};
     pthread_t threads[THREADS];
     uint64_t seen = 0;
     struct tracer_record *r;
 
-    for (uintptr_t i = 0; i < THREADS; i++)
-        ck_assert_int_eq(pthread_create(&threads[i], NULL, record_many, (void *)i), 0);
+    for (int i = 0; i < THREADS; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, record_many, &ids[i]), 0);
     while (seen + counted("queue_full") - dropped < THREADS * SPANS_EACH) {
         tracer_arm();
         while ((r = tracer_peek(0)) != NULL) {
@@ -248,20 +249,20 @@ END_TEST
 /* ---- sampling ---- */
 
 static const struct {
+    double ratio;
     enum tracer_sampler sampler;
     bool parent_based;
-    double ratio;
     /* the result for: a root, a sampled parent, one that is not */
     bool root, child_of_yes, child_of_no;
 } samplers[] = {
-    {TRACER_SAMPLE_ON, false, 1, true, true, true},
-    {TRACER_SAMPLE_OFF, false, 1, false, false, false},
-    {TRACER_SAMPLE_RATIO, false, 1, true, true, true},
-    {TRACER_SAMPLE_RATIO, false, 0, false, false, false},
-    {TRACER_SAMPLE_ON, true, 1, true, true, false},
-    {TRACER_SAMPLE_OFF, true, 1, false, true, false},
-    {TRACER_SAMPLE_RATIO, true, 1, true, true, false},
-    {TRACER_SAMPLE_RATIO, true, 0, false, true, false},
+    {1, TRACER_SAMPLE_ON, false, true, true, true},
+    {1, TRACER_SAMPLE_OFF, false, false, false, false},
+    {1, TRACER_SAMPLE_RATIO, false, true, true, true},
+    {0, TRACER_SAMPLE_RATIO, false, false, false, false},
+    {1, TRACER_SAMPLE_ON, true, true, true, false},
+    {1, TRACER_SAMPLE_OFF, true, false, true, false},
+    {1, TRACER_SAMPLE_RATIO, true, true, true, false},
+    {0, TRACER_SAMPLE_RATIO, true, false, true, false},
 };
 
 static void start_sampler(enum tracer_sampler sampler, bool parent_based, double ratio)
