@@ -10,9 +10,11 @@ static uint8_t packed[512];
 
 static size_t pack_partial(int64_t rejected, char *message)
 {
-    Otlp__ExportTracePartialSuccess partial = OTLP__EXPORT_TRACE_PARTIAL_SUCCESS__INIT;
-    Otlp__ExportTraceServiceResponse r = OTLP__EXPORT_TRACE_SERVICE_RESPONSE__INIT;
+    Otlp__ExportTracePartialSuccess partial;
+    Otlp__ExportTraceServiceResponse r;
 
+    otlp__export_trace_partial_success__init(&partial);
+    otlp__export_trace_service_response__init(&r);
     partial.rejected_spans = rejected;
     partial.error_message = message;
     r.partial_success = &partial;
@@ -58,9 +60,10 @@ END_TEST
 
 START_TEST(an_http_error_says_why)
 {
-    Otlp__RpcStatus s = OTLP__RPC_STATUS__INIT;
+    Otlp__RpcStatus s;
     struct otlp_answer a;
 
+    otlp__rpc_status__init(&s);
     s.message = words;
     otlp_judge_http(400, packed, otlp__rpc_status__pack(&s, packed), &a);
     ck_assert_str_eq(a.why, "HTTP status 400: too old?");
@@ -121,14 +124,18 @@ END_TEST
 
 static void put_details(struct otlp_grpc_status *g, int64_t sec, int32_t nanos, bool padded)
 {
-    Otlp__RetryDelay delay = OTLP__RETRY_DELAY__INIT;
-    Otlp__RetryInfo info = OTLP__RETRY_INFO__INIT;
-    Otlp__RpcDetail detail = OTLP__RPC_DETAIL__INIT;
+    Otlp__RetryDelay delay;
+    Otlp__RetryInfo info;
+    Otlp__RpcDetail detail;
     Otlp__RpcDetail *list[] = {&detail};
-    Otlp__RpcStatus status = OTLP__RPC_STATUS__INIT;
+    Otlp__RpcStatus status;
     uint8_t inner[64];
     size_t n;
 
+    otlp__retry_delay__init(&delay);
+    otlp__retry_info__init(&info);
+    otlp__rpc_detail__init(&detail);
+    otlp__rpc_status__init(&status);
     delay.seconds = sec;
     delay.nanos = nanos;
     info.retry_delay = &delay;
