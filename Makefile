@@ -10,7 +10,7 @@ export BUILD_DIR = $(abspath $(BUILD))
 
 .NOTPARALLEL:
 .PHONY: build run test unit system faults faults-short seed loadtest benchmark sanitize sanitized valgrind \
-  lint deps clean
+  observe-test lint deps clean
 
 build:
 	cmake -S . -B $(BUILD) $(GENERATOR)
@@ -80,6 +80,12 @@ valgrind: build
 	test/deps valgrind
 	DAEMON_WRAPPER='valgrind --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite' \
 	  READY_TIMEOUT=180 $(PYTHON) -m pytest test/system/test_main_path.py -k thousand $(PYTEST_ARGS)
+
+# Exported spans as somebody else's decoder reads them: packages from npm, beside Debian's.
+observe-test: build
+	test/deps observe
+	cd test/observe && npm ci --ignore-scripts --no-audit --no-fund
+	$(PYTHON) -m pytest test/observe $(PYTEST_ARGS)
 
 lint:
 	test/deps lint

@@ -181,6 +181,7 @@ static void handle_send(struct httpd_request *req, void *arg)
         reply_fault(req, &fault);
         return;
     }
+    httpd_set_user(req, op->customer_id);
     wait_sec = limiter_take(server.user_limit, op->customer_id, clock_mono_us());
     if (wait_sec) {
         metrics_add(server.limited_user, 1);
@@ -220,6 +221,7 @@ static void handle_topup(struct httpd_request *req, void *arg)
         reply_fault(req, &fault);
         return;
     }
+    httpd_set_user(req, op->customer_id);
     if (take_key(req, op))
         submit(req, op);
 }
@@ -297,6 +299,7 @@ static bool take_filters(struct httpd_request *req, struct read_job *job)
 
 static void submit_read(struct httpd_request *req, struct read_job *job)
 {
+    httpd_set_user(req, job->user_id);
     job->request = req;
     job->deadline_ms = clock_mono_ms() + api_settings.request_deadline_ms;
     if (!reads_submit(server.reads, job))

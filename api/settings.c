@@ -72,15 +72,19 @@ static const struct setting rows[] = {
 };
 
 static const struct settings_group groups[] = {
-    {listen_rows, &api_settings.httpd},           {rows, &api_settings},
-    {daemon_settings_rows, &api_settings.daemon}, {httpd_settings_rows, &api_settings.httpd},
-    {db_settings_rows, &api_settings.db},         {broker_settings_rows, &api_settings.broker},
+    {listen_rows, &api_settings.httpd},
+    {rows, &api_settings},
+    {daemon_settings_rows, &api_settings.daemon},
+    {httpd_settings_rows, &api_settings.httpd},
+    {db_settings_rows, &api_settings.db},
+    {broker_settings_rows, &api_settings.broker},
+    {otlp_settings_rows, &api_settings.daemon.otlp},
 };
 
 static size_t check(struct buf *errors)
 {
     const struct api_settings *s = &api_settings;
-    size_t faults = 0;
+    size_t faults = otlp_settings_check(&s->daemon.otlp, errors);
 
     if (s->committers + s->readers + 3 > s->db.max_open) {
         buf_printf(errors,

@@ -100,9 +100,13 @@ static const struct setting consumer_rows[] = {
 void settings_groups(struct settings *s, struct settings_group groups[SETTINGS_GROUPS])
 {
     const struct settings_group all[SETTINGS_GROUPS] = {
-        {listen_rows, &s->httpd},           {daemon_settings_rows, &s->daemon},
-        {httpd_settings_rows, &s->httpd},   {db_settings_rows, &s->db},
-        {broker_settings_rows, &s->broker}, {consumer_rows, &s->consumer},
+        {listen_rows, &s->httpd},
+        {daemon_settings_rows, &s->daemon},
+        {httpd_settings_rows, &s->httpd},
+        {db_settings_rows, &s->db},
+        {broker_settings_rows, &s->broker},
+        {consumer_rows, &s->consumer},
+        {otlp_settings_rows, &s->daemon.otlp},
     };
 
     memcpy(groups, all, sizeof(all));
@@ -220,7 +224,7 @@ int64_t settings_stop_after_ms(const struct consumer_settings *s)
 size_t settings_check(const struct settings *s, struct buf *errors)
 {
     const struct consumer_settings *c = &s->consumer;
-    size_t faults = 0;
+    size_t faults = otlp_settings_check(&s->daemon.otlp, errors);
 
     if (settings_stop_after_ms(c) < 2 * c->heartbeat_ms) {
         buf_printf(errors,

@@ -44,7 +44,7 @@ struct settings {
     struct consumer_settings consumer;
 };
 
-#define SETTINGS_GROUPS 6
+#define SETTINGS_GROUPS 7
 /* The groups of *s, for daemon_cli; s and groups must outlive the program's use of them. */
 void settings_groups(struct settings *s, struct settings_group groups[SETTINGS_GROUPS]);
 

@@ -21,11 +21,13 @@
 #include "libcommon/log.h"
 #include "libcommon/metrics.h"
 #include "libcommon/must.h"
+#include "libcommon/tracer.h"
 
 #define BEATS_MAX 64
 #define BEAT_FRESH_MS 10000
 #define FILES_MAX (1u << 20)
 #define LOG_FLUSH_MS 1000
+#define TRACE_FLUSH_MS 3000 /* of the drain's time */
 
 struct daemon_beat {
     const char *name;
@@ -211,6 +213,7 @@ void daemon_start(const struct daemon_program *program, const struct daemon_sett
     if (sd_watchdog_enabled(0, &watchdog_us) > 0)
         d.feed_every_ms = (int64_t)(watchdog_us / 2000);
     log_settings(program);
+    otlp_start(&settings->otlp, program->name);
 }
 
 /* ---- watchdog and signals ---- */
@@ -323,8 +326,10 @@ int daemon_drain_left_ms(void)
 
 void daemon_stop(void)
 {
+    int left_ms = daemon_drain_left_ms();
     uint64_t one = 1;
 
+    otlp_stop(left_ms < TRACE_FLUSH_MS ? left_ms : TRACE_FLUSH_MS);
     if (d.watching) {
         while (write(d.stop, &one, sizeof(one)) < 0)
             MUST(errno == EINTR);
@@ -385,6 +390,7 @@ void daemon_handle_metrics(struct httpd_request *req, void *arg)
     (void)arg;
     for (size_t i = 0; i < d.probe_count; i++)
         probe_ok(d.probes[i]); /* sets its gauge */
+    tracer_observe();
     metrics_render(&body);
     if (body.failed)
         httpd_reply_error(req, 503, "unavailable", "Out of memory.", NULL);

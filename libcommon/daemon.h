@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "libcommon/httpd.h"
+#include "libcommon/otlp.h"
 #include "libcommon/probe.h"
 #include "libcommon/settings.h"
 
@@ -20,7 +21,8 @@
 
 struct daemon_settings {
     char *app_name, *log_level, *failpoint;
-    int64_t drain_timeout_ms; /* from SIGTERM to the end */
+    int64_t drain_timeout_ms;  /* from SIGTERM to the end */
+    struct otlp_settings otlp; /* its rows are a group of their own; without them tracing is off */
 };
 
 extern const struct setting daemon_settings_rows[];
@@ -39,8 +41,8 @@ struct daemon_program {
  * the exit code. A first argument that does not begin with "-" is left to the caller (a verb). */
 int daemon_cli(const struct daemon_program *program, int argc, char **argv);
 
-/* Log, signals (SIGTERM and SIGINT blocked in all threads, SIGPIPE ignored), file limit, the
- * start-up line with the effective settings. Before any thread is started. */
+/* Log, tracing, signals (SIGTERM and SIGINT blocked in all threads, SIGPIPE ignored), file limit,
+ * the start-up line with the effective settings. Before any thread is started. */
 void daemon_start(const struct daemon_program *program, const struct daemon_settings *settings);
 
 /* Progress that feeds the watchdog: each long-lived loop has a slot and beats it on every turn, at
@@ -54,7 +56,7 @@ void daemon_ready(void); /* READY=1 */
 void daemon_wait(void);
 /* What is left of drain_timeout_ms since the signal, never below 0. */
 int daemon_drain_left_ms(void);
-void daemon_stop(void); /* flushes the log; last call in main */
+void daemon_stop(void); /* flushes spans, while there is time, and the log; last call in main */
 
 /* /healthz, /readyz (all probes must be ok; "?for=traffic" asks the first alone) and /metrics. Set
  * before httpd_start; probes outlive the server. */

@@ -7,7 +7,8 @@
  * there, or later from any thread, exactly once. Requests that evhttp lets pass but a proxy could
  * read differently (repeated Content-Length or Host, blanks before a colon, bodies on HEAD, ...)
  * are refused with 400 and the connection is closed. Slow and surplus clients are cut off: limits
- * in the settings. A request whose client has gone is answered into nothing.
+ * in the settings. A request whose client has gone is answered into nothing. Each answer to a route
+ * that is not unlimited is a span (tracer.h), if its context is sampled.
  */
 
 #include <stdbool.h>
@@ -85,6 +86,8 @@ const char *httpd_body(const struct httpd_request *req, size_t *n);          /* 
  * the caller's tracestate or "". Stable until the answer. */
 const struct trace_context *httpd_trace(const struct httpd_request *req);
 const char *httpd_tracestate(const struct httpd_request *req);
+/* Whom the request is about, for its span; by the handler. */
+void httpd_set_user(struct httpd_request *req, int64_t user_id);
 
 /* Holds back the answer or reset that follows by delay_us, or until the server drains. */
 void httpd_delay(struct httpd_request *req, int64_t delay_us);

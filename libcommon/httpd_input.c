@@ -5,6 +5,7 @@
 #include <strings.h>
 
 #include "libcommon/httpd_internal.h"
+#include "libcommon/tracer.h"
 
 const char *httpd_method(const struct httpd_request *req)
 {
@@ -41,6 +42,11 @@ const struct trace_context *httpd_trace(const struct httpd_request *req)
 const char *httpd_tracestate(const struct httpd_request *req)
 {
     return req->tracestate;
+}
+
+void httpd_set_user(struct httpd_request *req, int64_t user_id)
+{
+    req->user_id = user_id;
 }
 
 /* A string of the request's own; NULL when memory is out. */
@@ -153,12 +159,12 @@ static void take_tracestate(struct httpd_request *req, const struct http_facts *
 
 void http_input_trace(struct httpd_request *req, const struct http_facts *facts)
 {
-    struct trace_context caller;
-
-    if (!facts->traceparent || !trace_parse(facts->traceparent, &caller)) {
+    req->has_parent = facts->traceparent && trace_parse(facts->traceparent, &req->parent);
+    if (req->has_parent) {
+        trace_child(&req->parent, &req->trace);
+        take_tracestate(req, facts);
+    } else {
         trace_root(&req->trace, false);
-        return;
     }
-    trace_child(&caller, &req->trace);
-    take_tracestate(req, facts);
+    tracer_sample(&req->trace, req->has_parent);
 }

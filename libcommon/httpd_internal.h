@@ -10,6 +10,7 @@
  *   httpd_request.c  routing and answers
  *   httpd_input.c    what a handler may ask about its request
  *   httpd_stats.c    metrics
+ *   httpd_span.c     the span of an answered request
  *
  * evhttp knows no limits on connections and no deadline for a whole request, and frees its
  * connections without a word. So each bufferevent carries a second reference, ours, held by a
@@ -151,6 +152,9 @@ struct httpd_request {
     int status;
     int64_t start_us;
     struct trace_context trace;
+    struct trace_context parent; /* the caller's, if has_parent */
+    bool has_parent;
+    int64_t user_id; /* 0: not known */
     const char *tracestate;
     const char *decoded_path;
     struct httpd_text *texts; /* decoded strings, freed with the request */
@@ -204,6 +208,9 @@ const char *http_phrase(int status); /* NULL: evhttp knows it */
 /* httpd_input.c */
 void http_input_path(struct httpd_request *req);
 void http_input_trace(struct httpd_request *req, const struct http_facts *facts);
+
+/* httpd_span.c */
+void http_span_answer(const struct httpd_request *req); /* of a context that is sampled */
 
 /* httpd_stats.c */
 void http_stats_register(struct httpd *h);

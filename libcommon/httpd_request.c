@@ -6,6 +6,7 @@
 #include "libcommon/httpd_internal.h"
 #include "libcommon/log.h"
 #include "libcommon/must.h"
+#include "libcommon/tracer.h"
 
 #define HEADERS_MAX 4096 /* bytes of headers a handler may add to an answer */
 
@@ -167,6 +168,8 @@ static void send_answer(struct httpd_request *req, const char *body, size_t n)
     if (n && !bare && req->method != HTTP_HEAD)
         evbuffer_add(evhttp_request_get_output_buffer(ev), body, n);
     http_stats_answer(req->thread, req->path, req->method, status, req->start_us);
+    if (tracer_wants(&req->trace))
+        http_span_answer(req);
     log_debug("http.answered", L_STR("method", http_method_name(req->method)),
               L_STR("path", req->path->pattern), L_INT("status", status),
               L_INT("duration_us", clock_mono_us() - req->start_us), L_TRACE(&req->trace));

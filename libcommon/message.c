@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libcommon/utf8.h"
+
 #define RECIPIENTS_MAX 100000 /* far above any setting: a bound for what a broken peer may send */
 
 static const char *const type_names[] = {
@@ -44,38 +46,9 @@ int message_priority(enum message_type type)
     return type == MESSAGE_EXPRESS ? 10 : 0;
 }
 
-/* Length of the UTF-8 sequence at s (RFC 3629 section 4), 0 when it is malformed. */
-static size_t utf8_sequence(const unsigned char *s, size_t n)
-{
-    size_t len = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 : 4;
-
-    if (len == 1)
-        return 1;
-    if (s[0] < 0xc2 || s[0] > 0xf4 || len > n)
-        return 0;
-    for (size_t i = 1; i < len; i++)
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
-        (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
-        return 0;
-    return len;
-}
-
 bool message_text_ok(const char *s, size_t n)
 {
-    const unsigned char *bytes = (const unsigned char *)s;
-
-    if (n == 0 || n > MESSAGE_TEXT_MAX)
-        return false;
-    for (size_t i = 0; i < n;) {
-        size_t len = bytes[i] ? utf8_sequence(bytes + i, n - i) : 0;
-
-        if (!len)
-            return false;
-        i += len;
-    }
-    return true;
+    return n > 0 && n <= MESSAGE_TEXT_MAX && utf8_ok(s, n);
 }
 
 bool message_recipient_ok(const char *s, size_t n)

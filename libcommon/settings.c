@@ -136,7 +136,7 @@ static bool check_text(const struct setting *s, const char *text, char *why, siz
         snprintf(why, size, "must be host:port or :port");
         return false;
     }
-    if (s->type == SETTING_CHOICE && !is_choice(text, s->choices)) {
+    if (s->type == SETTING_CHOICE && *text && !is_choice(text, s->choices)) {
         snprintf(why, size, "must be one of: %s", s->choices);
         return false;
     }

@@ -24,7 +24,7 @@ enum setting_type {
     SETTING_BOOL,   /* true false 1 0 yes no on off */
     SETTING_STRING, /* max: longest length in bytes, 0 = 1,024 */
     SETTING_ADDR,   /* host:port or :port */
-    SETTING_CHOICE, /* one of choices */
+    SETTING_CHOICE, /* one of choices; with the default "" also none of them */
     SETTING_URI,    /* a string whose password is masked where it is shown */
     SETTING_SECRET, /* a string that is never shown */
 };

@@ -84,7 +84,7 @@ void trace_root(struct trace_context *out, bool sampled)
         random_bytes(out->trace_id, sizeof(out->trace_id));
         random_bytes(out->span_id, sizeof(out->span_id));
     } while (!trace_valid(out));
-    out->flags = (uint8_t)(0x02 | (sampled ? 0x01 : 0));
+    out->flags = (uint8_t)(0x02 | (sampled ? TRACE_SAMPLED : 0));
 }
 
 void trace_child(const struct trace_context *parent, struct trace_context *out)

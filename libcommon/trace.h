@@ -13,11 +13,12 @@
 
 #define TRACE_PARENT_SIZE 56 /* 55 characters and a NUL */
 #define TRACE_STATE_MAX 512
+#define TRACE_SAMPLED 0x01
 
 struct trace_context {
     uint8_t trace_id[16];
     uint8_t span_id[8];
-    uint8_t flags; /* bit 0: sampled; bit 1: the trace id is random */
+    uint8_t flags; /* TRACE_SAMPLED; bit 1: the trace id is random */
 };
 
 bool trace_valid(const struct trace_context *t); /* neither id is all zero */

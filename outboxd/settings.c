@@ -64,12 +64,13 @@ static const struct settings_group groups[] = {
     {httpd_settings_rows, &outboxd_settings.httpd},
     {db_settings_rows, &outboxd_settings.db},
     {broker_settings_rows, &outboxd_settings.broker},
+    {otlp_settings_rows, &outboxd_settings.daemon.otlp},
 };
 
 static size_t check(struct buf *errors)
 {
     const struct outboxd_settings *s = &outboxd_settings;
-    size_t faults = 0;
+    size_t faults = otlp_settings_check(&s->daemon.otlp, errors);
 
     if (s->high_workers + s->low_workers + 3 > s->db.max_open) {
         buf_printf(errors,
