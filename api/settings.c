@@ -65,6 +65,9 @@ static const struct setting rows[] = {
         "How long an Idempotency-Key is remembered."),
     BOOL("MIGRATE_ON_START", migrate_on_start, "true",
          "Bring the database's schema up to date at start."),
+    {"SWAGGER_DIR", SETTING_STRING, offsetof(struct api_settings, swagger_dir), "", 0, 1024, NULL,
+     "Folder with the files of /swagger/; empty: what was built or installed with the program.",
+     NULL},
     SETTINGS_END,
 };
 

@@ -25,6 +25,7 @@ struct api_settings {
     int64_t request_deadline_ms;
     int64_t readers, read_queue_max;
     int64_t idempotency_ttl_hours;
+    char *swagger_dir; /* "": beside the program or installed */
 };
 
 extern struct api_settings api_settings;
