@@ -5,6 +5,7 @@ SwaggerUIBundle({
   deepLinking: true,
   tryItOutEnabled: true,
   displayRequestDuration: true,
+  defaultModelsExpandDepth: 0,
   // The public validator is another host.
   validatorUrl: null,
 });
