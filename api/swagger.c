@@ -19,7 +19,7 @@
 
 /* Swagger UI sets styles through the DOM, which no policy forbids, and has pictures in its style
  * sheet. "Try it out" calls the server that the page came from. */
-#define POLICY                                                                                     \
+#define POLICY                                                                                    \
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src " \
     "'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
@@ -174,10 +174,9 @@ void swagger_answer(const struct swagger *s, struct httpd_request *req)
     if (f) {
         answer_file(f, req);
     } else if (!s->complete) {
-        httpd_reply_error(req, 404, "not_found",
-                          "Swagger UI is not installed here; the document is at /swagger/" DOCUMENT
-                          ".",
-                          NULL);
+        httpd_reply_error(
+            req, 404, "not_found",
+            "Swagger UI is not installed here; the document is at /swagger/" DOCUMENT ".", NULL);
     } else if (!*path || !path[1]) {
         /* Relative, so that it holds behind a proxy that serves us below a path of its own. */
         httpd_set_header(req, "Location", *path ? "index.html" : "swagger/index.html");

@@ -350,7 +350,8 @@ void daemon_handle_healthz(struct httpd_request *req, void *arg)
     httpd_reply(req, 200, "{\"status\":\"ok\"}", 15);
 }
 
-/* Appends "status" and "dependencies"; whether the first asked of them, and the process, are ready. */
+/* Appends "status" and "dependencies"; whether the first asked of them, and the process, are ready.
+ */
 static bool put_readiness(struct buf *out, const struct httpd_request *req, size_t asked)
 {
     bool draining = atomic_load(&d.stopping) || httpd_draining(req);

@@ -58,8 +58,8 @@ int daemon_drain_left_ms(void);
 void daemon_stop(void); /* flushes the log; last call in main */
 
 /* /healthz, /readyz (all probes must be ok; "?for=traffic" asks the first alone), /metrics, and
- * /status, a page for people, with the /status.json it reads. Set before httpd_start; probes outlive
- * the server. */
+ * /status, a page for people, with the /status.json it reads. Set before httpd_start; probes
+ * outlive the server. */
 void daemon_set_probes(struct probe *const *probes, size_t n);
 /* clang-format off */
 #define DAEMON_ROUTES                                           \
