@@ -4,7 +4,7 @@ BUILD ?= build
 PYTHON := /usr/bin/python3
 # A build folder keeps the generator it was made with.
 GENERATOR = $(if $(wildcard $(BUILD)/CMakeCache.txt),,-G Ninja)
-SOURCES = $(shell find api outboxd consumerd operator-sim libcommon test -name '*.[ch]')
+SOURCES = $(shell find api outboxd consumerd operator-sim libcommon test -name node_modules -prune -o -name '*.[ch]' -print)
 
 export BUILD_DIR = $(abspath $(BUILD))
 
@@ -71,7 +71,7 @@ lint:
 	cmake -S . -B $(BUILD) $(GENERATOR)
 	run-clang-tidy -quiet -p $(BUILD)
 	cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --enable=warning,performance,portability \
-	  --suppress=missingIncludeSystem -I . -j 2 api outboxd consumerd operator-sim libcommon
+	  --suppress=missingIncludeSystem -I . -j 2 $(filter-out test/%,$(SOURCES))
 
 # Checks the OpenAPI document and bundles it as JSON.
 swag: export REDOCLY_TELEMETRY = off

@@ -138,7 +138,7 @@ def test_a_warning_shows_and_text_stays_text(world, tab, request):
     tab.open(stack.api().url + "/status")
     tab.wait_text("#about", lambda t: name in t)
     assert tab.run("return document.images.length") == 0
-    assert table(tab, "Latest warnings and errors")[1][0] == "none since the start"
+    assert table(tab, "Latest warnings and errors")[0][0] == "none since the start"
     proxy.refuse()
     wait_row(tab, "Latest warnings and errors", lambda row: row[:2] == ["dependency.down", "retry"])
     tab.wait_text("#state", lambda t: t == "not ready")
