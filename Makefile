@@ -4,15 +4,20 @@ BUILD ?= build
 PYTHON := /usr/bin/python3
 # A build folder keeps the generator it was made with.
 GENERATOR = $(if $(wildcard $(BUILD)/CMakeCache.txt),,-G Ninja)
-SOURCES = $(shell find api outboxd consumerd operator-sim libcommon test -name '*.[ch]')
+SOURCES = $(shell find api outboxd consumerd operator-sim libcommon test -name node_modules -prune -o -name '*.[ch]' -print)
 
 export BUILD_DIR = $(abspath $(BUILD))
 
-.NOTPARALLEL:
-.PHONY: build run test unit system faults faults-short seed loadtest benchmark sanitize sanitized valgrind \
-  observe-test lint deps clean
+# Packages of npm, as their locks say; nothing of them is run while they are installed.
+NPM_CI = npm ci --ignore-scripts --no-audit --no-fund --prefix
+SWAGGER_UI = api/swagger/node_modules/.package-lock.json
+API_TOOLS = api/tools/node_modules/.package-lock.json
 
-build:
+.NOTPARALLEL:
+.PHONY: build run test unit system pages-test faults faults-short seed loadtest benchmark sanitize sanitized \
+  valgrind observe-test lint swag deps clean
+
+build: $(SWAGGER_UI)
 	cmake -S . -B $(BUILD) $(GENERATOR)
 	cmake --build $(BUILD)
 
@@ -22,13 +27,18 @@ run: deps build
 
 test: deps unit system faults-short
 
-unit:
+unit: $(SWAGGER_UI)
 	cmake -S . -B $(BUILD) $(GENERATOR) -DWERROR=ON
 	cmake --build $(BUILD)
 	ctest --test-dir $(BUILD) --output-on-failure
 
 system:
 	$(PYTHON) -m pytest test/system $(PYTEST_ARGS)
+
+# The pages in a browser, and the Postman collection; part of `system` where their tools are installed.
+pages-test: deps build $(API_TOOLS)
+	test/deps browser
+	$(PYTHON) -m pytest test/system/test_pages.py test/system/test_openapi.py $(PYTEST_ARGS)
 
 # Everything that can break, under load (test/faults/run --help); its short part belongs to `test`.
 faults: deps build
@@ -93,8 +103,22 @@ lint:
 	cmake -S . -B $(BUILD) $(GENERATOR)
 	run-clang-tidy -quiet -p $(BUILD)
 	cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --enable=warning,performance,portability \
-	  --suppress=missingIncludeSystem -I . -j 2 api outboxd consumerd operator-sim libcommon \
-	  test/loadtest test/bench
+	  --suppress=missingIncludeSystem -I . -j 2 $(filter-out test/unit/% test/system/% test/faults/% test/observe/%,$(SOURCES))
+
+# Checks the OpenAPI document and bundles it as JSON.
+swag: export REDOCLY_TELEMETRY = off
+swag: export REDOCLY_SUPPRESS_UPDATE_NOTICE = true
+swag: $(API_TOOLS)
+	mkdir -p $(BUILD)
+	api/tools/node_modules/.bin/redocly lint --config api/redocly.yaml api/openapi.yaml
+	api/tools/node_modules/.bin/redocly bundle --config api/redocly.yaml api/openapi.yaml -o $(BUILD)/openapi.json
+
+# msg-api runs without its Swagger page where npm or its registry cannot be had.
+$(SWAGGER_UI): api/swagger/package-lock.json
+	@$(NPM_CI) api/swagger || echo 'Swagger UI could not be fetched; the API is built without its page' >&2
+
+$(API_TOOLS): api/tools/package-lock.json
+	$(NPM_CI) api/tools
 
 deps:
 	@test/deps

@@ -11,6 +11,7 @@
 #include "api/pressure.h"
 #include "api/reads.h"
 #include "api/settings.h"
+#include "api/swagger.h"
 #include "libcommon/clock.h"
 #include "libcommon/daemon.h"
 #include "libcommon/log.h"
@@ -25,6 +26,7 @@ struct server {
     struct httpd *httpd;
     struct commit *commit;
     struct reads *reads;
+    struct swagger *swagger;
     struct pressure *pressure;
     struct audit_watch *audit;
     struct limiter *global_limit;
@@ -324,11 +326,29 @@ static void handle_balance(struct httpd_request *req, void *arg)
         submit_read(req, &job);
 }
 
+static void handle_swagger(struct httpd_request *req, void *arg)
+{
+    (void)arg;
+    swagger_answer(server.swagger, req);
+}
+
+static void open_swagger(void)
+{
+    const char *dir = api_settings.swagger_dir;
+    struct err err = {0};
+
+    server.swagger = swagger_open(dir, &err);
+    if (!swagger_complete(server.swagger))
+        LOG_EVENT(*dir ? LOG_WARN : LOG_INFO, "swagger.absent", L_ERR(&err));
+}
+
 static const struct httpd_route routes[] = {
     {"POST", "/messages/send", handle_send, false},
     {"GET", "/messages/history", handle_history, false},
     {"GET", "/balance", handle_balance, false},
     {"POST", "/balance/add", handle_topup, false},
+    {"GET", "/swagger", handle_swagger, false},
+    {"GET", "/swagger/*", handle_swagger, false},
     DAEMON_ROUTES,
 };
 
@@ -357,6 +377,7 @@ struct server *server_start(struct err *err)
     };
 
     register_metrics();
+    open_swagger();
     server.global_limit = limiter_new(s->global_rps, s->global_burst);
     server.user_limit = limiter_new(s->user_rps, s->user_burst);
     server.httpd = httpd_new(&config, err);
@@ -392,4 +413,5 @@ void server_stop(struct server *s)
         probe_free(s->probes[i]);
     limiter_free(s->global_limit);
     limiter_free(s->user_limit);
+    swagger_close(s->swagger);
 }

@@ -26,7 +26,8 @@ static const struct setting rows[] = {
         "Rows of a history or balance page when limit is absent."),
     INT("PAGE_SIZE_MAX", page_max, "1000", 1, 10000, "Largest limit a page may ask for."),
     INT("GLOBAL_RATE_LIMIT_RPS", global_rps, "1000", 0, 10000000,
-        "Requests a second over all routes but health and metrics; 0 switches the limit off."),
+        "Requests a second over all routes but health, metrics and status; 0 switches the limit "
+        "off."),
     INT("GLOBAL_RATE_LIMIT_BURST", global_burst, "1000", 1, 10000000,
         "Requests the global limit lets through at once."),
     INT("USER_RATE_LIMIT_RPS", user_rps, "20", 0, 10000000,
@@ -68,6 +69,9 @@ static const struct setting rows[] = {
         "off."),
     BOOL("MIGRATE_ON_START", migrate_on_start, "true",
          "Bring the database's schema up to date at start."),
+    {"SWAGGER_DIR", SETTING_STRING, offsetof(struct api_settings, swagger_dir), "", 0, 1024, NULL,
+     "Folder with the files of /swagger/; empty: what was built or installed with the program.",
+     NULL},
     SETTINGS_END,
 };
 

@@ -19,6 +19,7 @@
 #include "libcommon/clock.h"
 #include "libcommon/failpoint.h"
 #include "libcommon/log.h"
+#include "libcommon/log_recent.h"
 #include "libcommon/metrics.h"
 #include "libcommon/must.h"
 #include "libcommon/tracer.h"
@@ -340,7 +341,7 @@ void daemon_stop(void)
     log_stop(LOG_FLUSH_MS);
 }
 
-/* ---- /healthz /readyz /metrics ---- */
+/* ---- /healthz /readyz /metrics /status.json ---- */
 
 void daemon_set_probes(struct probe *const *probes, size_t n)
 {
@@ -354,16 +355,14 @@ void daemon_handle_healthz(struct httpd_request *req, void *arg)
     httpd_reply(req, 200, "{\"status\":\"ok\"}", 15);
 }
 
-void daemon_handle_readyz(struct httpd_request *req, void *arg)
+/* Appends "status" and "dependencies"; whether the first asked of them, and the process, are ready.
+ */
+static bool put_readiness(struct buf *out, const struct httpd_request *req, size_t asked)
 {
-    const char *purpose = httpd_query(req, "for");
-    size_t asked = purpose && !strcmp(purpose, "traffic") && d.probe_count ? 1 : d.probe_count;
     bool draining = atomic_load(&d.stopping) || httpd_draining(req);
     bool ready = atomic_load(&d.ready) && !draining;
     struct buf list = {0};
-    struct buf body = {0};
 
-    (void)arg;
     for (size_t i = 0; i < d.probe_count; i++) {
         bool ok = probe_ok(d.probes[i]);
 
@@ -372,14 +371,52 @@ void daemon_handle_readyz(struct httpd_request *req, void *arg)
         buf_printf(&list, "%s\"%s\":\"%s\"", i ? "," : "", probe_name(d.probes[i]),
                    ok ? "ok" : "unavailable");
     }
-    buf_printf(&body, "{\"status\":\"%s\",\"dependencies\":{%s}}",
+    buf_printf(out, "\"status\":\"%s\",\"dependencies\":{%s}",
                draining ? "draining"
                : ready  ? "ready"
                         : "not_ready",
                list.data ? list.data : "");
+    buf_free(&list);
+    return ready;
+}
+
+void daemon_handle_readyz(struct httpd_request *req, void *arg)
+{
+    const char *purpose = httpd_query(req, "for");
+    size_t asked = purpose && !strcmp(purpose, "traffic") && d.probe_count ? 1 : d.probe_count;
+    struct buf body = {0};
+    bool ready;
+
+    (void)arg;
+    buf_putc(&body, '{');
+    ready = put_readiness(&body, req, asked);
+    buf_putc(&body, '}');
     httpd_reply(req, ready && !body.failed ? 200 : 503, body.failed ? "{}" : body.data,
                 body.failed ? 2 : body.len);
-    buf_free(&list);
+    buf_free(&body);
+}
+
+/* What the status page shows and /metrics does not tell. */
+void daemon_handle_status(struct httpd_request *req, void *arg)
+{
+    struct buf body = {0};
+
+    (void)arg;
+    buf_puts(&body, "{\"app\":");
+    buf_put_json(&body, d.settings->app_name, strlen(d.settings->app_name));
+    buf_printf(&body, ",\"component\":\"%s\",\"version\":\"%s\",\"now\":\"", d.program->name,
+               PROJECT_VERSION);
+    clock_put_rfc3339(&body, clock_wall_us());
+    buf_puts(&body, "\",");
+    put_readiness(&body, req, d.probe_count);
+    buf_puts(&body, ",\"events\":");
+    log_recent_render(&body);
+    buf_putc(&body, '}');
+    httpd_set_header(req, "Cache-Control", "no-store");
+    if (body.failed)
+        httpd_reply_error(req, 503, "unavailable", "Out of memory.", NULL);
+    else
+        httpd_reply(req, 200, body.data, body.len);
     buf_free(&body);
 }
 

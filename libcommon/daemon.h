@@ -3,7 +3,7 @@
 
 /*
  * What every daemon's main does around its own work: the command line, settings, log, signals,
- * service-manager notification, /healthz /readyz /metrics. Order in main: daemon_cli, then
+ * service-manager notification, /healthz /readyz /metrics /status. Order in main: daemon_cli, then
  * daemon_start, build the parts, daemon_ready, daemon_wait (returns on SIGTERM or SIGINT), drain,
  * exit 0.
  */
@@ -16,6 +16,7 @@
 #include "libcommon/otlp.h"
 #include "libcommon/probe.h"
 #include "libcommon/settings.h"
+#include "libcommon/status.h"
 
 #define EXIT_SETTINGS 78 /* EX_CONFIG of sysexits.h */
 
@@ -58,17 +59,21 @@ void daemon_wait(void);
 int daemon_drain_left_ms(void);
 void daemon_stop(void); /* flushes spans, while there is time, and the log; last call in main */
 
-/* /healthz, /readyz (all probes must be ok; "?for=traffic" asks the first alone) and /metrics. Set
- * before httpd_start; probes outlive the server. */
+/* /healthz, /readyz (all probes must be ok; "?for=traffic" asks the first alone), /metrics, and
+ * /status, a page for people, with the /status.json it reads. Set before httpd_start; probes
+ * outlive the server. */
 void daemon_set_probes(struct probe *const *probes, size_t n);
-#define DAEMON_ROUTES                                   \
-    {"GET", "/healthz", daemon_handle_healthz, true},   \
-        {"GET", "/readyz", daemon_handle_readyz, true}, \
-    {                                                   \
-        "GET", "/metrics", daemon_handle_metrics, true  \
-    }
+/* clang-format off */
+#define DAEMON_ROUTES                                           \
+    {"GET", "/healthz", daemon_handle_healthz, true},           \
+    {"GET", "/readyz", daemon_handle_readyz, true},             \
+    {"GET", "/metrics", daemon_handle_metrics, true},           \
+    {"GET", "/status", status_handle_page, true},               \
+    {"GET", "/status.json", daemon_handle_status, true}
+/* clang-format on */
 void daemon_handle_healthz(struct httpd_request *req, void *arg);
 void daemon_handle_readyz(struct httpd_request *req, void *arg);
 void daemon_handle_metrics(struct httpd_request *req, void *arg);
+void daemon_handle_status(struct httpd_request *req, void *arg);
 
 #endif

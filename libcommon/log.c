@@ -14,6 +14,7 @@
 #include "libcommon/buf.h"
 #include "libcommon/clock.h"
 #include "libcommon/err.h"
+#include "libcommon/log_recent.h"
 #include "libcommon/must.h"
 #include "libcommon/trace.h"
 
@@ -237,12 +238,22 @@ static void ring_put(const char *p, size_t n)
     pthread_mutex_unlock(&logger.lock);
 }
 
+static const char *error_type(const struct log_field *fields)
+{
+    for (; fields->key; fields++)
+        if (fields->type == LOG_FIELD_ERR)
+            return err_kind_name(fields->v.err->kind);
+    return "";
+}
+
 void log_write(enum log_level level, const char *event, const struct log_field *fields)
 {
     static const char *const names[] = {
         [LOG_DEBUG] = "debug", [LOG_INFO] = "info", [LOG_WARN] = "warn", [LOG_ERROR] = "error"};
     struct buf b = {0};
 
+    if (level >= LOG_WARN)
+        log_recent_add(level, event, error_type(fields), clock_wall_us());
     if (level < logger.level)
         return;
     buf_puts(&b, "{\"ts\":\"");

@@ -51,7 +51,7 @@ def test_global_limit(world):
     assert [r.status_code for r in responses[:2]] == [200, 200] and len(refused) >= 5
     for response in refused:
         assert assert_error(response, 429, "rate_limit_exceeded")["message"] == TOO_MANY
-    for path in ("/healthz", "/readyz", "/metrics") * 5:
+    for path in ("/healthz", "/readyz", "/metrics", "/status", "/status.json") * 5:
         assert api.get(path).status_code == 200
     before = api.metrics().value("rate_limited_requests_total", scope="global")
     assert before == len(refused)

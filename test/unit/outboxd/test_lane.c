@@ -235,7 +235,7 @@ START_TEST(put_off_rows_have_looks_of_their_own)
         lane_found(&w.lane, &task, task.look == LANE_DUE ? 0 : 200, task.look == LANE_DUE ? 0 : 200,
                    2000, 1, 1000, w.now_us += 1000);
     }
-    ck_assert_int_ge(due, 10 * 4 - 2);
+    ck_assert_int_ge(due, 10 * 2 - 2);
     ck_assert_int_le(due, 10 * 10 + 2);
 }
 END_TEST

@@ -1,0 +1,183 @@
+"""What the API answers is what its document says, for every status that can be brought about."""
+
+import json
+import uuid
+
+import pytest
+import requests
+from harness.client import new_customer, recipient
+from harness.openapi import Document
+from harness.proxy import FaultProxy
+
+NOT_CLEAN = {"Transfer-Encoding": "gzip"}
+LARGE = b" " * (1 << 20) + b"{}"
+# Above a lock wait of the database, beyond which a request is known to be locked out, not unlucky.
+SETTINGS = {"REQUEST_DEADLINE_MS": 2500}
+# Our own faults cannot be asked for; nothing is known that brings them about.
+NOT_PROVOKED = {(m, p, 500) for m, p in (("POST", "/messages/send"), ("GET", "/messages/history"),
+                                         ("GET", "/balance"), ("POST", "/balance/add"))}
+
+
+@pytest.fixture(scope="module")
+def document():
+    return Document()
+
+
+@pytest.fixture(scope="module")
+def platform(module_world):
+    return module_world(**SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def limited(module_world):
+    """An API whose only token is taken."""
+    api = module_world("api", GLOBAL_RATE_LIMIT_RPS=1, GLOBAL_RATE_LIMIT_BURST=1).api()
+    return lambda *call, **options: [api.request(*call, **options) for _ in range(3)][-1]
+
+
+@pytest.fixture(scope="module")
+def cut_off(module_world):
+    """An API that has lost its database."""
+    stack = module_world("api", **SETTINGS)
+    proxy = FaultProxy(stack.values["DB_HOST"], int(stack.values["DB_PORT"]))
+    try:
+        stack.restart("api-1", DB_HOST="127.0.0.1", DB_PORT=proxy.port)
+        proxy.refuse()
+        yield stack.api()
+        stack.stop("api-1")
+    finally:
+        proxy.close()
+
+
+def send_body(customer, **changes):
+    return json.dumps({"customer_id": customer, "text": "hi", "recipients": [recipient()], **changes})
+
+
+def add_body(customer, **changes):
+    return json.dumps({"user_id": customer, "balance": 5, **changes})
+
+
+POSTS = {"/messages/send": send_body, "/balance/add": add_body}
+GETS = {"/messages/history": "/messages/history?user_id=1", "/balance": "/balance?user_id=1",
+        "/healthz": "/healthz", "/readyz": "/readyz", "/metrics": "/metrics", "/status": "/status",
+        "/status.json": "/status.json", "/swagger/{file}": "/swagger/openapi.yaml"}
+LIMITED = ("/messages/history", "/balance", "/swagger/{file}")
+
+
+def test_examples_are_valid(document):
+    for where, value, schema in document.examples():
+        try:
+            document.check_value(value, schema)
+        except Exception as e:
+            raise AssertionError(where) from e
+
+
+def test_every_error_has_an_example(document):
+    assert document.errors_without_example() == []
+
+
+def locked(platform, path, body):
+    """The answer to a request that waits for its customer's balance row until its deadline."""
+    customer = platform.api().funded(10)
+    with platform.db.connect(autocommit=False) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT balance FROM user_balances WHERE user_id=%s FOR UPDATE", (customer,))
+        answer = platform.api().request("POST", path, data=body(customer),
+                                        headers={"Idempotency-Key": uuid.uuid4().hex})
+        connection.rollback()
+    return answer
+
+
+def provoke_posts(platform, limited, cut_off):
+    api, rich = platform.api(), platform.api().funded(1000)
+    for path, body in POSTS.items():
+        key = {"Idempotency-Key": uuid.uuid4().hex}
+
+        def call(data=None, path=path, body=body, **options):
+            return api.request("POST", path, data=body(rich) if data is None else data, **options)
+
+        yield "POST", path, call()
+        yield "POST", path, call(headers=key)
+        replayed = call(headers=key)
+        assert replayed.headers["Idempotency-Replayed"] == "true"
+        yield "POST", path, replayed
+        yield "POST", path, call(b"{")
+        yield "POST", path, call(b"{}")
+        yield "POST", path, call(headers={"Idempotency-Key": "\x7f"})
+        yield "POST", path, call(headers=NOT_CLEAN)
+        yield "POST", path, api.request("DELETE", path)
+        yield "POST", path, locked(platform, path, body)
+        yield "POST", path, call(LARGE)
+        yield "POST", path, call(headers={"Expect": "wonders"})
+        yield "POST", path, call(body(rich, **({"text": "other"} if "send" in path else {"balance": 6})),
+                                 headers=key)
+        yield "POST", path, limited("POST", path, data=body(rich))
+        yield "POST", path, cut_off.request("POST", path, data=body(rich))
+    yield "POST", "/messages/send", api.send(new_customer())
+
+
+def provoke_gets(platform, limited, cut_off):
+    api = platform.api()
+    for path, url in GETS.items():
+        yield "GET", path, api.get(url)
+        yield "GET", path, api.request("GET", url, headers=NOT_CLEAN)
+        yield "GET", path, api.request("POST", url, data=b"{}")
+        if path in LIMITED:
+            yield "GET", path, limited("GET", url)
+    customer = api.funded(10)
+    sent = api.sent(customer, [recipient(1), recipient(2)], type="express")
+    api.wait_final(customer, sent["message_identifier"])
+    for path in ("/messages/history", "/balance"):
+        page = api.get(path, user_id=customer, limit=1)
+        yield "GET", path, page
+        yield "GET", path, api.get(path, user_id=customer, cursor=page.json()["next_cursor"])
+        yield "GET", path, api.get(path)
+        yield "GET", path, cut_off.get(path, user_id=customer)
+    yield "GET", "/messages/history", api.get("/messages/history", user_id=customer, status="lost")
+    yield "GET", "/readyz", api.get("/readyz", **{"for": "traffic"})
+    yield "GET", "/readyz", cut_off.get("/readyz")
+    yield "GET", "/status.json", cut_off.get("/status.json")
+
+
+def provoke_swagger(platform, module_world):
+    url = platform.api().url + "/swagger"
+    tag = requests.get(url + "/openapi.yaml", timeout=10).headers["ETag"]
+    yield "GET", "/swagger/{file}", requests.get(url + "/openapi.yaml", headers={"If-None-Match": tag},
+                                                 timeout=10)
+    yield "GET", "/swagger/{file}", requests.get(url + "/nothing", timeout=10)
+    directory = platform.directory
+    for name in ("index.html", "page.css", "page.js", "swagger-ui.css", "swagger-ui-bundle.js",
+                 "favicon-32x32.png", "openapi.yaml"):
+        with open(f"{directory}/{name}", "w") as f:
+            f.write(name)
+    whole = module_world("api", SWAGGER_DIR=directory).api()
+    for path in ("/swagger", "/swagger/"):
+        answer = whole.request("GET", path, allow_redirects=False)
+        yield "GET", "/swagger/{file}", answer
+        followed = whole.get(path)
+        assert followed.url.endswith("/swagger/index.html") and followed.text == "index.html"
+    for name in ("page.css", "page.js", "favicon-32x32.png"):
+        yield "GET", "/swagger/{file}", whole.get(f"/swagger/{name}")
+
+
+def test_every_documented_answer(document, platform, limited, cut_off, module_world):
+    seen = set()
+    for provoked in (provoke_posts(platform, limited, cut_off), provoke_gets(platform, limited, cut_off),
+                     provoke_swagger(platform, module_world)):
+        for method, path, response in provoked:
+            try:
+                document.check(method, path, response)
+            except Exception as e:
+                raise AssertionError(f"{method} {path}: {response.status_code} {dict(response.headers)} "
+                                     f"{response.text[:500]}") from e
+            seen.add((method, path, response.status_code))
+    assert document.answers() - seen == NOT_PROVOKED
+    assert not NOT_PROVOKED & seen
+
+
+def test_the_document_names_every_route(document, platform):
+    """The server registers a duration for each route it has."""
+    routes = {(labels["method"], labels["path"]) for labels, _ in platform.api().metrics().series(
+        "http_request_duration_seconds_count") if labels["path"] != "other"}
+    documented = {(method, path) for method, path, _ in document.operations()}
+    assert {(m, p) for m, p in routes if not p.startswith("/swagger")} \
+        == documented - {("GET", "/swagger/{file}")}
