@@ -49,9 +49,10 @@ class Result:
 
 
 def product_audit(stack):
-    """(violations as sentences, exit code) of `msg-api audit --quiesced --json`."""
+    """(violations as sentences, exit code) of `msg-api audit --quiesced --json --operators …`."""
     values = {k: v for k, v in stack.values.items() if k.startswith(("DB_", "RABBIT_URI"))}
-    done = subprocess.run([binary("api"), "audit", "--quiesced", "--json"], timeout=300, text=True,
+    done = subprocess.run([binary("api"), "audit", "--quiesced", "--json", "--operators",
+                           ",".join(o.url for o in stack.operators)], timeout=300, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **values})
     if not done.stdout:
         return [f"msg-api audit: {done.stderr.strip()}"], done.returncode
