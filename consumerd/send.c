@@ -1,11 +1,14 @@
 #include "consumerd/send.h"
 
 #include <curl/curl.h>
+#include <event2/event_struct.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "libcommon/clock.h"
 #include "libcommon/must.h"
@@ -36,6 +39,16 @@ struct transfer {
     char error[CURL_ERROR_SIZE];
 };
 
+/* A socket of curl's in the event loop. A connection to an operator stays there when curl has no
+ * use for it at present: the next call on it then costs no system call to watch it. */
+struct watch {
+    struct send *send;
+    struct event event;
+    short events;    /* 0: not in the loop */
+    bool connection; /* we hear when it is closed; of others curl just stops speaking */
+    bool wanted;
+};
+
 struct send {
     struct event_base *base;
     struct send_config config;
@@ -43,6 +56,8 @@ struct send {
     struct event *timer;
     struct transfer *idle[2];
     size_t idle_count[2];
+    struct watch **watches; /* by file descriptor */
+    size_t watch_count;
     bool in_done; /* finished transfers are being handed out */
 };
 
@@ -52,6 +67,13 @@ static char no_expect_line[] = "Expect:";
 static void hand_out_finished(struct send *s);
 
 /* ---- curl's view of the event loop ---- */
+
+static void watch_end(struct watch *w)
+{
+    if (w->events)
+        event_del(&w->event);
+    w->events = 0;
+}
 
 static void drive(struct send *s, curl_socket_t fd, int events)
 {
@@ -65,8 +87,14 @@ static void drive(struct send *s, curl_socket_t fd, int events)
 
 static void on_socket_event(evutil_socket_t fd, short what, void *arg)
 {
-    drive(arg, fd,
-          ((what & EV_READ) ? CURL_CSELECT_IN : 0) | ((what & EV_WRITE) ? CURL_CSELECT_OUT : 0));
+    struct watch *w = arg;
+
+    if (w->wanted)
+        drive(w->send, fd,
+              ((what & EV_READ) ? CURL_CSELECT_IN : 0) |
+                  ((what & EV_WRITE) ? CURL_CSELECT_OUT : 0));
+    else
+        watch_end(w); /* an idle connection that its operator has closed, most often */
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *arg)
@@ -76,30 +104,83 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     drive(arg, CURL_SOCKET_TIMEOUT, 0);
 }
 
+/* NULL: no memory. */
+static struct watch *watch_of(struct send *s, curl_socket_t fd)
+{
+    size_t at = (size_t)fd;
+
+    if (at >= s->watch_count) {
+        size_t count = at * 2 + 64;
+        struct watch **more = realloc(s->watches, count * sizeof(struct watch *));
+
+        if (!more)
+            return NULL;
+        memset(more + s->watch_count, 0, (count - s->watch_count) * sizeof(struct watch *));
+        s->watches = more;
+        s->watch_count = count;
+    }
+    if (!s->watches[at]) {
+        s->watches[at] = calloc(1, sizeof(struct watch));
+        if (s->watches[at])
+            s->watches[at]->send = s;
+    }
+    return s->watches[at];
+}
+
 static int on_socket_wanted(CURL *easy, curl_socket_t fd, int want, void *arg, void *socket_arg)
 {
     struct send *s = arg;
-    struct event *event = socket_arg;
+    struct watch *w = watch_of(s, fd);
     short events = (short)(((want & CURL_POLL_IN) ? EV_READ : 0) |
                            ((want & CURL_POLL_OUT) ? EV_WRITE : 0) | EV_PERSIST);
 
     (void)easy;
-    if (event)
-        event_del(event);
-    if (want == CURL_POLL_REMOVE) {
-        if (event)
-            event_free(event);
-        curl_multi_assign(s->multi, fd, NULL);
+    (void)socket_arg;
+    if (!w)
+        return want == CURL_POLL_REMOVE ? 0 : -1;
+    w->wanted = want != CURL_POLL_REMOVE;
+    if (w->wanted && w->events == events)
         return 0;
-    }
-    if (event)
-        event_assign(event, s->base, fd, events, on_socket_event, s);
-    else
-        event = event_new(s->base, fd, events, on_socket_event, s);
-    if (!event || event_add(event, NULL))
+    if (!w->wanted && w->connection)
+        return 0;
+    watch_end(w);
+    if (!w->wanted)
+        return 0;
+    event_assign(&w->event, s->base, fd, events, on_socket_event, w);
+    if (event_add(&w->event, NULL))
         return -1; /* curl fails the transfer: its answer would never be seen */
-    curl_multi_assign(s->multi, fd, event);
+    w->events = events;
     return 0;
+}
+
+static curl_socket_t on_socket_open(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    struct send *s = arg;
+    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    struct watch *w = fd >= 0 ? watch_of(s, fd) : NULL;
+
+    (void)purpose;
+    if (w) {
+        watch_end(w);
+        w->connection = true;
+    } else if (fd >= 0) {
+        close(fd);
+        fd = -1;
+    }
+    return fd >= 0 ? fd : CURL_SOCKET_BAD;
+}
+
+/* Its number may come back as another socket's. */
+static int on_socket_close(void *arg, curl_socket_t fd)
+{
+    struct send *s = arg;
+
+    if ((size_t)fd < s->watch_count && s->watches[fd]) {
+        watch_end(s->watches[fd]);
+        free(s->watches[fd]);
+        s->watches[fd] = NULL;
+    }
+    return close(fd);
 }
 
 static int on_timer_wanted(CURLM *multi, long timeout_ms, void *arg)
@@ -159,6 +240,10 @@ static bool set_options(struct transfer *t)
     ok &= !curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_answer);
     ok &= !curl_easy_setopt(e, CURLOPT_WRITEDATA, t);
     ok &= !curl_easy_setopt(e, CURLOPT_ERRORBUFFER, t->error);
+    ok &= !curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, on_socket_open);
+    ok &= !curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, t->send);
+    ok &= !curl_easy_setopt(e, CURLOPT_CLOSESOCKETFUNCTION, on_socket_close);
+    ok &= !curl_easy_setopt(e, CURLOPT_CLOSESOCKETDATA, t->send);
     if (t->kind == SEND_POST)
         ok &= !curl_easy_setopt(e, CURLOPT_POST, 1L);
     return ok;
@@ -437,6 +522,9 @@ void send_free(struct send *s)
         }
     }
     curl_multi_cleanup(s->multi);
+    for (size_t i = 0; i < s->watch_count; i++)
+        free(s->watches[i]);
+    free(s->watches);
     event_free(s->timer);
     curl_global_cleanup();
     free(s);

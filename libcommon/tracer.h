@@ -1,6 +1,7 @@
 #ifndef LIBCOMMON_TRACER_H
 #define LIBCOMMON_TRACER_H
 
+/* clang-format off */
 /*
  * Spans, as OpenTelemetry has them. Whoever did the work says when it began and ended and in which
  * context; the span is copied into a bounded queue that one thread (otlp.h) empties. Recording
@@ -19,10 +20,10 @@
  *     step        name                   kind       parent           recorded
  *     commit      "commit"               INTERNAL   stored context   api, after COMMIT
  *     publish     "publish ex:express"   PRODUCER   stored, remote   outboxd, after the confirm
- *     process     "process ex:express"   CONSUMER   stored, remote   consumerd, after the ack;
- * links to the stored context too operator    "POST"                 CLIENT     process consumerd,
- * after the answer settle      "settle"               INTERNAL   process          consumerd, after
- * COMMIT
+ *     process     "process ex:express"   CONSUMER   stored, remote   consumerd, after the ack (it
+ *                                                                    links to the stored context)
+ *     operator    "POST"                 CLIENT     process          consumerd, after the answer
+ *     settle      "settle"               INTERNAL   process          consumerd, after COMMIT
  *
  *     struct tracer_attr attrs[] = {T_STR("messaging.system", "rabbitmq"),
  *                                   T_INT("messaging.batch.message_count", n),
@@ -46,6 +47,7 @@
  * Where a child ends before its parent does (operator, then process), the parent's id is made first
  * and kept until both are recorded. Recipients and texts are never attributes.
  */
+/* clang-format on */
 
 #include <stdatomic.h>
 #include <stdbool.h>
