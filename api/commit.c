@@ -6,6 +6,7 @@
 
 #include "api/batch.h"
 #include "api/settings.h"
+#include "api/spans.h"
 #include "libcommon/backoff.h"
 #include "libcommon/clock.h"
 #include "libcommon/daemon.h"
@@ -14,6 +15,7 @@
 #include "libcommon/metrics.h"
 #include "libcommon/must.h"
 #include "libcommon/pause.h"
+#include "libcommon/tracer.h"
 
 #define CONFLICT_TRIES 3  /* deadlock or lock wait, before SKIP LOCKED */
 #define CAREFUL_MS 5000   /* how long SKIP LOCKED is kept up after a row was found held */
@@ -221,6 +223,7 @@ static enum attempt try_batch(struct committer *c, struct operation **ops, size_
                               unsigned *conflicts)
 {
     bool careful = clock_mono_ms() < c->careful_until_ms;
+    int64_t start_us = clock_wall_us();
     bool writes;
     struct err err;
     int fate;
@@ -246,6 +249,8 @@ static enum attempt try_batch(struct committer *c, struct operation **ops, size_
             return ATTEMPT_AGAIN;
     }
     metrics_observe(batch_sizes, (int64_t)n);
+    if (tracer_on())
+        spans_commit(ops, n, start_us);
     answer_batch(c, ops, n);
     (void)failpoint(FAILPOINT_API_AFTER_REPLY);
     return ATTEMPT_DONE;

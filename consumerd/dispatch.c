@@ -9,6 +9,7 @@
 
 #include "consumerd/operators.h"
 #include "consumerd/send.h"
+#include "consumerd/spans.h"
 #include "libcommon/backoff.h"
 #include "libcommon/clock.h"
 #include "libcommon/must.h"
@@ -44,7 +45,7 @@ static void finish(struct dispatch *d, struct job *job, enum job_outcome outcome
 
     job->outcome = outcome;
     job->op = v->op;
-    job->unknown = v->unknown;
+    job->unknown = delivery_noted(v);
     job->rejected = v->rejected == DELIVERY_ALL(d->operators.n);
     TAILQ_REMOVE(&d->active, job, active);
     event_del(&job->timer);
@@ -55,6 +56,7 @@ static bool start_call(struct dispatch *d, struct job *job, struct delivery_acti
 {
     enum send_kind kind = action.step == DELIVERY_LOOKUP ? SEND_LOOKUP : SEND_POST;
 
+    spans_call_begins(job);
     job->transfer = send_start(d->send, kind, action.op, job);
     return job->transfer != NULL;
 }
@@ -175,6 +177,7 @@ static void on_call_done(struct job *job, const struct send_result *r, void *arg
     struct slots *slots;
 
     job->transfer = NULL;
+    spans_call_ends(job, r, o->address->name);
     slots = operators_give_slot(&d->operators, job);
     if (*r->error)
         snprintf(job->error, sizeof(job->error), "%s: %s", o->address->name, r->error);

@@ -70,6 +70,7 @@ struct job {
     char provider_id[PROVIDER_ID_MAX + 1];
     char error[JOB_ERROR_MAX]; /* what the last failed call said; no content */
     bool ours;                 /* settling found the row still ours */
+    struct trace_context call; /* of the call under way, if the message is traced */
 
     /* dispatch's own */
     struct dispatch *dispatch;
@@ -98,8 +99,9 @@ struct inflight {
     size_t text_len;
     size_t recipients; /* as many as its body lists */
     char traceparent[TRACE_PARENT_SIZE];
-    char *tracestate; /* NULL: none */
-    struct trace_context trace;
+    char *tracestate;             /* NULL: none */
+    struct trace_context trace;   /* as stored with the message */
+    struct trace_context process; /* this delivery's own; zero: not traced */
     int64_t accepted_us, arrived_us;
     bool redelivered;
     bool unwritable; /* it cannot be put off: `messages` does not know it */

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "consumerd/lane_internal.h"
+#include "consumerd/spans.h"
 #include "libcommon/backoff.h"
 #include "libcommon/clock.h"
 #include "libcommon/failpoint.h"
@@ -133,6 +134,7 @@ static void on_delivery(struct lane *l, const struct broker_event *event)
         inflight_free(m);
     } else {
         m->generation = broker_generation(l->broker);
+        spans_arrived(m);
         TAILQ_INSERT_TAIL(&l->arrived, m, link);
         l->arrived_count++;
     }

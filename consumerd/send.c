@@ -12,6 +12,7 @@
 
 #include "libcommon/clock.h"
 #include "libcommon/must.h"
+#include "libcommon/tracer.h"
 
 #define ANSWER_KEPT 4096        /* an id fits many times over */
 #define ANSWER_MAX (64 * 1024)  /* beyond it the connection is not worth keeping */
@@ -307,7 +308,12 @@ static bool set_headers(struct transfer *t, const struct job *job, const char *r
         add_header(t, &n, t->key_line);
     }
     if (*m->traceparent) {
-        snprintf(t->parent_line, sizeof(t->parent_line), "traceparent: %s", m->traceparent);
+        char traced[TRACE_PARENT_SIZE];
+
+        if (tracer_wants(&m->process))
+            trace_format(&job->call, traced);
+        snprintf(t->parent_line, sizeof(t->parent_line), "traceparent: %s",
+                 tracer_wants(&m->process) ? traced : m->traceparent);
         add_header(t, &n, t->parent_line);
     }
     if (*m->traceparent && m->tracestate) {

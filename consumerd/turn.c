@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "consumerd/lane_internal.h"
+#include "consumerd/spans.h"
 #include "libcommon/backoff.h"
 #include "libcommon/clock.h"
 #include "libcommon/failpoint.h"
@@ -73,6 +74,8 @@ static void complete(struct lane *l, struct inflight *m)
         lane_dead_letter(l, m, STATS_DEAD_UNSETTLED);
     else
         lane_ack(l, m);
+    spans_processed(m, l->config.settings->broker.exchange,
+                    broker_queue(&l->config.settings->broker, m->type));
     hand_remove(&l->hand, m);
     if (m->suspect)
         release_suspect(l);
@@ -252,6 +255,7 @@ static size_t batch_of(const struct lane *l, const struct job_array *a)
 static bool settle_some(struct lane *l, struct job_array *a, bool done)
 {
     const struct results r = {l->db, l->config.settings, l->config.operators};
+    int64_t start_us = clock_wall_us();
     struct err err = {0};
     size_t n = batch_of(l, a);
     struct job **jobs;
@@ -278,6 +282,8 @@ static bool settle_some(struct lane *l, struct job_array *a, bool done)
     for (size_t i = 0; i < n; i++)
         jobs[i] = a->jobs[i];
     array_drop_first(a, n);
+    if (!rc)
+        spans_settled(jobs, n, start_us);
     for (size_t i = 0; i < n; i++) {
         if (rc) {
             give_up_job(l, jobs[i], &err);

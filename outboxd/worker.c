@@ -5,7 +5,9 @@
 #include "libcommon/metrics.h"
 #include "libcommon/random.h"
 #include "libcommon/schema.h"
+#include "libcommon/tracer.h"
 #include "outboxd/relay_internal.h"
+#include "outboxd/spans.h"
 
 #define ATTEND_EVERY_MS 1000 /* far below half a heartbeat */
 #define BLOCKED_WAIT_MS 500
@@ -357,6 +359,7 @@ static int64_t publish_deadline_ms(struct relay *r)
 static void deliver(struct worker *w)
 {
     struct claim *c = &w->claim;
+    int64_t start_us = clock_wall_us();
     struct outcome o;
     struct err err;
     int rc;
@@ -373,6 +376,8 @@ static void deliver(struct worker *w)
                        &err);
     w->attended_ms = clock_mono_ms();
     daemon_beat(w->beat);
+    if (tracer_on())
+        spans_publish(c, start_us);
     o = tally(c);
     finish(w);
     adjust(w, rc, &o, &err);
