@@ -48,6 +48,7 @@ static struct delivery_action wait(struct delivery *d, unsigned attempt)
 static struct delivery_action done(struct delivery *d)
 {
     d->unknown &= ~bit(d->op);
+    d->doubtful &= ~bit(d->op);
     return enter(d, PHASE_OVER, DELIVERY_DONE);
 }
 
@@ -109,6 +110,7 @@ struct delivery_action delivery_start(struct delivery *d, const struct delivery_
     d->give_up_at_ms = give_up_at_ms;
     d->takeover = takeover;
     d->unknown = takeover ? all : unknown & all;
+    d->doubtful = unknown & all;
     d->to_ask = d->unknown;
     d->preferred = NONE;
     if (d->to_ask)
@@ -126,6 +128,7 @@ struct delivery_action delivery_on_post(struct delivery *d, enum delivery_post r
         return done(d);
     case POST_REJECTED:
         d->unknown &= ~bit(d->op);
+        d->doubtful &= ~bit(d->op);
         d->rejected |= bit(d->op);
         return spend_operator(d, now_ms);
     case POST_RESTING:
@@ -136,6 +139,7 @@ struct delivery_action delivery_on_post(struct delivery *d, enum delivery_post r
         return wait(d, d->tries);
     case POST_UNKNOWN:
         d->unknown |= bit(d->op);
+        d->doubtful |= bit(d->op);
         return ask(d, PHASE_CONFIRM, d->op);
     }
     return spend_operator(d, now_ms);
@@ -187,6 +191,11 @@ struct delivery_action delivery_on_blocked(struct delivery *d, int64_t now_ms)
 struct delivery_action delivery_on_timer(struct delivery *d)
 {
     return enter(d, d->phase, d->phase == PHASE_POST ? DELIVERY_POST : DELIVERY_LOOKUP);
+}
+
+uint32_t delivery_noted(const struct delivery *d)
+{
+    return d->unknown | d->doubtful;
 }
 
 void delivery_stop(struct delivery *d)

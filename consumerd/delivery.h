@@ -65,8 +65,10 @@ struct delivery {
     const struct delivery_policy *policy;
     int64_t give_up_at_ms; /* end of the retry window, on the driver's clock */
     uint32_t unknown;      /* operators that may have the message */
-    uint32_t rejected;     /* final noes of this round */
-    uint32_t spent;        /* operators not to be used any more in this round */
+    uint32_t doubtful; /* those, and such as a POST without an answer may still reach, though they
+                          say "not found" */
+    uint32_t rejected; /* final noes of this round */
+    uint32_t spent;    /* operators not to be used any more in this round */
     uint32_t to_ask;
     uint8_t phase;
     uint8_t op;
@@ -90,6 +92,9 @@ struct delivery_action delivery_on_lookup(struct delivery *d, enum delivery_look
                                           int64_t now_ms);
 struct delivery_action delivery_on_blocked(struct delivery *d, int64_t now_ms);
 struct delivery_action delivery_on_timer(struct delivery *d);
+
+/* What belongs on the row when the journey ends: operators that may have accepted it besides. */
+uint32_t delivery_noted(const struct delivery *d);
 
 /* The process is to end: from now on every next step is LATER unless the recipient is final. A POST
  * in flight may still be answered, or given up with POST_UNKNOWN. */

@@ -335,8 +335,11 @@ static int fail_all(const struct results *r, struct job *const *jobs, size_t n, 
     size_t count = 0;
     int rc = 0;
 
-    if (!rows || !unknown)
-        rc = err_set(err, ERR_RETRY, 0, "out of memory");
+    if (!rows || !unknown) {
+        free(rows);
+        free(unknown);
+        return err_set(err, ERR_RETRY, 0, "out of memory");
+    }
     for (size_t i = 0; i < n && !rc; i++) {
         const struct job *job = jobs[i];
 
@@ -357,7 +360,7 @@ static int fail_all(const struct results *r, struct job *const *jobs, size_t n, 
     }
     if (!rc)
         rc = settle_fail(r->db, rows, count, err);
-    for (size_t i = 0; unknown && i < count; i++)
+    for (size_t i = 0; i < count; i++)
         buf_free(&unknown[i]);
     free(unknown);
     free(rows);
