@@ -185,7 +185,10 @@ static int check_page(struct db *db, const json_t *entries, struct audit_report 
     size_t i;
     int rc;
 
-    json_array_foreach(entries, i, entry) put_entry(&json, entry);
+    json_array_foreach(entries, i, entry)
+    {
+        put_entry(&json, entry);
+    }
     if (!json.len)
         return 0;
     buf_putc(&json, ']');
