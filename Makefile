@@ -91,11 +91,13 @@ valgrind: build
 	DAEMON_WRAPPER='valgrind --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite' \
 	  READY_TIMEOUT=180 $(PYTHON) -m pytest test/system/test_main_path.py -k thousand $(PYTEST_ARGS)
 
-# Exported spans as somebody else's decoder reads them: packages from npm, beside Debian's.
+# Exported spans as somebody else's decoder reads them (packages from npm, beside Debian's); rules and
+# dashboards in Prometheus, on a stack under load.
 observe-test: build
 	test/deps observe
 	cd test/observe && npm ci --ignore-scripts --no-audit --no-fund
 	$(PYTHON) -m pytest test/observe $(PYTEST_ARGS)
+	$(PYTHON) -m pytest test/system/test_dashboards.py $(PYTEST_ARGS)
 
 lint:
 	test/deps lint
