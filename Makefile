@@ -32,10 +32,13 @@ unit: $(SWAGGER_UI)
 	cmake --build $(BUILD)
 	ctest --test-dir $(BUILD) --output-on-failure
 
-system:
-	$(PYTHON) -m pytest test/system $(PYTEST_ARGS)
+# What needs a browser, newman or Prometheus is longer than a change should wait: observe-test.
+LONGER = test/system/test_pages.py test/system/test_dashboards.py
 
-# The pages in a browser, and the Postman collection; part of `system` where their tools are installed.
+system:
+	$(PYTHON) -m pytest test/system $(LONGER:%=--ignore=%) $(PYTEST_ARGS)
+
+# The pages in a browser, and the Postman collection.
 pages-test: deps build $(API_TOOLS)
 	test/deps browser
 	$(PYTHON) -m pytest test/system/test_pages.py test/system/test_openapi.py $(PYTEST_ARGS)
@@ -93,7 +96,8 @@ valgrind: build
 
 # Exported spans as somebody else's decoder reads them (packages from npm, beside Debian's); rules and
 # dashboards in Prometheus, on a stack under load.
-observe-test: build
+# Spans read by a decoder of OpenTelemetry's own, dashboards and alerts in Prometheus, pages in a browser.
+observe-test: pages-test
 	test/deps observe
 	cd test/observe && npm ci --ignore-scripts --no-audit --no-fund
 	$(PYTHON) -m pytest test/observe $(PYTEST_ARGS)

@@ -85,6 +85,17 @@ static void register_shared(void)
     register_dropped();
 }
 
+/* What a route may be expected to answer has its counter from the start: a rate misses what came
+ * before its series did. A route without limits is for machines of ours, which are answered 200. */
+static void register_expected(const struct http_path *path, enum http_method method)
+{
+    static const short expected[] = {200, 400, 402, 409, 422, 429, 500, 503};
+    size_t n = path->routes[method]->unlimited ? 1 : sizeof(expected) / sizeof(expected[0]);
+
+    for (size_t i = 0; i < n; i++)
+        register_answers(path, method, slot_of_status[expected[i]]);
+}
+
 void http_stats_register(struct httpd *h)
 {
     pthread_once(&shared_once, register_shared);
@@ -96,7 +107,7 @@ void http_stats_register(struct httpd *h)
                  h->paths[i].routes[HTTP_HEAD] != h->paths[i].routes[HTTP_GET])) {
                 h->paths[i].seconds[method] =
                     register_seconds(&h->paths[i], (enum http_method)method);
-                register_answers(&h->paths[i], (enum http_method)method, slot_of_status[200]);
+                register_expected(&h->paths[i], (enum http_method)method);
             }
     h->paths[h->path_count].seconds[HTTP_OTHER] =
         register_seconds(&h->paths[h->path_count], HTTP_OTHER);
