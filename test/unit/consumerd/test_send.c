@@ -397,6 +397,40 @@ START_TEST(handles_are_reused)
 }
 END_TEST
 
+/* curl's sockets for names come and go under the numbers of closed connections: each must be
+ * watched anew, or its call ends in a timeout. */
+START_TEST(sockets_change_places)
+{
+    static const struct {
+        const char *host, *path;
+    } urls[] = {{"localhost", "close"},  {"127.0.0.1", "accept"}, {"127.0.0.1", "close"},
+                {"localhost", "accept"}, {"127.0.0.1", "accept"}, {"localhost", "close"}};
+    struct operator_address address = {0};
+    struct call call = {0};
+    struct job *job;
+    struct inflight *m = make_message(&job);
+
+    for (int round = 0; round < 3; round++) { /* a new cache of names each */
+        struct send *s = make_send(&call, &address, "accept", port);
+
+        for (int i = 0; i < 6; i++) {
+            bool accepts = !strcmp(urls[i].path, "accept");
+
+            snprintf(address.url, sizeof(address.url), "http://%s:%u/%s", urls[i].host, port,
+                     urls[i].path);
+            ck_assert_ptr_nonnull(send_start(s, SEND_POST, 0, job));
+            event_base_dispatch(call.base);
+            ck_assert_int_eq(call.results, round * 6 + i + 1);
+            ck_assert_int_eq(call.result.post, accepts ? POST_ACCEPTED : POST_UNKNOWN);
+            ck_assert_int_lt(call.result.duration_us, TIMEOUT_MS * 900);
+        }
+        send_free(s);
+        event_base_free(call.base);
+    }
+    inflight_free(m);
+}
+END_TEST
+
 /* Once the incarnation is over not a byte may leave; an aborted call is never heard of again. */
 START_TEST(nothing_is_sent_without_leave)
 {
@@ -444,6 +478,7 @@ int main(void)
     tcase_add_test(tc, a_connection_timeout_is_transient);
     tcase_add_test(tc, the_request_is_what_the_protocol_says);
     tcase_add_test(tc, handles_are_reused);
+    tcase_add_test(tc, sockets_change_places);
     tcase_add_test(tc, nothing_is_sent_without_leave);
     suite_add_tcase(suite, tc);
     srunner_set_fork_status(runner, CK_NOFORK); /* the operator is a thread of this process */
