@@ -29,6 +29,7 @@ struct transfer {
     struct job *job; /* NULL: idle */
     enum send_kind kind;
     int64_t started_us;
+    curl_socket_t watch_fd; /* the last one that curl wanted watched for it; -1: none */
     struct buf body;
     char answer[ANSWER_KEPT];
     size_t answer_len, received;
@@ -46,7 +47,7 @@ struct watch {
     struct send *send;
     struct event event;
     short events;    /* 0: not in the loop */
-    bool connection; /* we hear when it is closed; of others curl just stops speaking */
+    bool connection; /* an answer has come on it: we hear when curl closes it, as of no other */
     bool wanted;
 };
 
@@ -132,14 +133,16 @@ static int on_socket_wanted(CURL *easy, curl_socket_t fd, int want, void *arg, v
 {
     struct send *s = arg;
     struct watch *w = watch_of(s, fd);
+    struct transfer *t = NULL;
     short events = (short)(((want & CURL_POLL_IN) ? EV_READ : 0) |
                            ((want & CURL_POLL_OUT) ? EV_WRITE : 0) | EV_PERSIST);
 
-    (void)easy;
     (void)socket_arg;
     if (!w)
         return want == CURL_POLL_REMOVE ? 0 : -1;
     w->wanted = want != CURL_POLL_REMOVE;
+    if (w->wanted && !curl_easy_getinfo(easy, CURLINFO_PRIVATE, &t) && t)
+        t->watch_fd = fd;
     if (w->wanted && w->events == events)
         return 0;
     if (!w->wanted && w->connection)
@@ -163,7 +166,7 @@ static curl_socket_t on_socket_open(void *arg, curlsocktype purpose, struct curl
     (void)purpose;
     if (w) {
         watch_end(w);
-        w->connection = true;
+        w->connection = false;
     } else if (fd >= 0) {
         close(fd);
         fd = -1;
@@ -365,6 +368,7 @@ struct transfer *send_start(struct send *s, enum send_kind kind, unsigned op, st
         return NULL;
     t->job = job;
     t->answer_len = t->received = 0;
+    t->watch_fd = -1;
     t->error[0] = '\0';
     t->started_us = clock_mono_us();
     if (!set_request(t, op, job) || curl_multi_add_handle(s->multi, t->easy)) {
@@ -488,6 +492,8 @@ static void hand_out_finished(struct send *s)
             continue;
         curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &t);
         classify(t, message->data.result, &result);
+        if (message->data.result == CURLE_OK && t->watch_fd >= 0 && s->watches[t->watch_fd])
+            s->watches[t->watch_fd]->connection = true;
         job = t->job;
         curl_multi_remove_handle(s->multi, t->easy);
         transfer_put(t);
@@ -528,8 +534,11 @@ void send_free(struct send *s)
         }
     }
     curl_multi_cleanup(s->multi);
-    for (size_t i = 0; i < s->watch_count; i++)
+    for (size_t i = 0; i < s->watch_count; i++) {
+        if (s->watches[i])
+            watch_end(s->watches[i]);
         free(s->watches[i]);
+    }
     free(s->watches);
     event_free(s->timer);
     curl_global_cleanup();
