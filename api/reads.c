@@ -3,7 +3,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "api/settings.h"
 #include "libcommon/clock.h"
@@ -22,6 +21,7 @@
 struct reader {
     struct reads *parent;
     pthread_t thread;
+    struct pause pause; /* before a second try */
     struct db *db;
     struct daemon_beat *beat;
 };
@@ -185,7 +185,6 @@ static int balance(struct db *db, const struct read_job *job, struct buf *out, s
 
 static enum read_outcome run_job(struct reader *r, const struct read_job *job, struct buf *out)
 {
-    struct timespec pause = {0, RETRY_PAUSE_MS * 1000000};
     struct err err;
     int rc;
 
@@ -201,7 +200,7 @@ static enum read_outcome run_job(struct reader *r, const struct read_job *job, s
             return out->failed ? READ_UNAVAILABLE : READ_OK;
         if (err.kind != ERR_RETRY || clock_mono_ms() + RETRY_PAUSE_MS > job->deadline_ms)
             break;
-        nanosleep(&pause, NULL);
+        pause_for(&r->pause, RETRY_PAUSE_MS);
     }
     if (err.kind == ERR_RETRY)
         return READ_UNAVAILABLE;
@@ -260,6 +259,7 @@ struct reads *reads_start(read_answer_fn *answer)
         reader->parent = r;
         reader->db = db_new(&api_settings.db);
         reader->beat = daemon_beat_new("reader");
+        pause_init(&reader->pause);
         MUST(pthread_create(&reader->thread, NULL, reader_main, reader) == 0);
     }
     return r;
@@ -295,7 +295,9 @@ void reads_stop(struct reads *r)
     pthread_cond_broadcast(&r->wake);
     pthread_mutex_unlock(&r->lock);
     for (size_t i = 0; i < r->count; i++) {
+        pause_stop(&r->readers[i].pause);
         pthread_join(r->readers[i].thread, NULL);
+        pause_destroy(&r->readers[i].pause);
         db_free(r->readers[i].db);
     }
     pthread_cond_destroy(&r->wake);

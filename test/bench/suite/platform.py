@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import tempfile
-from pathlib import Path
 
 from harness.stack import BUILD, Stack, binary
 from harness.wait import Timeout, wait_until
@@ -21,17 +20,6 @@ DAEMONS = {"msg-api": "api-1", "msg-outboxd": "outboxd-1", "msg-consumerd": "con
 SETTINGS = {"GLOBAL_RATE_LIMIT_RPS": "0", "USER_RATE_LIMIT_RPS": "0",
             "BACKPRESSURE_OUTBOX_PENDING_THRESHOLD": "10000"}
 LIFTED = {"BACKPRESSURE_OUTBOX_PENDING_THRESHOLD": "5000000"}
-
-
-def start_servers(stack):
-    """MariaDB and RabbitMQ, with a folder of their own for temporary tables."""
-    folder = Path(stack.directory) / "tmp"
-    folder.mkdir()
-    os.environ["TMPDIR"] = str(folder)
-    try:
-        return stack.up("backends")
-    finally:
-        del os.environ["TMPDIR"]
 
 
 class Load:

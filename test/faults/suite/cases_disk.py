@@ -11,7 +11,7 @@ from harness.stack import Stack
 from .cases import Skip, case
 from .check import Judge, Result
 from .load import Load
-from .site import PATIENT, Background, Site, start_servers
+from .site import PATIENT, Background, Site
 from .watch import cpu_sec, resumed, total, until
 
 FULL_SEC = 15
@@ -73,7 +73,7 @@ def servers_on_small_disk(name, size_mb):
     disk = SmallDisk(Path(servers.state) / name, size_mb)
     try:
         disk.mount()
-        start_servers(servers)
+        servers.up_servers()
         os.environ.pop("MARIADB_OPTIONS")
         yield servers, disk
     finally:

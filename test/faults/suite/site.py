@@ -31,17 +31,6 @@ QUICK = {"WORKER_DEAD_SEC": "3", "WORKER_HEARTBEAT_MS": "200", "DELIVERY_TAKEOVE
 PATIENT = {"DELIVERY_RETRY_WINDOW_SEC": 300}
 
 
-def start_servers(stack):
-    """MariaDB and RabbitMQ; several at a time would meet in the common folder for temporary tables."""
-    folder = Path(stack.directory) / "tmp"
-    folder.mkdir()
-    os.environ["TMPDIR"] = str(folder)
-    try:
-        return stack.up("backends")
-    finally:
-        del os.environ["TMPDIR"]
-
-
 class Daemon:
     def __init__(self, site, name, settings):
         self.site, self.name, self.kind = site, name, name.rpartition("-")[0]
