@@ -10,10 +10,8 @@ from harness.wait import wait_until
 from .cases import case
 from .check import Judge, Result
 from .load import Load
-from .site import PATIENT, Background, Site
+from .site import PATIENT, REPAIR_QUICK, Background, Site
 from .watch import total
-
-REPAIR_QUICK = {"REPAIR_AFTER_SEC": 5, "REPAIR_INTERVAL_MS": 500}
 
 
 def repair_case(case_name, title, shared, times, lose):

@@ -29,6 +29,7 @@ READY_SEC = 30
 QUICK = {"WORKER_DEAD_SEC": "3", "WORKER_HEARTBEAT_MS": "200", "DELIVERY_TAKEOVERS_MAX": "1000"}
 # Operators that are slow for once are no reason to give up on a message whose broker is away for long.
 PATIENT = {"DELIVERY_RETRY_WINDOW_SEC": 300}
+REPAIR_QUICK = {"REPAIR_AFTER_SEC": 5, "REPAIR_INTERVAL_MS": 500}
 
 
 class Daemon:
