@@ -148,7 +148,7 @@ def broker_disk_full(run):
                 disk.free()
                 servers.kill("rabbitmq")
                 servers.start("rabbitmq")
-                if not queues_came_back(servers, site, load):
+                if not queues_came_back(servers, site, load, result):
                     lost_logs += 1
                     servers.kill("rabbitmq")
                     shutil.rmtree(disk.folder / "mnesia")
@@ -164,11 +164,17 @@ def broker_disk_full(run):
     yield result
 
 
-def queues_came_back(servers, site, load):
+def queues_came_back(servers, site, load, result):
     """Whether work went on; False only when RabbitMQ itself says that a queue's log is corrupt."""
     attempt = Result("", "", unit="times")
     resumed(site, load, attempt, RESUMED_SEC, "RabbitMQ has started")
-    return not attempt.violations or "corrupt_log" not in started_log(servers)
+    if not attempt.violations:
+        return True
+    log = started_log(servers)
+    if "corrupt_log" not in log:
+        errors = [line for line in log.splitlines() if "[error]" in line]
+        result.violate(f"RabbitMQ stands still after its start: {errors[:3]}")
+    return "corrupt_log" not in log
 
 
 def started_log(servers):
