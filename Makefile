@@ -33,7 +33,7 @@ unit: $(SWAGGER_UI)
 	ctest --test-dir $(BUILD) --output-on-failure
 
 # What needs a browser, newman or Prometheus is longer than a change should wait: observe-test.
-LONGER = test/system/test_pages.py test/system/test_dashboards.py
+LONGER = test/system/test_pages.py test/system/test_dashboards.py test/system/test_openmetrics.py
 
 system:
 	$(PYTHON) -m pytest test/system $(LONGER:%=--ignore=%) $(PYTEST_ARGS)
@@ -101,7 +101,7 @@ observe-test: pages-test
 	test/deps observe
 	cd test/observe && npm ci --ignore-scripts --no-audit --no-fund
 	$(PYTHON) -m pytest test/observe $(PYTEST_ARGS)
-	$(PYTHON) -m pytest test/system/test_dashboards.py $(PYTEST_ARGS)
+	$(PYTHON) -m pytest test/system/test_dashboards.py test/system/test_openmetrics.py $(PYTEST_ARGS)
 
 lint:
 	test/deps lint

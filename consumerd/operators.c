@@ -144,7 +144,7 @@ void operators_record_post(struct operators *o, const struct job *job, const str
     int64_t now_ms = clock_mono_ms();
 
     metrics_add(stats.op[op].calls[meaning[r->post].call], 1);
-    metrics_observe(stats.op[op].seconds, r->duration_us);
+    metrics_observe_traced(stats.op[op].seconds, r->duration_us, &job->call);
     if (r->post == POST_RESTING)
         s->rest_until_ms = now_ms + (r->rest_ms < o->rest_max_ms ? r->rest_ms : o->rest_max_ms);
     breaker_record(&s->breaker, job->permit, meaning[r->post].breaker, r->duration_us / 1000,

@@ -49,7 +49,8 @@ static enum stats_event outcome_of(const struct inflight *m)
 static void count_event(const struct lane *l, const struct inflight *m, enum stats_event event)
 {
     metrics_add(stats.lane[l->config.type].events[event], 1);
-    metrics_observe(stats.lane[l->config.type].event_seconds, clock_mono_us() - m->arrived_us);
+    metrics_observe_traced(stats.lane[l->config.type].event_seconds,
+                           clock_mono_us() - m->arrived_us, &m->process);
 }
 
 /* The next suspect may be claimed. */
@@ -161,9 +162,12 @@ static void count_unknown(uint32_t unknown)
 }
 
 /* Two hosts' clocks may differ. */
-static void observe_delivery(const struct lane *l, int64_t us)
+static void observe_delivery(const struct lane *l, const struct inflight *m)
 {
-    metrics_observe(stats.lane[l->config.type].delivery_seconds, us > 0 ? us : 0);
+    int64_t us = clock_wall_us() - m->accepted_us;
+
+    metrics_observe_traced(stats.lane[l->config.type].delivery_seconds, us > 0 ? us : 0,
+                           &m->process);
 }
 
 static void count_done(struct lane *l, struct job *job)
@@ -173,7 +177,7 @@ static void count_done(struct lane *l, struct job *job)
     metrics_add(stats.op[job->op].done, 1);
     count_unknown(job->unknown);
     if (m->accepted_us > 0)
-        observe_delivery(l, clock_wall_us() - m->accepted_us);
+        observe_delivery(l, m);
     job->message->done++;
     log_debug("delivery.done", L_STR("message_id", m->id), L_INT("position", job->position),
               L_INT("attempt", job->attempt), L_STR("operator", l->config.operators[job->op].name),

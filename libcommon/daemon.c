@@ -422,16 +422,17 @@ void daemon_handle_status(struct httpd_request *req, void *arg)
 
 void daemon_handle_metrics(struct httpd_request *req, void *arg)
 {
+    enum metrics_format format = metrics_format_for(httpd_header(req, "Accept"));
     struct buf body = {0};
 
     (void)arg;
     for (size_t i = 0; i < d.probe_count; i++)
         probe_ok(d.probes[i]); /* sets its gauge */
     tracer_observe();
-    metrics_render(&body);
+    metrics_render(&body, format);
     if (body.failed)
         httpd_reply_error(req, 503, "unavailable", "Out of memory.", NULL);
     else
-        httpd_reply_type(req, 200, "text/plain; version=0.0.4; charset=utf-8", body.data, body.len);
+        httpd_reply_type(req, 200, metrics_content_type(format), body.data, body.len);
     buf_free(&body);
 }

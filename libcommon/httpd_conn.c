@@ -256,7 +256,7 @@ static void rewrite_page(struct http_conn *c)
     }
     buf_free(&body);
     http_stats_answer(c->thread, &c->thread->server->paths[c->thread->server->path_count],
-                      HTTP_OTHER, status, 0);
+                      HTTP_OTHER, status, 0, NULL);
     http_stats_dropped(HTTP_DROP_BAD_REQUEST);
     c->linger = true;
     http_conn_set_state(c, CONN_WRITING);

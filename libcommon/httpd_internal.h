@@ -210,12 +210,13 @@ void http_input_path(struct httpd_request *req);
 void http_input_trace(struct httpd_request *req, const struct http_facts *facts);
 
 /* httpd_span.c */
-void http_span_answer(const struct httpd_request *req); /* of a context that is sampled */
+bool http_span_wanted(const struct httpd_request *req);
+void http_span_answer(const struct httpd_request *req);
 
 /* httpd_stats.c */
 void http_stats_register(struct httpd *h);
 void http_stats_answer(struct http_thread *t, const struct http_path *path, enum http_method method,
-                       int status, int64_t start_us);
+                       int status, int64_t start_us, const struct trace_context *trace);
 void http_stats_held(int change);
 void http_stats_connections(int change);
 void http_stats_dropped(enum http_drop why);

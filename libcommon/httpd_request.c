@@ -157,6 +157,7 @@ static void send_answer(struct httpd_request *req, const char *body, size_t n)
     struct http_conn *c = req->conn;
     int status = req->status;
     bool bare = status == 204 || status == 304;
+    bool traced;
 
     add_headers(req, out);
     if (req->method == HTTP_HEAD && !bare) {
@@ -167,8 +168,10 @@ static void send_answer(struct httpd_request *req, const char *body, size_t n)
     }
     if (n && !bare && req->method != HTTP_HEAD)
         evbuffer_add(evhttp_request_get_output_buffer(ev), body, n);
-    http_stats_answer(req->thread, req->path, req->method, status, req->start_us);
-    if (tracer_wants(&req->trace))
+    traced = http_span_wanted(req);
+    http_stats_answer(req->thread, req->path, req->method, status, req->start_us,
+                      traced ? &req->trace : NULL);
+    if (traced)
         http_span_answer(req);
     log_debug("http.answered", L_STR("method", http_method_name(req->method)),
               L_STR("path", req->path->pattern), L_INT("status", status),

@@ -35,9 +35,15 @@ static const char *client_address(const struct httpd_request *req, int64_t *port
     return address;
 }
 
-void http_span_answer(const struct httpd_request *req)
+bool http_span_wanted(const struct httpd_request *req)
 {
     const struct httpd_route *route = req->path->routes[req->method];
+
+    return route && !route->unlimited && tracer_wants(&req->trace);
+}
+
+void http_span_answer(const struct httpd_request *req)
+{
     const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(req->ev);
     int64_t end_us = clock_wall_us();
     char name[TRACER_NAME_MAX];
@@ -49,8 +55,6 @@ void http_span_answer(const struct httpd_request *req)
     const char *client = client_address(req, &client_port);
     bool failed = req->status >= 500;
 
-    if (!route || route->unlimited)
-        return;
     snprintf(name, sizeof(name), "%s %s", http_method_name(req->method), req->path->pattern);
     snprintf(status, sizeof(status), "%d", req->status);
     if (req->user_id)

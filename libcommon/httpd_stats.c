@@ -114,7 +114,7 @@ void http_stats_register(struct httpd *h)
 }
 
 void http_stats_answer(struct http_thread *t, const struct http_path *path, enum http_method method,
-                       int status, int64_t start_us)
+                       int status, int64_t start_us, const struct trace_context *trace)
 {
     unsigned slot = slot_of_status[status >= 100 && status < 600 ? status : 599];
     struct metric **answers = &t->answers[path - t->server->paths][method][slot];
@@ -126,7 +126,7 @@ void http_stats_answer(struct http_thread *t, const struct http_path *path, enum
     if (path == &t->server->paths[t->server->path_count])
         seconds = path->seconds[HTTP_OTHER];
     if (seconds && start_us)
-        metrics_observe(seconds, clock_mono_us() - start_us);
+        metrics_observe_traced(seconds, clock_mono_us() - start_us, trace);
 }
 
 void http_stats_held(int change)

@@ -6,6 +6,7 @@
 #include "libcommon/clock.h"
 #include "libcommon/failpoint.h"
 #include "libcommon/metrics.h"
+#include "libcommon/tracer.h"
 #include "outboxd/payload.h"
 
 static struct metric *confirm_seconds;
@@ -125,6 +126,8 @@ static int send_row(struct publisher *p, size_t i, struct err *err)
         return -1;
     if (!p->sent)
         p->first_tag = tag;
+    if (tracer_on() && !p->traced)
+        p->traced = trace_parse(payload.traceparent, &p->trace) && tracer_wants(&p->trace);
     p->by_tag[p->sent++] = i;
     p->waiting++;
     row->state = ROW_SENT;
@@ -157,7 +160,7 @@ static void begin_pass(struct publisher *p)
 {
     p->sent = p->low = p->waiting = 0;
     p->first_tag = UINT64_MAX;
-    p->closed = false;
+    p->closed = p->traced = false;
 }
 
 static int end_pass(struct publisher *p, struct err *err)
@@ -173,7 +176,8 @@ static int end_pass(struct publisher *p, struct err *err)
     if (wait_for_confirms(p, err))
         return -1;
     if (!p->waiting && !p->closed)
-        metrics_observe(confirm_seconds, clock_mono_us() - start_us);
+        metrics_observe_traced(confirm_seconds, clock_mono_us() - start_us,
+                               p->traced ? &p->trace : NULL);
     return 0;
 }
 

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "libcommon/broker.h"
+#include "libcommon/trace.h"
 #include "outboxd/claim.h"
 
 struct publisher {
@@ -27,6 +28,8 @@ struct publisher {
     uint64_t first_tag;
     size_t sent, low, waiting;
     size_t by_tag[CLAIM_MAX]; /* tag - first_tag -> row */
+    bool traced;              /* trace is one of the pass's messages' */
+    struct trace_context trace;
     bool closed;
     unsigned close_code;
     char close_text[128];

@@ -55,7 +55,8 @@ class Prometheus:
         self._write_config()
         with open(self.directory / "log", "wb") as log:
             self.process = subprocess.Popen(
-                ["prometheus", f"--config.file={self.directory / 'prometheus.yml'}",
+                ["prometheus", "--enable-feature=exemplar-storage",
+                 f"--config.file={self.directory / 'prometheus.yml'}",
                  f"--storage.tsdb.path={self.directory / 'data'}",
                  f"--web.listen-address={self.url.removeprefix('http://')}"],
                 stdout=log, stderr=subprocess.STDOUT)
