@@ -452,7 +452,8 @@ static bool claim_some(struct lane *l)
         return true;
     }
     if (rc) {
-        log_error("delivery.not_writable", L_STR("message_id", items[0].message->id), L_ERR(&err));
+        log_error("delivery.not_writable", L_STR("message_id", items[0].message->id), L_ERR(&err),
+                  L_TRACE(&items[0].message->trace));
         items[0].verdict = CLAIM_DEAD;
         items[0].reason = STATS_DEAD_UNSETTLED;
     }

@@ -18,6 +18,7 @@
 #define COST_FACTOR 10    /* the walk may cost this part of the time */
 #define DEAD_SEC 10       /* a worker silent for longer is dead */
 #define BEAT_WAIT_MS 6000 /* for the workers' next heartbeats */
+#define NAMED_MAX 10      /* hopeless messages whose ids are logged */
 
 struct candidate {
     char id[MESSAGE_ID_MAX + 1];
@@ -39,6 +40,8 @@ struct repair {
     int64_t low; /* every recipient up to this id is final */
     bool failing;
     struct candidates lanes[MESSAGE_LANES];
+    char named[NAMED_MAX][MESSAGE_ID_MAX + 1]; /* the oldest hopeless ones */
+    size_t named_count;
     struct buf sql;
     struct metric *found[MESSAGE_LANES], *repaired[MESSAGE_LANES], *hopeless, *oldest;
 };
@@ -123,6 +126,8 @@ static void note(struct repair *r, char **row)
     c = &r->lanes[type];
     if (repairs >= (unsigned)outboxd_settings.repair_max) {
         c->hopeless++;
+        if (r->named_count < NAMED_MAX)
+            snprintf(r->named[r->named_count++], sizeof(r->named[0]), "%s", row[0]);
         return;
     }
     c->count++;
@@ -171,6 +176,7 @@ static int walk(struct repair *r, struct err *err)
 
     for (int i = 0; i < MESSAGE_LANES; i++)
         r->lanes[i].n = r->lanes[i].count = r->lanes[i].hopeless = 0;
+    r->named_count = 0;
     do {
         if (walk_range(r, after, &range, err))
             return -1;
@@ -427,10 +433,19 @@ static bool any_found(const struct repair *r)
 static void tell_hopeless(const struct repair *r)
 {
     uint64_t hopeless = r->lanes[0].hopeless + r->lanes[1].hopeless;
+    struct buf ids = {0};
 
-    if (hopeless)
-        log_error("repair.given_up", L_INT("messages", hopeless),
-                  L_MSG("repaired again and again without getting anywhere: look at them by hand"));
+    if (!hopeless)
+        return;
+    for (size_t i = 0; i < r->named_count; i++) {
+        if (i)
+            buf_putc(&ids, ' ');
+        buf_puts(&ids, r->named[i]);
+    }
+    log_error("repair.given_up", L_INT("messages", hopeless),
+              L_STR("message_ids", ids.failed ? NULL : ids.data),
+              L_MSG("repaired again and again without getting anywhere: look at them by hand"));
+    buf_free(&ids);
 }
 
 /* A first walk is cheap; what it finds is looked at again with the queues' lengths read before. */

@@ -6,6 +6,7 @@
 #include "libcommon/random.h"
 #include "libcommon/schema.h"
 #include "libcommon/tracer.h"
+#include "outboxd/payload.h"
 #include "outboxd/relay_internal.h"
 #include "outboxd/spans.h"
 
@@ -249,16 +250,21 @@ static void report_refused(struct worker *w)
 
     for (size_t i = 0; i < w->claim.n; i++) {
         const struct row *row = &w->claim.rows[i];
+        struct trace_context trace = {0};
+        struct payload payload;
+        struct err ignored;
 
         if (row->state != ROW_REFUSED)
             continue;
+        if (row->payload && !payload_parse(row->payload, row->payload_len, &payload, &ignored))
+            trace_parse(payload.traceparent, &trace);
         metrics_add(r->failed[row->cause], 1);
         if (claim_parks(row))
             metrics_add(r->parked, 1);
         log_warn(claim_parks(row) ? "outbox.parked" : "outbox.attempt_failed",
                  L_INT("outbox_id", row->id), L_STR("message_id", row->aggregate_id),
                  L_INT("attempt", row->attempts + 1), L_STR("cause", causes[row->cause]),
-                 L_MSG(row->reason));
+                 L_MSG(row->reason), L_TRACE(&trace));
     }
 }
 

@@ -1,5 +1,7 @@
 """What the broker has lost comes back; what is merely queued, held or put off is left alone."""
 
+import json
+
 from harness.audit import audit, quiesce
 from harness.client import recipient
 from harness.metrics import Metrics
@@ -53,6 +55,25 @@ def test_purged_queue(world):
     quiesce(stack)
     assert audit(stack) == []
     assert stack.db.value("SELECT MAX(repairs) FROM messages") == 1
+
+
+def test_what_is_beyond_repair_is_named(world):
+    stack = world(**QUICK)
+    stack.stop("consumerd-1")
+    send_many(stack, 12)
+    stack.db.execute("UPDATE messages SET repairs=8")  # REPAIR_MAX
+    assert purge(stack) == 12
+
+    def told():
+        lines = [json.loads(l) for l in stack.log_text("outboxd-1").splitlines() if "repair.given_up" in l]
+        return [l for l in lines if l["messages"] == 12]
+
+    ids = wait_until(told, 30)[0]["message_ids"].split(" ")
+    ours = [i for (i,) in stack.db.rows("SELECT message_identifier FROM message_status GROUP BY"
+                                        " message_identifier ORDER BY MIN(id)")]
+    assert len(ids) == 10 and ids == ours[:10]
+    assert Metrics.of(stack.url("outboxd-1")).value("msg_repair_given_up") == 12
+    assert repaired(stack) == 0
 
 
 def test_a_late_original_is_harmless(world):

@@ -196,7 +196,7 @@ def log_disk_full(run):
                 with open(daemon.log, "ab") as log:
                     daemon.start(stdout=log)
             site.up()
-            judge = Judge(site)
+            judge = Judge(site, torn_logs=True)
             with Load(site, run.new_seed(), rate=100) as load:
                 for _ in range(run.times(3)):
                     log_full(site, load, disk, result)

@@ -12,6 +12,7 @@ from harness.audit import accepted_references, audit, quiesce
 from harness.stack import binary
 from harness.wait import Timeout
 
+from .logs import LogCheck
 from .site import REJECTED
 
 
@@ -70,8 +71,9 @@ def repeats_of(site):
 class Judge:
     """Judges one site after each fault; what was wrong before is not counted again."""
 
-    def __init__(self, site):
+    def __init__(self, site, torn_logs=False):
         self.site = site
+        self.logs = LogCheck(site.daemons.values, torn_logs)
         self.known, self.repeats, self.both, self.earlier = set(), 0, set(), set()
         self.stuck = set()
 
@@ -92,6 +94,8 @@ class Judge:
                          for d in self.site.daemons.values() if d.process and not d.alive))
         if replays:
             result.violate(*load.replay(replays)[:5])
+        wrong = self.logs.check(load)
+        result.violate(*wrong[:5], *([f"… and {len(wrong) - 5} more of the logs"] if len(wrong) > 5 else []))
         repeats = repeats_of(self.site)
         result.repeats += repeats - self.repeats
         self.repeats = repeats

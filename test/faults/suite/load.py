@@ -9,16 +9,17 @@ import uuid
 from collections import Counter
 from urllib.parse import urlparse
 
-from .site import REJECTED
+from .site import REJECTED, TAKEN
 
 TIMEOUT = 20
 FUNDS = 1_000_000
+TEXT = "a text for nobody else"
 _first_customer = [1]
 
 
 class Load:
-    """A steady stream of sends until it is ended. Each has an Idempotency-Key and is repeated with it
-    until it is accepted: 503, 409, a refused or a cut connection are no end.
+    """A steady stream of sends until it is ended. Each has an Idempotency-Key and a trace, and is
+    repeated with them until it is accepted: 503, 409, a refused or a cut connection are no end.
 
     strict: a request is repeated only when its connection was refused, so nothing of it was sent; any
     other failure is recorded in `failures`. Every request then has a connection of its own.
@@ -35,6 +36,7 @@ class Load:
         _first_customer[0] += customers
         self.accepted = {}  # key -> identifier
         self.bodies = {}    # key -> body
+        self.traces = {}    # key -> trace id
         self.refused, self.failures, self.changed = [], [], []
         self.repeats = 0
         self.made = 0
@@ -79,16 +81,17 @@ class Load:
             self.made += 1
             number = self.made
             rejected = self.rng.random() < self.rejected_share
-            body = {"customer_id": self.rng.choice(self.customers), "text": f"message {number}",
-                    "recipients": [f"{REJECTED if rejected else '0912'}{number:08d}"],
+            body = {"customer_id": self.rng.choice(self.customers), "text": f"{TEXT}, {number}",
+                    "recipients": [f"{REJECTED if rejected else TAKEN}{number:08d}"],
                     "type": "express" if self.rng.random() < self.express_share else "normal"}
-            key = uuid.UUID(int=self.rng.getrandbits(128)).hex
+            key, trace = (uuid.UUID(int=self.rng.getrandbits(128)).hex for _ in range(2))
         if self._ended.wait(max(0, due - time.monotonic())):
             return None
         if time.monotonic() - due > 1:  # after an outage go on at the rate, do not catch up
             with self._lock:
                 self.began = time.monotonic() - self.made / self.rate
         data = json.dumps(body).encode()
+        self.traces[key] = trace
         self.bodies[key] = data
         return key, data
 
@@ -121,6 +124,10 @@ class Load:
         if connection:
             connection.close()
 
+    def _headers(self, key):
+        return {"Content-Type": "application/json", "Idempotency-Key": key,
+                "traceparent": f"00-{self.traces[key]}-{key[:16]}-01"}
+
     def _attempt(self, connection, key, body):
         began = time.monotonic()
         try:
@@ -131,8 +138,7 @@ class Load:
                 self.failures.append(f"connect: {e!r}")
             return None
         try:
-            connection.request("POST", "/messages/send", body,
-                               {"Content-Type": "application/json", "Idempotency-Key": key})
+            connection.request("POST", "/messages/send", body, self._headers(key))
             response = connection.getresponse()
             answer = response.status, json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as e:
@@ -160,8 +166,7 @@ class Load:
             keys = self.rng.sample(keys, count)
         connection = http.client.HTTPConnection(self.addresses[0], timeout=TIMEOUT)
         for key in keys:
-            connection.request("POST", "/messages/send", self.bodies[key],
-                               {"Content-Type": "application/json", "Idempotency-Key": key})
+            connection.request("POST", "/messages/send", self.bodies[key], self._headers(key))
             response = connection.getresponse()
             answer = json.loads(response.read())
             if (response.status != 200 or response.headers["Idempotency-Replayed"] != "true"

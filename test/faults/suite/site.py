@@ -21,12 +21,14 @@ sys.path.insert(0, str(REPOSITORY / "compose"))
 from localstack.config import Config  # noqa: E402
 from localstack.services import daemon_environment  # noqa: E402
 
-REJECTED = "0999"  # recipients that begin so get a final no of both operators
+TAKEN = "0912"     # how recipients begin, each with a number of eight digits
+REJECTED = "0999"  # those that begin so get a final no of both operators
 READY_SEC = 30
 
 # A dead consumer is noticed in three seconds instead of ten, and no number of deaths over one message
-# makes a dead letter of it: the suite kills more often than any day would.
-QUICK = {"WORKER_DEAD_SEC": "3", "WORKER_HEARTBEAT_MS": "200", "DELIVERY_TAKEOVERS_MAX": "1000"}
+# makes a dead letter of it: the suite kills more often than any day would. Every delivery has its line.
+QUICK = {"LOG_LEVEL": "debug", "WORKER_DEAD_SEC": "3", "WORKER_HEARTBEAT_MS": "200",
+         "DELIVERY_TAKEOVERS_MAX": "1000"}
 # Operators that are slow for once are no reason to give up on a message whose broker is away for long.
 PATIENT = {"DELIVERY_RETRY_WINDOW_SEC": 300}
 REPAIR_QUICK = {"REPAIR_AFTER_SEC": 5, "REPAIR_INTERVAL_MS": 500}
