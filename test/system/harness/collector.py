@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import importlib
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,18 @@ class Answer:
         return self.body if isinstance(self.body, bytes) else self.body.SerializeToString()
 
 
+def server_tls(issued, clients=None):
+    """issued: certificate and key, files. clients: the authority of those who may come."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*issued)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    if clients:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(clients)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2  # later, who is refused hears of it late
+    return context
+
+
 def partial(rejected, message="no"):
     return pb.ExportTraceServiceResponse(
         partial_success=pb.ExportTracePartialSuccess(rejected_spans=rejected, error_message=message))
@@ -91,10 +104,12 @@ def _values(pairs):
 
 
 class Collector:
-    """with Collector([Answer(…), …]) as c: the last answer is given for ever."""
+    """with Collector([Answer(…), …]) as c: the last answer is given for ever. tls: of server_tls()."""
 
-    def __init__(self, answers=()):
+    def __init__(self, answers=(), tls=None):
         self.answers = list(answers) or [Answer()]
+        self.tls, self.handshakes, self.protocols = tls, 0, set()
+        self.refused = []  # handshakes that came to nothing
         self.requests = []
         self.faults = []
         self._stop = threading.Event()
@@ -102,7 +117,7 @@ class Collector:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self._listener.getsockname()[1]
         self.address = f"127.0.0.1:{self.port}"
-        self.url = f"http://{self.address}"
+        self.url = f"{'https' if tls else 'http'}://{self.address}"
 
     def __enter__(self):
         threading.Thread(target=self._accept, daemon=True).start()
@@ -140,7 +155,7 @@ class Collector:
 
     def _guard(self, connection):
         try:
-            with connection:
+            with self._secured(connection) as connection:
                 start = connection.recv(65536)
                 if start.startswith(b"PRI * HTTP/2.0"):
                     self._serve_http2(connection, start)
@@ -150,6 +165,20 @@ class Collector:
             pass  # the client has gone
         except Exception as fault:  # seen by the test, at its end
             self.faults.append(repr(fault))
+
+    def _secured(self, connection):
+        if not self.tls:
+            return connection
+        try:
+            connection = self.tls.wrap_socket(connection, server_side=True)
+        except OSError as error:
+            connection.close()
+            self.refused.append(error)
+            raise
+        with self._lock:
+            self.handshakes += 1
+            self.protocols.add(connection.selected_alpn_protocol())
+        return connection
 
     def _take(self, path, headers, body):
         """Notes the request; the answer to it."""
