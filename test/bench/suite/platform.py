@@ -14,6 +14,7 @@ from . import usage
 
 LOADTEST = BUILD / "test" / "loadtest" / "msg-loadtest"
 CEILING = BUILD / "test" / "bench" / "msg-bench-ceiling"
+RECEIVER = BUILD / "test" / "bench" / "msg-bench-receiver"
 DAEMONS = {"msg-api": "api-1", "msg-outboxd": "outboxd-1", "msg-consumerd": "consumerd-1"}
 
 # Rate limits would be what is measured; everything else is as shipped.
@@ -38,6 +39,19 @@ class Load:
 
     def lane(self, name, quantile):
         return self["lanes"][name][quantile]
+
+
+class Receiver:
+    """Takes what is exported, over HTTP, and looks at nothing of it."""
+
+    def __enter__(self):
+        self.process = subprocess.Popen([RECEIVER], stdout=subprocess.PIPE, text=True)
+        self.url = f"http://127.0.0.1:{int(self.process.stdout.readline())}"
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.said = self.process.communicate(timeout=10)[0].strip()
 
 
 class Platform:

@@ -12,8 +12,10 @@ import time
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 
+from harness.metrics import Metrics
+
 from . import fill
-from .platform import LIFTED, Platform
+from .platform import DAEMONS, LIFTED, Platform, Receiver
 
 ROWS = {}
 USERS = 5000
@@ -233,6 +235,61 @@ def recipients(bench, result):
         result.rss_mib = p.peaks_mib()
     result.measured = f"{rate:,.0f} recipients/s"
     result.require(rate >= 12_000, "below target")
+
+
+# -- tracing ------------------------------------------------------------------------------------------
+
+TRACED_SHARE = 0.1
+
+
+def spans_of(p):
+    """How many, by what became of them."""
+    counts = {}
+    for name in DAEMONS.values():
+        for labels, n in Metrics.of(p.stack.url(name)).series("msg_trace_spans_total"):
+            counts[labels["result"]] = counts.get(labels["result"], 0) + int(n)
+    return counts
+
+
+def all_done_rate(bench, result, **settings):
+    """(messages a second from the first accepted to the last done, spans by result): as many sends at
+    once as are answered, for a while, and the end of what they leave."""
+    with bench.platform("tracing", **LIFTED, **settings).up() as p:
+        p.seed()
+        p.load(0, 3)  # caches, connections
+        p.wait_purged()
+        begin = p.now()
+        load = p.load(0, 20)
+        count, seconds = p.db.rows(
+            "SELECT COUNT(*),TIMESTAMPDIFF(MICROSECOND,MIN(created_at),MAX(updated_at))/1e6"
+            " FROM message_status WHERE created_at>=%s", begin)[0]
+        result.cost(load.cpu_sec, load.recipients)
+        clean(result, load)
+        result.rss_mib = p.peaks_mib()
+        return count / float(seconds), spans_of(p)
+
+
+@row("tracing", f"{TRACED_SHARE:.0%} of all messages traced, spans taken by a receiver beside everything"
+     " else; all at once, end to end, in turn with tracing off", "≥ 95 % of the rate with tracing off")
+def tracing(bench, result):
+    off, on = [], []
+    with Receiver() as receiver:
+        traced = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
+                  "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+                  "OTEL_TRACES_SAMPLER_ARG": str(TRACED_SHARE)}
+        for _ in range(2):
+            for rates, settings in ((off, {}), (on, traced)):
+                rate, spans = all_done_rate(bench, result, **settings)
+                rates.append(rate)
+                print(f"      {'traced' if settings else 'off'}: {rate:,.0f}/s, spans {spans}", flush=True)
+                lost = sum(n for what, n in spans.items() if what != "exported")
+                result.require(not lost, f"spans were lost: {spans}")
+                result.require(bool(spans["exported"]) == bool(settings), f"not as was asked for: {spans}")
+    ratio = statistics.mean(on) / statistics.mean(off)
+    result.measured = f"{ratio:.1%}: {statistics.mean(on):,.0f}/s of {statistics.mean(off):,.0f}/s"
+    result.notes.append("in their order: " + ", ".join(
+        f"{a:,.0f}/s off, {b:,.0f}/s traced" for a, b in zip(off, on)) + f"; receiver: {receiver.said}")
+    result.require(ratio >= 0.95, "below target")
 
 
 # -- backlogs -----------------------------------------------------------------------------------------
