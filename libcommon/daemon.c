@@ -18,6 +18,7 @@
 #include "libcommon/buf.h"
 #include "libcommon/clock.h"
 #include "libcommon/failpoint.h"
+#include "libcommon/health.h"
 #include "libcommon/log.h"
 #include "libcommon/log_recent.h"
 #include "libcommon/metrics.h"
@@ -71,6 +72,7 @@ static int print_help(const struct daemon_program *p)
            "  --help               this text\n"
            "  --version            the version\n"
            "  --check              checks the settings and ends: 0 or %d\n"
+           "  --health             asks the one that runs here for /healthz: 0 or 1\n"
            "  --settings-markdown  the settings as a table\n"
            "\nSettings, from the environment:\n",
            p->name, p->summary, p->name, p->verbs ? p->verbs : "", EXIT_SETTINGS);
@@ -108,6 +110,8 @@ int daemon_cli(const struct daemon_program *program, int argc, char **argv)
         settings_print_markdown(program->groups, program->group_count, stdout);
         return 0;
     }
+    if (option && !strcmp(option, "--health"))
+        return health_check(program);
     if (option && strcmp(option, "--check") != 0) {
         fprintf(stderr, "%s: unknown option %s; --help lists them\n", program->name, option);
         return EXIT_SETTINGS;

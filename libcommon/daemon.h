@@ -38,8 +38,9 @@ struct daemon_program {
     size_t (*check)(struct buf *errors);
 };
 
-/* --help, --version, --check, --settings-markdown; loads the settings. Returns -1 to go on, else
- * the exit code. A first argument that does not begin with "-" is left to the caller (a verb). */
+/* --help, --version, --check, --health, --settings-markdown; loads the settings. Returns -1 to go
+ * on, else the exit code. A first argument that does not begin with "-" is left to the caller (a
+ * verb). */
 int daemon_cli(const struct daemon_program *program, int argc, char **argv);
 
 /* Log, tracing, signals (SIGTERM and SIGINT blocked in all threads, SIGPIPE ignored), file limit,

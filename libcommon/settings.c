@@ -221,6 +221,19 @@ void settings_free(const struct settings_group *groups, size_t n)
     }
 }
 
+const char *settings_text(const struct settings_group *groups, size_t n, const char *name)
+{
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; groups[i].rows[k].name; k++) {
+            const struct setting *s = &groups[i].rows[k];
+
+            if (is_text(s->type) && !strcmp(s->name, name))
+                return *(char **)target_of(&groups[i], s);
+        }
+    }
+    return NULL;
+}
+
 static const char *type_name(enum setting_type type)
 {
     static const char *const names[] = {

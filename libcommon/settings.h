@@ -55,6 +55,8 @@ struct settings_group {
 /* Returns the number of faults; a line for each is appended to errors. */
 size_t settings_load(const struct settings_group *groups, size_t n, struct buf *errors);
 void settings_free(const struct settings_group *groups, size_t n);
+/* The value of a setting that is text, by its name; NULL when there is none. */
+const char *settings_text(const struct settings_group *groups, size_t n, const char *name);
 
 void settings_print_help(const struct settings_group *groups, size_t n, FILE *to);
 void settings_print_markdown(const struct settings_group *groups, size_t n, FILE *to);

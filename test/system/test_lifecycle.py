@@ -4,8 +4,10 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
+from urllib.parse import urlsplit
 
 import pytest
 from harness.audit import audit, quiesce
@@ -75,6 +77,30 @@ def test_start_shows_settings_and_hides_secrets(shared):
         first = log.splitlines()[0]
         assert "LISTEN_ADDR" in log and "DB_HOST" in log, first
         assert shared.values["DB_PASSWORD"] not in log and "rabbit_pass" not in log
+
+
+def test_health_says_whether_the_daemon_runs(shared):
+    """On the address of LISTEN_ADDR, whatever else is not set, and never for long."""
+    running = {"api": shared.url("api-1"), "outboxd": shared.url("outboxd-1"),
+               "consumerd": shared.url("consumerd-1"), "operator-sim": shared.values["OPERATOR_A_URL"]}
+    with socket.socket() as silent, socket.socket() as closed:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        closed.bind(("127.0.0.1", 0))
+        for kind, url in running.items():
+            port = url.rpartition(":")[2]
+            for host in ("", "127.0.0.1", "localhost", "0.0.0.0"):
+                code, text = run(kind, "--health", LISTEN_ADDR=f"{host}:{port}")
+                assert code == 0 and text.endswith("/healthz answered 200\n"), text
+            began = time.monotonic()
+            code, text = run(kind, "--health", LISTEN_ADDR=f":{silent.getsockname()[1]}")
+            assert code == 1 and len(text.splitlines()) == 1 and 1 < time.monotonic() - began < 5, text
+            for address in (f":{closed.getsockname()[1]}", ":0", "nonsense"):
+                code, text = run(kind, "--health", LISTEN_ADDR=address)
+                assert code == 1 and len(text.splitlines()) == 1, text
+    # Another answer than 200: the broker's own page for what it does not know.
+    code, text = run("api", "--health", LISTEN_ADDR=urlsplit(shared.values["RABBIT_MANAGEMENT_URL"]).netloc)
+    assert code == 1 and "answered 404" in text
 
 
 def test_migrate_verb_and_waiting_for_it(world):

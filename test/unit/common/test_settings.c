@@ -90,6 +90,24 @@ START_TEST(every_fault_is_reported)
 }
 END_TEST
 
+START_TEST(one_setting_can_be_asked_for_by_name)
+{
+    struct buf errors = {0};
+
+    setenv("T_ADDR", "[::1]:9", 1);
+    setenv("T_NUMBER", "many", 1); /* another one's fault does not matter */
+    ck_assert_uint_eq(load(&errors), 1);
+    ck_assert_str_eq(settings_text(&group, 1, "T_ADDR"), "[::1]:9");
+    ck_assert_ptr_null(settings_text(&group, 1, "T_NUMBER"));
+    ck_assert_ptr_null(settings_text(&group, 1, "T_NONE"));
+    settings_free(&group, 1);
+    setenv("T_ADDR", "nowhere", 1);
+    ck_assert_uint_eq(load(&errors), 2);
+    ck_assert_ptr_null(settings_text(&group, 1, "T_ADDR"));
+    buf_free(&errors);
+}
+END_TEST
+
 static const char *const no_numbers[] = {"x",   "1x",  " 1",  "1 ", "+1",
                                          "0x5", "1.0", "--1", "-",  "99999999999999999999"};
 
@@ -177,6 +195,7 @@ int main(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, defaults_and_empty_values);
     tcase_add_test(t, every_fault_is_reported);
+    tcase_add_test(t, one_setting_can_be_asked_for_by_name);
     tcase_add_loop_test(t, numbers_are_strict, 0,
                         (int)(sizeof(no_numbers) / sizeof(no_numbers[0])));
     tcase_add_test(t, secrets_come_from_files_and_reach_no_output);
