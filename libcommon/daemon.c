@@ -30,6 +30,7 @@
 #define FILES_MAX (1u << 20)
 #define LOG_FLUSH_MS 1000
 #define TRACE_FLUSH_MS 3000 /* of the drain's time */
+#define EXIT_MS 10000       /* after the drain's time: what the exit itself may take */
 
 struct daemon_beat {
     const char *name;
@@ -239,10 +240,16 @@ void daemon_beat(struct daemon_beat *beat)
     atomic_store_explicit(&beat->at_ms, clock_mono_ms(), memory_order_relaxed);
 }
 
+/* Loops that have ended beat no more: in the drain its deadline is the judge. */
+static bool in_drain(int64_t now_ms)
+{
+    return atomic_load(&d.stopping) && now_ms < d.stop_at_ms + EXIT_MS;
+}
+
 static void feed_watchdog(void)
 {
     int64_t now_ms = clock_mono_ms();
-    size_t n = atomic_load(&d.beat_count);
+    size_t n = in_drain(now_ms) ? 0 : atomic_load(&d.beat_count);
 
     for (size_t i = 0; i < n && i < BEATS_MAX; i++) {
         int64_t at_ms = atomic_load_explicit(&d.beats[i].at_ms, memory_order_relaxed);
@@ -311,7 +318,9 @@ void daemon_wait(void)
     wait_signal();
     d.stop_at_ms = clock_mono_ms() + d.settings->drain_timeout_ms;
     atomic_store(&d.stopping, true);
-    sd_notify(0, "STOPPING=1");
+    /* However long the drain is set to be, the service manager waits for it. */
+    sd_notifyf(0, "STOPPING=1\nEXTEND_TIMEOUT_USEC=%lld",
+               (long long)(d.settings->drain_timeout_ms + EXIT_MS) * 1000);
     log_info("drain", L_INT("timeout_ms", d.settings->drain_timeout_ms));
     MUST(pthread_create(&d.watcher, NULL, watch, NULL) == 0);
     d.watching = true;
