@@ -15,7 +15,7 @@ API_TOOLS = api/tools/node_modules/.package-lock.json
 
 .NOTPARALLEL:
 .PHONY: build run test unit system pages-test faults faults-short seed loadtest benchmark sanitize sanitized \
-  valgrind observe-test lint swag deps clean
+  valgrind observe-test lint swag deps clean docker images-test compose-check compose-test
 
 build: $(SWAGGER_UI)
 	cmake -S . -B $(BUILD) $(GENERATOR)
@@ -103,6 +103,32 @@ observe-test: pages-test
 	$(PYTHON) -m pytest test/observe $(PYTEST_ARGS)
 	$(PYTHON) -m pytest test/system/test_dashboards.py test/system/test_openmetrics.py $(PYTEST_ARGS)
 
+# Images, one a program and one with all, and the Compose file. Other engines than Docker will do:
+# CONTAINER='sudo podman', CONTAINER_BUILD='buildah build --format docker', COMPOSE=podman-compose.
+export CONTAINER ?= docker
+export CONTAINER_BUILD ?= $(CONTAINER) build
+export COMPOSE ?= $(CONTAINER) compose
+export IMAGE_TAG ?= latest
+IMAGES = msg-api msg-outboxd msg-consumerd operator-sim msg-loadtest
+BUILD_IMAGE = $(CONTAINER_BUILD) . --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null)
+COMPOSE_TOOLS = test/deploy/compose/node_modules/.package-lock.json
+
+docker:
+	for program in $(IMAGES); do \
+	  $(BUILD_IMAGE) --target $$program -t distributed-messaging-platform/$$program:$(IMAGE_TAG) || exit 1; \
+	done
+	$(BUILD_IMAGE) -t distributed-messaging-platform:$(IMAGE_TAG)
+
+images-test: docker
+	$(PYTHON) -m pytest test/deploy/test_images.py $(PYTEST_ARGS)
+
+# What needs no container: quick enough for every change.
+compose-check: build $(COMPOSE_TOOLS)
+	$(PYTHON) -m pytest test/deploy/test_compose_static.py $(PYTEST_ARGS)
+
+compose-test: compose-check docker
+	$(PYTHON) -m pytest test/deploy/test_compose.py $(PYTEST_ARGS)
+
 lint:
 	test/deps lint
 	clang-format --dry-run -Werror $(SOURCES)
@@ -125,6 +151,9 @@ $(SWAGGER_UI): api/swagger/package-lock.json
 
 $(API_TOOLS): api/tools/package-lock.json
 	$(NPM_CI) api/tools
+
+$(COMPOSE_TOOLS): test/deploy/compose/package-lock.json
+	$(NPM_CI) test/deploy/compose
 
 deps:
 	@test/deps

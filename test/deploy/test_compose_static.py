@@ -1,0 +1,285 @@
+"""compose/compose.yaml, .env, Dockerfile and .dockerignore as far as they can be judged without containers."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import jsonschema
+import pytest
+import yaml
+from containers import COMPOSE_FILE, PORTS, REPOSITORY, binary, compose_file, environment_of, settings
+
+TOOLS = REPOSITORY / "test" / "deploy" / "compose" / "node_modules"
+SERVICES = {"migrate": "msg-api", "msg-api": "msg-api", "msg-outboxd": "msg-outboxd",
+            "msg-consumerd": "msg-consumerd", "operator-sim-a": "operator-sim", "operator-sim-b": "operator-sim"}
+DAEMONS = {name: program for name, program in SERVICES.items() if name != "migrate"}
+# The same in every container: published ports, other services and Prometheus rely on them.
+FIXED = {"LISTEN_ADDR", "SIM_NAME"}
+tools = pytest.mark.skipif(not TOOLS.is_dir(), reason="needs `npm ci` in test/deploy/compose")
+
+
+@pytest.fixture(scope="module")
+def raw():
+    return compose_file()
+
+
+@pytest.fixture(scope="module")
+def resolved():
+    return compose_file({})
+
+
+# ---- settings ----
+
+@pytest.mark.parametrize("service", DAEMONS)
+def test_every_setting_can_be_given(raw, service):
+    """By its own name, from the shell or .env: passed on as it is, or in place of the default written here."""
+    given = raw["services"][service]["environment"]
+    known = settings(DAEMONS[service])
+    assert set(known) == set(given), "missing, or not the program's"
+    for name in set(given) - FIXED:
+        assert given[name] is None or f"${{{name}:-" in given[name], name
+
+
+def test_migrate_knows_database_and_broker(raw):
+    needed = {n for n in settings("msg-api") if n.startswith(("DB_", "RABBIT"))}
+    assert needed <= set(raw["services"]["migrate"]["environment"])
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_programs_accept_what_they_are_given(resolved, service):
+    environment = environment_of(resolved["services"][service], {})
+    done = subprocess.run([binary(SERVICES[service]), "--check"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    if service in DAEMONS:
+        assert environment["LISTEN_ADDR"] == f":{PORTS[SERVICES[service]]}"
+
+
+def test_overrides_win():
+    """The examples of the documentation: limits and back-pressure for one start."""
+    shell = {"GLOBAL_RATE_LIMIT_RPS": "2", "BACKPRESSURE_OUTBOX_PENDING_THRESHOLD": "0", "DB_PASSWORD": "other",
+             "CONSUMERD_REPLICAS": "5", "DB_IMAGE": "mariadb:10.11", "API_HOST_PORT": "9999"}
+    services = compose_file(shell)["services"]
+    api = environment_of(services["msg-api"], shell)
+    assert api["GLOBAL_RATE_LIMIT_RPS"] == "2" and api["BACKPRESSURE_OUTBOX_PENDING_THRESHOLD"] == "0"
+    assert "USER_RATE_LIMIT_RPS" not in api
+    assert {environment_of(services[s], shell)["DB_PASSWORD"] for s in ("msg-api", "msg-outboxd", "migrate")} == {"other"}
+    assert services["mysql"]["environment"]["MYSQL_PASSWORD"] == "other"
+    assert services["mysql"]["image"] == "mariadb:10.11"
+    assert services["msg-consumerd"]["deploy"]["replicas"] == "5"
+    assert services["msg-api"]["ports"] == ["127.0.0.1:9999:8080"]
+
+
+def test_nobody_is_stopped_before_its_drain(resolved):
+    for service, program in DAEMONS.items():
+        grace = re.fullmatch(r"(\d+)s", resolved["services"][service]["stop_grace_period"])
+        assert int(grace[1]) * 1000 >= int(settings(program)["DRAIN_TIMEOUT_MS"]) + 5000, service
+
+
+# ---- services ----
+
+def test_ports_are_published_on_the_loopback_alone(resolved):
+    published = [p for s in resolved["services"].values() for p in s.get("ports", [])]
+    assert all(p.startswith("127.0.0.1:") for p in published), published
+    pairs = {tuple(map(int, p.split(":")[1:])) for p in published}
+    assert len(pairs) == len(published)
+    assert pairs == {(p, p) for p in (8080, 3000, 9090, 16686, 15672, 15692, 5672, 3306, 4317, 4318, 9001)} | {(9002, 9001)}
+
+
+def test_names_and_users(resolved):
+    services = resolved["services"]
+    assert services["mysql"]["container_name"] == "messaging_platform_mysql"
+    assert services["mysql"]["image"] == "mysql:8.4"
+    mysql, rabbit = services["mysql"]["environment"], services["rabbitmq"]["environment"]
+    assert (mysql["MYSQL_USER"], mysql["MYSQL_PASSWORD"]) == ("message_user", "message_pass")
+    assert mysql["MYSQL_DATABASE"] == "messaging_platform"
+    assert (rabbit["RABBITMQ_DEFAULT_USER"], rabbit["RABBITMQ_DEFAULT_PASS"]) == ("rabbit_user", "rabbit_pass")
+    grafana = services["grafana"]["environment"]
+    assert (grafana["GF_SECURITY_ADMIN_USER"], grafana["GF_SECURITY_ADMIN_PASSWORD"]) == ("admin", "admin")
+    for service in DAEMONS:
+        if "DB_HOST" in services[service]["environment"]:
+            environment = services[service]["environment"]
+            assert environment["DB_HOST"] == "mysql" and environment["DB_PASSWORD"] == mysql["MYSQL_PASSWORD"]
+            assert environment["RABBIT_URI"] == "amqp://rabbit_user:rabbit_pass@rabbitmq:5672/"
+    for url in re.findall(r"http://([\w-]+):(\d+)", services["msg-consumerd"]["environment"]["OPERATORS"]):
+        assert url[0] in services and int(url[1]) == PORTS["operator-sim"]
+
+
+def test_starts_wait_for_what_they_need(resolved):
+    services = resolved["services"]
+
+    def waits(service):
+        return {k: v["condition"] for k, v in services[service].get("depends_on", {}).items()}
+
+    assert waits("migrate") == {"mysql": "service_healthy"}
+    for service in ("msg-api", "msg-outboxd", "msg-consumerd"):
+        assert waits(service)["migrate"] == "service_completed_successfully", service
+    for service in ("msg-outboxd", "msg-consumerd"):
+        assert waits(service)["rabbitmq"] == "service_healthy", service
+    for service in services:
+        for other, condition in waits(service).items():
+            assert other in services
+            if condition == "service_healthy":
+                assert services[other]["healthcheck"]["test"], other
+    assert services["migrate"]["restart"] == "no"
+    assert services["msg-api"]["environment"]["MIGRATE_ON_START"] == "false"
+    lasting = set(services) - {"migrate", "msg-loadtest"}
+    assert all(services[s]["restart"] == "unless-stopped" for s in lasting)
+
+
+def test_daemons_are_confined(resolved):
+    for service in (*SERVICES, "msg-loadtest"):
+        s = resolved["services"][service]
+        assert s["read_only"] is True and s["cap_drop"] == ["ALL"], service
+        assert "no-new-privileges:true" in s["security_opt"] and not s.get("privileged")
+
+
+def test_consumers_can_be_scaled(resolved):
+    consumer = resolved["services"]["msg-consumerd"]
+    assert int(consumer["deploy"]["replicas"]) == 3
+    assert "container_name" not in consumer and "ports" not in consumer
+
+
+def test_images_are_this_repositorys_targets(resolved):
+    stages = re.findall(r"^FROM \S+ AS (\S+)", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE)
+    for name, service in resolved["services"].items():
+        if "build" in service:
+            assert (COMPOSE_FILE.parent / service["build"]["context"]).resolve() == REPOSITORY
+            assert service["build"]["target"] in stages
+            assert service["image"] == f"distributed-messaging-platform/{service['build']['target']}:latest", name
+        else:
+            assert re.search(r":v?\d", service["image"]), f"{name}: an image without a version"
+
+
+# ---- what watches them ----
+
+def test_prometheus_finds_the_services(resolved):
+    services = resolved["services"]
+    mounts = dict(v.split(":")[:2] for v in services["prometheus"]["volumes"] if v.startswith("."))
+    folder = next(k for k, v in mounts.items() if v == "/etc/prometheus")
+    path = (COMPOSE_FILE.parent / folder / "prometheus.yml").resolve()
+    assert "--config.file=/etc/prometheus/prometheus.yml" in services["prometheus"]["command"]
+    found = set()
+    for job in yaml.safe_load(path.read_text())["scrape_configs"]:
+        for sd in job["dns_sd_configs"]:
+            found |= {(name, sd["port"]) for name in sd["names"]}
+    assert {name for name, _ in found} <= set(services)
+    assert found == {("msg-api", 8080), ("msg-outboxd", 8081), ("msg-consumerd", 8082), ("rabbitmq", 15692)}
+
+
+def test_grafana_finds_its_configuration(resolved):
+    grafana = resolved["services"]["grafana"]
+    mounts = {target: (COMPOSE_FILE.parent / source).resolve()
+              for source, target in (v.split(":")[:2] for v in grafana["volumes"] if v.startswith("."))}
+    provisioning = mounts["/etc/grafana/provisioning"]
+    for provider in (provisioning / "dashboards").glob("*.yml"):
+        for entry in yaml.safe_load(provider.read_text())["providers"]:
+            assert list(mounts[entry["options"]["path"]].glob("*.json")), entry
+    for sources in (provisioning / "datasources").glob("*.yml"):
+        for source in yaml.safe_load(sources.read_text())["datasources"]:
+            for variable in re.findall(r"\$\{?([A-Z_]+)", str(source["url"])):
+                assert grafana["environment"][variable].startswith("http://"), variable
+
+
+def test_traces_go_to_jaeger(resolved):
+    services = resolved["services"]
+    for service in ("msg-api", "msg-outboxd", "msg-consumerd"):
+        assert services[service]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://jaeger:4318"
+    assert services["jaeger"]["environment"]["COLLECTOR_OTLP_ENABLED"] == "true"
+
+
+def test_dot_env_starts_all_of_it(raw):
+    lines = (REPOSITORY / ".env").read_text().splitlines()
+    values = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    assert (REPOSITORY / values["COMPOSE_FILE"]).resolve() == COMPOSE_FILE
+    profiles = {p for s in raw["services"].values() for p in s.get("profiles", [])}
+    on = set(values["COMPOSE_PROFILES"].split(","))
+    assert on == {"observability"} and on < profiles
+    assert {n for n, s in raw["services"].items() if on & set(s.get("profiles", []))} == {"prometheus", "grafana", "jaeger"}
+    done = subprocess.run(["git", "check-ignore", "-q", ".env"], cwd=REPOSITORY)
+    assert done.returncode != 0, ".env is ignored by git"
+
+
+# ---- schema and lint ----
+
+@tools
+@pytest.mark.parametrize("environment", [{}, {"CONSUMERD_REPLICAS": "5", "DB_IMAGE": "mariadb:10.11"}], ids=["defaults", "overrides"])
+def test_schema(environment):
+    """The Compose specification's, which dclint carries; dclint itself looks at the file before interpolation."""
+    schema = jsonschema.Draft7Validator(json.loads((TOOLS / "dclint" / "schemas" / "compose.schema.json").read_text()))
+    schema.validate(compose_file(environment))
+    assert list(schema.iter_errors({"services": {"a": {"imagee": "x"}}}))  # it does say no
+
+
+@tools
+def test_dclint(tmp_path):
+    def lint(path):
+        return subprocess.run([TOOLS / ".bin" / "dclint", "-c", COMPOSE_FILE.parent / ".dclintrc", "--max-warnings", "0", path],
+                              capture_output=True, text=True)
+
+    done = lint(COMPOSE_FILE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (tmp_path / "compose.yaml").write_text(COMPOSE_FILE.read_text().replace("'127.0.0.1:", "'"))
+    assert lint(tmp_path / "compose.yaml").returncode != 0  # it does say no
+
+
+# ---- images ----
+
+def instructions():
+    """Instructions of the Dockerfile, their continued lines joined, without comments."""
+    text = re.sub(r"^#.*\n", "", (REPOSITORY / "Dockerfile").read_text(), flags=re.MULTILINE)
+    return [line for line in re.sub(r"\\\n", " ", text).splitlines() if line.strip()]
+
+
+def test_package_lists():
+    """Explicit, in order, without recommended packages; what is built with is what test/deps installs."""
+    development = set(re.search(r"^packages=\((.*?)\)", (REPOSITORY / "test" / "deps").read_text(), re.DOTALL | re.MULTILINE)[1].split())
+    lists = [re.search(r"install -y (--no-install-recommends) ([^&]*)", line) for line in instructions() if "apt-get install" in line]
+    assert len(lists) == 3 and all(lists)
+    for packages in (match[2].split() for match in lists):
+        assert packages == sorted(set(packages))
+        if "gcc" in packages:
+            assert set(packages) <= development
+        elif "npm" not in packages:
+            assert not [p for p in packages if p.endswith("-dev") or p in development], "for building, in an image"
+
+
+def test_forms():
+    """Exec forms everywhere: no shell stands between the engine and a program."""
+    lines = instructions()
+    for line in lines:
+        match = re.search(r"^(?:ENTRYPOINT|CMD|HEALTHCHECK .*CMD) (.*)", line)
+        if match:
+            assert isinstance(json.loads(match[1]), list), line
+    assert lines.count("USER 65532:65532") == 1 and lines.count("STOPSIGNAL SIGTERM") == 1
+    version = re.search(r"project\(\S+ VERSION (\S+)", (REPOSITORY / "CMakeLists.txt").read_text())[1]
+    assert f"ARG VERSION={version}" in lines
+
+
+def test_the_build_context_is_enough_and_small(tmp_path):
+    """.dockerignore leaves out no file that the build needs, and nothing else in."""
+    rules = [r for r in (REPOSITORY / ".dockerignore").read_text().split("\n") if r and not r.startswith("#")]
+    assert rules[0] == "*"
+    tracked = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=REPOSITORY, check=True,
+                             capture_output=True, text=True).stdout.splitlines()
+
+    def covers(rule, path):
+        pattern = re.escape(rule).replace(r"\*\*/", "(?:.*/)?")
+        return re.match(rf"{pattern}(?:/|$)", path)
+
+    size = 0
+    for path in tracked:
+        inside = any(covers(r[1:], path) for r in rules if r.startswith("!"))
+        outside = any(covers(r, path) for r in rules[1:] if not r.startswith("!"))
+        if inside and not outside and (REPOSITORY / path).is_file():
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / path, tmp_path / path)
+            size += os.path.getsize(REPOSITORY / path)
+    assert size < 4_000_000
+    done = subprocess.run(["cmake", "-S", tmp_path, "-B", tmp_path / "build", "-G", "Ninja"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    # Every file that the programs' targets name is there: a dry run fails on one that is missing.
+    targets = ["msg-api", "msg-outboxd", "msg-consumerd", "operator-sim", "msg-loadtest"]
+    done = subprocess.run(["cmake", "--build", tmp_path / "build", "--target", *targets, "--", "-n"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
