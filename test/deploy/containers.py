@@ -20,6 +20,8 @@ COMPOSE_FILE = REPOSITORY / "compose" / "compose.yaml"
 PROGRAMS = {"msg-api": "api", "msg-outboxd": "outboxd", "msg-consumerd": "consumerd",
             "operator-sim": "operator-sim", "msg-loadtest": "test/loadtest"}
 PORTS = {"msg-api": 8080, "msg-outboxd": 8081, "msg-consumerd": 8082, "operator-sim": 9001}
+DAEMON_SERVICES = {"msg-api": "msg-api", "msg-outboxd": "msg-outboxd", "msg-consumerd": "msg-consumerd",
+                   "operator-sim-a": "operator-sim", "operator-sim-b": "operator-sim"}
 
 sys.path.append(str(REPOSITORY / "test" / "system"))  # its harness
 
