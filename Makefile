@@ -15,7 +15,7 @@ API_TOOLS = api/tools/node_modules/.package-lock.json
 
 .NOTPARALLEL:
 .PHONY: build run test unit system pages-test faults faults-short seed loadtest benchmark sanitize sanitized \
-  valgrind observe-test lint swag deps clean docker images-test compose-check compose-test
+  valgrind observe-test lint swag deps clean docker images-test compose-check compose-test k8s-test
 
 build: $(SWAGGER_UI)
 	cmake -S . -B $(BUILD) $(GENERATOR)
@@ -128,6 +128,13 @@ compose-check: build $(COMPOSE_TOOLS)
 
 compose-test: compose-check docker
 	$(PYTHON) -m pytest test/deploy/test_compose.py $(PYTEST_ARGS)
+
+# The Kubernetes manifests, rendered, against the official schemas and the built daemons. No cluster is needed,
+# but a kubectl of 1.21 or later (Debian 12 has an older one).
+k8s-test: deps build
+	@command -v kubectl || command -v kustomize || { echo 'kubectl (1.21 or later) or kustomize is needed' >&2; exit 1; }
+	$(NPM_CI) test/deploy/k8s
+	$(PYTHON) -m pytest test/deploy/test_k8s.py $(PYTEST_ARGS)
 
 lint:
 	test/deps lint

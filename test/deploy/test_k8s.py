@@ -1,0 +1,258 @@
+"""k8s/ as it would be applied: rendered, held against the schemas, and against the daemons themselves.
+
+There is no cluster here. What can be known without one: whether the API would take the objects, whether they
+mean each other, and whether settings, ports and paths are the daemons' own.
+"""
+
+import copy
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from k8s import checks
+from k8s.manifests import NAMESPACE, REPOSITORY, SCHEMAS, SECRET, Objects, program, render, schema_problems, secret_template
+from k8s.network import network_problems
+
+K8S = REPOSITORY / "k8s"
+OVERLAYS = ["development", "production"]
+COMPONENTS = sorted(p.name for p in (K8S / "components").iterdir())
+# What the two overlays are not made of: each component on each base that lacks it.
+COMBINATIONS = {"development-autoscaled": ("development", ["autoscaling"]),
+                "development-watched": ("development", ["monitoring"]),
+                "development-complete": ("development", ["autoscaling", "monitoring"])}
+
+pytestmark = pytest.mark.skipif(not (shutil.which("kubectl") or shutil.which("kustomize")),
+                                reason="needs kubectl or kustomize")
+schemas = pytest.mark.skipif(not (SCHEMAS / "node_modules").is_dir(), reason="needs `npm ci` in test/deploy/k8s")
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    """Every way to put the parts together, each rendered once."""
+    objects = {name: render(K8S / "overlays" / name) for name in OVERLAYS}
+    for name, (overlay, components) in COMBINATIONS.items():
+        # Inside the tree, as kustomize allows no absolute paths; in a copy, as nothing is to be left behind.
+        tree = tmp_path_factory.mktemp(name)
+        shutil.copytree(K8S, tree / "k8s")
+        folder = tree / "k8s" / "overlays" / name
+        folder.mkdir()
+        (folder / "kustomization.yaml").write_text(yaml.safe_dump(
+            {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "namespace": NAMESPACE,
+             "resources": [f"../{overlay}"], "components": [f"../../components/{c}" for c in components]}))
+        objects[name] = render(folder)
+    return objects
+
+
+ALL = [*OVERLAYS, *COMBINATIONS]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_manifests_are_right(rendered, name):
+    assert checks.problems(rendered[name]) == []
+
+
+@schemas
+def test_objects_fit_the_schemas(rendered):
+    """Of all renderings in one call, without repetitions: each start of the compiler takes seconds."""
+    objects = []
+    for rendering in rendered.values():
+        objects += [o for o in rendering if o not in objects]
+    assert {o["kind"] for o in objects} >= {"Deployment", "StatefulSet", "ScaledObject", "PrometheusRule"}
+    assert schema_problems(objects) == []
+
+
+@schemas
+def test_the_secret_template_fits_and_is_applied_by_nobody(rendered):
+    template = secret_template()
+    assert schema_problems([template]) == []
+    assert template["metadata"] == {"name": SECRET, "namespace": NAMESPACE}
+    assert set(template["stringData"]) == {"DB_PASSWORD", "RABBIT_URI"}
+    files = [p for p in K8S.rglob("*") if p.suffix in (".yaml", ".yml", ".json")]
+    assert files and not [p for p in files if "kind: Secret\n" in p.read_text()]
+    # Left as it is, it starts nothing.
+    assert "RABBIT_URI" in program("msg-outboxd").check(template["stringData"])
+    assert not rendered["production"].kind("Secret")
+
+
+def test_every_part_is_used():
+    """No file lies beside the kustomizations that refer to their neighbours."""
+    for folder in [K8S / "base", *(K8S / "components").iterdir(), *(K8S / "overlays").iterdir()]:
+        kustomization = (folder / "kustomization.yaml").read_text()
+        unused = [p.name for p in folder.iterdir() if p.name != "kustomization.yaml" and p.name not in kustomization]
+        assert not unused, f"{folder.name}: {unused}"
+    used = {Path(c).name for o in OVERLAYS for c in
+            yaml.safe_load((K8S / "overlays" / o / "kustomization.yaml").read_text())["components"]}
+    assert used == set(COMPONENTS)
+
+
+def test_alerts_are_those_of_prometheus():
+    subprocess.run([REPOSITORY / "test/deploy/prometheusrule", "--check"], check=True)
+    rule = yaml.safe_load((K8S / "components/monitoring/prometheusrule.yaml").read_text())
+    sources = [yaml.safe_load((REPOSITORY / "grafana/prometheus/rules" / f).read_text())["groups"]
+               for f in ("recording.yml", "alerts.yml")]
+    assert rule["spec"]["groups"] == sum(sources, [])
+
+
+def test_jobs_are_those_of_the_rules(rendered):
+    """Rules and dashboards select by job; an operator's Prometheus calls a job as its Service, or as relabelled."""
+    config = yaml.safe_load((REPOSITORY / "grafana/prometheus/prometheus.yml").read_text())
+    objects = rendered["development-complete"]
+    jobs = set()
+    for monitor in objects.kind("ServiceMonitor"):
+        (service,) = [s for s in objects.kind("Service")
+                      if monitor["spec"]["selector"]["matchLabels"].items() <= s["metadata"]["labels"].items()]
+        for endpoint in monitor["spec"]["endpoints"]:
+            relabelled = [r["replacement"] for r in endpoint.get("relabelings", []) if r["targetLabel"] == "job"]
+            jobs.add(relabelled[0] if relabelled else service["metadata"]["name"])
+    assert jobs == {s["job_name"] for s in config["scrape_configs"]}
+
+
+def test_names_that_people_rely_on(rendered):
+    objects = rendered["development"]
+    ports = {s["metadata"]["name"]: [p["port"] for p in s["spec"]["ports"]] for s in objects.kind("Service")}
+    assert ports == {"messaging-platform-api": [8080], "messaging-platform-outboxd": [8081],
+                     "messaging-platform-consumerd": [8082], "mysql": [3306], "rabbitmq": [5672, 15672, 15692],
+                     "operator-a": [9001], "operator-b": [9001]}
+    assert {w.name for w in objects.workloads() if w.kind == "StatefulSet"} == {"mysql", "rabbitmq"}
+    production = rendered["production"]
+    assert {w.name for w in production.workloads()} == {
+        "messaging-platform-api", "messaging-platform-outboxd", "messaging-platform-consumerd",
+        "messaging-platform-migrate"}
+    assert {o["metadata"]["name"] for o in production.kind("HorizontalPodAutoscaler", "ScaledObject")} == {
+        "messaging-platform-api", "messaging-platform-outboxd", "messaging-platform-consumerd"}
+
+
+# -- the checks themselves: each finds what is put in for it --------------------------------------
+
+
+def container(objects, name):
+    return next(w for w in objects.workloads() if w.name == name).containers[0]
+
+
+def spec(objects, kind, name):
+    return objects.get(kind, name)["spec"]
+
+
+def config(objects, begin):
+    return next(o for o in objects.kind("ConfigMap") if o["metadata"]["name"].startswith(begin))["data"]
+
+
+API, OUTBOXD, CONSUMERD = (f"messaging-platform-{n}" for n in ("api", "outboxd", "consumerd"))
+
+
+def drop(objects, kind, name):
+    objects.remove(objects.get(kind, name))
+
+
+def rename_key(mapping, old, new):
+    mapping[new] = mapping.pop(old)
+
+
+# Each: what is changed in development-complete, and a word of the sentence that must come of it.
+TAMPERED = {
+    "setting": (lambda o: config(o, f"{API}-settings").update(GLOBAL_RATE_LIMIT="5"), "no setting GLOBAL_RATE_LIMIT"),
+    "setting of another daemon": (lambda o: config(o, f"{CONSUMERD}-settings").update(OUTBOX_BATCH="5"),
+                                  "msg-consumerd has no setting OUTBOX_BATCH"),
+    "setting in env": (lambda o: container(o, OUTBOXD)["env"].append({"name": "LOGLEVEL", "value": "info"}),
+                       "msg-outboxd has no setting LOGLEVEL"),
+    "value": (lambda o: config(o, "messaging-platform-settings").update(DB_MAX_OPEN_CONNS="many"), "DB_MAX_OPEN_CONNS"),
+    "required setting": (lambda o: container(o, API)["env"].pop(0), "DB_PASSWORD is required"),
+    "mounted file": (lambda o: container(o, API)["env"][0].update(value="/run/secrets/elsewhere/DB_PASSWORD"),
+                     "no file of a mounted Secret"),
+    "secret's key": (lambda o: next(w for w in o.workloads() if w.name == API).pod["volumes"][0]["secret"]["items"][0]
+                     .update(key="PASSWORD"), "no key PASSWORD"),
+    "program": (lambda o: container(o, API).update(args=["msg-apid"]), "no program"),
+    "verb": (lambda o: container(o, "messaging-platform-migrate").update(args=["msg-api", "upgrade"]), "no verb upgrade"),
+    "container's port": (lambda o: container(o, OUTBOXD)["ports"][0].update(containerPort=8080), "listens on 8081"),
+    "daemon's port": (lambda o: config(o, f"{CONSUMERD}-settings").update(LISTEN_ADDR=":8092"), "listens on 8092"),
+    "probe's path": (lambda o: container(o, API)["livenessProbe"]["httpGet"].update(path="/health"), "msg-api has no /health"),
+    "readiness": (lambda o: container(o, API)["readinessProbe"]["httpGet"].update(path="/readyz"), "not /readyz?for=traffic"),
+    "probe's port": (lambda o: container(o, API)["startupProbe"]["httpGet"].update(port=8090), "8090"),
+    "no probe": (lambda o: container(o, CONSUMERD).pop("livenessProbe"), "no livenessProbe"),
+    "workload's selector": (lambda o: spec(o, "Deployment", API)["selector"]["matchLabels"].update(tier="web"),
+                            "does not match its own pods"),
+    "service's selector": (lambda o: spec(o, "Service", API).update(selector={"app": "api"}), "Service messaging-platform-api: selects []"),
+    "service's port": (lambda o: spec(o, "Service", API)["ports"][0].update(targetPort="web"), "has no port web"),
+    "budget": (lambda o: drop(o, "PodDisruptionBudget", API), "no PodDisruptionBudget"),
+    "monitor's port": (lambda o: spec(o, "ServiceMonitor", API)["endpoints"][0].update(port="metrics"), "has no port metrics"),
+    "monitor's selector": (lambda o: spec(o, "ServiceMonitor", API)["selector"].update(matchLabels={"app": "x"}), "selects no Service"),
+    "grace": (lambda o: config(o, "messaging-platform-settings").update(DRAIN_TIMEOUT_MS="60000"), "drains for 60 s"),
+    "no preStop": (lambda o: container(o, API).pop("lifecycle"), "still sends requests"),
+    "rollout": (lambda o: spec(o, "Deployment", API)["strategy"]["rollingUpdate"].update(maxUnavailable=1), "maxUnavailable"),
+    "root": (lambda o: spec(o, "Deployment", API)["template"]["spec"]["securityContext"].update(runAsNonRoot=False), "may run as root"),
+    "writable": (lambda o: container(o, API)["securityContext"].update(readOnlyRootFilesystem=False), "can be written"),
+    "token": (lambda o: spec(o, "Deployment", API)["template"]["spec"].pop("automountServiceAccountToken"), "automountServiceAccountToken"),
+    "namespace": (lambda o: o.get("Service", API)["metadata"].update(namespace="default"), "not in distributed-messaging-platform"),
+    "pod security": (lambda o: o.get("Namespace", NAMESPACE)["metadata"].pop("labels") and
+                     o.get("Namespace", NAMESPACE)["metadata"].update(labels={}), "does not enforce"),
+    "tag": (lambda o: container(o, OUTBOXD).update(image="distributed-messaging-platform:old"), "one release"),
+    "replicas": (lambda o: spec(o, "Deployment", API).update(replicas=3), "sets its replicas too"),
+    "queue": (lambda o: config(o, "messaging-platform-settings").update(NORMAL_QUEUE="normal"), "no queue message_normal"),
+    "metric": (lambda o: spec(o, "ScaledObject", OUTBOXD)["triggers"][0]["metadata"].update(valueLocation='msg_outbox_pending{lane="fast"}'),
+               'no msg_outbox_pending{lane="fast"}'),
+    "metric's address": (lambda o: spec(o, "ScaledObject", OUTBOXD)["triggers"][0]["metadata"].update(
+        url=f"http://{OUTBOXD}.{NAMESPACE}.svc:8080/metrics"), "no Service and port"),
+    "scaler's target": (lambda o: spec(o, "ScaledObject", OUTBOXD)["scaleTargetRef"].update(name="outboxd"), "no Deployment outboxd"),
+    "authentication": (lambda o: drop(o, "TriggerAuthentication", "rabbitmq"), "no TriggerAuthentication rabbitmq"),
+    "database's name": (lambda o: container(o, "mysql")["env"][0].update(value="messages"), "MYSQL_DATABASE is not DB_NAME"),
+    "policy": (lambda o: drop(o, "NetworkPolicy", "daemons-to-mysql"), "blocked: messaging-platform-api to mysql TCP 3306"),
+    "policy's other end": (lambda o: drop(o, "NetworkPolicy", "mysql-from-daemons"), "blocked: messaging-platform-migrate to mysql TCP 3306"),
+    "DNS": (lambda o: spec(o, "NetworkPolicy", "dns")["egress"][0]["ports"].pop(0), "to DNS UDP 53"),
+    "collector": (lambda o: drop(o, "NetworkPolicy", "daemons-to-collector"), "to a pod in observability TCP 4318"),
+    "collector's port": (lambda o: config(o, "messaging-platform-settings").update(
+        OTEL_EXPORTER_OTLP_ENDPOINT="http://otel-collector.observability:14318"), "to a pod in observability TCP 14318"),
+    "scraping": (lambda o: drop(o, "NetworkPolicy", "daemons-from-prometheus"), "a pod in monitoring to messaging-platform-outboxd TCP 8081"),
+    "KEDA": (lambda o: drop(o, "NetworkPolicy", "rabbitmq-from-keda"), "a pod in keda to rabbitmq TCP 5672"),
+    "operators": (lambda o: spec(o, "NetworkPolicy", "consumerd-to-simulators")["egress"][0]["ports"][0].update(port=9002),
+                  "to operator-a TCP 9001"),
+    "policy's port": (lambda o: spec(o, "NetworkPolicy", "clients-to-api")["ingress"][0]["ports"][0].update(port=80), "port 80 is of none"),
+    "no default": (lambda o: drop(o, "NetworkPolicy", "default-deny"), "open: "),
+    "too open": (lambda o: spec(o, "NetworkPolicy", "mysql-from-daemons")["ingress"][0].pop("from"), "open: a pod in default to mysql"),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_a_tampered_manifest_is_found_out(rendered, what):
+    objects = Objects(copy.deepcopy(list(rendered["development-complete"])))
+    change, word = TAMPERED[what]
+    change(objects)
+    found = checks.problems(objects)
+    assert any(word in text for text in found), found
+
+
+WRONG_SHAPES = {
+    "unknown field": (lambda o: rename_key(container(o, API), "readinessProbe", "readynessProbe"), "readynessProbe"),
+    "type": (lambda o: container(o, API)["ports"][0].update(containerPort="http"), "containerPort"),
+    "missing field": (lambda o: spec(o, "HorizontalPodAutoscaler", API).pop("maxReplicas"), "maxReplicas"),
+    "unknown field of KEDA": (lambda o: spec(o, "ScaledObject", OUTBOXD).update(maxReplicas=4), "maxReplicas"),
+    "type in KEDA": (lambda o: spec(o, "ScaledObject", OUTBOXD)["triggers"][0].update(type=1), "type"),
+    "unknown field of the Prometheus operator": (
+        lambda o: spec(o, "ServiceMonitor", API)["endpoints"][0].update(intervals="15s"), "intervals"),
+    "type in the Prometheus operator": (lambda o: spec(o, "PrometheusRule", "messaging-platform").update(groups={}), "groups"),
+    "unknown kind": (lambda o: o.get("Service", API).update(kind="Services"), "no schema for v1 Services"),
+}
+
+
+@schemas
+def test_objects_of_a_wrong_shape_are_found_out(rendered):
+    objects, wanted = [], []
+    for change, word in WRONG_SHAPES.values():
+        changed = Objects(copy.deepcopy(list(rendered["development-complete"])))
+        change(changed)
+        (odd,) = [c for c, o in zip(changed, rendered["development-complete"]) if c != o]
+        objects.append(odd)
+        wanted.append((f"{odd['kind']} {odd['metadata']['name']}", word))
+    found = schema_problems(objects)
+    for name, word in wanted:
+        assert any(text.startswith(f"{name}:") and word in text for text in found), (name, word, found)
+
+
+def test_production_reaches_only_what_it_names(rendered):
+    objects = Objects(copy.deepcopy(list(rendered["production"])))
+    spec(objects, "NetworkPolicy", "consumerd-to-operators")["egress"][0]["to"][0]["ipBlock"].pop("except")
+    assert any("open: messaging-platform-consumerd to 169.254.169.254 TCP 443" in p for p in network_problems(objects))
+    objects = Objects(copy.deepcopy(list(rendered["production"])))
+    drop(objects, "NetworkPolicy", "daemons-to-broker")
+    assert any("blocked: messaging-platform-outboxd to 10.20.30.40 TCP 5671" in p for p in network_problems(objects))
