@@ -5,8 +5,10 @@ mean each other, and whether settings, ports and paths are the daemons' own.
 """
 
 import copy
+import re
 import shutil
 import subprocess
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,20 @@ def test_the_secret_template_fits_and_is_applied_by_nobody(rendered):
     # Left as it is, it starts nothing.
     assert "RABBIT_URI" in program("msg-outboxd").check(template["stringData"])
     assert not rendered["production"].kind("Secret")
+
+
+def test_an_overlay_as_the_documentation_has_it(tmp_path):
+    """Outside of the tree, on top of production."""
+    (example,) = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "docs/kubernetes.md").read_text(), re.DOTALL)
+    shutil.copytree(K8S, tmp_path / "distributed-messaging-platform" / "k8s")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "kustomization.yaml").write_text(textwrap.dedent(example))
+    objects = render(tmp_path / "mine")
+    assert checks.problems(objects) == []
+    assert {c["image"] for w in objects.workloads() for c in w.containers} == {
+        "registry.of.yours/distributed-messaging-platform:0.1.0"}
+    assert config(objects, "messaging-platform-settings")["DB_HOST"] == "db.of.yours"
+    assert "a.example.net" in config(objects, "messaging-platform-consumerd-settings")["OPERATORS"]
 
 
 def test_every_part_is_used():
