@@ -35,8 +35,11 @@ unit: $(SWAGGER_UI)
 # What needs a browser, newman or Prometheus is longer than a change should wait: observe-test.
 LONGER = test/system/test_pages.py test/system/test_dashboards.py test/system/test_openmetrics.py
 
+# Two files of tests at a time: most of their time is waiting for something to come back.
+SYSTEM_JOBS ?= 2
+
 system:
-	$(PYTHON) -m pytest test/system $(LONGER:%=--ignore=%) $(PYTEST_ARGS)
+	$(PYTHON) -m pytest test/system $(LONGER:%=--ignore=%) -n $(SYSTEM_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 # The pages in a browser, and the Postman collection.
 pages-test: deps build $(API_TOOLS)
