@@ -15,7 +15,8 @@ API_TOOLS = api/tools/node_modules/.package-lock.json
 
 .NOTPARALLEL:
 .PHONY: build run test unit system pages-test faults faults-short seed loadtest benchmark sanitize sanitized \
-  valgrind observe-test lint swag deps clean docker images-test compose-check compose-test k8s-test
+  valgrind observe-test lint swag deps clean docker images-test compose-check compose-test k8s-test \
+  packages packages-test units-test
 
 build: $(SWAGGER_UI)
 	cmake -S . -B $(BUILD) $(GENERATOR)
@@ -138,6 +139,22 @@ k8s-test: deps build
 	@command -v kubectl || command -v kustomize || { echo 'kubectl (1.21 or later) or kustomize is needed' >&2; exit 1; }
 	$(NPM_CI) test/deploy/k8s
 	$(PYTHON) -m pytest test/deploy/test_k8s.py $(PYTEST_ARGS)
+
+# A Debian package a program, in $(BUILD)/packages.
+packages: deps build
+	rm -rf $(BUILD)/packages
+	cd $(BUILD) && cpack -G DEB -B packages
+
+# Installed, upgraded, removed and purged in a clean Debian 12 that boots (as root, with systemd-nspawn).
+packages-test: deps build
+	test/deps packages
+	$(PYTHON) -m pytest test/deploy/test_packages.py $(PYTEST_ARGS)
+
+# The units: their files, the daemons under them, and the installed ones under a real systemd (as root).
+units-test: deps build
+	test/deps packages
+	$(PYTHON) -m pytest test/system/test_service_manager.py $(PYTEST_ARGS)
+	$(PYTHON) -m pytest test/deploy/test_units.py $(PYTEST_ARGS)
 
 lint:
 	test/deps lint

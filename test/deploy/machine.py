@@ -15,11 +15,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "system"))
 
 from harness.client import Api  # noqa: E402
-from harness.stack import BUILD, Stack  # noqa: E402
+from harness.stack import BUILD, REPOSITORY, Stack  # noqa: E402
 from harness.wait import wait_until  # noqa: E402
 
 MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
 BASE = BUILD / "debian-12.tar"
+DOCUMENT = REPOSITORY / "docs" / "systemd.md"
 PACKAGES = ("messaging-platform-common", "messaging-platform-dashboards", "msg-api", "msg-consumerd",
             "msg-loadtest", "msg-outboxd", "operator-sim")
 DAEMONS = {"api": "msg-api", "outboxd": "msg-outboxd", "consumerd": "msg-consumerd"}

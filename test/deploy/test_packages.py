@@ -1,11 +1,12 @@
 """The packages in a clean Debian: what they install, that it delivers, and what is left of it."""
 
+import re
 import shutil
 import subprocess
 
 import pytest
 import requests
-from machine import DAEMONS, ETC, PACKAGES, Platform, machine, make_packages, packages, servers  # noqa: F401
+from machine import DAEMONS, DOCUMENT, ETC, PACKAGES, Platform, machine, make_packages, packages, servers  # noqa: F401
 
 CONFFILES = {f"/{ETC}/{name}.env" for name in ("platform", *DAEMONS.values(), "operator-sim")}
 PROGRAMS = {"msg-api": 8, "msg-outboxd": 8, "msg-consumerd": 8, "operator-sim": 8, "msg-loadtest": 1}
@@ -71,6 +72,12 @@ def test_life_of_an_installation(machine, servers, packages, tmp_path_factory): 
                     ",".join(f"http://127.0.0.1:{p}" for p in platform.operators), "-seed-db-dsn",
                     f"{values['DB_USER_NAME']}:{values['DB_PASSWORD']}@tcp({values['DB_HOST']}:{values['DB_PORT']})"
                     f"/{values['DB_NAME']}")
+
+    # The verbs as the page on packages has them.
+    shell = re.search(r"^platform\(\) \(\n.*?^\)\n(platform .*?)(?=```)", DOCUMENT.read_text(), re.M | re.S)
+    assert shell[1].count("platform msg-") == 4
+    said = machine.checked("sh", "-e", "-c", shell[0])
+    assert "settings ok" in said, said
 
     # An upgrade keeps what was configured and restarts what runs, and nothing else.
     ours = {path: (machine.root / path[1:]).read_text() for path in CONFFILES}
