@@ -16,7 +16,7 @@ API_TOOLS = api/tools/node_modules/.package-lock.json
 .NOTPARALLEL:
 .PHONY: build run test unit system pages-test faults faults-short seed loadtest benchmark sanitize sanitized \
   valgrind observe-test lint swag deps clean docker images-test compose-check compose-test k8s-test \
-  packages packages-test units-test
+  packages packages-test units-test backup-test
 
 build: $(SWAGGER_UI)
 	cmake -S . -B $(BUILD) $(GENERATOR)
@@ -139,6 +139,11 @@ k8s-test: deps build
 	@command -v kubectl || command -v kustomize || { echo 'kubectl (1.21 or later) or kustomize is needed' >&2; exit 1; }
 	$(NPM_CI) test/deploy/k8s
 	$(PYTHON) -m pytest test/deploy/test_k8s.py $(PYTEST_ARGS)
+
+# Backup and restore of the database, with the audit as the check.
+backup-test: deps build
+	test/deps backup
+	$(PYTHON) -m pytest test/deploy/test_backup.py $(PYTEST_ARGS)
 
 # A Debian package a program, in $(BUILD)/packages.
 packages: deps build
