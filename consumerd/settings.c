@@ -85,10 +85,10 @@ static const struct setting consumer_rows[] = {
     INT_ROW("CLAIM_BATCH", claim_batch, "250", 1, 900, "Most messages claimed in one transaction."),
     INT_ROW("SETTLE_BATCH", settle_batch, "500", 1, 900,
             "Most recipients settled in one transaction."),
-    INT_ROW("NORMAL_TURN_MS", turn_normal_ms, "25", 0, 1000,
+    INT_ROW("NORMAL_TURN_MS", turn_normal_ms, "60", 0, 1000,
             "Shortest time between two rounds of claims and settles of normal messages: what comes "
             "meanwhile shares the transactions of the next one."),
-    INT_ROW("EXPRESS_TURN_MS", turn_express_ms, "10", 0, 1000, "The same for express messages."),
+    INT_ROW("EXPRESS_TURN_MS", turn_express_ms, "30", 0, 1000, "The same for express messages."),
     INT_ROW("WORKER_HEARTBEAT_MS", heartbeat_ms, "2000", 100, 60000,
             "How often this process shows in the database that it lives."),
     INT_ROW("WORKER_DEAD_SEC", dead_sec, "10", 2, 3600,

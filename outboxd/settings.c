@@ -20,7 +20,7 @@ static const struct setting rows[] = {
     INT("OUTBOX_BATCH", batch, "200", 1, CLAIM_MAX, "Most rows claimed and published at once."),
     INT("OUTBOX_BATCH_BYTES", batch_bytes, "2097152", 65536, 67108864,
         "Payload bytes of a batch above which the next ones get smaller."),
-    INT("OUTBOX_POLL_MIN_MS", poll_min_ms, "20", 1, 1000,
+    INT("OUTBOX_POLL_MIN_MS", poll_min_ms, "50", 1, 1000,
         "Pause between two looks for new rows while some come."),
     INT("OUTBOX_POLL_MAX_MS", poll_max_ms, "150", 1, 10000, "Pause it grows to while none come."),
     INT("OUTBOX_LAG_MS", lag_ms, "1000", 10, 60000,
