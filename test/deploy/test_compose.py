@@ -144,6 +144,7 @@ def test_all_replicas_take_part(platform):
     # As Prometheus has seen it after its next scrape.
     wait_until(lambda: len(shares()) == REPLICAS and all(v > 0 for v in shares().values())
                and sum(shares().values()) >= 300, 60, lambda: f"events of each replica: {shares()}", pause=1)
+    print(f"events of each replica: {shares()}")
     assert platform.api.balance(customer) == 100_000 - 300 * 20
 
 
@@ -164,6 +165,44 @@ def test_prometheus_finds_every_replica(platform):
     assert names, "RabbitMQ's own metrics of queues"
     rules = requests.get(f"{platform.url('PROMETHEUS')}/api/v1/rules", timeout=10).json()["data"]["groups"]
     assert rules and all(r["health"] != "err" for g in rules for r in g["rules"])
+
+
+@pytest.mark.skipif("jaeger" in WITHOUT, reason="without Jaeger")
+def test_traces_reach_jaeger(platform):
+    customer = platform.api.funded(10)
+    platform.api.wait_final(customer, platform.api.sent(customer)["message_identifier"])
+
+    def whole():
+        answer = requests.get(f"{platform.url('JAEGER')}/api/traces", timeout=10,
+                              params={"service": "msg-api", "operation": "POST /messages/send", "limit": 100}).json()
+        return any({"msg-api", "msg-outboxd", "msg-consumerd"} <= {p["serviceName"] for p in trace["processes"].values()}
+                   for trace in answer["data"] or [])
+
+    wait_until(whole, 60, "one trace of a message through all three daemons", pause=1)
+
+
+@pytest.mark.skipif("grafana" in WITHOUT, reason="without Grafana")
+def test_grafana_is_provisioned(platform):
+    def get(path):
+        answer = requests.get(platform.url("GRAFANA") + path, auth=("admin", "admin"), timeout=10)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def reached():
+        try:
+            return get("/api/health")["database"] == "ok"
+        except requests.ConnectionError:
+            return False
+
+    wait_until(reached, 60, "Grafana", pause=1)
+    files = [json.loads(f.read_text()) for f in (REPOSITORY / "grafana" / "dashboards").glob("*.json")]
+    assert {d["uid"] for d in files} == {d["uid"] for d in get("/api/search?type=dash-db")}
+    for source in get("/api/datasources"):
+        if source["type"] == "prometheus":
+            assert get(f"/api/datasources/uid/{source['uid']}/health")["status"] == "OK"
+            break
+    else:
+        raise AssertionError("no Prometheus among the data sources")
 
 
 def test_the_documented_commands(platform):
