@@ -5,7 +5,7 @@
 
 #include "libcommon/buf.h"
 
-static size_t ignore_body(char *data, size_t one, size_t n, void *arg)
+static size_t ignore_body(char *data, size_t one, size_t n, void *arg) /* NOLINT: libcurl's type */
 {
     (void)data, (void)one, (void)arg;
     return n;
