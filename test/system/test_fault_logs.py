@@ -42,6 +42,11 @@ def test_good_lines_pass(log):
     assert log(line(), line(START), line(message_id="another", trace_id=None, span_id=None)) == []
 
 
+def test_ids_may_look_like_recipients(log):
+    assert log(line(span_id=f"0c6e{REJECTED}10113348"),
+               line(message_id=f"01936f0e-0000-7000-8000-{TAKEN}00000017")) == []
+
+
 @pytest.mark.parametrize("bad, said", [
     (line(msg=f"no answer for {TAKEN}00000017"), "a recipient or a text"),
     (line(msg=f"{REJECTED}12345678: no"), "a recipient or a text"),

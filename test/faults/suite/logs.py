@@ -11,7 +11,8 @@ from .site import REJECTED, TAKEN
 TS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 EVENT = re.compile(r"[a-z_]+(\.[a-z_]+)?")
 LEVELS = ("debug", "info", "warn", "error")
-SECRET = re.compile(rb"(?:%s|%s)\d{8}|%s" % (TAKEN.encode(), REJECTED.encode(), TEXT.encode()))
+# A recipient stands alone: the hexadecimal digits of ids may look like one.
+SECRET = re.compile(rb"(?<![\w-])(?:%s|%s)\d{8}(?![\w-])|%s" % (TAKEN.encode(), REJECTED.encode(), TEXT.encode()))
 # About messages whose rows were read, so that their trace is known.
 TRACED = ("delivery.done", "delivery.failed", "delivery.retry", "delivery.lost", "delivery.put_off",
           "delivery.taken_over")
