@@ -13,6 +13,7 @@
 #include "libcommon/metrics.h"
 #include "libcommon/must.h"
 #include "libcommon/random.h"
+#include "libcommon/schema.h"
 
 #define CHECK_EVERY_MS 500
 #define BACKOFF_MAX_MS 2000
@@ -28,6 +29,7 @@ struct probe {
     struct broker_settings broker_settings;
     struct db *db;
     struct broker *broker;
+    bool schema_seen;
     struct metric *up;
     _Atomic int64_t ok_at_ms; /* NEVER_MS: the last check failed, or there was none */
     pthread_t thread;
@@ -43,12 +45,27 @@ static int64_t lower(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+/* Once there, the schema does not go away; until then nobody may be sent here. */
+static int check_schema(struct probe *p, struct err *err)
+{
+    int version;
+
+    if (schema_version(p->db, &version, err))
+        return -1;
+    p->schema_seen = version >= SCHEMA_VERSION;
+    if (p->schema_seen)
+        return 0;
+    return err_set(err, ERR_RETRY, 0, "schema: version %d, needed is %d", version, SCHEMA_VERSION);
+}
+
 static int check_db(struct probe *p, struct err *err)
 {
     int rc = db_acquire(p->db, err);
 
-    if (!rc)
+    if (!rc && p->schema_seen)
         rc = db_run(p->db, &probe_label, "SELECT 1", 8, NULL, err);
+    else if (!rc)
+        rc = check_schema(p, err);
     db_release(p->db);
     return rc;
 }

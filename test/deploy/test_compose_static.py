@@ -210,7 +210,14 @@ def test_schema(environment):
     assert list(schema.iter_errors({"services": {"a": {"imagee": "x"}}}))  # it does say no
 
 
+def node_version():
+    node = shutil.which("node")
+    text = subprocess.run([node, "--version"], stdout=subprocess.PIPE, text=True).stdout if node else "v0"
+    return int(text.lstrip("v").split(".")[0])
+
+
 @tools
+@pytest.mark.skipif(node_version() < 20, reason="dclint needs Node.js 20.19 or later; Debian 12 has 18")
 def test_dclint(tmp_path):
     def lint(path):
         return subprocess.run([TOOLS / ".bin" / "dclint", "-c", COMPOSE_FILE.parent / ".dclintrc", "--max-warnings", "0", path],

@@ -10,6 +10,7 @@ import time
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 from harness.audit import audit, quiesce
 from harness.client import Load
 from harness.stack import binary
@@ -107,6 +108,8 @@ def test_migrate_verb_and_waiting_for_it(world):
     """Without a schema the others wait; `msg-api migrate` makes it, twice does no harm."""
     stack = world("operators")
     stack.start_without_waiting("outboxd-1")
+    wait_until(lambda: "schema: version 0, needed is" in stack.log_text("outboxd-1"), 20, "it says what it waits for")
+    assert requests.get(stack.url("outboxd-1") + "/readyz", timeout=5).status_code == 503
     assert stack.db.tables() == []
     environment = {**os.environ, **{k: v for k, v in stack.values.items()
                                     if k.startswith(("DB_", "RABBIT_URI"))}}
@@ -149,8 +152,6 @@ def terminate(process, within=30):
 
 
 def wait_ready(stack, name):
-    import requests
-
     def ready():
         try:
             return requests.get(stack.url(name) + "/readyz", timeout=5).status_code == 200

@@ -15,7 +15,7 @@ from harness.wait import Timeout, wait_until
 DAEMONS = {"api": "msg-api.service", "outboxd": "msg-outboxd.service", "consumerd": "msg-consumerd.service"}
 SERVICES = [path for path in unit_files() if path.suffix == ".service"]
 TEMPLATES = {"msg-consumerd@.service": "8083", "operator-sim@.service": "9001"}
-FEED = 1.0  # half of the watchdog's time, as sd_watchdog_enabled(3) advises
+FEED = 2.0  # half of the watchdog's time, as sd_watchdog_enabled(3) advises
 needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
 
 
