@@ -123,7 +123,8 @@ def test_provisioning():
         (folder / "dashboards" / "messaging-platform.yml").read_text())["providers"]
     assert provider["folder"] == "Distributed Messaging Platform"
     assert provider["allowUiUpdates"] is False
-    source, = yaml.safe_load((folder / "datasources" / "prometheus.yml").read_text())["datasources"]
+    source, traces = yaml.safe_load((folder / "datasources" / "prometheus.yml").read_text())["datasources"]
+    assert [d["datasourceUid"] for d in source["jsonData"]["exemplarTraceIdDestinations"]] == [traces["uid"]]
     scrape = scrape_jobs("prometheus.yml")[1]["global"]["scrape_interval"]
     assert (source["type"], source["editable"], source["jsonData"]["timeInterval"]) \
         == ("prometheus", False, scrape)
