@@ -109,7 +109,8 @@ def test_migrate_verb_and_waiting_for_it(world):
     stack = world("operators")
     stack.start_without_waiting("outboxd-1")
     wait_until(lambda: "schema: version 0, needed is" in stack.log_text("outboxd-1"), 20, "it says what it waits for")
-    assert requests.get(stack.url("outboxd-1") + "/readyz", timeout=5).status_code == 503
+    wait_until(lambda: stack.status("outboxd-1"), 20, "it answers")
+    assert stack.status("outboxd-1") == 503
     assert stack.db.tables() == []
     environment = {**os.environ, **{k: v for k, v in stack.values.items()
                                     if k.startswith(("DB_", "RABBIT_URI"))}}
@@ -152,13 +153,7 @@ def terminate(process, within=30):
 
 
 def wait_ready(stack, name):
-    def ready():
-        try:
-            return requests.get(stack.url(name) + "/readyz", timeout=5).status_code == 200
-        except requests.ConnectionError:
-            return False
-
-    wait_until(ready, 20, f"{name} is ready")
+    wait_until(lambda: stack.status(name) == 200, 20, f"{name} is ready")
 
 
 @pytest.mark.parametrize("name", ["api-1", "outboxd-1", "consumerd-1"])

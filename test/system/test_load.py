@@ -205,7 +205,7 @@ def test_database_away(fragile, own_servers):
     own_servers.start("mariadb")
     wait_until(lambda: api.send(customer).status_code == 200, 30, "sends work again", pause=0.2)
     for name in ("api-1", "outboxd-1", "consumerd-1"):
-        wait_until(lambda: Api(stack.url(name)).get("/readyz").status_code == 200, 20,
+        wait_until(lambda: stack.status(name) == 200, 20,
                    f"{name} is ready again", pause=0.2)
     quiesce(stack)
     assert audit(stack) == []
@@ -221,17 +221,12 @@ def test_both_servers_away_at_the_start(fragile, own_servers):
         stack.start_without_waiting(name)
     api = stack.api()
 
-    def alive():
-        try:
-            return api.get("/healthz").status_code == 200
-        except OSError:
-            return False
-
-    wait_until(alive, 10, "alive without database and broker")
+    for name in ("api-1", "outboxd-1", "consumerd-1"):
+        wait_until(lambda: stack.status(name, "/healthz") == 200, 10, f"{name} is alive without database and broker")
     assert not_ready(api)["dependencies"] == {"mysql": "unavailable", "rabbitmq": "unavailable"}
     own_servers.up("backends")
     for name in ("api-1", "outboxd-1", "consumerd-1"):
-        wait_until(lambda: Api(stack.url(name)).get("/readyz").status_code == 200, 30,
+        wait_until(lambda: stack.status(name) == 200, 30,
                    f"{name} is ready", pause=0.2)
     customer = api.funded(10)
     identifier = api.sent(customer)["message_identifier"]

@@ -11,6 +11,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import requests
+
 from .client import Api
 from .operators import Operator
 from .witness import Broker, Database
@@ -193,6 +195,13 @@ class Stack:
         kind, _, index = name.rpartition("-")
         offset = {"api": 10, "outboxd": 30, "consumerd": 50}[kind]
         return f"http://127.0.0.1:{self.ports.base + offset + int(index) - 1}"
+
+    def status(self, name, path="/readyz"):
+        """The HTTP status of a daemon's probe; None while nobody listens."""
+        try:
+            return requests.get(self.url(name) + path, timeout=5).status_code
+        except requests.ConnectionError:
+            return None
 
     def api(self, index=1):
         return Api(self.url(f"api-{index}"))
