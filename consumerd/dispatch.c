@@ -442,14 +442,14 @@ void dispatch_free(struct dispatch *d)
 void dispatch_submit(struct dispatch *d, struct job_list *jobs, uint64_t era)
 {
     struct job *job;
+    size_t count = 0;
 
-    if (TAILQ_EMPTY(jobs))
-        return;
     for (job = TAILQ_FIRST(jobs); job; job = TAILQ_NEXT(job, link)) {
         job->era = era;
         job->dispatch = d;
+        count++;
     }
-    job_queue_put_all(d->submitted, jobs);
+    job_queue_put_all(d->submitted, jobs, count);
 }
 
 void dispatch_drain(struct dispatch *d)

@@ -11,6 +11,8 @@
 struct job_queue {
     pthread_mutex_t lock;
     struct job_list jobs;
+    size_t count;
+    size_t wake_at;
     int fd;
 };
 
@@ -20,6 +22,7 @@ struct job_queue *job_queue_new(void)
 
     pthread_mutex_init(&q->lock, NULL);
     TAILQ_INIT(&q->jobs);
+    q->wake_at = 1;
     q->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     MUST(q->fd >= 0);
     return q;
@@ -47,27 +50,48 @@ void job_queue_poke(struct job_queue *q)
         ;
 }
 
-void job_queue_put(struct job_queue *q, struct job *job)
+void job_queue_wake_at(struct job_queue *q, size_t jobs)
 {
-    bool was_empty;
+    bool enough;
 
     pthread_mutex_lock(&q->lock);
-    was_empty = TAILQ_EMPTY(&q->jobs);
-    TAILQ_INSERT_TAIL(&q->jobs, job, link);
+    q->wake_at = jobs;
+    enough = q->count >= jobs;
     pthread_mutex_unlock(&q->lock);
-    if (was_empty)
+    if (enough)
         job_queue_poke(q);
 }
 
-void job_queue_put_all(struct job_queue *q, struct job_list *jobs)
+/* Under the lock. True when this made it enough to wake for. */
+static bool add(struct job_queue *q, size_t jobs)
 {
-    bool was_empty;
+    bool was_enough = q->count >= q->wake_at;
+
+    q->count += jobs;
+    return !was_enough && q->count >= q->wake_at;
+}
+
+void job_queue_put(struct job_queue *q, struct job *job)
+{
+    bool wake;
 
     pthread_mutex_lock(&q->lock);
-    was_empty = TAILQ_EMPTY(&q->jobs);
-    TAILQ_CONCAT(&q->jobs, jobs, link);
+    TAILQ_INSERT_TAIL(&q->jobs, job, link);
+    wake = add(q, 1);
     pthread_mutex_unlock(&q->lock);
-    if (was_empty)
+    if (wake)
+        job_queue_poke(q);
+}
+
+void job_queue_put_all(struct job_queue *q, struct job_list *jobs, size_t count)
+{
+    bool wake;
+
+    pthread_mutex_lock(&q->lock);
+    TAILQ_CONCAT(&q->jobs, jobs, link);
+    wake = add(q, count);
+    pthread_mutex_unlock(&q->lock);
+    if (wake)
         job_queue_poke(q);
 }
 
@@ -80,5 +104,6 @@ void job_queue_take(struct job_queue *q, struct job_list *into)
         ;
     pthread_mutex_lock(&q->lock);
     TAILQ_CONCAT(into, &q->jobs, link);
+    q->count = 0;
     pthread_mutex_unlock(&q->lock);
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #include "consumerd/lane_internal.h"
@@ -20,6 +21,8 @@
 #define BROKER_RETRY_MAX_MS 5000
 #define BROKER_REFUSED_RETRY_MS 10000 /* a person has to mend something */
 #define RENEW_SILENT_MS 15000         /* of silence, until the subscription is renewed */
+#define MESSAGE_BYTES 512             /* on the wire, of a short text, about */
+#define WAKE_BYTES_MAX 65536          /* above half a receive buffer the kernel clamps the window */
 
 /* ---- broker ---- */
 
@@ -159,7 +162,16 @@ static void on_broker_event(const struct broker_event *event, void *arg)
     }
 }
 
-/* Sends what acks have gathered, takes what has come. */
+/* Before the pause: each ack lets another message come meanwhile. */
+static void send_acks(struct lane *l)
+{
+    struct err err;
+
+    if (broker_is_open(l->broker) && broker_flush(l->broker, &err))
+        connection_lost(l, &err);
+}
+
+/* Takes what has come. */
 static void exchange(struct lane *l)
 {
     struct err err = {0};
@@ -201,6 +213,7 @@ static void wait_for_jobs(struct lane *l, int timeout_ms)
 {
     struct pollfd p = {.fd = job_queue_fd(l->config.queue), .events = POLLIN};
 
+    job_queue_wake_at(l->config.queue, 1);
     poll(&p, 1, timeout_ms);
 }
 
@@ -247,8 +260,23 @@ static int wait_ms(const struct lane *l)
     return until_ms > now_ms ? (int)(until_ms - now_ms) : 0;
 }
 
+/* From how much on poll calls the broker's socket readable (SO_RCVLOWAT, socket(7)), and the job
+ * queue's descriptor. */
+static void wake_at(const struct lane *l, size_t messages)
+{
+    int bytes =
+        messages < WAKE_BYTES_MAX / MESSAGE_BYTES ? (int)messages * MESSAGE_BYTES : WAKE_BYTES_MAX;
+
+    if (messages == 1)
+        bytes = 1;
+    if (broker_fd(l->broker) >= 0)
+        (void)setsockopt(broker_fd(l->broker), SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof(bytes));
+    job_queue_wake_at(l->config.queue, messages);
+}
+
 /* Until the next turn is due nothing is read either: what gathers in the socket and the queue costs
- * one wake-up instead of one each. */
+ * one wake-up instead of one each. But when a round's worth has come or been sent, waiting for more
+ * would leave the operators idle. */
 static void wait_for_something(struct lane *l)
 {
     struct pollfd fds[] = {
@@ -257,8 +285,11 @@ static void wait_for_something(struct lane *l)
     };
     int64_t early_ms = l->next_turn_at_ms - clock_mono_ms();
 
-    if (early_ms > 0)
-        poll(NULL, 0, (int)early_ms);
+    if (early_ms > 0 && !l->drain_begun) {
+        wake_at(l, l->round);
+        poll(fds, 2, (int)early_ms);
+    }
+    wake_at(l, 1);
     poll(fds, 2, wait_ms(l));
 }
 
@@ -293,9 +324,11 @@ static void turn(struct lane *l)
     connect_if_due(l);
     wait_for_something(l);
     exchange(l);
+    job_queue_wake_at(l->config.queue, l->round); /* so that nothing pokes during the work */
     turn_collect(l);
     if (!l->abandoned)
         turn_work(l);
+    send_acks(l);
     renew_if_silent(l);
     worker_waiting(l->config.worker, l->config.type, l->arrived_count + l->suspect_count);
 }
@@ -337,6 +370,9 @@ struct lane *lane_new(const struct lane_config *config)
     l->beat = daemon_beat_new(l->name);
     l->prefetch = (size_t)(express ? s->prefetch_express : s->prefetch_normal);
     l->recipients_max = (size_t)(express ? s->recipients_express : s->recipients_normal);
+    l->round = (l->prefetch < l->recipients_max ? l->prefetch : l->recipients_max) / 4 + 1;
+    if (l->round > (size_t)s->claim_batch)
+        l->round = (size_t)s->claim_batch;
     l->turn_ms = express ? s->turn_express_ms : s->turn_normal_ms;
     l->claim_limit = (size_t)s->claim_batch;
     l->settle_limit = (size_t)s->settle_batch;

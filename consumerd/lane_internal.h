@@ -58,6 +58,7 @@ struct lane {
 
     int64_t turn_ms;         /* between two rounds of database work ... */
     int64_t next_turn_at_ms; /* ... unless the last one left something to do */
+    size_t round;            /* ... or so much has come, or come back */
     unsigned db_failures;
     int64_t db_retry_at_ms;
     size_t claim_limit, settle_limit; /* shrink around a message that cannot be written */

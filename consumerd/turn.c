@@ -482,6 +482,7 @@ void turn_work(struct lane *l)
     struct err err;
     bool ok = true;
 
+    l->next_turn_at_ms = 0; /* the turn may have begun early */
     if (!turn_has_work(l) || clock_mono_ms() < l->db_retry_at_ms)
         return;
     if (db_acquire(l->db, &err)) {
