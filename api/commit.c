@@ -1,10 +1,13 @@
 #include "api/commit.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "api/batch.h"
+#include "api/commit_queue.h"
 #include "api/settings.h"
 #include "api/spans.h"
 #include "libcommon/backoff.h"
@@ -23,33 +26,24 @@
 #define DOWN_PAUSE_MS 100 /* between connection attempts */
 #define IDLE_BEAT_MS 5000
 
-struct queue {
-    struct operation *first;
-    struct operation **last;
-    size_t count;
-    size_t bytes;
-};
-
 struct committer {
     struct commit *parent;
     pthread_t thread;
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    struct queue queue; /* under lock */
-    bool closed;        /* under lock */
-
-    /* the thread's own */
     struct db *db;
     struct batch *batch;
     struct daemon_beat *beat;
-    struct queue aside; /* customers whose row somebody else holds */
-    int64_t careful_until_ms;
-    int64_t down_since_ms; /* 0: the database answered last time */
+    struct commit_hand hand;
 };
 
 struct commit {
     commit_answer_fn *answer;
     struct batch_settings batch_settings;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    struct commit_queue *queue; /* under lock */
+    bool closed;                /* under lock */
+    _Atomic int64_t careful_until_ms;
+    _Atomic int64_t down_since_ms; /* 0: the database answered last time */
     size_t count;
     struct committer committers[];
 };
@@ -57,26 +51,6 @@ struct commit {
 static struct metric *batch_sizes;
 static struct metric *set_aside;
 static struct metric *lost_commits;
-
-static void queue_put(struct queue *q, struct operation *op)
-{
-    op->next = NULL;
-    *(q->first ? q->last : &q->first) = op;
-    q->last = &op->next;
-    q->count++;
-    q->bytes += op->bytes;
-}
-
-static struct operation *queue_take(struct queue *q)
-{
-    struct operation *op = q->first;
-
-    q->first = op->next;
-    q->count--;
-    q->bytes -= op->bytes;
-    op->next = NULL;
-    return op;
-}
 
 static void finish(struct committer *c, struct operation *op, enum operation_outcome outcome)
 {
@@ -107,13 +81,12 @@ static size_t expire(struct committer *c, struct operation **ops, size_t n,
     return kept;
 }
 
-static void pause_ms(struct committer *c, int ms)
+static void pause_ms(int ms)
 {
     struct timespec until = pause_until(ms);
 
-    pthread_mutex_lock(&c->lock);
-    pthread_cond_timedwait(&c->wake, &c->lock, &until);
-    pthread_mutex_unlock(&c->lock);
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
+        ;
 }
 
 static void log_failure(const char *event, const struct err *err, size_t n)
@@ -125,22 +98,28 @@ static void log_failure(const char *event, const struct err *err, size_t n)
  */
 static int connect_or_pause(struct committer *c, struct err *err)
 {
+    int64_t up = 0;
+
     if (db_acquire(c->db, err) == 0) {
-        c->down_since_ms = 0;
+        atomic_store(&c->parent->down_since_ms, 0);
         return 0;
     }
-    if (!c->down_since_ms) {
-        c->down_since_ms = clock_mono_ms();
+    if (atomic_compare_exchange_strong(&c->parent->down_since_ms, &up, clock_mono_ms()))
         log_failure("commit.database_away", err, 0);
-    }
-    pause_ms(c, DOWN_PAUSE_MS);
+    pause_ms(DOWN_PAUSE_MS);
     return -1;
 }
 
-static bool outage_is_old(const struct committer *c)
+static bool outage_is_old(const struct commit *commit)
 {
-    return c->down_since_ms &&
-           clock_mono_ms() - c->down_since_ms > api_settings.request_deadline_ms;
+    int64_t since_ms = atomic_load(&commit->down_since_ms);
+
+    return since_ms && clock_mono_ms() - since_ms > api_settings.request_deadline_ms;
+}
+
+static void be_careful(struct commit *commit)
+{
+    atomic_store(&commit->careful_until_ms, clock_mono_ms() + CAREFUL_MS);
 }
 
 /* The answer to COMMIT was lost: nothing may be answered before its fate is known. Returns 1
@@ -175,18 +154,29 @@ static int resolve(struct committer *c, struct operation **ops, size_t n)
     return -1;
 }
 
+/* Somebody else has its customer's balance row. */
+static void set_aside_until_free(struct committer *c, struct operation *op)
+{
+    struct commit *commit = c->parent;
+
+    be_careful(commit);
+    metrics_add(set_aside, 1);
+    if (op->deadline_ms <= clock_mono_ms()) {
+        finish(c, op, OUTCOME_LOCKED_TOO_LONG);
+        return;
+    }
+    pthread_mutex_lock(&commit->lock);
+    commit_queue_set_aside(commit->queue, op);
+    pthread_mutex_unlock(&commit->lock);
+}
+
 static void answer_batch(struct committer *c, struct operation **ops, size_t n)
 {
-    int64_t now_ms = clock_mono_ms();
-
     for (size_t i = 0; i < n; i++) {
-        if (ops[i]->outcome == OUTCOME_LOCKED) {
-            c->careful_until_ms = now_ms + CAREFUL_MS;
-            metrics_add(set_aside, 1);
-            queue_put(&c->aside, ops[i]);
-        } else {
+        if (ops[i]->outcome == OUTCOME_LOCKED)
+            set_aside_until_free(c, ops[i]);
+        else
             c->parent->answer(ops[i]);
-        }
     }
 }
 
@@ -197,12 +187,12 @@ static enum attempt failed(struct committer *c, struct err *err, size_t n, unsig
     db_rollback(c->db);
     if (db_is_conflict(err)) {
         if (++*conflicts >= CONFLICT_TRIES || err->code == 1205)
-            c->careful_until_ms = clock_mono_ms() + CAREFUL_MS;
+            be_careful(c->parent);
         return ATTEMPT_AGAIN;
     }
     log_failure("commit.failed", err, n);
     if (err->kind == ERR_RETRY) {
-        pause_ms(c, DOWN_PAUSE_MS);
+        pause_ms(DOWN_PAUSE_MS);
         return ATTEMPT_AGAIN;
     }
     return ATTEMPT_SPLIT;
@@ -222,7 +212,7 @@ static int write_batch(struct committer *c, struct err *err)
 static enum attempt try_batch(struct committer *c, struct operation **ops, size_t n,
                               unsigned *conflicts)
 {
-    bool careful = clock_mono_ms() < c->careful_until_ms;
+    bool careful = clock_mono_ms() < atomic_load(&c->parent->careful_until_ms);
     int64_t start_us = clock_wall_us();
     bool writes;
     struct err err;
@@ -265,7 +255,7 @@ static void run_batch(struct committer *c, struct operation **ops, size_t n)
     while (n && attempt == ATTEMPT_AGAIN) {
         daemon_beat(c->beat);
         attempt = try_batch(c, ops, n, &conflicts);
-        if (attempt == ATTEMPT_AGAIN && outage_is_old(c)) {
+        if (attempt == ATTEMPT_AGAIN && outage_is_old(c->parent)) {
             finish_all(c, ops, n, OUTCOME_UNAVAILABLE);
             return;
         }
@@ -284,82 +274,93 @@ static void run_batch(struct committer *c, struct operation **ops, size_t n)
     run_batch(c, ops + n / 2, n - n / 2);
 }
 
-static size_t rows_of(const struct operation *op)
+static bool at_end(const struct commit *commit)
 {
-    return op->kind == OPERATION_SEND ? op->message.recipient_count : 1;
+    return commit->closed && commit_queue_empty(commit->queue);
 }
 
-/* Moves what fits one transaction from q to ops; at least one. */
-static size_t take_batch(struct queue *q, struct operation **ops)
+/* Under the lock. Waits for a batch, but not past the next look at what is aside, or beat. What is
+ * aside is first in every batch that is taken. */
+static void next_batch(struct committer *c)
 {
-    size_t n = 0;
-    size_t rows = 0;
-    size_t bytes = 0;
+    struct commit *commit = c->parent;
+    struct timespec until =
+        pause_until(commit_queue_has_aside(commit->queue) ? ASIDE_PAUSE_MS : IDLE_BEAT_MS);
 
-    while (q->first && n < BATCH_CUSTOMERS_MAX) {
-        rows += rows_of(q->first);
-        bytes += q->first->bytes;
-        if (n && (rows > (size_t)api_settings.commit_max_rows ||
-                  bytes > (size_t)api_settings.commit_max_bytes))
+    while (!commit_queue_may_take(commit->queue) && !at_end(commit))
+        if (pthread_cond_timedwait(&commit->wake, &commit->lock, &until))
             break;
-        ops[n++] = queue_take(q);
-    }
-    return n;
+    commit_queue_return(commit->queue);
+    if (!commit_queue_may_take(commit->queue))
+        return;
+    commit_queue_take(commit->queue, &c->hand);
+    if (at_end(commit))
+        pthread_cond_broadcast(&commit->wake);
+    else if (commit_queue_may_take(commit->queue))
+        pthread_cond_signal(&commit->wake);
 }
 
-static void retry_aside(struct committer *c)
+static bool idle(struct commit *commit)
 {
-    struct operation *ops[BATCH_CUSTOMERS_MAX];
-    size_t n = take_batch(&c->aside, ops);
+    bool idle;
 
-    n = expire(c, ops, n, OUTCOME_LOCKED_TOO_LONG);
-    if (n) {
-        c->careful_until_ms = clock_mono_ms() + CAREFUL_MS;
-        run_batch(c, ops, n);
-    }
-}
-
-static void wait_for_work(struct committer *c)
-{
-    struct timespec until = pause_until(IDLE_BEAT_MS);
-
-    while (!c->queue.first && !c->closed && !c->aside.first)
-        if (pthread_cond_timedwait(&c->wake, &c->lock, &until))
-            break;
+    pthread_mutex_lock(&commit->lock);
+    idle = !commit_queue_may_take(commit->queue) && !commit_queue_has_aside(commit->queue);
+    pthread_mutex_unlock(&commit->lock);
+    return idle;
 }
 
 static void *committer_main(void *arg)
 {
     struct committer *c = arg;
-    struct operation *ops[BATCH_CUSTOMERS_MAX];
-    bool closed;
-    size_t n;
+    struct commit *commit = c->parent;
+    bool ended;
 
     do {
         daemon_beat(c->beat);
-        pthread_mutex_lock(&c->lock);
-        if (!c->queue.first && !c->closed && !c->aside.first) {
+        if (idle(commit))
             db_release(c->db);
-            wait_for_work(c);
-        }
-        n = take_batch(&c->queue, ops);
-        closed = c->closed && !c->queue.first;
-        pthread_mutex_unlock(&c->lock);
-        if (n)
-            run_batch(c, ops, n);
-        else if (c->aside.first)
-            pause_ms(c, ASIDE_PAUSE_MS);
-        if (c->aside.first)
-            retry_aside(c);
-    } while (!closed || c->aside.first);
+        pthread_mutex_lock(&commit->lock);
+        next_batch(c);
+        ended = at_end(commit);
+        pthread_mutex_unlock(&commit->lock);
+        if (!c->hand.n)
+            continue;
+        run_batch(c, c->hand.ops, c->hand.n);
+        pthread_mutex_lock(&commit->lock);
+        commit_queue_done(commit->queue, &c->hand);
+        ended = at_end(commit);
+        pthread_mutex_unlock(&commit->lock);
+    } while (!ended);
     db_release(c->db);
     return NULL;
+}
+
+static struct commit_limits queue_limits(void)
+{
+    return (struct commit_limits){
+        .max = (size_t)api_settings.commit_queue_max,
+        .max_bytes = (size_t)api_settings.commit_queue_bytes,
+        .batch_rows = (size_t)api_settings.commit_max_rows,
+        .batch_bytes = (size_t)api_settings.commit_max_bytes,
+        .beside_rows = (size_t)api_settings.commit_beside_rows,
+    };
+}
+
+static void committer_start(struct commit *commit, struct committer *c)
+{
+    c->parent = commit;
+    c->db = db_new(&api_settings.db);
+    c->batch = batch_new(&commit->batch_settings);
+    c->beat = daemon_beat_new("committer");
+    MUST(pthread_create(&c->thread, NULL, committer_main, c) == 0);
 }
 
 struct commit *commit_start(commit_answer_fn *answer)
 {
     size_t count = (size_t)api_settings.committers;
     struct commit *commit = must_alloc(1, sizeof(*commit) + count * sizeof(commit->committers[0]));
+    struct commit_limits limits = queue_limits();
 
     batch_register();
     batch_sizes = metrics_sizes("msg_commit_batch_size", "Requests in one transaction.", "");
@@ -369,63 +370,45 @@ struct commit *commit_start(commit_answer_fn *answer)
         metrics_counter("msg_commit_lost_answers_total", "COMMITs whose answer was lost.", "");
     commit->answer = answer;
     commit->count = count;
+    commit->queue = commit_queue_new(&limits);
+    pthread_mutex_init(&commit->lock, NULL);
+    pause_cond_init(&commit->wake);
     commit->batch_settings.exchange = api_settings.broker.exchange;
     for (int i = 0; i < MESSAGE_LANES; i++)
         commit->batch_settings.queues[i] = broker_queue(&api_settings.broker, (enum message_type)i);
-    for (size_t i = 0; i < count; i++) {
-        struct committer *c = &commit->committers[i];
-
-        c->parent = commit;
-        c->db = db_new(&api_settings.db);
-        c->batch = batch_new(&commit->batch_settings);
-        c->beat = daemon_beat_new("committer");
-        pthread_mutex_init(&c->lock, NULL);
-        pause_cond_init(&c->wake);
-        MUST(pthread_create(&c->thread, NULL, committer_main, c) == 0);
-    }
+    for (size_t i = 0; i < count; i++)
+        committer_start(commit, &commit->committers[i]);
     return commit;
 }
 
 bool commit_submit(struct commit *commit, struct operation *op)
 {
-    struct committer *c =
-        &commit->committers[(uint64_t)op->customer_id * 0x9e3779b97f4a7c15u % commit->count];
-    size_t most = (size_t)api_settings.commit_queue_max / commit->count + 1;
-    size_t most_bytes = (size_t)api_settings.commit_queue_bytes / commit->count;
-    bool fits;
+    bool could, fits;
 
-    pthread_mutex_lock(&c->lock);
-    fits = !c->closed && c->queue.count < most &&
-           (!c->queue.count || c->queue.bytes + op->bytes <= most_bytes);
-    if (fits) {
-        bool was_empty = !c->queue.first;
-
-        queue_put(&c->queue, op);
-        if (was_empty)
-            pthread_cond_signal(&c->wake);
-    }
-    pthread_mutex_unlock(&c->lock);
+    pthread_mutex_lock(&commit->lock);
+    could = commit_queue_may_take(commit->queue); /* then somebody has been woken for it */
+    fits = !commit->closed && commit_queue_put(commit->queue, op);
+    if (!could && commit_queue_may_take(commit->queue))
+        pthread_cond_signal(&commit->wake);
+    pthread_mutex_unlock(&commit->lock);
     return fits;
 }
 
 void commit_stop(struct commit *commit)
 {
-    for (size_t i = 0; i < commit->count; i++) {
-        struct committer *c = &commit->committers[i];
-
-        pthread_mutex_lock(&c->lock);
-        c->closed = true;
-        pthread_cond_signal(&c->wake);
-        pthread_mutex_unlock(&c->lock);
-    }
+    pthread_mutex_lock(&commit->lock);
+    commit->closed = true;
+    pthread_cond_broadcast(&commit->wake);
+    pthread_mutex_unlock(&commit->lock);
     for (size_t i = 0; i < commit->count; i++) {
         struct committer *c = &commit->committers[i];
 
         pthread_join(c->thread, NULL);
         batch_free(c->batch);
         db_free(c->db);
-        pthread_cond_destroy(&c->wake);
-        pthread_mutex_destroy(&c->lock);
     }
+    commit_queue_free(commit->queue);
+    pthread_cond_destroy(&commit->wake);
+    pthread_mutex_destroy(&commit->lock);
     free(commit);
 }

@@ -2,10 +2,10 @@
 #define API_COMMIT_H
 
 /*
- * The committers: a few threads, each with a connection. Each takes everything that waits for it
- * (bounded by rows, bytes and customers), commits it as one batch and answers. No timer: an idle
- * system commits a single send at once, a busy one hundreds together. A customer always goes to the
- * same committer; correctness does not rest on that but on the balance locks.
+ * The committers: a few threads, each with a connection. One takes everything that waits
+ * (commit_queue.h), commits it as one batch and answers. No timer: an idle system commits a single
+ * send at once, a busy one hundreds together. Another committer joins in when so much waits that a
+ * second transaction is worth its cost: it works while the first one's COMMIT goes to the disk.
  *
  * A batch that fails is retried or split, so that one bad request never takes its neighbours along;
  * a customer whose balance row stays locked is set aside until its deadline; a COMMIT whose answer

@@ -21,7 +21,8 @@ struct api_settings {
     int64_t global_rps, global_burst, user_rps, user_burst;
     bool pressure_enabled;
     int64_t pressure_pending, pressure_age_sec, pressure_depth, pressure_sample_ms;
-    int64_t committers, commit_max_rows, commit_max_bytes, commit_queue_max, commit_queue_bytes;
+    int64_t committers, commit_beside_rows, commit_max_rows, commit_max_bytes, commit_queue_max,
+        commit_queue_bytes;
     int64_t request_deadline_ms;
     int64_t readers, read_queue_max;
     int64_t idempotency_ttl_hours;
