@@ -5,7 +5,7 @@
 
 #define OPS 2000
 
-static struct operation ops[OPS];
+static struct operation *ops; /* OPS of them */
 static struct commit_queue *queue;
 static struct commit_hand hand, other;
 
@@ -14,6 +14,8 @@ static const struct commit_limits limits = {
 
 static void setup(void)
 {
+    ops = calloc(OPS, sizeof(*ops));
+    ck_assert_ptr_nonnull(ops);
     queue = commit_queue_new(&limits);
 }
 
@@ -21,6 +23,7 @@ static void setup(void)
 static void teardown(void)
 {
     commit_queue_free(queue);
+    free(ops);
 }
 
 /* ops[i]: a send of a customer's to one recipient. */

@@ -4,17 +4,20 @@
 
 #include "consumerd/job_queue.h"
 
-static struct job jobs[8];
+static struct job *jobs; /* 8 of them */
 static struct job_queue *queue;
 
 static void setup(void)
 {
+    jobs = calloc(8, sizeof(*jobs));
+    ck_assert_ptr_nonnull(jobs);
     queue = job_queue_new();
 }
 
 static void teardown(void)
 {
     job_queue_free(queue);
+    free(jobs);
 }
 
 static bool readable(void)
