@@ -42,7 +42,7 @@ DEFAULTS = {
     "OUTBOXD_REPLICAS": "1",
     "CONSUMERD_REPLICAS": "1",
     "BUILD_DIR": str(REPOSITORY / "build"),
-    "READY_TIMEOUT": "60",
+    "READY_TIMEOUT": "120",
     "DB_NAME": "messaging_platform",
     "RABBIT_MESSAGE_EXCHANGE": "message_exchange",
     "EXPRESS_QUEUE": "message_express",

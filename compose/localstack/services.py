@@ -109,19 +109,26 @@ class MariaDB(Service):
         super().__init__(config, name)
         self.directory = config.state_dir / "mariadb"
         self.data = self.directory / "data"
+        # Of its own: temporary tables of servers that start at the same time have the same names.
+        self.temporary = self.directory / "tmp"
+
+    def environment(self):
+        return dict(base_environment(), TMPDIR=str(self.temporary))
 
     def prepare(self):
+        self.temporary.mkdir(parents=True, exist_ok=True)
         if (self.data / "mysql").is_dir():
             return
-        shutil.rmtree(self.directory, ignore_errors=True)
         fresh = self.directory / "fresh"
-        fresh.mkdir(parents=True)
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
         # The account's socket login replaces a root password; clients use TCP and message_user.
         command = [find_program("mariadb-install-db"), "--no-defaults", f"--datadir={fresh}",
                    f"--user={getpass.getuser()}", "--auth-root-authentication-method=socket",
                    f"--auth-root-socket-user={getpass.getuser()}", "--skip-test-db",
                    "--innodb-log-file-size=8M", "--force"]  # force: names are not looked up
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        done = subprocess.run(command, env=self.environment(), stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True)
         if done.returncode:
             raise StackError(f"mariadb-install-db failed:\n{done.stdout}")
         accounts = "".join(
@@ -152,7 +159,7 @@ class MariaDB(Service):
             *shlex.split(self.config.settings["MARIADB_OPTIONS"])]
         if os.geteuid() == 0:
             command.append("--user=root")
-        return command, base_environment(), self.data
+        return command, self.environment(), self.data
 
     def ready(self):
         # The init file is done before the server listens: an answer means that the accounts exist.

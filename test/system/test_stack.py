@@ -118,3 +118,8 @@ def test_make_run():
         subprocess.run([LOCAL, "down", "--purge"], env=environ, check=True)
         ports.release()
     assert not state.exists()
+
+
+def test_servers_of_two_stacks_share_no_temporary_folder(servers):
+    """Else two that are made at the same time meet in temporary tables of the same name."""
+    assert Path(servers.db.value("SELECT @@tmpdir")).is_relative_to(servers.state)

@@ -74,7 +74,7 @@ def servers_on_small_disk(name, size_mb):
     disk = SmallDisk(Path(servers.state) / name, size_mb)
     try:
         disk.mount()
-        servers.up_servers()
+        servers.up("backends")
         os.environ.pop("MARIADB_OPTIONS")
         yield servers, disk
     finally:

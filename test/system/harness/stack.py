@@ -104,17 +104,6 @@ class Stack:
         self._values = None
         return self
 
-    def up_servers(self):
-        """MariaDB and RabbitMQ alone; several at a time would meet in the common folder for temporary
-        tables."""
-        folder = Path(self.directory) / "tmp"
-        folder.mkdir()
-        os.environ["TMPDIR"] = str(folder)
-        try:
-            return self.up("backends")
-        finally:
-            del os.environ["TMPDIR"]
-
     def purge(self):
         """Stops and removes everything; fails when a sanitizer or valgrind had something to say."""
         try:
