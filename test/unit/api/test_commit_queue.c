@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "api/commit_queue.h"
+#include "test/unit/suite.h"
 
 #define OPS 2000
 
@@ -275,8 +276,6 @@ int main(void)
 {
     Suite *s = suite_create("commit_queue");
     TCase *t = tcase_create("batches");
-    SRunner *r = srunner_create(s);
-    int failed;
 
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, one_batch_takes_everything_in_order);
@@ -291,8 +290,5 @@ int main(void)
     tcase_add_test(t, what_is_aside_is_not_lost_alone);
     tcase_add_test(t, nothing_is_lost_or_reordered);
     suite_add_tcase(s, t);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "api/limiter.h"
+#include "test/unit/suite.h"
 
 #define SECOND INT64_C(1000000)
 
@@ -72,8 +73,6 @@ int main(void)
 {
     Suite *s = suite_create("limiter");
     TCase *t = tcase_create("bucket");
-    SRunner *r = srunner_create(s);
-    int failed;
 
     tcase_add_test(t, burst_then_rate);
     tcase_add_test(t, customers_do_not_share);
@@ -81,8 +80,5 @@ int main(void)
     tcase_add_test(t, refused_takes_cost_nothing);
     tcase_add_test(t, an_active_customer_survives_a_flood_of_others);
     suite_add_tcase(s, t);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "api/operation.h"
+#include "test/unit/suite.h"
 
 static const struct operation_limits limits = {.max_recipients = 3};
 
@@ -165,8 +166,6 @@ int main(void)
 {
     Suite *s = suite_create("operation");
     TCase *t = tcase_create("parse");
-    SRunner *r = srunner_create(s);
-    int failed;
 
     tcase_add_loop_test(t, a_wrong_send_is_refused_with_its_field, 0,
                         (int)(sizeof(refused) / sizeof(refused[0])));
@@ -175,8 +174,5 @@ int main(void)
     tcase_add_test(t, a_wrong_key_is_refused);
     tcase_add_test(t, a_topup_takes_positive_amounts_that_fit);
     suite_add_tcase(s, t);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "api/swagger.h"
+#include "test/unit/suite.h"
 
 static const char *const names[] = {"index.html",       "page.css",     "page.js",
                                     "swagger-ui.css",   "openapi.yaml", "swagger-ui-bundle.js",
@@ -143,8 +144,6 @@ int main(void)
 {
     Suite *suite = suite_create("swagger");
     TCase *tc = tcase_create("swagger");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_checked_fixture(tc, set_up, tear_down);
     tcase_add_test(tc, each_file_has_its_content_and_type);
@@ -154,8 +153,5 @@ int main(void)
     tcase_add_test(tc, a_file_without_content_is_missing);
     tcase_add_test(tc, no_folder_no_files);
     suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

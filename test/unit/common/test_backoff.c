@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "libcommon/backoff.h"
+#include "test/unit/suite.h"
 
 START_TEST(doubles_up_to_the_bound)
 {
@@ -31,14 +32,9 @@ int main(void)
 {
     Suite *s = suite_create("backoff");
     TCase *t = tcase_create("backoff");
-    SRunner *r = srunner_create(s);
-    int failed;
 
     tcase_add_test(t, doubles_up_to_the_bound);
     tcase_add_test(t, jitter_stays_in_the_upper_half);
     suite_add_tcase(s, t);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

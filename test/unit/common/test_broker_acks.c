@@ -1,4 +1,5 @@
 #include "libcommon/broker_acks.h"
+#include "test/unit/suite.h"
 
 #include <check.h>
 #include <stdio.h>
@@ -135,8 +136,6 @@ int main(void)
 {
     Suite *s = suite_create("broker_acks");
     TCase *tc = tcase_create("all");
-    SRunner *r;
-    int failed;
 
     tcase_add_test(tc, a_finished_head_is_one_frame);
     tcase_add_test(tc, a_multiple_never_names_a_settled_tag);
@@ -144,9 +143,5 @@ int main(void)
     tcase_add_test(tc, twice_and_unknown_are_ignored);
     tcase_add_test(tc, a_stuck_head_does_not_grow_memory);
     suite_add_tcase(s, tc);
-    r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

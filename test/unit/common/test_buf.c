@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "libcommon/buf.h"
+#include "test/unit/suite.h"
 
 START_TEST(numbers_at_their_limits)
 {
@@ -81,16 +82,11 @@ int main(void)
 {
     Suite *s = suite_create("buf");
     TCase *t = tcase_create("buf");
-    SRunner *r = srunner_create(s);
-    int failed;
 
     tcase_add_test(t, numbers_at_their_limits);
     tcase_add_test(t, grows_and_stays_terminated);
     tcase_add_test(t, json_strings_read_back_as_they_were);
     tcase_add_test(t, a_failed_buf_stays_failed_and_keeps_nothing);
     suite_add_tcase(s, t);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

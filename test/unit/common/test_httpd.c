@@ -14,6 +14,7 @@
 #include "libcommon/buf.h"
 #include "libcommon/clock.h"
 #include "libcommon/httpd.h"
+#include "test/unit/suite.h"
 
 #define HELD_MAX 600
 #define ANSWER_WAIT_MS 5000
@@ -521,8 +522,6 @@ int main(void)
 {
     Suite *s = suite_create("httpd");
     TCase *t = tcase_create("httpd");
-    SRunner *r = srunner_create(s);
-    int failed;
 
     signal(SIGPIPE, SIG_IGN);
     tcase_set_timeout(t, 30);
@@ -545,8 +544,5 @@ int main(void)
     tcase_add_test(t, unanswered_at_the_end);
     tcase_add_test(t, an_answer_after_the_end);
     suite_add_tcase(s, t);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

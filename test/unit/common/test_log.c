@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "libcommon/log.h"
+#include "test/unit/suite.h"
 
 /* stdout is a file that may grow to so many bytes: what a full disk does, without one. */
 struct outlet {
@@ -93,13 +94,8 @@ int main(void)
 {
     Suite *suite = suite_create("log");
     TCase *tcase = tcase_create("log");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_test(tcase, a_full_disk_drops_whole_lines_and_counts_them);
     suite_add_tcase(suite, tcase);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

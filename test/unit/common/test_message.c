@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "libcommon/message.h"
+#include "test/unit/suite.h"
 
 START_TEST(a_message_survives_the_wire)
 {
@@ -124,8 +125,6 @@ int main(void)
 {
     Suite *s = suite_create("message");
     TCase *t = tcase_create("wire");
-    SRunner *r = srunner_create(s);
-    int failed;
 
     tcase_add_test(t, a_message_survives_the_wire);
     tcase_add_loop_test(t, poison_is_permanent_and_never_quoted, 0,
@@ -133,8 +132,5 @@ int main(void)
     tcase_add_test(t, texts_are_utf8_without_nul);
     tcase_add_test(t, names_parse_back);
     suite_add_tcase(s, t);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

@@ -8,6 +8,7 @@
 #include "libcommon/clock.h"
 #include "libcommon/metrics.h"
 #include "libcommon/tracer.h"
+#include "test/unit/suite.h"
 
 #define THREADS 8
 #define PASSES 20000
@@ -303,8 +304,6 @@ int main(void)
 {
     Suite *s = suite_create("metrics");
     TCase *t = tcase_create("metrics");
-    SRunner *r = srunner_create(s);
-    int failed;
 
     tcase_add_test(t, registering_again_gives_the_same);
     tcase_add_test(t, histograms_are_cumulative_and_consistent);
@@ -315,8 +314,5 @@ int main(void)
     tcase_add_test(t, exemplars_are_not_torn);
     tcase_add_test(t, who_asks_for_openmetrics_gets_it);
     suite_add_tcase(s, t);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

@@ -16,6 +16,7 @@
 #include "libcommon/otlp.h"
 #include "libcommon/otlp.pb-c.h"
 #include "libcommon/tracer.h"
+#include "test/unit/suite.h"
 
 #define WAIT_MS 10000
 
@@ -451,8 +452,6 @@ int main(void)
 {
     Suite *s = suite_create("otlp");
     TCase *t = tcase_create("otlp");
-    SRunner *r = srunner_create(s);
-    int failed;
 
     tcase_set_timeout(t, 60);
     tcase_add_checked_fixture(t, setup, teardown);
@@ -469,8 +468,5 @@ int main(void)
     tcase_add_test(t, a_name_that_is_nobodys_costs_nothing);
     tcase_add_test(t, recording_beyond_the_end_is_harmless);
     suite_add_tcase(s, t);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

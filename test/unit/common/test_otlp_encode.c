@@ -6,6 +6,7 @@
 
 #include "libcommon/otlp.pb-c.h"
 #include "libcommon/otlp_internal.h"
+#include "test/unit/suite.h"
 
 static struct otlp_encoder *encoder;
 static struct buf encoded;
@@ -209,8 +210,6 @@ int main(void)
 {
     Suite *s = suite_create("otlp_encode");
     TCase *t = tcase_create("otlp_encode");
-    SRunner *r = srunner_create(s);
-    int failed;
 
     tcase_add_checked_fixture(t, NULL, stop);
     tcase_add_test(t, a_span_in_full);
@@ -219,8 +218,5 @@ int main(void)
     tcase_add_test(t, the_resource_says_who_speaks);
     tcase_add_test(t, the_settings_say_it_differently);
     suite_add_tcase(s, t);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

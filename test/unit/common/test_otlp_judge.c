@@ -5,6 +5,7 @@
 
 #include "libcommon/otlp.pb-c.h"
 #include "libcommon/otlp_internal.h"
+#include "test/unit/suite.h"
 
 static uint8_t packed[512];
 
@@ -197,8 +198,6 @@ int main(void)
 {
     Suite *s = suite_create("otlp_judge");
     TCase *t = tcase_create("otlp_judge");
-    SRunner *r = srunner_create(s);
-    int failed;
 
     tcase_add_loop_test(t, http_statuses, 0, COUNT(statuses));
     tcase_add_test(t, partial_success_counts_and_says_why);
@@ -209,8 +208,5 @@ int main(void)
     tcase_add_loop_test(t, retry_info_makes_exhaustion_pass, 0, COUNT(delays));
     tcase_add_loop_test(t, nonsense_in_details_is_no_retry_info, 0, COUNT(nonsense));
     suite_add_tcase(s, t);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "libcommon/otlp_internal.h"
+#include "test/unit/suite.h"
 
 static struct otlp_settings settings;
 static const struct settings_group group[] = {{otlp_settings_rows, &settings}};
@@ -214,8 +215,6 @@ int main(void)
 {
     Suite *s = suite_create("otlp_settings");
     TCase *t = tcase_create("otlp_settings");
-    SRunner *r = srunner_create(s);
-    int failed;
 
     tcase_add_checked_fixture(t, forget, forget);
     tcase_add_loop_test(t, endpoints_become_urls, 0, COUNT(endpoints));
@@ -225,8 +224,5 @@ int main(void)
     tcase_add_test(t, what_is_for_traces_wins);
     tcase_add_loop_test(t, samplers_are_understood, 0, COUNT(samplers));
     suite_add_tcase(s, t);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

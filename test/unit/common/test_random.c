@@ -4,6 +4,7 @@
 
 #include "libcommon/clock.h"
 #include "libcommon/random.h"
+#include "test/unit/suite.h"
 
 START_TEST(identifiers_are_version_7_and_only_grow)
 {
@@ -52,14 +53,9 @@ int main(void)
 {
     Suite *s = suite_create("random");
     TCase *t = tcase_create("random");
-    SRunner *r = srunner_create(s);
-    int failed;
 
     tcase_add_test(t, identifiers_are_version_7_and_only_grow);
     tcase_add_test(t, every_byte_is_filled_whatever_the_size);
     suite_add_tcase(s, t);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

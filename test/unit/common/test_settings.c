@@ -5,6 +5,7 @@
 
 #include "libcommon/buf.h"
 #include "libcommon/settings.h"
+#include "test/unit/suite.h"
 
 static struct target {
     int64_t number;
@@ -189,8 +190,6 @@ int main(void)
 {
     Suite *s = suite_create("settings");
     TCase *t = tcase_create("settings");
-    SRunner *r = srunner_create(s);
-    int failed;
 
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, defaults_and_empty_values);
@@ -202,8 +201,5 @@ int main(void)
     tcase_add_test(t, a_wrong_secret_is_not_quoted);
     tcase_add_test(t, addresses);
     suite_add_tcase(s, t);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

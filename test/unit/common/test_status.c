@@ -9,6 +9,7 @@
 #include "libcommon/log_recent.h"
 #include "libcommon/status.h"
 #include "libcommon/status_page.h"
+#include "test/unit/suite.h"
 
 static struct buf text;
 
@@ -142,7 +143,6 @@ int main(void)
 {
     Suite *suite = suite_create("status");
     TCase *tc = tcase_create("status");
-    SRunner *runner = srunner_create(suite);
     int failed;
 
     tcase_add_test(tc, nothing_has_happened);
@@ -154,9 +154,7 @@ int main(void)
     tcase_add_test(tc, a_hash_is_of_what_stands_between_the_tags);
     tcase_add_test(tc, the_page_has_one_script_and_one_style_and_no_handlers);
     suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
+    failed = suite_run(suite);
     buf_free(&text);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return failed;
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "libcommon/trace.h"
+#include "test/unit/suite.h"
 
 #define GOOD "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -98,8 +99,6 @@ int main(void)
 {
     Suite *s = suite_create("trace");
     TCase *t = tcase_create("trace");
-    SRunner *r = srunner_create(s);
-    int failed;
 
     tcase_add_test(t, a_good_header_survives);
     tcase_add_test(t, later_versions_are_read_as_far_as_known);
@@ -107,8 +106,5 @@ int main(void)
     tcase_add_test(t, roots_and_children);
     tcase_add_test(t, tracestate_limits);
     suite_add_tcase(s, t);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

@@ -8,6 +8,7 @@
 #include "libcommon/buf.h"
 #include "libcommon/metrics.h"
 #include "libcommon/tracer_internal.h"
+#include "test/unit/suite.h"
 
 #define QUEUE 8
 #define THREADS 4
@@ -336,8 +337,6 @@ int main(void)
 {
     Suite *s = suite_create("tracer");
     TCase *t = tcase_create("tracer");
-    SRunner *r = srunner_create(s);
-    int failed;
 
     tcase_set_timeout(t, 60);
     tcase_add_checked_fixture(t, NULL, teardown);
@@ -351,8 +350,5 @@ int main(void)
     tcase_add_test(t, a_ratio_takes_its_share_and_is_the_same_everywhere);
     tcase_add_test(t, without_tracing_contexts_stay_as_they_are);
     suite_add_tcase(s, t);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

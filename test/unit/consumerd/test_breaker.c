@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "consumerd/breaker.h"
+#include "test/unit/suite.h"
 
 /* Each row: at that time, an event and the state after it. */
 enum event {
@@ -184,8 +185,6 @@ int main(void)
 {
     Suite *suite = suite_create("breaker");
     TCase *tc = tcase_create("breaker");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_test(tc, opens_after_failures_in_a_row);
     tcase_add_test(tc, neutral_results_neither_fail_nor_heal);
@@ -198,8 +197,5 @@ int main(void)
     tcase_add_test(tc, old_failures_leave_the_window);
     tcase_add_test(tc, opens_on_slow_calls);
     suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "consumerd/delivery.h"
+#include "test/unit/suite.h"
 
 /*
  * Scenarios as text: what happens, and what the delivery wants next, alternately.
@@ -235,14 +236,9 @@ int main(void)
 {
     Suite *suite = suite_create("delivery");
     TCase *tc = tcase_create("delivery");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_loop_test(tc, scenario, 0, (int)(sizeof(scenarios) / sizeof(scenarios[0])));
     tcase_add_loop_test(tc, every_round_ends, 0, 500);
     suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "consumerd/job_queue.h"
+#include "test/unit/suite.h"
 
 static struct job *jobs; /* 8 of them */
 static struct job_queue *queue;
@@ -101,8 +102,6 @@ int main(void)
 {
     Suite *s = suite_create("job_queue");
     TCase *t = tcase_create("waking");
-    SRunner *r = srunner_create(s);
-    int failed;
 
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, one_job_wakes);
@@ -110,8 +109,5 @@ int main(void)
     tcase_add_test(t, who_wakes_earlier_sees_what_is_there);
     tcase_add_test(t, a_poke_wakes_whatever_is_there);
     suite_add_tcase(s, t);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "consumerd/send.h"
+#include "test/unit/suite.h"
 
 /*
  * What comes of each kind of bad day at an operator. The operator is a socket that answers with
@@ -467,8 +468,6 @@ int main(void)
 {
     Suite *suite = suite_create("send");
     TCase *tc = tcase_create("send");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_unchecked_fixture(tc, start_operator, NULL);
     tcase_set_timeout(tc, 30);
@@ -481,9 +480,5 @@ int main(void)
     tcase_add_test(tc, sockets_change_places);
     tcase_add_test(tc, nothing_is_sent_without_leave);
     suite_add_tcase(suite, tc);
-    srunner_set_fork_status(runner, CK_NOFORK); /* the operator is a thread of this process */
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

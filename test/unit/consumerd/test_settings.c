@@ -4,6 +4,7 @@
 
 #include "consumerd/claim.h"
 #include "consumerd/settings.h"
+#include "test/unit/suite.h"
 
 static const struct {
     const char *text;
@@ -127,8 +128,6 @@ int main(void)
 {
     Suite *suite = suite_create("settings");
     TCase *tc = tcase_create("settings");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_loop_test(tc, operators_are_checked, 0,
                         (int)(sizeof(operator_lists) / sizeof(operator_lists[0])));
@@ -137,8 +136,5 @@ int main(void)
     tcase_add_test(tc, defaults_are_consistent_and_bad_ones_are_told);
     tcase_add_test(tc, fate_of_a_row);
     suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

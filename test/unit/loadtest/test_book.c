@@ -5,6 +5,7 @@
 
 #include "test/loadtest/book.h"
 #include "test/loadtest/response.h"
+#include "test/unit/suite.h"
 
 #define A "01936f0e-0000-7000-8000-00000000000a"
 #define B "01936f0e-0000-7000-8000-00000000000b"
@@ -154,8 +155,6 @@ int main(void)
 {
     Suite *s = suite_create("book");
     TCase *t = tcase_create("book");
-    SRunner *r = srunner_create(s);
-    int failed;
 
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, all_is_well);
@@ -168,8 +167,5 @@ int main(void)
     tcase_add_test(t, a_hundred_thousand_recipients);
     tcase_add_test(t, a_response_is_read_as_it_comes);
     suite_add_tcase(s, t);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

@@ -4,6 +4,7 @@
 
 #include "test/loadtest/histogram.h"
 #include "test/loadtest/pace.h"
+#include "test/unit/suite.h"
 
 static struct histogram h;
 
@@ -91,8 +92,6 @@ int main(void)
 {
     Suite *s = suite_create("histogram");
     TCase *t = tcase_create("histogram");
-    SRunner *r = srunner_create(s);
-    int failed;
 
     tcase_add_checked_fixture(t, setup, NULL);
     tcase_add_test(t, small_values_are_exact);
@@ -100,8 +99,5 @@ int main(void)
     tcase_add_test(t, extremes_fit);
     tcase_add_test(t, a_schedule_keeps_its_rate_and_does_not_drift);
     suite_add_tcase(s, t);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "test/loadtest/options.h"
+#include "test/unit/suite.h"
 
 START_TEST(durations_are_read_as_written)
 {
@@ -127,16 +128,11 @@ int main(void)
 {
     Suite *s = suite_create("options");
     TCase *t = tcase_create("options");
-    SRunner *r = srunner_create(s);
-    int failed;
 
     tcase_add_test(t, durations_are_read_as_written);
     tcase_add_test(t, a_database_is_named_as_in_go);
     tcase_add_test(t, options_have_the_ancestors_names_and_defaults);
     tcase_add_test(t, what_cannot_be_is_refused);
     suite_add_tcase(s, t);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "operator-sim/fault.h"
+#include "test/unit/suite.h"
 
 static struct fault_set parsed(const char *json)
 {
@@ -130,8 +131,6 @@ int main(void)
 {
     Suite *s = suite_create("fault");
     TCase *t = tcase_create("fault");
-    SRunner *r = srunner_create(s);
-    int failed;
 
     tcase_add_test(t, a_share_is_kept_and_replays);
     tcase_add_test(t, times_bound_it);
@@ -139,8 +138,5 @@ int main(void)
     tcase_add_loop_test(t, wrong_faults_change_nothing, 0, (int)(sizeof(wrong) / sizeof(wrong[0])));
     tcase_add_test(t, what_is_shown_parses_back);
     suite_add_tcase(s, t);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

@@ -7,6 +7,7 @@
 
 #include "operator-sim/hash.h"
 #include "operator-sim/ledger.h"
+#include "test/unit/suite.h"
 
 static char path[64];
 
@@ -149,8 +150,6 @@ int main(void)
 {
     Suite *s = suite_create("ledger");
     TCase *t = tcase_create("ledger");
-    SRunner *r = srunner_create(s);
-    int failed;
 
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, hash_vectors);
@@ -158,8 +157,5 @@ int main(void)
     tcase_add_test(t, a_restart_remembers_what_was_accepted);
     tcase_add_test(t, a_strange_file_is_left_alone);
     suite_add_tcase(s, t);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

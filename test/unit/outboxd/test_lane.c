@@ -1,4 +1,5 @@
 #include "outboxd/lane.h"
+#include "test/unit/suite.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -280,8 +281,6 @@ int main(void)
 {
     Suite *s = suite_create("lane");
     TCase *tc = tcase_create("all");
-    SRunner *r;
-    int failed;
 
     tcase_add_test(tc, a_backlog_is_taken_without_a_pause);
     tcase_add_test(tc, an_idle_lane_looks_seldom);
@@ -294,9 +293,5 @@ int main(void)
     tcase_add_test(tc, put_off_rows_have_looks_of_their_own);
     tcase_add_test(tc, held_rows_stand_in_nobodys_way);
     suite_add_tcase(s, tc);
-    r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "libcommon/message.h"
+#include "test/unit/suite.h"
 
 static struct payload p;
 static struct err err;
@@ -145,8 +146,6 @@ int main(void)
 {
     Suite *s = suite_create("payload");
     TCase *tc = tcase_create("all");
-    SRunner *r;
-    int failed;
 
     json_object_seed(1);
     tcase_add_test(tc, what_libcommon_writes_is_read);
@@ -156,9 +155,5 @@ int main(void)
     tcase_add_test(tc, bad_trace_context_is_left_out);
     tcase_add_test(tc, damaged_payloads_stay_inside);
     suite_add_tcase(s, tc);
-    r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }
