@@ -66,21 +66,21 @@ static void finish_all(struct committer *c, struct operation **ops, size_t n,
 }
 
 /* Answers those whose deadline has passed, keeps the others in order; returns how many are left. */
-static size_t expire(struct committer *c, struct operation **ops, size_t n,
-                     enum operation_outcome outcome)
+static size_t expire(struct committer *c, struct operation **ops, size_t n)
 {
     int64_t now_ms = clock_mono_ms();
     size_t kept = 0;
 
     for (size_t i = 0; i < n; i++) {
         if (ops[i]->deadline_ms <= now_ms)
-            finish(c, ops[i], outcome);
+            finish(c, ops[i], OUTCOME_UNAVAILABLE);
         else
             ops[kept++] = ops[i];
     }
     return kept;
 }
 
+/* Short, and nothing ends it early: neither new work nor a stop brings the database back. */
 static void pause_ms(int ms)
 {
     struct timespec until = pause_until(ms);
@@ -260,7 +260,7 @@ static void run_batch(struct committer *c, struct operation **ops, size_t n)
             return;
         }
         if (attempt == ATTEMPT_AGAIN)
-            n = expire(c, ops, n, OUTCOME_UNAVAILABLE);
+            n = expire(c, ops, n);
     }
     if (attempt != ATTEMPT_SPLIT || !n)
         return;
@@ -300,38 +300,36 @@ static void next_batch(struct committer *c)
         pthread_cond_signal(&commit->wake);
 }
 
-static bool idle(struct commit *commit)
+/* Under the lock, but for the moment in which a surplus connection may be closed. */
+static void release_if_idle(struct committer *c)
 {
-    bool idle;
+    struct commit *commit = c->parent;
 
-    pthread_mutex_lock(&commit->lock);
-    idle = !commit_queue_may_take(commit->queue) && !commit_queue_has_aside(commit->queue);
+    if (commit_queue_may_take(commit->queue) || commit_queue_has_aside(commit->queue))
+        return;
     pthread_mutex_unlock(&commit->lock);
-    return idle;
+    db_release(c->db);
+    pthread_mutex_lock(&commit->lock);
 }
 
 static void *committer_main(void *arg)
 {
     struct committer *c = arg;
     struct commit *commit = c->parent;
-    bool ended;
 
-    do {
+    pthread_mutex_lock(&commit->lock);
+    while (!at_end(commit)) {
         daemon_beat(c->beat);
-        if (idle(commit))
-            db_release(c->db);
-        pthread_mutex_lock(&commit->lock);
+        release_if_idle(c);
         next_batch(c);
-        ended = at_end(commit);
-        pthread_mutex_unlock(&commit->lock);
         if (!c->hand.n)
             continue;
+        pthread_mutex_unlock(&commit->lock);
         run_batch(c, c->hand.ops, c->hand.n);
         pthread_mutex_lock(&commit->lock);
         commit_queue_done(commit->queue, &c->hand);
-        ended = at_end(commit);
-        pthread_mutex_unlock(&commit->lock);
-    } while (!ended);
+    }
+    pthread_mutex_unlock(&commit->lock);
     db_release(c->db);
     return NULL;
 }

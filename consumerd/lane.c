@@ -171,7 +171,7 @@ static void send_acks(struct lane *l)
         connection_lost(l, &err);
 }
 
-/* Takes what has come. */
+/* Takes what has come; a lost connection is seen to here. */
 static void exchange(struct lane *l)
 {
     struct err err = {0};
@@ -260,15 +260,19 @@ static int wait_ms(const struct lane *l)
     return until_ms > now_ms ? (int)(until_ms - now_ms) : 0;
 }
 
+static size_t lower(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
 /* From how much on poll calls the broker's socket readable (SO_RCVLOWAT, socket(7)), and the job
  * queue's descriptor. */
 static void wake_at(const struct lane *l, size_t messages)
 {
-    int bytes =
-        messages < WAKE_BYTES_MAX / MESSAGE_BYTES ? (int)messages * MESSAGE_BYTES : WAKE_BYTES_MAX;
+    int bytes = 1;
 
-    if (messages == 1)
-        bytes = 1;
+    if (messages > 1)
+        bytes = (int)lower(messages * MESSAGE_BYTES, WAKE_BYTES_MAX);
     if (broker_fd(l->broker) >= 0)
         (void)setsockopt(broker_fd(l->broker), SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof(bytes));
     job_queue_wake_at(l->config.queue, messages);
@@ -370,9 +374,7 @@ struct lane *lane_new(const struct lane_config *config)
     l->beat = daemon_beat_new(l->name);
     l->prefetch = (size_t)(express ? s->prefetch_express : s->prefetch_normal);
     l->recipients_max = (size_t)(express ? s->recipients_express : s->recipients_normal);
-    l->round = (l->prefetch < l->recipients_max ? l->prefetch : l->recipients_max) / 4 + 1;
-    if (l->round > (size_t)s->claim_batch)
-        l->round = (size_t)s->claim_batch;
+    l->round = lower(lower(l->prefetch, l->recipients_max) / 4 + 1, (size_t)s->claim_batch);
     l->turn_ms = express ? s->turn_express_ms : s->turn_normal_ms;
     l->claim_limit = (size_t)s->claim_batch;
     l->settle_limit = (size_t)s->settle_batch;

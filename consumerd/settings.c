@@ -88,7 +88,7 @@ static const struct setting consumer_rows[] = {
     INT_ROW("NORMAL_TURN_MS", turn_normal_ms, "60", 0, 1000,
             "Shortest time between two rounds of claims and settles of normal messages: what comes "
             "meanwhile shares the transactions of the next one. A round begins early when a "
-            "quarter of the prefetch has come or been sent."),
+            "quarter of the prefetch, or CLAIM_BATCH, has come or been sent."),
     INT_ROW("EXPRESS_TURN_MS", turn_express_ms, "30", 0, 1000, "The same for express messages."),
     INT_ROW("WORKER_HEARTBEAT_MS", heartbeat_ms, "2000", 100, 60000,
             "How often this process shows in the database that it lives."),
