@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "api/audit_internal.h"
-#include "libcommon/must.h"
+#include "libcommon/base/must.h"
 
 struct db_label audit_label = {.query = "audit"};
 

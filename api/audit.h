@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "libcommon/db.h"
+#include "libcommon/db/db.h"
 
 #define AUDIT_EXAMPLES 20 /* violations shown by name, each check */
 #define AUDIT_CHECKS 12

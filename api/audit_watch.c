@@ -6,12 +6,12 @@
 
 #include "api/audit_internal.h"
 #include "api/settings.h"
-#include "libcommon/clock.h"
-#include "libcommon/log.h"
-#include "libcommon/metrics.h"
-#include "libcommon/must.h"
-#include "libcommon/pause.h"
-#include "libcommon/schema.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
+#include "libcommon/base/pause.h"
+#include "libcommon/db/schema.h"
+#include "libcommon/telemetry/log.h"
+#include "libcommon/telemetry/metrics.h"
 
 #define RANGE 1000         /* ids a step looks at */
 #define PAUSE_MIN_MS 500   /* small tables need no haste */

@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "api/idempotency.h"
-#include "libcommon/must.h"
-#include "libcommon/outbox.h"
+#include "libcommon/base/must.h"
+#include "libcommon/domain/outbox.h"
 
 struct customer {
     int64_t id;

@@ -10,7 +10,7 @@
  */
 
 #include "api/operation.h"
-#include "libcommon/db.h"
+#include "libcommon/db/db.h"
 
 #define BATCH_CUSTOMERS_MAX 900 /* an IN list of 1,000 values may flip to a scan */
 

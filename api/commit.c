@@ -10,15 +10,15 @@
 #include "api/commit_queue.h"
 #include "api/settings.h"
 #include "api/spans.h"
-#include "libcommon/backoff.h"
-#include "libcommon/clock.h"
-#include "libcommon/daemon.h"
-#include "libcommon/failpoint.h"
-#include "libcommon/log.h"
-#include "libcommon/metrics.h"
-#include "libcommon/must.h"
-#include "libcommon/pause.h"
-#include "libcommon/tracer.h"
+#include "libcommon/base/backoff.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
+#include "libcommon/base/pause.h"
+#include "libcommon/daemon/daemon.h"
+#include "libcommon/daemon/failpoint.h"
+#include "libcommon/telemetry/log.h"
+#include "libcommon/telemetry/metrics.h"
+#include "libcommon/telemetry/tracer.h"
 
 #define CONFLICT_TRIES 3  /* deadlock or lock wait, before SKIP LOCKED */
 #define CAREFUL_MS 5000   /* how long SKIP LOCKED is kept up after a row was found held */
@@ -373,7 +373,8 @@ struct commit *commit_start(commit_answer_fn *answer)
     pause_cond_init(&commit->wake);
     commit->batch_settings.exchange = api_settings.broker.exchange;
     for (int i = 0; i < MESSAGE_LANES; i++)
-        commit->batch_settings.queues[i] = broker_queue(&api_settings.broker, (enum message_type)i);
+        commit->batch_settings.queues[i] =
+            topology_queue(&api_settings.broker, (enum message_type)i);
     for (size_t i = 0; i < count; i++)
         committer_start(commit, &commit->committers[i]);
     return commit;

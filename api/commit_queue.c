@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-#include "libcommon/must.h"
+#include "libcommon/base/must.h"
 
 /* Customers that share a slot wait for each other: few do, and it is harmless. */
 #define SLOT_BITS 14

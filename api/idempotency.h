@@ -8,7 +8,7 @@
  */
 
 #include "api/operation.h"
-#include "libcommon/db.h"
+#include "libcommon/db/db.h"
 
 /* Links each operation whose key stands earlier in the batch to that first one (op->twin). Returns
  * -1 when memory is out. */

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/must.h"
+#include "libcommon/base/must.h"
 
 #define CONNECT_TIMEOUT_MS 2000L
 #define TIMEOUT_MS 30000L

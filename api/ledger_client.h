@@ -9,8 +9,8 @@
 
 #include <jansson.h>
 
-#include "libcommon/buf.h"
-#include "libcommon/err.h"
+#include "libcommon/base/buf.h"
+#include "libcommon/base/err.h"
 
 struct ledger_client;
 

@@ -3,8 +3,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#include "libcommon/must.h"
-#include "libcommon/random.h"
+#include "libcommon/base/must.h"
+#include "libcommon/base/random.h"
 
 #define SETS 8192 /* times WAYS buckets: 1 MiB */
 #define WAYS 8

@@ -6,7 +6,7 @@
 #include "api/migrate.h"
 #include "api/server.h"
 #include "api/settings.h"
-#include "libcommon/log.h"
+#include "libcommon/telemetry/log.h"
 
 typedef int verb_fn(struct db *db, int argc, char **argv, struct err *err);
 

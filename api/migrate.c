@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/log.h"
+#include "libcommon/telemetry/log.h"
 
 #define LOCK_WAIT_SEC 5 /* a retry follows */
 #define STATEMENT_TIMEOUT_MS 3600000

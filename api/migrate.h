@@ -9,7 +9,7 @@
 
 #include <stddef.h>
 
-#include "libcommon/db.h"
+#include "libcommon/db/db.h"
 
 struct migration {
     int version;

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "libcommon/message.h"
+#include "libcommon/domain/message.h"
 
 #define OPERATION_KEY_MAX 255
 #define OPERATION_DESCRIPTION_MAX 1024

@@ -7,12 +7,12 @@
 #include "api/idempotency.h"
 #include "api/migrate.h"
 #include "api/settings.h"
-#include "libcommon/clock.h"
-#include "libcommon/daemon.h"
-#include "libcommon/log.h"
-#include "libcommon/metrics.h"
-#include "libcommon/must.h"
-#include "libcommon/pause.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
+#include "libcommon/base/pause.h"
+#include "libcommon/daemon/daemon.h"
+#include "libcommon/telemetry/log.h"
+#include "libcommon/telemetry/metrics.h"
 
 #define PURGE_EVERY_MS 10000
 #define RETRY_MS 500
@@ -85,7 +85,7 @@ static void sample_depth(struct pressure *p)
     for (int i = 0; i < MESSAGE_LANES; i++) {
         uint32_t depth;
 
-        if (broker_depth(p->broker, broker_queue(&api_settings.broker, (enum message_type)i),
+        if (broker_depth(p->broker, topology_queue(&api_settings.broker, (enum message_type)i),
                          &depth, &err))
             return;
         total += depth;

@@ -5,11 +5,11 @@
 #include <string.h>
 
 #include "api/settings.h"
-#include "libcommon/clock.h"
-#include "libcommon/daemon.h"
-#include "libcommon/log.h"
-#include "libcommon/must.h"
-#include "libcommon/pause.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
+#include "libcommon/base/pause.h"
+#include "libcommon/daemon/daemon.h"
+#include "libcommon/telemetry/log.h"
 
 #define SCAN_PAGE 1000 /* rows read at a time while a filter is applied */
 #define SCAN_MAX                                                                     \

@@ -10,8 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "libcommon/buf.h"
-#include "libcommon/message.h"
+#include "libcommon/base/buf.h"
+#include "libcommon/domain/message.h"
 
 struct httpd_request;
 struct reads;

@@ -8,7 +8,7 @@
  * charge.
  */
 
-#include "libcommon/err.h"
+#include "libcommon/base/err.h"
 
 struct server;
 

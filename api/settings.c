@@ -1,6 +1,6 @@
 #include "api/settings.h"
 
-#include "libcommon/buf.h"
+#include "libcommon/base/buf.h"
 
 struct api_settings api_settings;
 
@@ -84,6 +84,7 @@ static const struct settings_group groups[] = {
     {httpd_settings_rows, &api_settings.httpd},
     {db_settings_rows, &api_settings.db},
     {broker_settings_rows, &api_settings.broker},
+    {topology_settings_rows, &api_settings.broker},
     {otlp_settings_rows, &api_settings.daemon.otlp},
 };
 
@@ -109,7 +110,7 @@ static size_t check(struct buf *errors)
                    (long long)s->page_default, (long long)s->page_max);
         faults++;
     }
-    return faults;
+    return faults + topology_check(&s->broker, errors);
 }
 
 const struct daemon_program api_program = {

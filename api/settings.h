@@ -5,10 +5,10 @@
 
 #include <stddef.h>
 
-#include "libcommon/broker.h"
-#include "libcommon/daemon.h"
-#include "libcommon/db.h"
-#include "libcommon/httpd.h"
+#include "libcommon/daemon/daemon.h"
+#include "libcommon/db/db.h"
+#include "libcommon/domain/topology.h"
+#include "libcommon/net/httpd.h"
 
 struct api_settings {
     struct daemon_settings daemon;

@@ -3,8 +3,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "libcommon/clock.h"
-#include "libcommon/tracer.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/telemetry/tracer.h"
 
 void spans_commit(struct operation *const *ops, size_t n, int64_t start_us)
 {

@@ -9,9 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "libcommon/buf.h"
-#include "libcommon/httpd.h"
-#include "libcommon/must.h"
+#include "libcommon/base/buf.h"
+#include "libcommon/base/must.h"
+#include "libcommon/net/httpd.h"
 
 #define PREFIX "/swagger"
 #define DOCUMENT "openapi.yaml"

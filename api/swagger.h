@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "libcommon/err.h"
+#include "libcommon/base/err.h"
 
 struct httpd_request;
 struct swagger;

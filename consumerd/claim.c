@@ -5,9 +5,9 @@
 #include <string.h>
 
 #include "consumerd/retry.h"
-#include "libcommon/clock.h"
-#include "libcommon/failpoint.h"
-#include "libcommon/random.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/random.h"
+#include "libcommon/daemon/failpoint.h"
 
 #define CHUNK 500
 #define OWNERS_MAX 64       /* distinct foreign owners looked at in one claim; more wait */

@@ -18,7 +18,7 @@
 #include "consumerd/hand.h"
 #include "consumerd/settings.h"
 #include "consumerd/stats.h"
-#include "libcommon/db.h"
+#include "libcommon/db/db.h"
 
 enum claim_row_fate {
     CLAIM_ROW_FINAL,

@@ -5,10 +5,10 @@
 #include <string.h>
 
 #include "consumerd/settings.h"
-#include "libcommon/clock.h"
-#include "libcommon/log.h"
-#include "libcommon/must.h"
-#include "libcommon/settle.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
+#include "libcommon/domain/settle.h"
+#include "libcommon/telemetry/log.h"
 
 #define LETTERS_MAX 1000 /* looked at in one run */
 #define GATHER_MS 5000
@@ -142,7 +142,7 @@ static int publish(struct desk *d, const struct letter *l, enum message_type typ
 {
     const struct broker_message m = {
         .exchange = d->settings->broker.exchange,
-        .routing_key = broker_queue(&d->settings->broker, type),
+        .routing_key = topology_queue(&d->settings->broker, type),
         .message_id = l->id,
         .body = l->body,
         .body_len = l->body_len,

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "libcommon/must.h"
+#include "libcommon/base/must.h"
 
 #define NONE UINT8_MAX
 

@@ -10,10 +10,10 @@
 #include "consumerd/operators.h"
 #include "consumerd/send.h"
 #include "consumerd/spans.h"
-#include "libcommon/backoff.h"
-#include "libcommon/clock.h"
-#include "libcommon/must.h"
-#include "libcommon/random.h"
+#include "libcommon/base/backoff.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
+#include "libcommon/base/random.h"
 
 #define TRUST_CHECK_MS 200 /* how soon calls are given up when the incarnation is over */
 #define BEAT_SEC 2

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/clock.h"
-#include "libcommon/must.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
 
 #define BODY_MAX (4u << 20) /* far above what msg-api accepts */
 

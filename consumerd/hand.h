@@ -17,10 +17,10 @@
 #include <sys/queue.h>
 
 #include "consumerd/delivery.h"
-#include "libcommon/broker.h"
-#include "libcommon/message.h"
-#include "libcommon/must.h"
-#include "libcommon/trace.h"
+#include "libcommon/base/must.h"
+#include "libcommon/base/trace.h"
+#include "libcommon/broker/broker.h"
+#include "libcommon/domain/message.h"
 
 /* FNV-1a: the keys are identifiers of our own making. */
 static inline unsigned hand_hash(const void *key, size_t n)

@@ -6,7 +6,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "libcommon/must.h"
+#include "libcommon/base/must.h"
 
 struct job_queue {
     pthread_mutex_t lock;

@@ -8,12 +8,12 @@
 
 #include "consumerd/lane_internal.h"
 #include "consumerd/spans.h"
-#include "libcommon/backoff.h"
-#include "libcommon/clock.h"
-#include "libcommon/failpoint.h"
-#include "libcommon/log.h"
-#include "libcommon/must.h"
-#include "libcommon/random.h"
+#include "libcommon/base/backoff.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
+#include "libcommon/base/random.h"
+#include "libcommon/daemon/failpoint.h"
+#include "libcommon/telemetry/log.h"
 
 #define WAIT_MS 1000 /* heartbeats to the broker and the watchdog want to be looked after */
 #define NO_LEASE_WAIT_MS 200
@@ -66,12 +66,12 @@ static void connect_if_due(struct lane *l)
     if (l->consuming || l->drain_begun || clock_mono_ms() < l->broker_retry_at_ms)
         return;
     if (broker_open(l->broker, &err) ||
-        broker_consume(l->broker, broker_queue(s, l->config.type), (uint16_t)l->prefetch, &err)) {
+        broker_consume(l->broker, topology_queue(s, l->config.type), (uint16_t)l->prefetch, &err)) {
         connection_lost(l, &err);
         return;
     }
     log_info("consumer.started", L_STR("lane", l->name),
-             L_STR("queue", broker_queue(s, l->config.type)), L_INT("prefetch", l->prefetch));
+             L_STR("queue", topology_queue(s, l->config.type)), L_INT("prefetch", l->prefetch));
     l->consuming = true;
     l->broker_failures = 0;
     l->heard = true;
@@ -192,7 +192,7 @@ static void exchange(struct lane *l)
  * what the broker believed delivered comes again. */
 static void renew_if_silent(struct lane *l)
 {
-    const char *queue = broker_queue(&l->config.settings->broker, l->config.type);
+    const char *queue = topology_queue(&l->config.settings->broker, l->config.type);
     struct err err;
 
     if (l->heard || l->hand.by_id || l->arrived_count || l->suspect_count) {

@@ -12,8 +12,8 @@
 #include "consumerd/settings.h"
 #include "consumerd/stats.h"
 #include "consumerd/worker.h"
-#include "libcommon/log.h"
-#include "libcommon/must.h"
+#include "libcommon/base/must.h"
+#include "libcommon/telemetry/log.h"
 
 #define EXIT_FAULT 1
 #define HURRY_MS 1500 /* of the drain's time, for settling what had to be interrupted */

@@ -3,9 +3,9 @@
 #include <stdio.h>
 
 #include "consumerd/stats.h"
-#include "libcommon/clock.h"
-#include "libcommon/log.h"
-#include "libcommon/must.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
+#include "libcommon/telemetry/log.h"
 
 static void slots_init(struct slots *s, unsigned op, bool lookups, int64_t limit)
 {

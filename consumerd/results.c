@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "consumerd/retry.h"
-#include "libcommon/clock.h"
-#include "libcommon/settle.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/domain/settle.h"
 
 #define CHUNK 500
 

@@ -12,7 +12,7 @@
 
 #include "consumerd/hand.h"
 #include "consumerd/settings.h"
-#include "libcommon/db.h"
+#include "libcommon/db/db.h"
 
 struct results {
     struct db *db;

@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/backoff.h"
-#include "libcommon/outbox.h"
-#include "libcommon/random.h"
+#include "libcommon/base/backoff.h"
+#include "libcommon/base/random.h"
+#include "libcommon/domain/outbox.h"
 
 #define CHUNK 500
 #define PACKET_BYTES (2u << 20) /* well inside max_allowed_packet */
@@ -143,7 +143,7 @@ static void put_row(struct db *db, struct buf *sql, struct buf *payload,
     memcpy(out.transaction_id, m->transaction_id, sizeof(out.transaction_id));
     buf_reset(payload);
     message_put_payload(payload, &out, settings->broker.exchange,
-                        broker_queue(&settings->broker, m->type), m->traceparent,
+                        topology_queue(&settings->broker, m->type), m->traceparent,
                         m->tracestate ? m->tracestate : "", m->accepted_us);
     outbox_put_row(db, sql, m->id, enqueues + 1, m->type, payload, delay_of(settings, r, enqueues));
 }

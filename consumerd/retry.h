@@ -9,7 +9,7 @@
 
 #include "consumerd/hand.h"
 #include "consumerd/settings.h"
-#include "libcommon/db.h"
+#include "libcommon/db/db.h"
 
 #define RETRY_BACKOFF (-1) /* delay_ms: grows with the message's number of enqueues */
 

@@ -10,9 +10,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "libcommon/clock.h"
-#include "libcommon/must.h"
-#include "libcommon/tracer.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
+#include "libcommon/telemetry/tracer.h"
 
 #define ANSWER_KEPT 4096        /* an id fits many times over */
 #define ANSWER_MAX (64 * 1024)  /* beyond it the connection is not worth keeping */

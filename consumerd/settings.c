@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "libcommon/buf.h"
+#include "libcommon/base/buf.h"
 
 #define AT(field) offsetof(struct consumer_settings, field)
 #define INT_ROW(name, field, initial, min, max, help)                     \
@@ -101,13 +101,10 @@ static const struct setting consumer_rows[] = {
 void settings_groups(struct settings *s, struct settings_group groups[SETTINGS_GROUPS])
 {
     const struct settings_group all[SETTINGS_GROUPS] = {
-        {listen_rows, &s->httpd},
-        {daemon_settings_rows, &s->daemon},
-        {httpd_settings_rows, &s->httpd},
-        {db_settings_rows, &s->db},
-        {broker_settings_rows, &s->broker},
-        {consumer_rows, &s->consumer},
-        {otlp_settings_rows, &s->daemon.otlp},
+        {listen_rows, &s->httpd},           {daemon_settings_rows, &s->daemon},
+        {httpd_settings_rows, &s->httpd},   {db_settings_rows, &s->db},
+        {broker_settings_rows, &s->broker}, {topology_settings_rows, &s->broker},
+        {consumer_rows, &s->consumer},      {otlp_settings_rows, &s->daemon.otlp},
     };
 
     memcpy(groups, all, sizeof(all));
@@ -234,12 +231,7 @@ size_t settings_check(const struct settings *s, struct buf *errors)
                    (long long)c->dead_sec);
         faults++;
     }
-    if (s->broker.express_queue && s->broker.normal_queue &&
-        !strcmp(s->broker.express_queue, s->broker.normal_queue)) {
-        buf_puts(errors, "EXPRESS_QUEUE and NORMAL_QUEUE must differ\n");
-        faults++;
-    }
-    return faults;
+    return faults + topology_check(&s->broker, errors);
 }
 
 void settings_breaker(const struct consumer_settings *s, struct breaker_config *out)

@@ -7,11 +7,11 @@
  */
 
 #include "consumerd/breaker.h"
-#include "libcommon/broker.h"
-#include "libcommon/daemon.h"
-#include "libcommon/db.h"
-#include "libcommon/httpd.h"
-#include "libcommon/settings.h"
+#include "libcommon/base/settings.h"
+#include "libcommon/daemon/daemon.h"
+#include "libcommon/db/db.h"
+#include "libcommon/domain/topology.h"
+#include "libcommon/net/httpd.h"
 
 #define OPERATORS_MAX 8
 #define OPERATOR_NAME_MAX 30 /* eight names fit message_status.unknown_operators */
@@ -44,7 +44,7 @@ struct settings {
     struct consumer_settings consumer;
 };
 
-#define SETTINGS_GROUPS 7
+#define SETTINGS_GROUPS 8
 /* The groups of *s, for daemon_cli; s and groups must outlive the program's use of them. */
 void settings_groups(struct settings *s, struct settings_group groups[SETTINGS_GROUPS]);
 

@@ -3,8 +3,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "libcommon/clock.h"
-#include "libcommon/tracer.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/telemetry/tracer.h"
 
 void spans_arrived(struct inflight *m)
 {

@@ -31,7 +31,7 @@ const char *stats_dead_name(enum stats_dead reason)
 
 static void register_lane(const struct settings *s, enum message_type type)
 {
-    const char *queue = broker_queue(&s->broker, type);
+    const char *queue = topology_queue(&s->broker, type);
     char labels[400];
 
     for (int i = 0; i < STATS_EVENTS; i++) {

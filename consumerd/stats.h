@@ -8,8 +8,8 @@
 
 #include "consumerd/breaker.h"
 #include "consumerd/settings.h"
-#include "libcommon/message.h"
-#include "libcommon/metrics.h"
+#include "libcommon/domain/message.h"
+#include "libcommon/telemetry/metrics.h"
 
 /* What became of one delivery from the broker. */
 enum stats_event {

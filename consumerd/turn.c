@@ -3,12 +3,12 @@
 
 #include "consumerd/lane_internal.h"
 #include "consumerd/spans.h"
-#include "libcommon/backoff.h"
-#include "libcommon/clock.h"
-#include "libcommon/failpoint.h"
-#include "libcommon/log.h"
-#include "libcommon/must.h"
-#include "libcommon/random.h"
+#include "libcommon/base/backoff.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
+#include "libcommon/base/random.h"
+#include "libcommon/daemon/failpoint.h"
+#include "libcommon/telemetry/log.h"
 
 #define DB_RETRY_BASE_MS 20
 #define DB_RETRY_MAX_MS 1000
@@ -76,7 +76,7 @@ static void complete(struct lane *l, struct inflight *m)
     else
         lane_ack(l, m);
     spans_processed(m, l->config.settings->broker.exchange,
-                    broker_queue(&l->config.settings->broker, m->type));
+                    topology_queue(&l->config.settings->broker, m->type));
     hand_remove(&l->hand, m);
     if (m->suspect)
         release_suspect(l);

@@ -8,10 +8,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "libcommon/clock.h"
-#include "libcommon/log.h"
-#include "libcommon/must.h"
-#include "libcommon/schema.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
+#include "libcommon/db/schema.h"
+#include "libcommon/telemetry/log.h"
 
 #define RETRY_MS 500
 #define CLEAN_INTERVAL_MS (3600 * 1000)

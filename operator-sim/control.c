@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/clock.h"
-#include "libcommon/log.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/telemetry/log.h"
 #include "operator-sim/sim_internal.h"
 
 #define PAGE_DEFAULT 1000

@@ -7,9 +7,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "libcommon/clock.h"
-#include "libcommon/log.h"
-#include "libcommon/must.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
+#include "libcommon/telemetry/log.h"
 
 #define SHUT_MS 300  /* for answers under way */
 #define RETRY_MS 500 /* the port may be in other hands for a moment */

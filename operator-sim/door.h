@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "libcommon/httpd.h"
+#include "libcommon/net/httpd.h"
 
 struct door;
 

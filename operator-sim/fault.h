@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "libcommon/buf.h"
+#include "libcommon/base/buf.h"
 
 #define FAULT_PREFIX_MAX 20
 #define FAULT_UNLIMITED (-1)

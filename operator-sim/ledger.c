@@ -7,10 +7,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "libcommon/buf.h"
-#include "libcommon/clock.h"
-#include "libcommon/must.h"
-#include "libcommon/random.h"
+#include "libcommon/base/buf.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
+#include "libcommon/base/random.h"
 #include "operator-sim/hash.h"
 
 #define CHUNK_ENTRIES 4096

@@ -12,9 +12,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "libcommon/err.h"
-#include "libcommon/message.h"
-#include "libcommon/trace.h"
+#include "libcommon/base/err.h"
+#include "libcommon/base/trace.h"
+#include "libcommon/domain/message.h"
 
 #define LEDGER_REFERENCE_MAX 80
 

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/log.h"
+#include "libcommon/telemetry/log.h"
 #include "operator-sim/sim.h"
 
 /* --faults JSON stands for SIM_FAULTS; the rest of the line is as in every program. */

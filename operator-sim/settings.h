@@ -3,8 +3,8 @@
 
 /* The simulator's settings: one table, loaded once. */
 
-#include "libcommon/daemon.h"
-#include "libcommon/httpd.h"
+#include "libcommon/daemon/daemon.h"
+#include "libcommon/net/httpd.h"
 
 struct sim_settings {
     char *name, *control_addr, *faults, *ledger_file;

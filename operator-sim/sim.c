@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/log.h"
-#include "libcommon/must.h"
+#include "libcommon/base/must.h"
+#include "libcommon/telemetry/log.h"
 #include "operator-sim/sim_internal.h"
 
 #define CONTROL_THREADS 1

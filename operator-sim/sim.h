@@ -42,7 +42,7 @@
  * CONTROL_ADDR, when set, carries /faults, /ledger and the health routes too.
  */
 
-#include "libcommon/err.h"
+#include "libcommon/base/err.h"
 #include "operator-sim/settings.h"
 
 struct sim;

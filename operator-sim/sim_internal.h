@@ -6,7 +6,7 @@
 
 #include <pthread.h>
 
-#include "libcommon/metrics.h"
+#include "libcommon/telemetry/metrics.h"
 #include "operator-sim/door.h"
 #include "operator-sim/fault.h"
 #include "operator-sim/hash.h"

@@ -3,10 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/backoff.h"
-#include "libcommon/broker.h"
-#include "libcommon/must.h"
-#include "libcommon/random.h"
+#include "libcommon/base/backoff.h"
+#include "libcommon/base/must.h"
+#include "libcommon/base/random.h"
+#include "libcommon/broker/broker.h"
 #include "outboxd/settings.h"
 
 static struct db_label look_labels[LANE_LOOKS] = {

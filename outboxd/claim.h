@@ -13,8 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "libcommon/db.h"
-#include "libcommon/message.h"
+#include "libcommon/db/db.h"
+#include "libcommon/domain/message.h"
 #include "outboxd/lane.h"
 
 #define CLAIM_MAX 1000

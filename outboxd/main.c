@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/log.h"
+#include "libcommon/telemetry/log.h"
 #include "outboxd/parked.h"
 #include "outboxd/relay.h"
 #include "outboxd/repair.h"

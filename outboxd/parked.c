@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/log.h"
-#include "libcommon/settle.h"
+#include "libcommon/domain/settle.h"
+#include "libcommon/telemetry/log.h"
 #include "outboxd/settings.h"
 
 #define LIST_PAGE 500

@@ -10,8 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "libcommon/err.h"
-#include "libcommon/trace.h"
+#include "libcommon/base/err.h"
+#include "libcommon/base/trace.h"
 
 #define PAYLOAD_NAME_MAX 255 /* of an exchange or a routing key in AMQP */
 

@@ -3,10 +3,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "libcommon/clock.h"
-#include "libcommon/failpoint.h"
-#include "libcommon/metrics.h"
-#include "libcommon/tracer.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/daemon/failpoint.h"
+#include "libcommon/telemetry/metrics.h"
+#include "libcommon/telemetry/tracer.h"
 #include "outboxd/payload.h"
 
 static struct metric *confirm_seconds;

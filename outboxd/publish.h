@@ -15,8 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "libcommon/broker.h"
-#include "libcommon/trace.h"
+#include "libcommon/base/trace.h"
+#include "libcommon/broker/broker.h"
 #include "outboxd/claim.h"
 
 struct publisher {

@@ -3,9 +3,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "libcommon/clock.h"
-#include "libcommon/metrics.h"
-#include "libcommon/must.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
+#include "libcommon/telemetry/metrics.h"
 #include "outboxd/relay_internal.h"
 
 struct timespec relay_in(int64_t us)

@@ -4,13 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/clock.h"
-#include "libcommon/log.h"
-#include "libcommon/metrics.h"
-#include "libcommon/must.h"
-#include "libcommon/outbox.h"
-#include "libcommon/pause.h"
-#include "libcommon/schema.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
+#include "libcommon/base/pause.h"
+#include "libcommon/db/schema.h"
+#include "libcommon/domain/outbox.h"
+#include "libcommon/telemetry/log.h"
+#include "libcommon/telemetry/metrics.h"
 #include "outboxd/settings.h"
 
 #define RANGE 10000       /* rows of message_status a statement walks */
@@ -211,7 +211,7 @@ static int read_depths(struct repair *r, int64_t depths[MESSAGE_LANES], struct e
     for (int i = 0; i < MESSAGE_LANES; i++) {
         uint32_t ready;
 
-        if (broker_depth(r->broker, broker_queue(&outboxd_settings.broker, (enum message_type)i),
+        if (broker_depth(r->broker, topology_queue(&outboxd_settings.broker, (enum message_type)i),
                          &ready, err))
             return -1;
         depths[i] += ready;
@@ -332,7 +332,7 @@ static void put_event(struct repair *r, struct buf *payload, struct group *g,
     g->message.recipients = recipients;
     g->message.recipient_count = n;
     buf_reset(payload);
-    message_put_payload(payload, &g->message, b->exchange, broker_queue(b, g->message.type),
+    message_put_payload(payload, &g->message, b->exchange, topology_queue(b, g->message.type),
                         g->traceparent, g->tracestate, g->accepted_us);
     buf_puts(&r->sql, ids->len ? "," : OUTBOX_INSERT);
     outbox_put_row(r->db, &r->sql, g->message.id, g->enqueues + 1, g->message.type, payload, 0);

@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "libcommon/clock.h"
-#include "libcommon/message.h"
-#include "libcommon/metrics.h"
-#include "libcommon/must.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
+#include "libcommon/domain/message.h"
+#include "libcommon/telemetry/metrics.h"
 #include "outboxd/settings.h"
 
 struct sampler {

@@ -1,6 +1,6 @@
 #include "outboxd/settings.h"
 
-#include "libcommon/buf.h"
+#include "libcommon/base/buf.h"
 #include "outboxd/claim.h"
 
 struct outboxd_settings outboxd_settings;
@@ -64,6 +64,7 @@ static const struct settings_group groups[] = {
     {httpd_settings_rows, &outboxd_settings.httpd},
     {db_settings_rows, &outboxd_settings.db},
     {broker_settings_rows, &outboxd_settings.broker},
+    {topology_settings_rows, &outboxd_settings.broker},
     {otlp_settings_rows, &outboxd_settings.daemon.otlp},
 };
 
@@ -90,7 +91,7 @@ static size_t check(struct buf *errors)
                    (long long)s->retry_base_ms, (long long)s->retry_max_ms);
         faults++;
     }
-    return faults;
+    return faults + topology_check(&s->broker, errors);
 }
 
 const struct daemon_program outboxd_program = {

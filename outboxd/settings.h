@@ -3,10 +3,10 @@
 
 /* msg-outboxd's own settings, and the groups of the parts it uses. Read-only once loaded. */
 
-#include "libcommon/broker.h"
-#include "libcommon/daemon.h"
-#include "libcommon/db.h"
-#include "libcommon/httpd.h"
+#include "libcommon/daemon/daemon.h"
+#include "libcommon/db/db.h"
+#include "libcommon/domain/topology.h"
+#include "libcommon/net/httpd.h"
 
 struct outboxd_settings {
     struct daemon_settings daemon;

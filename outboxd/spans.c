@@ -2,8 +2,8 @@
 
 #include <stdio.h>
 
-#include "libcommon/clock.h"
-#include "libcommon/tracer.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/telemetry/tracer.h"
 #include "outboxd/payload.h"
 
 static void publish_span(const struct claim *c, const struct row *row, int64_t start_us,

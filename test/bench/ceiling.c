@@ -15,10 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/clock.h"
-#include "libcommon/must.h"
-#include "libcommon/outbox.h"
-#include "libcommon/random.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
+#include "libcommon/base/random.h"
+#include "libcommon/domain/outbox.h"
 #include "test/loadtest/options.h"
 
 #define CUSTOMERS 5000

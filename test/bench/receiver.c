@@ -18,7 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "libcommon/must.h"
+#include "libcommon/base/must.h"
 
 static _Atomic unsigned long long requests, bytes;
 

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/must.h"
+#include "libcommon/base/must.h"
 
 struct book_entry {
     uint64_t id[2];

@@ -13,8 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "libcommon/buf.h"
-#include "libcommon/err.h"
+#include "libcommon/base/buf.h"
+#include "libcommon/base/err.h"
 
 struct client_request {
     const char *path;       /* after the base URL's */

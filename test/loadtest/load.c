@@ -4,7 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "libcommon/clock.h"
+#include "libcommon/base/clock.h"
 #include "test/loadtest/client.h"
 #include "test/loadtest/pace.h"
 

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "libcommon/err.h"
+#include "libcommon/base/err.h"
 #include "test/loadtest/book.h"
 #include "test/loadtest/histogram.h"
 #include "test/loadtest/options.h"

@@ -1,7 +1,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "libcommon/must.h"
+#include "libcommon/base/must.h"
 #include "test/loadtest/load.h"
 #include "test/loadtest/options.h"
 #include "test/loadtest/report.h"

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/must.h"
+#include "libcommon/base/must.h"
 
 #define YEAR_US (365LL * 86400 * 1000000)
 

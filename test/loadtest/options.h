@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "libcommon/db.h"
+#include "libcommon/db/db.h"
 
 enum seed_method { SEED_DB, SEED_HTTP };
 

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "libcommon/buf.h"
+#include "libcommon/base/buf.h"
 
 static const double shares[] = {0.5, 0.9, 0.95, 0.99, 0.999};
 

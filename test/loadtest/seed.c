@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/clock.h"
-#include "libcommon/must.h"
-#include "libcommon/random.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
+#include "libcommon/base/random.h"
 #include "test/loadtest/client.h"
 
 #define BATCH 500 /* below the number at which a list of customers is no longer read in order */

@@ -7,7 +7,7 @@
  * through POST /balance/add. Blocks.
  */
 
-#include "libcommon/err.h"
+#include "libcommon/base/err.h"
 #include "test/loadtest/options.h"
 
 int seed_run(const struct options *options, struct err *err);

@@ -5,8 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "libcommon/clock.h"
-#include "libcommon/must.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
 #include "test/loadtest/client.h"
 
 #define PAGE 20000 /* rows read at once */

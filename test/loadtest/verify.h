@@ -11,8 +11,8 @@
  * of the one that settles. Neither is read during the run.
  */
 
-#include "libcommon/err.h"
-#include "libcommon/message.h"
+#include "libcommon/base/err.h"
+#include "libcommon/domain/message.h"
 #include "test/loadtest/book.h"
 #include "test/loadtest/options.h"
 

@@ -1,7 +1,7 @@
 #include <check.h>
 #include <stdlib.h>
 
-#include "libcommon/backoff.h"
+#include "libcommon/base/backoff.h"
 #include "test/unit/suite.h"
 
 START_TEST(doubles_up_to_the_bound)

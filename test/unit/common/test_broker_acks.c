@@ -1,4 +1,4 @@
-#include "libcommon/broker_acks.h"
+#include "libcommon/broker/broker_acks.h"
 #include "test/unit/suite.h"
 
 #include <check.h>

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/buf.h"
+#include "libcommon/base/buf.h"
 #include "test/unit/suite.h"
 
 START_TEST(numbers_at_their_limits)

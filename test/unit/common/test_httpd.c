@@ -11,9 +11,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "libcommon/buf.h"
-#include "libcommon/clock.h"
-#include "libcommon/httpd.h"
+#include "libcommon/base/buf.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/net/httpd.h"
 #include "test/unit/suite.h"
 
 #define HELD_MAX 600

@@ -8,7 +8,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "libcommon/log.h"
+#include "libcommon/telemetry/log.h"
 #include "test/unit/suite.h"
 
 /* stdout is a file that may grow to so many bytes: what a full disk does, without one. */

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/message.h"
+#include "libcommon/domain/message.h"
 #include "test/unit/suite.h"
 
 START_TEST(a_message_survives_the_wire)

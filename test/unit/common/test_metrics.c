@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/buf.h"
-#include "libcommon/clock.h"
-#include "libcommon/metrics.h"
-#include "libcommon/tracer.h"
+#include "libcommon/base/buf.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/telemetry/metrics.h"
+#include "libcommon/telemetry/tracer.h"
 #include "test/unit/suite.h"
 
 #define THREADS 8

@@ -10,12 +10,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "libcommon/buf.h"
-#include "libcommon/clock.h"
-#include "libcommon/metrics.h"
-#include "libcommon/otlp.h"
+#include "libcommon/base/buf.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/net/otlp.h"
 #include "libcommon/otlp.pb-c.h"
-#include "libcommon/tracer.h"
+#include "libcommon/telemetry/metrics.h"
+#include "libcommon/telemetry/tracer.h"
 #include "test/unit/suite.h"
 
 #define WAIT_MS 10000

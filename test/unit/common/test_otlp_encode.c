@@ -4,8 +4,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "libcommon/net/otlp_internal.h"
 #include "libcommon/otlp.pb-c.h"
-#include "libcommon/otlp_internal.h"
 #include "test/unit/suite.h"
 
 static struct otlp_encoder *encoder;

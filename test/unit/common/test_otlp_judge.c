@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libcommon/net/otlp_internal.h"
 #include "libcommon/otlp.pb-c.h"
-#include "libcommon/otlp_internal.h"
 #include "test/unit/suite.h"
 
 static uint8_t packed[512];

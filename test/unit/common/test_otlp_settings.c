@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/otlp_internal.h"
+#include "libcommon/net/otlp_internal.h"
 #include "test/unit/suite.h"
 
 static struct otlp_settings settings;

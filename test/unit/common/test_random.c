@@ -2,8 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/clock.h"
-#include "libcommon/random.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/random.h"
 #include "test/unit/suite.h"
 
 START_TEST(identifiers_are_version_7_and_only_grow)

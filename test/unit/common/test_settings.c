@@ -3,8 +3,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "libcommon/buf.h"
-#include "libcommon/settings.h"
+#include "libcommon/base/buf.h"
+#include "libcommon/base/settings.h"
 #include "test/unit/suite.h"
 
 static struct target {

@@ -3,12 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/buf.h"
-#include "libcommon/err.h"
-#include "libcommon/log.h"
-#include "libcommon/log_recent.h"
-#include "libcommon/status.h"
-#include "libcommon/status_page.h"
+#include "libcommon/base/buf.h"
+#include "libcommon/base/err.h"
+#include "libcommon/daemon/status.h"
+#include "libcommon/daemon/status_page.h"
+#include "libcommon/telemetry/log.h"
+#include "libcommon/telemetry/log_recent.h"
 #include "test/unit/suite.h"
 
 static struct buf text;

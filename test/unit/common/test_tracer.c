@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/buf.h"
-#include "libcommon/metrics.h"
-#include "libcommon/tracer_internal.h"
+#include "libcommon/base/buf.h"
+#include "libcommon/telemetry/metrics.h"
+#include "libcommon/telemetry/tracer_internal.h"
 #include "test/unit/suite.h"
 
 #define QUEUE 8

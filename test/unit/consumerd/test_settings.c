@@ -90,8 +90,8 @@ START_TEST(defaults_are_consistent_and_bad_ones_are_told)
     ck_assert_int_lt(settings_stop_after_ms(&s.consumer) + s.consumer.timeout_ms,
                      s.consumer.dead_sec * 1000);
     s.consumer.dead_sec = 3;
-    free(s.broker.express_queue);
-    s.broker.express_queue = strdup(s.broker.normal_queue);
+    free(s.broker.queues[MESSAGE_EXPRESS]);
+    s.broker.queues[MESSAGE_EXPRESS] = strdup(s.broker.queues[MESSAGE_NORMAL]);
     ck_assert_uint_eq(settings_check(&s, &errors), 2);
     settings_free(groups, SETTINGS_GROUPS);
     buf_free(&errors);

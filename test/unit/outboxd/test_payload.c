@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/message.h"
+#include "libcommon/domain/message.h"
 #include "test/unit/suite.h"
 
 static struct payload p;

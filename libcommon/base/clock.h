@@ -1,0 +1,20 @@
+#ifndef LIBCOMMON_BASE_CLOCK_H
+#define LIBCOMMON_BASE_CLOCK_H
+
+/*
+ * Durations are monotonic; the wall clock is for logs and identifiers and decides nothing. Leases
+ * and schedules that processes share use the database's clock, not these.
+ */
+
+#include <stdint.h>
+
+struct buf;
+
+int64_t clock_mono_us(void);
+int64_t clock_mono_ms(void);
+int64_t clock_wall_us(void); /* since 1970-01-01T00:00:00Z */
+
+/* Appends 2026-01-02T03:04:05.678901Z (RFC 3339). */
+void clock_put_rfc3339(struct buf *b, int64_t wall_us);
+
+#endif

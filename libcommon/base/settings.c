@@ -1,0 +1,333 @@
+#include "libcommon/base/settings.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "libcommon/base/buf.h"
+#include "libcommon/base/must.h"
+
+#define VALUE_MAX 16384
+
+static void *target_of(const struct settings_group *g, const struct setting *s)
+{
+    return (char *)g->target + s->offset;
+}
+
+static bool is_text(enum setting_type type)
+{
+    return type != SETTING_INT && type != SETTING_BOOL;
+}
+
+/* The value of NAME, or of the file that NAME_FILE names; NULL when unset. The caller frees. */
+static char *read_value(const struct setting *s, struct buf *errors, size_t *faults)
+{
+    const char *value = getenv(s->name);
+    char name[128];
+    const char *path;
+    char text[VALUE_MAX];
+    size_t n;
+    FILE *f;
+
+    snprintf(name, sizeof(name), "%s_FILE", s->name);
+    path = getenv(name);
+    if (value && *value) {
+        if (path && *path) {
+            buf_printf(errors, "%s and %s are both set; set one\n", s->name, name);
+            (*faults)++;
+        }
+        return must_strdup(value);
+    }
+    if (!path || !*path)
+        return NULL;
+    f = fopen(path, "re");
+    if (!f) {
+        buf_printf(errors, "%s: cannot read %s: %s\n", name, path, strerror(errno));
+        (*faults)++;
+        return NULL;
+    }
+    n = fread(text, 1, sizeof(text) - 1, f);
+    fclose(f);
+    if (n && text[n - 1] == '\n')
+        n--;
+    if (n && text[n - 1] == '\r')
+        n--;
+    text[n] = '\0';
+    return n ? must_strdup(text) : NULL;
+}
+
+static bool parse_int(const char *text, int64_t *out)
+{
+    char *end;
+    long long v;
+
+    if (!isdigit((unsigned char)*text) && *text != '-')
+        return false;
+    errno = 0;
+    v = strtoll(text, &end, 10);
+    if (errno || end == text || *end)
+        return false;
+    *out = v;
+    return true;
+}
+
+static bool parse_bool(const char *text, bool *out)
+{
+    static const char *const yes[] = {"true", "1", "yes", "on"};
+    static const char *const no[] = {"false", "0", "no", "off"};
+
+    for (size_t i = 0; i < 4; i++) {
+        if (!strcasecmp(text, yes[i]))
+            return *out = true, true;
+        if (!strcasecmp(text, no[i]))
+            return *out = false, true;
+    }
+    return false;
+}
+
+static bool is_choice(const char *text, const char *choices)
+{
+    size_t n = strlen(text);
+
+    for (const char *at = choices; *at;) {
+        size_t len = strcspn(at, " ");
+
+        if (len == n && !memcmp(at, text, n))
+            return true;
+        at += len;
+        at += strspn(at, " ");
+    }
+    return false;
+}
+
+bool settings_split_addr(const char *addr, char *host, size_t size, uint16_t *port)
+{
+    const char *colon = strrchr(addr, ':');
+    size_t n;
+    int64_t v;
+
+    if (!colon || !parse_int(colon + 1, &v) || v < 0 || v > 65535)
+        return false;
+    n = (size_t)(colon - addr);
+    if (n >= 2 && addr[0] == '[' && addr[n - 1] == ']') {
+        addr++;
+        n -= 2;
+    }
+    if (n >= size)
+        return false;
+    memcpy(host, addr, n);
+    host[n] = '\0';
+    *port = (uint16_t)v;
+    return true;
+}
+
+static bool check_text(const struct setting *s, const char *text, char *why, size_t size)
+{
+    size_t longest = s->max > 0 ? (size_t)s->max : 1024;
+    char host[256];
+    uint16_t port;
+
+    if (strlen(text) > longest) {
+        snprintf(why, size, "must be at most %zu bytes long", longest);
+        return false;
+    }
+    if (s->type == SETTING_ADDR && !settings_split_addr(text, host, sizeof(host), &port)) {
+        snprintf(why, size, "must be host:port or :port");
+        return false;
+    }
+    if (s->type == SETTING_CHOICE && *text && !is_choice(text, s->choices)) {
+        snprintf(why, size, "must be one of: %s", s->choices);
+        return false;
+    }
+    return !*text || !s->check || s->check(text, why, size);
+}
+
+/* Parses text into the target; false with a reason when it does not fit. */
+static bool store(const struct settings_group *g, const struct setting *s, const char *text,
+                  char *why, size_t size)
+{
+    void *to = target_of(g, s);
+    int64_t v;
+
+    switch (s->type) {
+    case SETTING_INT:
+        if (!parse_int(text, &v) || v < s->min || v > s->max) {
+            snprintf(why, size, "must be a whole number from %lld to %lld", (long long)s->min,
+                     (long long)s->max);
+            return false;
+        }
+        *(int64_t *)to = v;
+        return true;
+    case SETTING_BOOL:
+        if (parse_bool(text, to))
+            return true;
+        snprintf(why, size, "must be true or false");
+        return false;
+    default:
+        if (!check_text(s, text, why, size))
+            return false;
+        free(*(char **)to);
+        *(char **)to = must_strdup(text);
+        return true;
+    }
+}
+
+static size_t load_one(const struct settings_group *g, const struct setting *s, struct buf *errors)
+{
+    size_t faults = 0;
+    char why[256] = "";
+    char *value = read_value(s, errors, &faults);
+
+    if (!value && !s->initial) {
+        if (!faults)
+            buf_printf(errors, "%s is required (or %s_FILE)\n", s->name, s->name);
+        return faults ? faults : 1;
+    }
+    if (!store(g, s, value ? value : s->initial, why, sizeof(why))) {
+        /* A secret's wrong value is still a secret. */
+        if (s->type == SETTING_SECRET || s->type == SETTING_URI)
+            buf_printf(errors, "%s %s\n", s->name, why);
+        else
+            buf_printf(errors, "%s=%s: %s\n", s->name, value ? value : s->initial, why);
+        faults++;
+    }
+    free(value);
+    return faults;
+}
+
+size_t settings_load(const struct settings_group *groups, size_t n, struct buf *errors)
+{
+    size_t faults = 0;
+
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; groups[i].rows[k].name; k++)
+            faults += load_one(&groups[i], &groups[i].rows[k], errors);
+    return faults;
+}
+
+void settings_free(const struct settings_group *groups, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; groups[i].rows[k].name; k++) {
+            const struct setting *s = &groups[i].rows[k];
+            char **text = target_of(&groups[i], s);
+
+            if (!is_text(s->type))
+                continue;
+            free(*text);
+            *text = NULL;
+        }
+    }
+}
+
+const char *settings_text(const struct settings_group *groups, size_t n, const char *name)
+{
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; groups[i].rows[k].name; k++) {
+            const struct setting *s = &groups[i].rows[k];
+
+            if (is_text(s->type) && !strcmp(s->name, name))
+                return *(char **)target_of(&groups[i], s);
+        }
+    }
+    return NULL;
+}
+
+static const char *type_name(enum setting_type type)
+{
+    static const char *const names[] = {
+        [SETTING_INT] = "whole number", [SETTING_BOOL] = "true or false", [SETTING_STRING] = "text",
+        [SETTING_ADDR] = "address",     [SETTING_CHOICE] = "choice",      [SETTING_URI] = "URI",
+        [SETTING_SECRET] = "secret",
+    };
+
+    return names[type];
+}
+
+static void put_limits(const struct setting *s, FILE *to)
+{
+    if (s->type == SETTING_INT)
+        fprintf(to, ", %lld to %lld", (long long)s->min, (long long)s->max);
+    else if (s->type == SETTING_CHOICE)
+        fprintf(to, ": %s", s->choices);
+}
+
+static const char *shown_default(const struct setting *s)
+{
+    if (!s->initial)
+        return "required";
+    return *s->initial ? s->initial : "empty";
+}
+
+void settings_print_help(const struct settings_group *groups, size_t n, FILE *to)
+{
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; groups[i].rows[k].name; k++) {
+            const struct setting *s = &groups[i].rows[k];
+
+            fprintf(to, "  %s (%s", s->name, type_name(s->type));
+            put_limits(s, to);
+            fprintf(to, "; default %s)\n      %s\n", shown_default(s), s->help);
+        }
+    }
+    fprintf(to,
+            "\nEach may also be given as NAME_FILE, the path of a file that holds the value.\n");
+}
+
+void settings_print_markdown(const struct settings_group *groups, size_t n, FILE *to)
+{
+    fprintf(to, "| setting | default | kind | meaning |\n| --- | --- | --- | --- |\n");
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; groups[i].rows[k].name; k++) {
+            const struct setting *s = &groups[i].rows[k];
+            bool literal = s->initial && *s->initial;
+
+            fprintf(to, "| `%s` | %s%s%s | %s", s->name, literal ? "`" : "", shown_default(s),
+                    literal ? "`" : "", type_name(s->type));
+            put_limits(s, to);
+            fprintf(to, " | %s |\n", s->help);
+        }
+    }
+}
+
+/* amqp://user:***@host/ : everything between the first colon after "//" and the last @ */
+static void put_masked_uri(struct buf *out, const char *uri)
+{
+    const char *start = strstr(uri, "//");
+    const char *at = strrchr(uri, '@');
+    const char *colon = start ? strchr(start + 2, ':') : NULL;
+
+    if (!at || !colon || colon > at) {
+        buf_puts(out, uri);
+        return;
+    }
+    buf_put(out, uri, (size_t)(colon - uri) + 1);
+    buf_puts(out, "***");
+    buf_puts(out, at);
+}
+
+void settings_describe(const struct settings_group *groups, size_t n, struct buf *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; groups[i].rows[k].name; k++) {
+            const struct setting *s = &groups[i].rows[k];
+            void *from = target_of(&groups[i], s);
+
+            if (out->len)
+                buf_putc(out, ' ');
+            buf_puts(out, s->name);
+            buf_putc(out, '=');
+            if (s->type == SETTING_INT)
+                buf_put_int(out, *(int64_t *)from);
+            else if (s->type == SETTING_BOOL)
+                buf_puts(out, *(bool *)from ? "true" : "false");
+            else if (s->type == SETTING_SECRET)
+                buf_puts(out, **(char **)from ? "***" : "");
+            else if (s->type == SETTING_URI)
+                put_masked_uri(out, *(char **)from);
+            else
+                buf_puts(out, *(char **)from);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+#ifndef LIBCOMMON_BASE_SETTINGS_H
+#define LIBCOMMON_BASE_SETTINGS_H
+
+/*
+ * Settings from the environment. A setting is one row in one table; the rows feed parsing, --help,
+ * --check, the start-up log line and README's table. A value may also come from the file that
+ * NAME_FILE names (one trailing newline is cut). An empty value counts as unset. Loading goes
+ * through all rows and reports every fault, not the first.
+ *
+ * A program has several groups: its own rows and those of the parts it uses. The target struct of a
+ * group holds int64_t for SETTING_INT, bool for SETTING_BOOL, char * for the others (owned by the
+ * settings, released by settings_free). Not thread-safe: load at start, read-only afterwards.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+struct buf;
+
+enum setting_type {
+    SETTING_INT,
+    SETTING_BOOL,   /* true false 1 0 yes no on off */
+    SETTING_STRING, /* max: longest length in bytes, 0 = 1,024 */
+    SETTING_ADDR,   /* host:port or :port */
+    SETTING_CHOICE, /* one of choices; with the default "" also none of them */
+    SETTING_URI,    /* a string whose password is masked where it is shown */
+    SETTING_SECRET, /* a string that is never shown */
+};
+
+struct setting {
+    const char *name;
+    enum setting_type type;
+    size_t offset;       /* into the group's target */
+    const char *initial; /* default as text; NULL: required; "" for strings: may be empty */
+    int64_t min, max;
+    const char *choices; /* "a b c" for SETTING_CHOICE */
+    const char *help;
+    /* Further check of a non-empty string; writes a sentence's end ("must be ...") on failure. */
+    bool (*check)(const char *value, char *why, size_t size);
+};
+
+/* The last row of every table. */
+#define SETTINGS_END \
+    {                \
+        .name = NULL \
+    }
+
+struct settings_group {
+    const struct setting *rows;
+    void *target;
+};
+
+/* Returns the number of faults; a line for each is appended to errors. */
+size_t settings_load(const struct settings_group *groups, size_t n, struct buf *errors);
+void settings_free(const struct settings_group *groups, size_t n);
+/* The value of a setting that is text, by its name; NULL when there is none. */
+const char *settings_text(const struct settings_group *groups, size_t n, const char *name);
+
+void settings_print_help(const struct settings_group *groups, size_t n, FILE *to);
+void settings_print_markdown(const struct settings_group *groups, size_t n, FILE *to);
+/* "NAME=value NAME=value ...", secrets as ***. */
+void settings_describe(const struct settings_group *groups, size_t n, struct buf *out);
+
+/* Splits "host:port" or ":port" (all addresses). host has room for size bytes. False: malformed. */
+bool settings_split_addr(const char *addr, char *host, size_t size, uint16_t *port);
+
+#endif

@@ -1,0 +1,33 @@
+#include "libcommon/base/utf8.h"
+
+/* Length of the sequence at s, 0 when it is malformed. */
+static size_t sequence(const unsigned char *s, size_t n)
+{
+    size_t len = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 : 4;
+
+    if (len == 1)
+        return s[0] != '\0';
+    if (s[0] < 0xc2 || s[0] > 0xf4 || len > n)
+        return 0;
+    for (size_t i = 1; i < len; i++)
+        if ((s[i] & 0xc0) != 0x80)
+            return 0;
+    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
+        (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
+        return 0;
+    return len;
+}
+
+bool utf8_ok(const char *s, size_t n)
+{
+    const unsigned char *bytes = (const unsigned char *)s;
+
+    for (size_t i = 0; i < n;) {
+        size_t len = sequence(bytes + i, n - i);
+
+        if (!len)
+            return false;
+        i += len;
+    }
+    return true;
+}

@@ -1,0 +1,415 @@
+#include "libcommon/broker/broker.h"
+
+#include <amqp_ssl_socket.h>
+#include <amqp_tcp_socket.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
+#include "libcommon/broker/broker_internal.h"
+
+#define FRAME_MAX 131072
+#define CHANNEL_MAX 8
+#define GOODBYE_MS 500
+#define DEAD_LINK_MS 12000 /* TCP_USER_TIMEOUT: unacknowledged bytes */
+
+struct broker *broker_new(const struct broker_settings *settings, const char *purpose)
+{
+    struct broker *b = must_alloc(1, sizeof(*b));
+
+    b->settings = settings;
+    snprintf(b->purpose, sizeof(b->purpose), "%s", purpose);
+    return b;
+}
+
+void broker_free(struct broker *b)
+{
+    if (!b)
+        return;
+    broker_close(b);
+    broker_acks_free(&b->acks);
+    buf_free(&b->out);
+    buf_free(&b->in.body);
+    free(b);
+}
+
+/* What belonged to a channel is void with it. */
+static void forget_channel(struct broker *b)
+{
+    b->channel_open = b->consuming = false;
+    b->next_tag = 1;
+    b->in.expects = INCOMING_METHOD;
+    buf_reset(&b->out);
+    broker_acks_clear(&b->acks);
+}
+
+void broker_drop(struct broker *b)
+{
+    if (!b->conn)
+        return;
+    /* Destroying closes the socket without a word: what amqp_connection_close would say could hang.
+     */
+    amqp_destroy_connection(b->conn);
+    b->conn = NULL;
+    b->blocked = false;
+    forget_channel(b);
+}
+
+static struct timeval to_timeval(int64_t ms)
+{
+    return (struct timeval){.tv_sec = ms / 1000, .tv_usec = (ms % 1000) * 1000};
+}
+
+void broker_close(struct broker *b)
+{
+    struct timeval limit = to_timeval(GOODBYE_MS);
+    struct err ignored;
+
+    if (b->conn && !broker_flush(b, &ignored)) {
+        amqp_set_rpc_timeout(b->conn, &limit);
+        amqp_connection_close(b->conn, AMQP_REPLY_SUCCESS);
+    }
+    broker_drop(b);
+}
+
+bool broker_is_open(const struct broker *b)
+{
+    return b->conn != NULL;
+}
+
+bool broker_is_blocked(const struct broker *b)
+{
+    return b->blocked;
+}
+
+uint64_t broker_generation(const struct broker *b)
+{
+    return b->generation;
+}
+
+int broker_fd(const struct broker *b)
+{
+    return b->conn ? amqp_get_sockfd(b->conn) : -1;
+}
+
+bool broker_has_more(const struct broker *b)
+{
+    return b->conn && (amqp_frames_enqueued(b->conn) || amqp_data_in_buffer(b->conn));
+}
+
+int broker_fail(struct broker *b, int status, const char *what, struct err *err)
+{
+    broker_drop(b);
+    return err_set(err, ERR_RETRY, (unsigned)-status, "broker: %s: %s", what,
+                   amqp_error_string2(status));
+}
+
+void broker_copy_text(char *to, size_t size, amqp_bytes_t from)
+{
+    size_t n = from.len < size ? from.len : size - 1;
+
+    if (n)
+        memcpy(to, from.bytes, n);
+    to[n] = '\0';
+}
+
+/* What a person must mend, said so; everything else may pass by itself. */
+static int refused(unsigned code, const char *what, const char *text, struct err *err)
+{
+    switch (code) {
+    case AMQP_ACCESS_REFUSED:
+        return err_set(err, ERR_PERMANENT, code,
+                       "broker: %s: access refused; check user, password and permissions of "
+                       "RABBIT_URI (%s)",
+                       what, text);
+    case AMQP_NOT_ALLOWED:
+        return err_set(err, ERR_PERMANENT, code,
+                       "broker: %s: not allowed; check the vhost of RABBIT_URI (%s)", what, text);
+    case AMQP_PRECONDITION_FAILED:
+        return err_set(err, ERR_PERMANENT, code,
+                       "broker: %s clashes with what exists: set RABBIT_QUEUE_TYPE and "
+                       "RABBIT_DELIVERY_LIMIT to match it, use another name, or delete it once "
+                       "empty (%s)",
+                       what, text);
+    default:
+        return err_set(err, ERR_RETRY, code, "broker: %s: %s", what, text);
+    }
+}
+
+int broker_check_reply(struct broker *b, amqp_rpc_reply_t reply, const char *what, struct err *err)
+{
+    unsigned code = AMQP_INTERNAL_ERROR;
+    char text[256] = "no reason given";
+
+    if (reply.reply_type == AMQP_RESPONSE_NORMAL)
+        return 0;
+    if (reply.reply_type != AMQP_RESPONSE_SERVER_EXCEPTION)
+        return broker_fail(b, reply.library_error ? reply.library_error : AMQP_STATUS_SOCKET_CLOSED,
+                           what, err);
+    if (reply.reply.id == AMQP_CONNECTION_CLOSE_METHOD) {
+        const amqp_connection_close_t *m = reply.reply.decoded;
+
+        code = m->reply_code;
+        broker_copy_text(text, sizeof(text), m->reply_text);
+    } else if (reply.reply.id == AMQP_CHANNEL_CLOSE_METHOD) {
+        const amqp_channel_close_t *m = reply.reply.decoded;
+
+        code = m->reply_code;
+        broker_copy_text(text, sizeof(text), m->reply_text);
+    }
+    broker_drop(b);
+    return refused(code, what, text, err);
+}
+
+static int open_socket(struct broker *b, const struct amqp_connection_info *to, struct err *err)
+{
+    amqp_socket_t *socket = b->tls ? amqp_ssl_socket_new(b->conn) : amqp_tcp_socket_new(b->conn);
+    struct timeval limit = to_timeval(b->settings->connect_timeout_ms);
+    int rc = socket ? AMQP_STATUS_OK : AMQP_STATUS_NO_MEMORY;
+
+    if (socket && b->tls) {
+        amqp_ssl_socket_set_verify_peer(socket, 1);
+        amqp_ssl_socket_set_verify_hostname(socket, 1);
+        rc = amqp_ssl_socket_set_ssl_versions(socket, AMQP_TLSv1_2, AMQP_TLSvLATEST);
+        if (!rc && amqp_ssl_socket_set_cacert(socket, b->settings->tls_ca)) {
+            broker_drop(b);
+            return err_set(err, ERR_PERMANENT, 0, "broker: cannot read RABBIT_TLS_CA %s",
+                           b->settings->tls_ca);
+        }
+    }
+    if (!rc)
+        rc = amqp_socket_open_noblock(socket, to->host, to->port, &limit);
+    return rc ? broker_fail(b, rc, "connect", err) : 0;
+}
+
+/* A peer that has vanished must be noticed although publishing has no timeout in the library. */
+static void set_socket(struct broker *b)
+{
+    int fd = amqp_get_sockfd(b->conn);
+    int yes = 1;
+    int idle_sec = 5;
+    int interval_sec = 3;
+    int probes = 3;
+    unsigned dead_ms = DEAD_LINK_MS;
+
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &yes, sizeof(yes));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_sec, sizeof(idle_sec));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_sec, sizeof(interval_sec));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead_ms, sizeof(dead_ms));
+}
+
+static amqp_table_entry_t entry_bool(const char *key)
+{
+    return (amqp_table_entry_t){.key = amqp_cstring_bytes(key),
+                                .value = {.kind = AMQP_FIELD_KIND_BOOLEAN, .value.boolean = 1}};
+}
+
+static amqp_table_entry_t entry_text(const char *key, const char *value)
+{
+    return (amqp_table_entry_t){
+        .key = amqp_cstring_bytes(key),
+        .value = {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = amqp_cstring_bytes(value)}};
+}
+
+static int login(struct broker *b, const struct amqp_connection_info *to, struct err *err)
+{
+    /* The library's own list leaves out what is needed to hear of alarms and lost consumers. */
+    amqp_table_entry_t known[] = {entry_bool("connection.blocked"),
+                                  entry_bool("consumer_cancel_notify"), entry_bool("basic.nack"),
+                                  entry_bool("publisher_confirms"),
+                                  entry_bool("authentication_failure_close")};
+    amqp_table_entry_t entries[] = {
+        entry_text("connection_name", b->purpose),
+        {.key = amqp_cstring_bytes("capabilities"),
+         .value = {
+             .kind = AMQP_FIELD_KIND_TABLE,
+             .value.table = {.num_entries = sizeof(known) / sizeof(known[0]), .entries = known}}}};
+    amqp_table_t properties = {.num_entries = sizeof(entries) / sizeof(entries[0]),
+                               .entries = entries};
+    struct timeval connect_limit = to_timeval(b->settings->connect_timeout_ms);
+    struct timeval rpc_limit = to_timeval(b->settings->rpc_timeout_ms);
+    amqp_rpc_reply_t reply;
+
+    amqp_set_handshake_timeout(b->conn, &connect_limit);
+    amqp_set_rpc_timeout(b->conn, &rpc_limit);
+    reply = amqp_login_with_properties(b->conn, to->vhost && *to->vhost ? to->vhost : "/",
+                                       CHANNEL_MAX, FRAME_MAX, (int)b->settings->heartbeat_sec,
+                                       &properties, AMQP_SASL_METHOD_PLAIN, to->user, to->password);
+    if (broker_check_reply(b, reply, "login", err))
+        return -1;
+    b->frame_max = (size_t)amqp_get_frame_max(b->conn);
+    return 0;
+}
+
+static int open_channel(struct broker *b, struct err *err)
+{
+    forget_channel(b);
+    amqp_channel_open(b->conn, BROKER_CHANNEL);
+    if (broker_check_reply(b, amqp_get_rpc_reply(b->conn), "channel open", err))
+        return -1;
+    amqp_maybe_release_buffers(b->conn);
+    b->channel_open = true;
+    b->generation++;
+    return 0;
+}
+
+int broker_open(struct broker *b, struct err *err)
+{
+    struct amqp_connection_info to;
+    char *uri;
+    int rc;
+
+    broker_drop(b);
+    uri = must_strdup(b->settings->uri); /* the parser writes into it */
+    if (amqp_parse_url(uri, &to)) {
+        free(uri);
+        return err_set(err, ERR_PERMANENT, 0, "broker: RABBIT_URI is malformed");
+    }
+    b->tls = to.ssl;
+    b->conn = amqp_new_connection();
+    if (!b->conn) {
+        free(uri);
+        return err_set(err, ERR_RETRY, 0, "broker: out of memory");
+    }
+    rc = open_socket(b, &to, err);
+    if (!rc) {
+        set_socket(b);
+        rc = login(b, &to, err);
+    }
+    free(uri);
+    if (rc || open_channel(b, err))
+        return -1;
+    return broker_topology_declare(b, err);
+}
+
+static int need_channel(struct broker *b, const char *what, struct err *err)
+{
+    if (b->channel_open)
+        return broker_flush(b, err);
+    broker_drop(b);
+    return err_set(err, ERR_RETRY, 0, "broker: %s: not connected", what);
+}
+
+int broker_channel_gone(struct broker *b, struct err *err)
+{
+    amqp_channel_close_ok_t ok = {0};
+    int rc = amqp_send_method(b->conn, BROKER_CHANNEL, AMQP_CHANNEL_CLOSE_OK_METHOD, &ok);
+
+    forget_channel(b);
+    return rc ? broker_fail(b, rc, "channel close", err) : 0;
+}
+
+int broker_reopen_channel(struct broker *b, struct err *err)
+{
+    if (!b->conn)
+        return err_set(err, ERR_RETRY, 0, "broker: reopen channel: not connected");
+    if (b->channel_open) {
+        /* Closing it from here would let its late confirms pass for the new channel's. */
+        broker_drop(b);
+        return err_set(err, ERR_RETRY, 0, "broker: reopen channel: it is open");
+    }
+    return open_channel(b, err);
+}
+
+static void ignore_event(const struct broker_event *event, void *arg)
+{
+    (void)event;
+    (void)arg;
+}
+
+int broker_renew_channel(struct broker *b, struct err *err)
+{
+    if (need_channel(b, "renew channel", err) ||
+        broker_check_reply(b, amqp_channel_close(b->conn, BROKER_CHANNEL, AMQP_REPLY_SUCCESS),
+                           "channel close", err))
+        return -1;
+    forget_channel(b);
+    /* What the old channel said meanwhile waits in the library; it is not the new one's. */
+    return broker_pump(b, 0, 0, ignore_event, NULL, err) ? -1 : open_channel(b, err);
+}
+
+int broker_declare(struct broker *b, struct err *err)
+{
+    if (need_channel(b, "declare", err))
+        return -1;
+    return broker_topology_declare(b, err);
+}
+
+int broker_ping(struct broker *b, struct err *err)
+{
+    if (!b->conn)
+        return err_set(err, ERR_RETRY, 0, "broker: ping: not connected");
+    amqp_channel_open(b->conn, BROKER_PING_CHANNEL);
+    if (broker_check_reply(b, amqp_get_rpc_reply(b->conn), "ping", err) ||
+        broker_check_reply(b, amqp_channel_close(b->conn, BROKER_PING_CHANNEL, AMQP_REPLY_SUCCESS),
+                           "ping", err))
+        return -1;
+    /* What came in between waits in the library: on such a connection nobody else would read it. */
+    if (!b->consuming && b->next_tag == 1)
+        return broker_pump(b, 0, 0, ignore_event, NULL, err);
+    return 0;
+}
+
+/* On a channel of its own: a queue that is missing would close ours. */
+int broker_depth(struct broker *b, const char *queue, uint32_t *ready, struct err *err)
+{
+    const amqp_queue_declare_ok_t *answer;
+
+    if (!b->conn)
+        return err_set(err, ERR_RETRY, 0, "broker: depth: not connected");
+    amqp_channel_open(b->conn, BROKER_PING_CHANNEL);
+    if (broker_check_reply(b, amqp_get_rpc_reply(b->conn), "depth", err))
+        return -1;
+    answer = amqp_queue_declare(b->conn, BROKER_PING_CHANNEL, amqp_cstring_bytes(queue), 1, 0, 0, 0,
+                                amqp_empty_table);
+    if (broker_check_reply(b, amqp_get_rpc_reply(b->conn), "depth", err))
+        return -1;
+    *ready = answer->message_count;
+    if (broker_check_reply(b, amqp_channel_close(b->conn, BROKER_PING_CHANNEL, AMQP_REPLY_SUCCESS),
+                           "depth", err))
+        return -1;
+    amqp_maybe_release_buffers(b->conn);
+    return 0;
+}
+
+int broker_confirm(struct broker *b, struct err *err)
+{
+    if (need_channel(b, "confirm", err))
+        return -1;
+    amqp_confirm_select(b->conn, BROKER_CHANNEL);
+    b->next_tag = 1;
+    return broker_check_reply(b, amqp_get_rpc_reply(b->conn), "confirm", err);
+}
+
+int broker_consume(struct broker *b, const char *queue, uint16_t prefetch, struct err *err)
+{
+    if (need_channel(b, "consume", err))
+        return -1;
+    amqp_basic_qos(b->conn, BROKER_CHANNEL, 0, prefetch, 0);
+    if (broker_check_reply(b, amqp_get_rpc_reply(b->conn), "prefetch", err))
+        return -1;
+    amqp_basic_consume(b->conn, BROKER_CHANNEL, amqp_cstring_bytes(queue),
+                       amqp_cstring_bytes(b->purpose), 0, 0, 0, amqp_empty_table);
+    if (broker_check_reply(b, amqp_get_rpc_reply(b->conn), "consume", err))
+        return -1;
+    b->consuming = true;
+    return 0;
+}
+
+int broker_cancel(struct broker *b, struct err *err)
+{
+    if (!b->consuming)
+        return 0;
+    if (need_channel(b, "cancel", err))
+        return -1;
+    b->consuming = false;
+    amqp_basic_cancel(b->conn, BROKER_CHANNEL, amqp_cstring_bytes(b->purpose));
+    return broker_check_reply(b, amqp_get_rpc_reply(b->conn), "cancel", err);
+}

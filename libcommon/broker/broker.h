@@ -1,0 +1,135 @@
+#ifndef LIBCOMMON_BROKER_BROKER_H
+#define LIBCOMMON_BROKER_BROKER_H
+
+/*
+ * One AMQP 0-9-1 connection with one channel (librabbitmq), and the exchange and queues that it
+ * declares. Belongs to one thread. broker_open blocks up to the connect timeout; the other calls
+ * are bounded by the timeouts of the settings. A call that fails has closed the connection: open
+ * again with backoff. Publishing and consuming use connections of their own: a broker in alarm
+ * blocks all of a publishing connection.
+ *
+ * What is published, acked or dead-lettered is gathered and leaves in few writes: with the next
+ * broker_pump or broker_flush, or when much has gathered. A channel that the broker closed
+ * (BROKER_CHANNEL_CLOSED) takes no more: acks for it are dropped, anything else fails, until
+ * broker_reopen_channel.
+ *
+ * Topology: exchange (direct, durable) -> queues (durable; quorum by default), dead letters to
+ * <exchange>.dead (exchange and queue). Whoever comes first declares it. What the queues are for is
+ * the domain's matter (domain/topology.h).
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "libcommon/base/err.h"
+#include "libcommon/base/settings.h"
+
+#define BROKER_QUEUES 2
+
+struct broker_settings {
+    char *uri, *tls_ca;
+    int64_t heartbeat_sec, connect_timeout_ms, rpc_timeout_ms;
+    /* What is declared. A queue's name is its routing key too. */
+    char *exchange, *queues[BROKER_QUEUES], *queue_type;
+    int64_t delivery_limit;
+};
+
+extern const struct setting broker_settings_rows[]; /* the first line; the rest: topology.h */
+
+struct broker;
+struct broker *broker_new(const struct broker_settings *settings, const char *purpose);
+void broker_free(struct broker *b); /* NULL is fine; closes */
+
+/* Connects, logs in, opens the channel, declares the topology. ERR_PERMANENT: refused for a reason
+ * that a person must mend (credentials, a clash with an existing declaration), in words that say
+ * what to do; still worth retrying slowly. */
+int broker_open(struct broker *b, struct err *err);
+void broker_close(struct broker *b); /* says goodbye, bounded; what is unconfirmed is unknown */
+void broker_drop(struct broker *b);  /* closes the socket at once */
+bool broker_is_open(const struct broker *b);
+bool broker_is_blocked(const struct broker *b); /* connection.blocked was said: publish nothing */
+/* Grows with every open and every new channel: a tag belongs to one generation. */
+uint64_t broker_generation(const struct broker *b);
+int broker_fd(const struct broker *b); /* for poll; -1 when closed */
+/* Something has been read from the socket but not handed on (broker_pump stopped at max): pump
+ * again before waiting for broker_fd. */
+bool broker_has_more(const struct broker *b);
+
+/* After a channel error (the connection lives on): a new channel, without consumers and confirms.
+ */
+int broker_reopen_channel(struct broker *b, struct err *err);
+/* Closes the channel and opens a new one, likewise: what was delivered and not acknowledged comes
+ * again, what was published and not confirmed is unknown. */
+int broker_renew_channel(struct broker *b, struct err *err);
+/* Declares exchange, queues and bindings again (a missing queue comes back). */
+int broker_declare(struct broker *b, struct err *err);
+/* Opens and closes a second channel: a round trip that shows the broker alive (readiness). */
+int broker_ping(struct broker *b, struct err *err);
+
+/* Messages ready in a queue (a passive declare). */
+int broker_depth(struct broker *b, const char *queue, uint32_t *ready, struct err *err);
+
+struct broker_message {
+    const char *exchange, *routing_key;
+    const char *message_id;
+    const void *body;
+    size_t body_len;
+    const char *traceparent, *tracestate; /* headers; NULL or "": left out */
+    int64_t accepted_us;                  /* header; 0: left out */
+};
+
+/* Confirm mode; delivery tags count from 1 afterwards. */
+int broker_confirm(struct broker *b, struct err *err);
+/* Persistent, mandatory, type message.send. *tag: the confirm to wait for. */
+int broker_publish(struct broker *b, const struct broker_message *m, uint64_t *tag,
+                   struct err *err);
+
+/* Starts consuming with manual acks. One consumer a connection. */
+int broker_consume(struct broker *b, const char *queue, uint16_t prefetch, struct err *err);
+/* Ack in any order: neighbours leave as one frame. A tag that is not outstanding is ignored. */
+int broker_ack(struct broker *b, uint64_t tag, bool multiple, struct err *err);
+int broker_dead_letter(struct broker *b, uint64_t tag,
+                       struct err *err); /* reject without requeue */
+int broker_cancel(struct broker *b,
+                  struct err *err); /* no new deliveries; unacked ones stay ours */
+
+/* Hands what has gathered to the kernel. */
+int broker_flush(struct broker *b, struct err *err);
+
+#define BROKER_BODY_MAX (4 << 20) /* a longer body is handed on as an empty one */
+
+enum broker_event_type {
+    BROKER_CONFIRMED,      /* tag; multiple: all up to tag */
+    BROKER_NACKED,         /* tag; multiple: the broker could not take it */
+    BROKER_RETURNED,       /* message_id, code, text: unroutable; its confirm follows */
+    BROKER_DELIVERED,      /* delivery: valid until the callback returns */
+    BROKER_CANCELLED,      /* the queue is gone or its leader moved: declare and consume again */
+    BROKER_CHANNEL_CLOSED, /* code, text: unconfirmed tags are unknown; broker_reopen_channel */
+    BROKER_BLOCKED,        /* text */
+    BROKER_UNBLOCKED,
+};
+
+struct broker_event {
+    enum broker_event_type type;
+    uint64_t tag;
+    bool multiple;
+    bool redelivered;
+    unsigned code;
+    const char *text;                     /* NUL-terminated */
+    const char *message_id;               /* NUL-terminated, "" when absent */
+    const char *traceparent, *tracestate; /* NUL-terminated, "" when absent */
+    int64_t accepted_us;
+    const void *body;
+    size_t body_len;
+};
+
+typedef void broker_event_fn(const struct broker_event *event, void *arg);
+
+/* Waits up to timeout_ms for something to come (0: looks only), then hands on all that has come, at
+ * most max events (0: no limit). Keeps heartbeats going: call it at least every heartbeat / 2.
+ * The callback must not call into the broker other than ack and dead_letter. */
+int broker_pump(struct broker *b, int timeout_ms, size_t max, broker_event_fn *fn, void *arg,
+                struct err *err);
+
+#endif

@@ -1,0 +1,60 @@
+#ifndef LIBCOMMON_BROKER_BROKER_INTERNAL_H
+#define LIBCOMMON_BROKER_BROKER_INTERNAL_H
+
+/*
+ * What the files of the broker share; nobody else includes this. broker.c: connection, channel and
+ * calls that wait for an answer. broker_topology.c: settings and declarations. broker_out.c: what
+ * leaves without an answer. broker_in.c: what comes in by itself.
+ *
+ * On plain TCP, frames of broker_out.c are written to librabbitmq's socket here, many at once and
+ * with a deadline: the library would make three writes a message and wait for ever. It keeps no
+ * unsent bytes of its own, so the two may alternate on one thread. TLS goes through the library.
+ */
+
+#include <amqp.h>
+#include <amqp_framing.h>
+
+#include "libcommon/base/buf.h"
+#include "libcommon/base/trace.h"
+#include "libcommon/broker/broker.h"
+#include "libcommon/broker/broker_acks.h"
+
+#define BROKER_CHANNEL 1
+#define BROKER_PING_CHANNEL 2
+
+/* The frame that is being put together: method, header, bodies; keeps its state between pumps. */
+struct broker_incoming {
+    enum { INCOMING_METHOD, INCOMING_HEADER, INCOMING_BODY } expects;
+    enum broker_event_type type;
+    uint64_t tag;
+    bool redelivered;
+    unsigned code;
+    int64_t accepted_us;
+    uint64_t body_size, body_seen;
+    char text[256], message_id[256];
+    char traceparent[TRACE_PARENT_SIZE], tracestate[TRACE_STATE_MAX + 1];
+    struct buf body; /* only for bodies of several frames */
+};
+
+struct broker {
+    const struct broker_settings *settings;
+    char purpose[64];
+    amqp_connection_state_t conn; /* NULL: closed */
+    bool tls, channel_open, blocked, consuming;
+    uint64_t generation, next_tag;
+    size_t frame_max;
+    struct buf out;
+    struct broker_acks acks;
+    struct broker_incoming in;
+};
+
+/* Closes the connection and says why. Returns -1. */
+int broker_fail(struct broker *b, int status, const char *what, struct err *err);
+/* 0, or -1 with the connection closed. */
+int broker_check_reply(struct broker *b, amqp_rpc_reply_t reply, const char *what, struct err *err);
+/* The broker has closed the channel: confirm that, and forget what belonged to it. */
+int broker_channel_gone(struct broker *b, struct err *err);
+void broker_copy_text(char *to, size_t size, amqp_bytes_t from);
+int broker_topology_declare(struct broker *b, struct err *err);
+
+#endif

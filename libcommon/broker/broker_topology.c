@@ -1,0 +1,134 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "libcommon/base/must.h"
+#include "libcommon/broker/broker_internal.h"
+
+static bool check_uri(const char *value, char *why, size_t size)
+{
+    struct amqp_connection_info to;
+    char *copy = must_strdup(value);
+    bool ok = amqp_parse_url(copy, &to) == AMQP_STATUS_OK;
+
+    free(copy);
+    if (!ok)
+        snprintf(why, size, "must look like amqp://user:password@host:5672/vhost (or amqps://)");
+    return ok;
+}
+
+#define NUMBER(env, field, initial_value, least, most, text)                                   \
+    {                                                                                          \
+        .name = (env), .type = SETTING_INT, .offset = offsetof(struct broker_settings, field), \
+        .initial = (initial_value), .min = (least), .max = (most), .help = (text)              \
+    }
+
+const struct setting broker_settings_rows[] = {
+    {.name = "RABBIT_URI",
+     .type = SETTING_URI,
+     .offset = offsetof(struct broker_settings, uri),
+     .help = "Where RabbitMQ is: amqp://user:password@host:5672/vhost, or amqps:// (5671) for TLS. "
+             "No vhost means /.",
+     .check = check_uri},
+    {.name = "RABBIT_TLS_CA",
+     .type = SETTING_STRING,
+     .offset = offsetof(struct broker_settings, tls_ca),
+     .initial = "/etc/ssl/certs/ca-certificates.crt",
+     .min = 1,
+     .max = 4096,
+     .help = "PEM file of the authorities that amqps:// certificates are verified against."},
+    NUMBER(
+        "RABBIT_HEARTBEAT_SEC", heartbeat_sec, "5", 2, 600,
+        "AMQP heartbeat in seconds; a peer that is silent for two to three of them is given up."),
+    NUMBER("RABBIT_CONNECT_TIMEOUT_MS", connect_timeout_ms, "5000", 100, 60000,
+           "Longest wait for a connection and its login, each."),
+    NUMBER("RABBIT_RPC_TIMEOUT_MS", rpc_timeout_ms, "5000", 100, 60000,
+           "Longest wait for the broker's answer, or for it to take what is written."),
+    SETTINGS_END,
+};
+
+#define ARGUMENTS_MAX 5
+
+struct arguments {
+    amqp_table_entry_t entries[ARGUMENTS_MAX];
+    int n;
+};
+
+static void put_text(struct arguments *a, const char *key, const char *value)
+{
+    MUST(a->n < ARGUMENTS_MAX);
+    a->entries[a->n++] = (amqp_table_entry_t){
+        .key = amqp_cstring_bytes(key),
+        .value = {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = amqp_cstring_bytes(value)}};
+}
+
+static void put_number(struct arguments *a, const char *key, int32_t value)
+{
+    MUST(a->n < ARGUMENTS_MAX);
+    a->entries[a->n++] = (amqp_table_entry_t){
+        .key = amqp_cstring_bytes(key), .value = {.kind = AMQP_FIELD_KIND_I32, .value.i32 = value}};
+}
+
+/* Without reject-publish the broker refuses at-least-once dead-lettering: a queue that may drop
+ * cannot promise to hand over. A queue without a limit of its own never has to. */
+static void queue_arguments(const struct broker *b, const char *dead_exchange, struct arguments *a)
+{
+    bool quorum = strcmp(b->settings->queue_type, "quorum") == 0;
+
+    *a = (struct arguments){0};
+    put_text(a, "x-queue-type", b->settings->queue_type);
+    if (quorum)
+        put_number(a, "x-delivery-limit", (int32_t)b->settings->delivery_limit);
+    if (!dead_exchange)
+        return;
+    put_text(a, "x-dead-letter-exchange", dead_exchange);
+    if (quorum) {
+        put_text(a, "x-dead-letter-strategy", "at-least-once");
+        put_text(a, "x-overflow", "reject-publish");
+    }
+}
+
+static int declare_exchange(struct broker *b, const char *name, const char *type, struct err *err)
+{
+    char what[320];
+
+    amqp_exchange_declare(b->conn, BROKER_CHANNEL, amqp_cstring_bytes(name),
+                          amqp_cstring_bytes(type), 0, 1, 0, 0, amqp_empty_table);
+    snprintf(what, sizeof(what), "exchange %s", name);
+    return broker_check_reply(b, amqp_get_rpc_reply(b->conn), what, err);
+}
+
+static int declare_queue(struct broker *b, const char *name, const char *exchange,
+                         const char *dead_exchange, struct err *err)
+{
+    struct arguments a;
+    char what[320];
+
+    queue_arguments(b, dead_exchange, &a);
+    snprintf(what, sizeof(what), "queue %s", name);
+    amqp_queue_declare(b->conn, BROKER_CHANNEL, amqp_cstring_bytes(name), 0, 1, 0, 0,
+                       (amqp_table_t){.num_entries = a.n, .entries = a.entries});
+    if (broker_check_reply(b, amqp_get_rpc_reply(b->conn), what, err))
+        return -1;
+    amqp_queue_bind(b->conn, BROKER_CHANNEL, amqp_cstring_bytes(name), amqp_cstring_bytes(exchange),
+                    amqp_cstring_bytes(name), amqp_empty_table);
+    return broker_check_reply(b, amqp_get_rpc_reply(b->conn), what, err);
+}
+
+int broker_topology_declare(struct broker *b, struct err *err)
+{
+    const struct broker_settings *s = b->settings;
+    char dead[256];
+
+    snprintf(dead, sizeof(dead), "%s.dead", s->exchange);
+    /* A fanout: dead letters keep their routing key, and all of them go to one queue. The way out
+     * exists before the way in. */
+    if (declare_exchange(b, dead, "fanout", err) || declare_queue(b, dead, dead, NULL, err) ||
+        declare_exchange(b, s->exchange, "direct", err))
+        return -1;
+    for (size_t i = 0; i < BROKER_QUEUES; i++)
+        if (declare_queue(b, s->queues[i], s->exchange, dead, err))
+            return -1;
+    amqp_maybe_release_buffers(b->conn);
+    return 0;
+}

@@ -1,0 +1,451 @@
+#include "libcommon/daemon/daemon.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "libcommon/base/buf.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
+#include "libcommon/daemon/failpoint.h"
+#include "libcommon/daemon/health.h"
+#include "libcommon/telemetry/log.h"
+#include "libcommon/telemetry/log_recent.h"
+#include "libcommon/telemetry/metrics.h"
+#include "libcommon/telemetry/tracer.h"
+
+#define BEATS_MAX 64
+#define BEAT_FRESH_MS 10000
+#define FILES_MAX (1u << 20)
+#define LOG_FLUSH_MS 1000
+#define TRACE_FLUSH_MS 3000 /* of the drain's time */
+#define EXIT_MS 10000       /* after the drain's time: what the exit itself may take */
+
+struct daemon_beat {
+    const char *name;
+    _Atomic int64_t at_ms;
+};
+
+const struct setting daemon_settings_rows[] = {
+    {"APP_NAME", SETTING_STRING, offsetof(struct daemon_settings, app_name),
+     "distributed-messaging-platform", 1, 128, NULL, "Name of the installation, for logs.", NULL},
+    {"LOG_LEVEL", SETTING_CHOICE, offsetof(struct daemon_settings, log_level), "info", 0, 0,
+     "debug info warn error", "Lowest level that is logged.", NULL},
+    {"DRAIN_TIMEOUT_MS", SETTING_INT, offsetof(struct daemon_settings, drain_timeout_ms), "20000",
+     0, 600000, NULL, "Longest time from SIGTERM to the end of the process.", NULL},
+    {"MSG_FAILPOINT", SETTING_STRING, offsetof(struct daemon_settings, failpoint), "", 0, 128, NULL,
+     "For tests of bad days: name:kill, name:error or name:delay=<ms>, with :every=<n> if wanted.",
+     failpoint_check},
+    SETTINGS_END};
+
+static struct {
+    const struct daemon_program *program;
+    const struct daemon_settings *settings;
+    struct probe *const *probes;
+    size_t probe_count;
+    int signals; /* signalfd */
+    int stop;    /* eventfd: the watcher is to end */
+    int64_t feed_every_ms;
+    int64_t stop_at_ms; /* when the first signal came; set before stopping */
+    pthread_t watcher;
+    bool watching;
+    _Atomic bool ready, stopping, forced;
+    struct daemon_beat beats[BEATS_MAX];
+    _Atomic size_t beat_count;
+} d = {.signals = -1, .stop = -1};
+
+/* ---- command line ---- */
+
+static int print_help(const struct daemon_program *p)
+{
+    printf("%s: %s\n\nUsage: %s [option]\n%s"
+           "  --help               this text\n"
+           "  --version            the version\n"
+           "  --check              checks the settings and ends: 0 or %d\n"
+           "  --health             asks the one that runs here for /healthz: 0 or 1\n"
+           "  --settings-markdown  the settings as a table\n"
+           "\nSettings, from the environment:\n",
+           p->name, p->summary, p->name, p->verbs ? p->verbs : "", EXIT_SETTINGS);
+    settings_print_help(p->groups, p->group_count, stdout);
+    return 0;
+}
+
+static int check_settings(const struct daemon_program *p)
+{
+    struct buf errors = {0};
+    size_t faults = settings_load(p->groups, p->group_count, &errors);
+
+    /* A check across settings may read what a fault has left unset. */
+    if (!faults && p->check)
+        faults = p->check(&errors);
+    if (faults)
+        fprintf(stderr, "%s: %zu wrong setting%s\n%s", p->name, faults, faults == 1 ? "" : "s",
+                errors.data ? errors.data : "");
+    buf_free(&errors);
+    return faults ? EXIT_SETTINGS : 0;
+}
+
+int daemon_cli(const struct daemon_program *program, int argc, char **argv)
+{
+    const char *option = argc > 1 && argv[1][0] == '-' ? argv[1] : NULL;
+    int rc;
+
+    if (option && (!strcmp(option, "--help") || !strcmp(option, "-h")))
+        return print_help(program);
+    if (option && !strcmp(option, "--version")) {
+        printf("%s %s\n", program->name, PROJECT_VERSION);
+        return 0;
+    }
+    if (option && !strcmp(option, "--settings-markdown")) {
+        settings_print_markdown(program->groups, program->group_count, stdout);
+        return 0;
+    }
+    if (option && !strcmp(option, "--health"))
+        return health_check(program);
+    if (option && strcmp(option, "--check") != 0) {
+        fprintf(stderr, "%s: unknown option %s; --help lists them\n", program->name, option);
+        return EXIT_SETTINGS;
+    }
+    rc = check_settings(program);
+    if (!option && !rc)
+        return -1;
+    if (!rc)
+        printf("settings ok\n");
+    settings_free(program->groups, program->group_count);
+    return rc;
+}
+
+/* ---- start ---- */
+
+static enum log_level parse_level(const char *name)
+{
+    static const char *const names[] = {
+        [LOG_DEBUG] = "debug", [LOG_INFO] = "info", [LOG_WARN] = "warn", [LOG_ERROR] = "error"};
+
+    for (int i = LOG_DEBUG; i <= LOG_ERROR; i++)
+        if (!strcmp(name, names[i]))
+            return (enum log_level)i;
+    return LOG_INFO;
+}
+
+static void on_libevent_log(int severity, const char *text)
+{
+    if (severity == EVENT_LOG_ERR)
+        log_error("libevent.error", L_MSG(text));
+    else if (severity == EVENT_LOG_WARN)
+        log_warn("libevent.warning", L_MSG(text));
+}
+
+/* libevent ends the process when this returns; what the log holds is written first. */
+static void on_libevent_fatal(int code)
+{
+    log_error("libevent.fatal", L_INT("code", code));
+    log_stop(LOG_FLUSH_MS);
+    abort();
+}
+
+static void raise_file_limit(void)
+{
+    struct rlimit files;
+
+    if (getrlimit(RLIMIT_NOFILE, &files))
+        return;
+    if (files.rlim_cur >= FILES_MAX || files.rlim_cur == files.rlim_max)
+        return;
+    files.rlim_cur = files.rlim_max < FILES_MAX ? files.rlim_max : FILES_MAX;
+    if (setrlimit(RLIMIT_NOFILE, &files))
+        log_warn("start.file_limit", L_MSG(strerror(errno)));
+}
+
+static void open_signals(void)
+{
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    sigset_t set;
+
+    sigaction(SIGPIPE, &ignore, NULL);
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    MUST(pthread_sigmask(SIG_BLOCK, &set, NULL) == 0);
+    d.signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    d.stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    MUST(d.signals >= 0 && d.stop >= 0);
+}
+
+static void publish_build_info(const struct daemon_program *program)
+{
+    struct buf labels = {0};
+
+    buf_printf(&labels, "version=\"%s\",component=\"%s\"", PROJECT_VERSION, program->name);
+    if (!labels.failed)
+        metrics_set(metrics_gauge("msg_build_info", "Always 1.", labels.data), 1);
+    buf_free(&labels);
+}
+
+static void log_settings(const struct daemon_program *program)
+{
+    struct buf text = {0};
+
+    settings_describe(program->groups, program->group_count, &text);
+    log_info("start", L_STR("app", d.settings->app_name), L_INT("pid", getpid()),
+             L_STR("settings", text.failed ? "" : text.data));
+    buf_free(&text);
+}
+
+void daemon_start(const struct daemon_program *program, const struct daemon_settings *settings)
+{
+    uint64_t watchdog_us = 0;
+
+    d.program = program;
+    d.settings = settings;
+    open_signals();
+    log_start(program->name, parse_level(settings->log_level));
+    failpoint_arm(settings->failpoint);
+    event_set_log_callback(on_libevent_log);
+    event_set_fatal_callback(on_libevent_fatal);
+    raise_file_limit();
+    publish_build_info(program);
+    if (sd_watchdog_enabled(0, &watchdog_us) > 0)
+        d.feed_every_ms = (int64_t)(watchdog_us / 2000);
+    log_settings(program);
+    otlp_start(&settings->otlp, program->name);
+}
+
+/* ---- watchdog and signals ---- */
+
+struct daemon_beat *daemon_beat_new(const char *name)
+{
+    size_t at = atomic_fetch_add(&d.beat_count, 1);
+    struct daemon_beat *beat = &d.beats[at];
+
+    MUST(at < BEATS_MAX);
+    beat->name = name;
+    atomic_store(&beat->at_ms, clock_mono_ms());
+    return beat;
+}
+
+void daemon_beat(struct daemon_beat *beat)
+{
+    atomic_store_explicit(&beat->at_ms, clock_mono_ms(), memory_order_relaxed);
+}
+
+/* Loops that have ended beat no more: in the drain its deadline is the judge. */
+static bool in_drain(int64_t now_ms)
+{
+    return atomic_load(&d.stopping) && now_ms < d.stop_at_ms + EXIT_MS;
+}
+
+static void feed_watchdog(void)
+{
+    int64_t now_ms = clock_mono_ms();
+    size_t n = in_drain(now_ms) ? 0 : atomic_load(&d.beat_count);
+
+    for (size_t i = 0; i < n && i < BEATS_MAX; i++) {
+        int64_t at_ms = atomic_load_explicit(&d.beats[i].at_ms, memory_order_relaxed);
+
+        /* 0: a slot that is just being made */
+        if (at_ms && now_ms - at_ms > BEAT_FRESH_MS) {
+            log_error("watchdog.stale", L_STR("loop", d.beats[i].name),
+                      L_INT("silent_ms", now_ms - at_ms));
+            return;
+        }
+    }
+    sd_notify(0, "WATCHDOG=1");
+}
+
+/* Feeds the watchdog until a signal comes (true) or the watcher is told to end. */
+static bool wait_signal(void)
+{
+    struct pollfd fds[] = {{.fd = d.signals, .events = POLLIN}, {.fd = d.stop, .events = POLLIN}};
+    struct signalfd_siginfo info;
+
+    for (;;) {
+        int n = poll(fds, 2, d.feed_every_ms ? (int)d.feed_every_ms : -1);
+
+        if (d.feed_every_ms && n >= 0)
+            feed_watchdog();
+        if (n > 0 && fds[0].revents && read(d.signals, &info, sizeof(info)) == sizeof(info)) {
+            log_info("signal", L_STR("signal", info.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM"),
+                     L_INT("sender", info.ssi_pid));
+            return true;
+        }
+        if (n > 0 && fds[1].revents)
+            return false;
+    }
+}
+
+/* During the drain: a second signal ends the patience, a third the process. */
+static void *watch(void *arg)
+{
+    struct sigaction by_default = {.sa_handler = SIG_DFL};
+    sigset_t set;
+
+    (void)arg;
+    if (!wait_signal())
+        return NULL;
+    atomic_store(&d.forced, true);
+    httpd_give_up();
+    sigaction(SIGTERM, &by_default, NULL);
+    sigaction(SIGINT, &by_default, NULL);
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    wait_signal();
+    return NULL;
+}
+
+void daemon_ready(void)
+{
+    atomic_store(&d.ready, true);
+    sd_notify(0, "READY=1");
+    log_info("ready", L_STR("component", d.program->name));
+}
+
+void daemon_wait(void)
+{
+    wait_signal();
+    d.stop_at_ms = clock_mono_ms() + d.settings->drain_timeout_ms;
+    atomic_store(&d.stopping, true);
+    /* However long the drain is set to be, the service manager waits for it. */
+    sd_notifyf(0, "STOPPING=1\nEXTEND_TIMEOUT_USEC=%lld",
+               (long long)(d.settings->drain_timeout_ms + EXIT_MS) * 1000);
+    log_info("drain", L_INT("timeout_ms", d.settings->drain_timeout_ms));
+    MUST(pthread_create(&d.watcher, NULL, watch, NULL) == 0);
+    d.watching = true;
+}
+
+int daemon_drain_left_ms(void)
+{
+    int64_t left_ms;
+
+    if (!atomic_load(&d.stopping))
+        return (int)d.settings->drain_timeout_ms;
+    if (atomic_load(&d.forced))
+        return 0;
+    left_ms = d.stop_at_ms - clock_mono_ms();
+    return left_ms > 0 ? (int)left_ms : 0;
+}
+
+void daemon_stop(void)
+{
+    int left_ms = daemon_drain_left_ms();
+    uint64_t one = 1;
+
+    otlp_stop(left_ms < TRACE_FLUSH_MS ? left_ms : TRACE_FLUSH_MS);
+    if (d.watching) {
+        while (write(d.stop, &one, sizeof(one)) < 0)
+            MUST(errno == EINTR);
+        pthread_join(d.watcher, NULL);
+        d.watching = false;
+    }
+    log_info("stop", L_STR("forced", atomic_load(&d.forced) ? "true" : "false"));
+    log_stop(LOG_FLUSH_MS);
+}
+
+/* ---- /healthz /readyz /metrics /status.json ---- */
+
+void daemon_set_probes(struct probe *const *probes, size_t n)
+{
+    d.probes = probes;
+    d.probe_count = n;
+}
+
+void daemon_handle_healthz(struct httpd_request *req, void *arg)
+{
+    (void)arg;
+    httpd_reply(req, 200, "{\"status\":\"ok\"}", 15);
+}
+
+/* Appends "status" and "dependencies"; whether the first asked of them, and the process, are ready.
+ */
+static bool put_readiness(struct buf *out, const struct httpd_request *req, size_t asked)
+{
+    bool draining = atomic_load(&d.stopping) || httpd_draining(req);
+    bool ready = atomic_load(&d.ready) && !draining;
+    struct buf list = {0};
+
+    for (size_t i = 0; i < d.probe_count; i++) {
+        bool ok = probe_ok(d.probes[i]);
+
+        if (i < asked)
+            ready = ready && ok;
+        buf_printf(&list, "%s\"%s\":\"%s\"", i ? "," : "", probe_name(d.probes[i]),
+                   ok ? "ok" : "unavailable");
+    }
+    buf_printf(out, "\"status\":\"%s\",\"dependencies\":{%s}",
+               draining ? "draining"
+               : ready  ? "ready"
+                        : "not_ready",
+               list.data ? list.data : "");
+    buf_free(&list);
+    return ready;
+}
+
+void daemon_handle_readyz(struct httpd_request *req, void *arg)
+{
+    const char *purpose = httpd_query(req, "for");
+    size_t asked = purpose && !strcmp(purpose, "traffic") && d.probe_count ? 1 : d.probe_count;
+    struct buf body = {0};
+    bool ready;
+
+    (void)arg;
+    buf_putc(&body, '{');
+    ready = put_readiness(&body, req, asked);
+    buf_putc(&body, '}');
+    httpd_reply(req, ready && !body.failed ? 200 : 503, body.failed ? "{}" : body.data,
+                body.failed ? 2 : body.len);
+    buf_free(&body);
+}
+
+/* What the status page shows and /metrics does not tell. */
+void daemon_handle_status(struct httpd_request *req, void *arg)
+{
+    struct buf body = {0};
+
+    (void)arg;
+    buf_puts(&body, "{\"app\":");
+    buf_put_json(&body, d.settings->app_name, strlen(d.settings->app_name));
+    buf_printf(&body, ",\"component\":\"%s\",\"version\":\"%s\",\"now\":\"", d.program->name,
+               PROJECT_VERSION);
+    clock_put_rfc3339(&body, clock_wall_us());
+    buf_puts(&body, "\",");
+    put_readiness(&body, req, d.probe_count);
+    buf_puts(&body, ",\"events\":");
+    log_recent_render(&body);
+    buf_putc(&body, '}');
+    httpd_set_header(req, "Cache-Control", "no-store");
+    if (body.failed)
+        httpd_reply_error(req, 503, "unavailable", "Out of memory.", NULL);
+    else
+        httpd_reply(req, 200, body.data, body.len);
+    buf_free(&body);
+}
+
+void daemon_handle_metrics(struct httpd_request *req, void *arg)
+{
+    enum metrics_format format = metrics_format_for(httpd_header(req, "Accept"));
+    struct buf body = {0};
+
+    (void)arg;
+    for (size_t i = 0; i < d.probe_count; i++)
+        probe_ok(d.probes[i]); /* sets its gauge */
+    tracer_observe();
+    metrics_render(&body, format);
+    if (body.failed)
+        httpd_reply_error(req, 503, "unavailable", "Out of memory.", NULL);
+    else
+        httpd_reply_type(req, 200, metrics_content_type(format), body.data, body.len);
+    buf_free(&body);
+}

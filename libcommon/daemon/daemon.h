@@ -1,0 +1,80 @@
+#ifndef LIBCOMMON_DAEMON_DAEMON_H
+#define LIBCOMMON_DAEMON_DAEMON_H
+
+/*
+ * What every daemon's main does around its own work: the command line, settings, log, signals,
+ * service-manager notification, /healthz /readyz /metrics /status. Order in main: daemon_cli, then
+ * daemon_start, build the parts, daemon_ready, daemon_wait (returns on SIGTERM or SIGINT), drain,
+ * exit 0.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "libcommon/base/settings.h"
+#include "libcommon/daemon/probe.h"
+#include "libcommon/daemon/status.h"
+#include "libcommon/net/httpd.h"
+#include "libcommon/net/otlp.h"
+
+#define EXIT_SETTINGS 78 /* EX_CONFIG of sysexits.h */
+
+struct daemon_settings {
+    char *app_name, *log_level, *failpoint;
+    int64_t drain_timeout_ms;  /* from SIGTERM to the end */
+    struct otlp_settings otlp; /* its rows are a group of their own; without them tracing is off */
+};
+
+extern const struct setting daemon_settings_rows[];
+
+struct daemon_program {
+    const char *name;    /* "msg-outboxd" */
+    const char *summary; /* one line for --help */
+    const char *verbs;   /* further lines for --help, "" if none */
+    const struct settings_group *groups;
+    size_t group_count;
+    /* Checks that span settings: appends lines to errors, returns their number. May be NULL. */
+    size_t (*check)(struct buf *errors);
+};
+
+/* --help, --version, --check, --health, --settings-markdown; loads the settings. Returns -1 to go
+ * on, else the exit code. A first argument that does not begin with "-" is left to the caller (a
+ * verb). */
+int daemon_cli(const struct daemon_program *program, int argc, char **argv);
+
+/* Log, tracing, signals (SIGTERM and SIGINT blocked in all threads, SIGPIPE ignored), file limit,
+ * the start-up line with the effective settings. Before any thread is started. */
+void daemon_start(const struct daemon_program *program, const struct daemon_settings *settings);
+
+/* Progress that feeds the watchdog: each long-lived loop has a slot and beats it on every turn, at
+ * least every 10 s. Without a beat for longer the service manager's watchdog is not fed. */
+struct daemon_beat;
+struct daemon_beat *daemon_beat_new(const char *name);
+void daemon_beat(struct daemon_beat *beat);
+
+void daemon_ready(void); /* READY=1 */
+/* Waits for SIGTERM or SIGINT, feeding the watchdog. Says STOPPING=1 before it returns. */
+void daemon_wait(void);
+/* What is left of drain_timeout_ms since the signal, never below 0. */
+int daemon_drain_left_ms(void);
+void daemon_stop(void); /* flushes spans, while there is time, and the log; last call in main */
+
+/* /healthz, /readyz (all probes must be ok; "?for=traffic" asks the first alone), /metrics, and
+ * /status, a page for people, with the /status.json it reads. Set before httpd_start; probes
+ * outlive the server. */
+void daemon_set_probes(struct probe *const *probes, size_t n);
+/* clang-format off */
+#define DAEMON_ROUTES                                           \
+    {"GET", "/healthz", daemon_handle_healthz, true},           \
+    {"GET", "/readyz", daemon_handle_readyz, true},             \
+    {"GET", "/metrics", daemon_handle_metrics, true},           \
+    {"GET", "/status", status_handle_page, true},               \
+    {"GET", "/status.json", daemon_handle_status, true}
+/* clang-format on */
+void daemon_handle_healthz(struct httpd_request *req, void *arg);
+void daemon_handle_readyz(struct httpd_request *req, void *arg);
+void daemon_handle_metrics(struct httpd_request *req, void *arg);
+void daemon_handle_status(struct httpd_request *req, void *arg);
+
+#endif

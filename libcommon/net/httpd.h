@@ -1,0 +1,108 @@
+#ifndef LIBCOMMON_NET_HTTPD_H
+#define LIBCOMMON_NET_HTTPD_H
+
+/*
+ * HTTP/1.1 server over evhttp: a few threads, each with an event base, an evhttp and a listener of
+ * its own (SO_REUSEPORT). Handlers run on those threads and must not block; the answer may be given
+ * there, or later from any thread, exactly once. Requests that evhttp lets pass but a proxy could
+ * read differently (repeated Content-Length or Host, blanks before a colon, bodies on HEAD, ...)
+ * are refused with 400 and the connection is closed. Slow and surplus clients are cut off: limits
+ * in the settings. A request whose client has gone is answered into nothing. Each answer to a route
+ * that is not unlimited is a span (tracer.h), if its context is sampled.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "libcommon/base/err.h"
+#include "libcommon/base/settings.h"
+#include "libcommon/base/trace.h"
+
+struct httpd_settings {
+    char *listen_addr;
+    int64_t threads, max_connections, max_body_bytes, max_header_bytes;
+    int64_t read_timeout_ms;  /* from the first byte of a request to its last */
+    int64_t idle_timeout_ms;  /* between requests of a kept-alive connection */
+    int64_t write_timeout_ms; /* a client that does not read its answer */
+};
+
+/* Each program makes its row for LISTEN_ADDR (the default port differs): HTTPD_LISTEN_ROW(struct s,
+ * field) */
+#define HTTPD_LISTEN_ROW(initial_value)                                                     \
+    {                                                                                       \
+        .name = "LISTEN_ADDR", .type = SETTING_ADDR,                                        \
+        .offset = offsetof(struct httpd_settings, listen_addr), .initial = (initial_value), \
+        .help = "Address the HTTP server listens on; :port means every address."            \
+    }
+extern const struct setting httpd_settings_rows[]; /* the others */
+
+struct httpd;
+struct httpd_request;
+
+typedef void httpd_handler(struct httpd_request *req, void *arg);
+
+struct httpd_route {
+    const char *method; /* "GET", "POST", "PUT", "DELETE"; GET answers HEAD too */
+    const char *path;   /* exact, or a prefix that ends in an asterisk */
+    httpd_handler *handler;
+    bool unlimited; /* admit is not asked (health, metrics) */
+};
+
+struct httpd_config {
+    const struct httpd_settings *settings;
+    const struct httpd_route *routes;
+    size_t route_count;
+    void *arg; /* for handlers and admit */
+    /* Asked before the body is looked at and the handler runs (NULL: all may pass). Returns true to
+     * go on, or answers the request itself and returns false. */
+    bool (*admit)(struct httpd_request *req, void *arg);
+};
+
+struct httpd *httpd_new(const struct httpd_config *config,
+                        struct err *err);          /* binds; NULL on failure */
+int httpd_start(struct httpd *h, struct err *err); /* starts the threads */
+uint16_t httpd_port(const struct httpd *h);        /* the port bound, when 0 was asked for */
+/* Stops accepting; every answer from now on closes its connection. */
+void httpd_drain(struct httpd *h);
+/* Waits until no request is in hand and answers are written, at most timeout_ms. True: all done. */
+bool httpd_wait_drained(struct httpd *h, int timeout_ms);
+/* Ends such waits, those under way and those to come, within 100 ms: somebody is out of patience.
+ */
+void httpd_give_up(void);
+void httpd_free(struct httpd *h); /* ends the threads; nobody may hold a request any more */
+/* Which of the threads this request belongs to, 0..threads-1. */
+unsigned httpd_thread(const struct httpd_request *req);
+
+/* Valid until the answer is given; on the handler's thread only, so copy what must outlive the
+ * handler. */
+const char *httpd_method(const struct httpd_request *req);
+const char *httpd_path(const struct httpd_request *req); /* decoded, without query */
+const char *httpd_query(const struct httpd_request *req,
+                        const char *name); /* decoded; NULL: absent */
+const char *httpd_header(const struct httpd_request *req, const char *name); /* NULL: absent */
+const char *httpd_body(const struct httpd_request *req, size_t *n);          /* never NULL */
+/* The caller's trace context with a span id of our own, or a new root (section 3 of the W3C text);
+ * the caller's tracestate or "". Stable until the answer. */
+const struct trace_context *httpd_trace(const struct httpd_request *req);
+const char *httpd_tracestate(const struct httpd_request *req);
+/* Whom the request is about, for its span; by the handler. */
+void httpd_set_user(struct httpd_request *req, int64_t user_id);
+
+/* Holds back the answer or reset that follows by delay_us, or until the server drains. */
+void httpd_delay(struct httpd_request *req, int64_t delay_us);
+/* In place of an answer: cuts the connection with a TCP reset; any thread. */
+void httpd_reset(struct httpd_request *req);
+bool httpd_draining(const struct httpd_request *req);
+
+/* Adds a header to the answer; by whoever will answer, before. value is copied. */
+void httpd_set_header(struct httpd_request *req, const char *name, const char *value);
+/* Answers; any thread; once. The body is copied. Content-Type: application/json. */
+void httpd_reply(struct httpd_request *req, int status, const char *body, size_t n);
+void httpd_reply_type(struct httpd_request *req, int status, const char *content_type,
+                      const char *body, size_t n);
+/* {"error":code,"message":message} and "field" unless NULL. */
+void httpd_reply_error(struct httpd_request *req, int status, const char *code, const char *message,
+                       const char *field);
+
+#endif

@@ -1,0 +1,423 @@
+#include <event2/buffer.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
+#include "libcommon/net/httpd_internal.h"
+#include "libcommon/telemetry/log.h"
+
+#define SWEEP_MS 200
+#define LINGER_MS 2000          /* for a refused client to finish writing and read its answer */
+#define DRAIN_IDLE_MS 500       /* a draining server waits this long for a request under way */
+#define CROWDED_IDLE_MS 1000    /* at the connection limit, who is idle longer makes room */
+#define DESCRIPTOR_PAUSE_MS 250 /* without descriptors nothing is accepted for this long */
+#define READ_SLACK 4096         /* chunk sizes and line ends beside headers and body */
+
+static int64_t connection_limit(const struct http_thread *t)
+{
+    return t->server->settings.max_connections / t->server->thread_count;
+}
+
+static void keep_sweeping(struct http_thread *t)
+{
+    struct timeval every = {0, SWEEP_MS * 1000};
+
+    if (t->sweeping)
+        return;
+    t->sweeping = true;
+    evtimer_add(t->sweep, &every);
+}
+
+void http_conn_set_state(struct http_conn *c, enum http_conn_state state)
+{
+    c->state = state;
+    c->since_ms = clock_mono_ms();
+}
+
+void http_conn_schedule(struct http_conn *c)
+{
+    struct http_thread *t = c->thread;
+
+    if (c->due)
+        return;
+    c->due = true;
+    c->next_due = t->due;
+    t->due = c;
+    event_active(t->act, 0, 0);
+}
+
+/* evhttp lets go of the connection; it is still inside its own functions. */
+static void on_close(struct evhttp_connection *evcon, void *arg)
+{
+    struct http_conn *c = arg;
+
+    (void)evcon;
+    c->gone = true;
+    c->evcon = NULL;
+    http_conn_schedule(c);
+}
+
+static void on_input(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg)
+{
+    struct http_conn *c = arg;
+
+    (void)buffer;
+    c->thread->last_input = c;
+    if (c->state != CONN_IDLE || !info->n_added)
+        return;
+    if (!c->used) {
+        void *evcon = NULL;
+
+        c->used = true;
+        bufferevent_getcb(c->bev, NULL, NULL, NULL, &evcon);
+        if (evcon) {
+            c->evcon = evcon;
+            evhttp_connection_set_closecb(c->evcon, on_close, c);
+        }
+    }
+    http_conn_set_state(c, CONN_READING);
+}
+
+/* Bytes go out that no handler has asked for: a page of evhttp's own about a request that it could
+ * not read, or its 100 Continue. They leave with the next turn of the loop, so until then there is
+ * time to say it in our words. */
+static void on_output(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg)
+{
+    struct http_conn *c = arg;
+
+    (void)buffer;
+    if (!info->n_added || (c->state != CONN_READING && c->state != CONN_IDLE))
+        return;
+    c->rewrite = true;
+    http_conn_schedule(c);
+}
+
+struct bufferevent *http_conn_new(struct event_base *base, void *thread)
+{
+    struct http_thread *t = thread;
+    const struct httpd_settings *s = &t->server->settings;
+    struct bufferevent *bev = bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
+    struct http_conn *c = calloc(1, sizeof(*c));
+
+    if (!bev || !c) {
+        free(c);
+        if (bev)
+            bufferevent_free(bev);
+        return NULL; /* evhttp makes one itself, or drops the connection */
+    }
+    bufferevent_incref(bev);
+    bufferevent_setwatermark(bev, EV_READ, 0,
+                             (size_t)(s->max_header_bytes + s->max_body_bytes) + READ_SLACK);
+    evbuffer_add_cb(bufferevent_get_input(bev), on_input, c);
+    evbuffer_add_cb(bufferevent_get_output(bev), on_output, c);
+    c->thread = t;
+    c->bev = bev;
+    http_conn_set_state(c, CONN_IDLE);
+    c->next = t->conns;
+    if (c->next)
+        c->next->prev = c;
+    t->conns = c;
+    t->conn_count++;
+    atomic_fetch_add_explicit(&t->server->connections, 1, memory_order_relaxed);
+    http_stats_connections(1);
+    keep_sweeping(t);
+    if (t->conn_count >= connection_limit(t) && t->listener && !t->paused) {
+        t->paused = true;
+        evconnlistener_disable(t->listener);
+        http_stats_paused(false);
+    }
+    return bev;
+}
+
+/* evhttp calls a handler while it looks at the input of the very connection. */
+struct http_conn *http_conn_of(struct http_thread *t, struct evhttp_connection *evcon)
+{
+    struct http_conn *c = t->last_input;
+
+    if (!c || c->evcon != evcon)
+        for (c = t->conns; c && c->evcon != evcon; c = c->next)
+            ;
+    return c;
+}
+
+static void release(struct http_conn *c)
+{
+    struct http_thread *t = c->thread;
+    struct httpd *h = t->server;
+
+    MUST(!c->req);
+    if (c->prev)
+        c->prev->next = c->next;
+    else
+        t->conns = c->next;
+    if (c->next)
+        c->next->prev = c->prev;
+    if (t->last_input == c)
+        t->last_input = NULL;
+    evbuffer_remove_cb(bufferevent_get_input(c->bev), on_input, c);
+    evbuffer_remove_cb(bufferevent_get_output(c->bev), on_output, c);
+    bufferevent_decref(c->bev); /* the last one: closes the socket */
+    free(c);
+    t->conn_count--;
+    http_stats_connections(-1);
+    if (atomic_fetch_sub(&h->connections, 1) == 1 && atomic_load(&h->draining)) {
+        pthread_mutex_lock(&h->lock);
+        pthread_cond_broadcast(&h->drained);
+        pthread_mutex_unlock(&h->lock);
+    }
+}
+
+void http_conn_written(struct http_conn *c)
+{
+    bool more = evbuffer_get_length(bufferevent_get_input(c->bev)) > 0;
+
+    http_conn_set_state(c, more ? CONN_READING : CONN_IDLE);
+}
+
+static void on_linger_read(struct bufferevent *bev, void *arg)
+{
+    struct evbuffer *input = bufferevent_get_input(bev);
+
+    (void)arg;
+    evbuffer_drain(input, evbuffer_get_length(input));
+}
+
+static void on_linger_event(struct bufferevent *bev, short what, void *arg)
+{
+    struct http_conn *c = arg;
+
+    (void)bev;
+    (void)what;
+    c->linger = false;
+    http_conn_schedule(c);
+}
+
+/* Closing a socket with unread bytes resets the connection, and the reset may overtake the answer
+ * just written. */
+static void start_linger(struct http_conn *c)
+{
+    http_conn_set_state(c, CONN_LINGERING);
+    on_linger_read(c->bev, c);
+    bufferevent_setwatermark(c->bev, EV_READ, 0, 0);
+    bufferevent_setcb(c->bev, on_linger_read, NULL, on_linger_event, c);
+    if (bufferevent_enable(c->bev, EV_READ))
+        release(c);
+}
+
+static const char *page_for(int status, const char **code)
+{
+    switch (status) {
+    case 413:
+        *code = "body_too_large";
+        return "The request body is too large.";
+    case 417:
+        *code = "expectation_failed";
+        return "Expect may only be 100-continue.";
+    case 501:
+        *code = "method_not_allowed";
+        return "The method is not known.";
+    case 503:
+        *code = "unavailable";
+        return "The server cannot take the request now.";
+    default:
+        *code = "bad_request";
+        return "The request is not valid HTTP, or its headers are too large.";
+    }
+}
+
+static void rewrite_page(struct http_conn *c)
+{
+    struct evbuffer *out = bufferevent_get_output(c->bev);
+    const char *code;
+    const char *message;
+    char line[16] = "";
+    struct buf body = {0};
+    int status;
+
+    c->rewrite = false;
+    if (evbuffer_copyout(out, line, sizeof(line) - 1) < 12 || memcmp(line, "HTTP/", 5) != 0)
+        return;
+    status = (int)strtol(line + 9, NULL, 10);
+    if (status < 400)
+        return;
+    message = page_for(status, &code);
+    buf_printf(&body, "{\"error\":\"%s\",\"message\":\"%s\"}", code, message);
+    if (!body.failed) {
+        evbuffer_unfreeze(out, 1); /* bufferevents keep others from taking bytes out */
+        evbuffer_drain(out, evbuffer_get_length(out));
+        evbuffer_add_printf(out,
+                            "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n"
+                            "Content-Length: %zu\r\nConnection: close\r\n\r\n%s",
+                            status, http_phrase(status) ? http_phrase(status) : "Error", body.len,
+                            body.data);
+        evbuffer_freeze(out, 1);
+    }
+    buf_free(&body);
+    http_stats_answer(c->thread, &c->thread->server->paths[c->thread->server->path_count],
+                      HTTP_OTHER, status, 0, NULL);
+    http_stats_dropped(HTTP_DROP_BAD_REQUEST);
+    c->linger = true;
+    http_conn_set_state(c, CONN_WRITING);
+}
+
+/* A disconnect of the socket sends the reset at once; shutdown and close would end it in order. */
+static void cut_off(struct http_conn *c)
+{
+    struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
+
+    c->reset = false;
+    c->linger = false;
+    http_stats_dropped(HTTP_DROP_RESET);
+    (void)connect(bufferevent_getfd(c->bev), &nowhere, sizeof(nowhere));
+    if (c->evcon)
+        evhttp_connection_free(c->evcon); /* calls on_close */
+}
+
+void http_conn_act(evutil_socket_t fd, short what, void *thread)
+{
+    struct http_thread *t = thread;
+
+    (void)fd;
+    (void)what;
+    while (t->due) {
+        struct http_conn *c = t->due;
+
+        t->due = c->next_due;
+        c->due = false;
+        if (c->reset && !c->gone)
+            cut_off(c); /* comes back as gone */
+        else if (c->gone && c->linger && c->state == CONN_WRITING)
+            start_linger(c);
+        else if (c->gone)
+            release(c);
+        else if (c->rewrite)
+            rewrite_page(c);
+        /* cut_off and release may have freed c or put it on the list again */
+    }
+}
+
+/* Whether evhttp has let go of a connection that never sent a byte (no one told us). */
+static bool let_go(const struct http_conn *c)
+{
+    bufferevent_event_cb on_event = NULL;
+
+    bufferevent_getcb(c->bev, NULL, NULL, &on_event, NULL);
+    return !on_event;
+}
+
+static void expire(struct http_conn *c, enum http_drop why, short what)
+{
+    http_stats_dropped(why);
+    bufferevent_trigger_event(c->bev, (short)(what | BEV_EVENT_TIMEOUT), 0);
+}
+
+static int64_t idle_limit_ms(const struct http_thread *t, const struct http_conn *c)
+{
+    const struct httpd_settings *s = &t->server->settings;
+
+    if (t->draining_since_ms)
+        return DRAIN_IDLE_MS;
+    if (t->paused && t->conn_count >= connection_limit(t) && s->idle_timeout_ms > CROWDED_IDLE_MS)
+        return CROWDED_IDLE_MS;
+    return c->used || s->idle_timeout_ms < s->read_timeout_ms ? s->idle_timeout_ms
+                                                              : s->read_timeout_ms;
+}
+
+static void sweep_one(struct http_conn *c, int64_t now_ms)
+{
+    struct http_thread *t = c->thread;
+    const struct httpd_settings *s = &t->server->settings;
+    int64_t age_ms = now_ms - c->since_ms;
+
+    switch (c->state) {
+    case CONN_IDLE:
+        if (t->draining_since_ms > c->since_ms)
+            age_ms = now_ms - t->draining_since_ms;
+        if (age_ms > idle_limit_ms(t, c))
+            expire(c, HTTP_DROP_IDLE_TIMEOUT, BEV_EVENT_READING);
+        break;
+    case CONN_READING:
+        if (age_ms > s->read_timeout_ms)
+            expire(c, HTTP_DROP_READ_TIMEOUT, BEV_EVENT_READING);
+        break;
+    case CONN_HANDLING:
+        break;
+    case CONN_WRITING:
+        if (age_ms > s->write_timeout_ms) {
+            c->linger = false;
+            expire(c, HTTP_DROP_WRITE_TIMEOUT, BEV_EVENT_WRITING);
+        }
+        break;
+    case CONN_LINGERING:
+        if (age_ms > LINGER_MS || t->draining_since_ms) {
+            c->linger = false;
+            http_conn_schedule(c);
+        }
+        break;
+    }
+}
+
+void http_conn_sweep(evutil_socket_t fd, short what, void *thread)
+{
+    struct http_thread *t = thread;
+    int64_t now_ms = clock_mono_ms();
+    struct http_conn *next;
+
+    (void)fd;
+    (void)what;
+    for (struct http_conn *c = t->conns; c; c = next) {
+        next = c->next;
+        if (!c->gone || c->state == CONN_LINGERING)
+            sweep_one(c, now_ms);
+        if (!c->evcon && !c->gone && !c->due && let_go(c))
+            release(c);
+    }
+    if (t->paused && t->listener && now_ms >= t->resume_ms && t->conn_count < connection_limit(t)) {
+        t->paused = false;
+        evconnlistener_enable(t->listener);
+    }
+    if (!t->conns && (!t->paused || !t->listener)) {
+        t->sweeping = false;
+        event_del(t->sweep);
+    }
+}
+
+/* Out of descriptors or memory: a listening socket left on would spin. */
+void http_conn_accept_failed(struct evconnlistener *listener, void *arg)
+{
+    struct http_thread *t = http_current_thread();
+
+    (void)arg;
+    if (!t->paused)
+        http_stats_paused(true);
+    t->paused = true;
+    t->resume_ms = clock_mono_ms() + DESCRIPTOR_PAUSE_MS;
+    evconnlistener_disable(listener);
+    keep_sweeping(t);
+}
+
+void http_conn_drain(struct http_thread *t)
+{
+    for (struct http_conn *c = t->conns; c; c = c->next)
+        if (c->req && c->req->waiting)
+            event_active(c->req->timer, EV_TIMEOUT, 0);
+}
+
+void http_conn_forget_timers(struct http_thread *t)
+{
+    for (struct http_conn *c = t->conns; c; c = c->next)
+        if (c->req && c->req->waiting)
+            http_request_free(c->req);
+}
+
+void http_conn_free_all(struct http_thread *t)
+{
+    struct http_conn *next;
+
+    for (struct http_conn *c = t->conns; c; c = next) {
+        next = c->next;
+        release(c);
+    }
+}

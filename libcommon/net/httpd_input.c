@@ -1,0 +1,170 @@
+#include <event2/buffer.h>
+#include <event2/keyvalq_struct.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "libcommon/net/httpd_internal.h"
+#include "libcommon/telemetry/tracer.h"
+
+const char *httpd_method(const struct httpd_request *req)
+{
+    return http_method_name(req->method);
+}
+
+const char *httpd_path(const struct httpd_request *req)
+{
+    return req->decoded_path;
+}
+
+const char *httpd_header(const struct httpd_request *req, const char *name)
+{
+    return evhttp_find_header(evhttp_request_get_input_headers(req->ev), name);
+}
+
+const char *httpd_body(const struct httpd_request *req, size_t *n)
+{
+    struct evbuffer *in = evhttp_request_get_input_buffer(req->ev);
+    const unsigned char *body;
+
+    *n = evbuffer_get_length(in);
+    body = *n ? evbuffer_pullup(in, -1) : NULL;
+    if (!body)
+        *n = 0;
+    return body ? (const char *)body : "";
+}
+
+const struct trace_context *httpd_trace(const struct httpd_request *req)
+{
+    return &req->trace;
+}
+
+const char *httpd_tracestate(const struct httpd_request *req)
+{
+    return req->tracestate;
+}
+
+void httpd_set_user(struct httpd_request *req, int64_t user_id)
+{
+    req->user_id = user_id;
+}
+
+/* A string of the request's own; NULL when memory is out. */
+static char *new_text(struct httpd_request *req, size_t n)
+{
+    struct httpd_text *text = malloc(sizeof(*text) + n + 1);
+
+    if (!text)
+        return NULL;
+    text->next = req->texts;
+    req->texts = text;
+    text->text[n] = '\0';
+    return text->text;
+}
+
+static int hex_value(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c = (char)(c | 0x20);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Percent-decoding into out, which has room for n bytes and a NUL; malformed sequences stay. */
+static size_t decode(const char *s, size_t n, bool plus_is_space, char *out)
+{
+    size_t len = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (s[i] == '%' && i + 2 < n && hex_value(s[i + 1]) >= 0 && hex_value(s[i + 2]) >= 0) {
+            out[len++] = (char)(hex_value(s[i + 1]) << 4 | hex_value(s[i + 2]));
+            i += 2;
+        } else {
+            out[len++] = plus_is_space && s[i] == '+' ? ' ' : s[i];
+        }
+    }
+    out[len] = '\0';
+    return len;
+}
+
+const char *httpd_query(const struct httpd_request *req, const char *name)
+{
+    const char *at = evhttp_uri_get_query(evhttp_request_get_evhttp_uri(req->ev));
+    size_t name_len = strlen(name);
+
+    while (at && *at) {
+        size_t n = strcspn(at, "&");
+        const char *equals = memchr(at, '=', n);
+        size_t key_len = equals ? (size_t)(equals - at) : n;
+
+        if (key_len == name_len && !memcmp(at, name, name_len)) {
+            const char *value = equals ? equals + 1 : at + n;
+            size_t value_len = (size_t)(at + n - value);
+            /* kept with the request, which is constant to the caller alone */
+            char *text = new_text(req->conn->req, value_len);
+
+            if (text)
+                decode(value, value_len, true, text);
+            return text;
+        }
+        at += n;
+        at += *at == '&';
+    }
+    return NULL;
+}
+
+void http_input_path(struct httpd_request *req)
+{
+    const char *raw = evhttp_uri_get_path(evhttp_request_get_evhttp_uri(req->ev));
+    char *text;
+
+    if (!raw)
+        return;
+    req->decoded_path = raw;
+    if (!strchr(raw, '%'))
+        return;
+    text = new_text(req, strlen(raw));
+    if (text)
+        decode(raw, strlen(raw), false, text);
+    req->decoded_path = text ? text : "";
+}
+
+/* Several tracestate headers are one list (W3C trace context, section 3.3.1). */
+static void take_tracestate(struct httpd_request *req, const struct http_facts *facts)
+{
+    const struct evkeyval *h = facts->tracestate;
+    char *text;
+    size_t len = 0;
+
+    if (facts->tracestates == 1 && trace_state_ok(h->value, strlen(h->value)))
+        req->tracestate = h->value;
+    if (facts->tracestates < 2)
+        return;
+    text = new_text(req, TRACE_STATE_MAX);
+    for (; text && h; h = h->next.tqe_next) {
+        size_t n = strlen(h->value);
+
+        if (strcasecmp(h->key, "tracestate") != 0 || !n)
+            continue;
+        if (len + n + 1 > TRACE_STATE_MAX)
+            return;
+        if (len)
+            text[len++] = ',';
+        memcpy(text + len, h->value, n + 1);
+        len += n;
+    }
+    if (text && trace_state_ok(text, len))
+        req->tracestate = text;
+}
+
+void http_input_trace(struct httpd_request *req, const struct http_facts *facts)
+{
+    req->has_parent = facts->traceparent && trace_parse(facts->traceparent, &req->parent);
+    if (req->has_parent) {
+        trace_child(&req->parent, &req->trace);
+        take_tracestate(req, facts);
+    } else {
+        trace_root(&req->trace, false);
+    }
+    tracer_sample(&req->trace, req->has_parent);
+}

@@ -1,0 +1,225 @@
+#ifndef LIBCOMMON_NET_HTTPD_INTERNAL_H
+#define LIBCOMMON_NET_HTTPD_INTERNAL_H
+
+/*
+ * What the parts of the HTTP server share; nobody else includes this.
+ *
+ *   httpd.c          settings, sockets, threads, drain, the mailbox of each thread
+ *   httpd_conn.c     connections: accept limits, deadlines, lingering close, evhttp's own pages
+ *   httpd_check.c    what evhttp lets pass and we do not
+ *   httpd_request.c  routing and answers
+ *   httpd_input.c    what a handler may ask about its request
+ *   httpd_stats.c    metrics
+ *   httpd_span.c     the span of an answered request
+ *
+ * evhttp knows no limits on connections and no deadline for a whole request, and frees its
+ * connections without a word. So each bufferevent carries a second reference, ours, held by a
+ * struct http_conn on its thread's list: a sweep a few times a second cuts off who is overdue, and
+ * the socket closes when both evhttp and we have let go.
+ *
+ * Everything here runs on the connection's own thread, without locks, but for the mailbox, the
+ * counters and the flags marked atomic.
+ */
+
+#include <event2/bufferevent.h>
+#include <event2/event.h>
+#include <event2/http.h>
+#include <event2/listener.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "libcommon/base/buf.h"
+#include "libcommon/net/httpd.h"
+#include "libcommon/telemetry/metrics.h"
+
+enum http_method {
+    HTTP_GET,
+    HTTP_HEAD,
+    HTTP_POST,
+    HTTP_PUT,
+    HTTP_DELETE,
+    HTTP_OPTIONS,
+    HTTP_PATCH,
+    HTTP_TRACE,
+    HTTP_CONNECT,
+    HTTP_OTHER,
+    HTTP_METHODS
+};
+
+#define HTTP_STATUS_SLOTS 48
+
+/* Why a connection was cut off. */
+enum http_drop {
+    HTTP_DROP_READ_TIMEOUT,
+    HTTP_DROP_IDLE_TIMEOUT,
+    HTTP_DROP_WRITE_TIMEOUT,
+    HTTP_DROP_BAD_REQUEST,
+    HTTP_DROP_RESET,
+    HTTP_DROPS
+};
+
+/* A path of the routing table with the methods it knows; the last one stands for every other. */
+struct http_path {
+    const char *pattern; /* as in the route; the value of the metrics' path label */
+    size_t len;          /* without the asterisk */
+    bool prefix;
+    const struct httpd_route *routes[HTTP_METHODS];
+    struct metric *seconds[HTTP_METHODS];
+    char allow[64];
+};
+
+enum http_conn_state {
+    CONN_IDLE,      /* between requests */
+    CONN_READING,   /* the first byte of a request has come */
+    CONN_HANDLING,  /* the request is in the program's hands */
+    CONN_WRITING,   /* answered, not written out */
+    CONN_LINGERING, /* closed by us; reads on so that the answer is not lost to a reset */
+};
+
+struct http_conn {
+    struct http_conn *next, *prev;
+    struct http_conn *next_due;
+    struct http_thread *thread;
+    struct bufferevent *bev;
+    struct evhttp_connection *evcon; /* NULL before the first byte and after evhttp let go */
+    struct httpd_request *req;       /* CONN_HANDLING only */
+    enum http_conn_state state;
+    bool used;        /* a byte has come */
+    bool gone;        /* evhttp let go */
+    bool due;         /* on the thread's due list */
+    bool linger;      /* unread bytes of a refused request may still come */
+    bool rewrite;     /* evhttp has put a page of its own into the output */
+    bool reset;       /* to be cut off */
+    int64_t since_ms; /* when the state began */
+};
+
+struct http_thread {
+    struct httpd *server;
+    unsigned index;
+    pthread_t thread;
+    struct event_base *base;
+    struct evhttp *http;
+    struct evconnlistener *listener;
+    struct evhttp_bound_socket *bound;
+    int listen_fd;
+    int wake_fd;
+    struct event *wake, *sweep, *act, *stop_accepting;
+    _Atomic(struct httpd_request *) mailbox;
+    struct http_conn *conns;
+    struct http_conn *last_input; /* whose bytes evhttp has looked at last */
+    struct http_conn *due;
+    int64_t conn_count;
+    int64_t draining_since_ms; /* 0: not draining */
+    int64_t resume_ms;         /* accepting is paused until then for want of descriptors */
+    bool paused, sweeping;
+    /* by path, method and status; made when first needed */
+    struct metric *(*answers)[HTTP_METHODS][HTTP_STATUS_SLOTS];
+};
+
+struct httpd {
+    struct httpd_settings settings;
+    void *arg;
+    bool (*admit)(struct httpd_request *req, void *arg);
+    struct http_path *paths; /* path_count, then the one for all others */
+    size_t path_count;
+    struct http_thread *threads;
+    unsigned thread_count;
+    uint16_t port;
+    bool started;
+    _Atomic bool draining, stopping;
+    _Atomic int64_t connections, held; /* held: requests in the program's hands */
+    pthread_mutex_t lock;              /* guards nothing but the wait for drained */
+    pthread_cond_t drained;
+};
+
+enum http_action { HTTP_ANSWER, HTTP_RESET };
+
+struct httpd_text {
+    struct httpd_text *next;
+    char text[];
+};
+
+struct httpd_request {
+    struct httpd_request *next; /* in the mailbox */
+    struct http_thread *thread;
+    struct http_conn *conn;
+    struct evhttp_request *ev;
+    const struct http_path *path;
+    enum http_method method;
+    enum http_action action;
+    bool answered;
+    bool close; /* the connection ends with this answer */
+    int status;
+    int64_t start_us;
+    struct trace_context trace;
+    struct trace_context parent; /* the caller's, if has_parent */
+    bool has_parent;
+    int64_t user_id; /* 0: not known */
+    const char *tracestate;
+    const char *decoded_path;
+    struct httpd_text *texts; /* decoded strings, freed with the request */
+    struct event *timer;      /* holds the answer back */
+    int64_t delay_us;         /* 0: not held back, or not any more */
+    bool waiting;             /* for the timer */
+    struct buf headers;       /* name NUL value NUL ... */
+    char content_type[64];    /* "": the default */
+    char *body;               /* small or allocated */
+    size_t body_len;
+    char small[384];
+};
+
+/* The thread that runs now, NULL outside of the server. */
+struct http_thread *http_current_thread(void);
+/* Hands an answer over to the request's thread. */
+void http_post(struct httpd_request *req);
+
+/* httpd_conn.c */
+struct bufferevent *http_conn_new(struct event_base *base, void *thread); /* evhttp's bevcb */
+struct http_conn *http_conn_of(struct http_thread *t, struct evhttp_connection *evcon);
+void http_conn_set_state(struct http_conn *c, enum http_conn_state state);
+void http_conn_written(struct http_conn *c);
+void http_conn_schedule(struct http_conn *c); /* look at it at the end of this turn of the loop */
+void http_conn_act(evutil_socket_t fd, short what, void *thread);
+void http_conn_sweep(evutil_socket_t fd, short what, void *thread);
+void http_conn_accept_failed(struct evconnlistener *listener, void *arg);
+void http_conn_drain(struct http_thread *t);
+void http_conn_forget_timers(struct http_thread *t); /* the loop has ended */
+void http_conn_free_all(struct http_thread *t);      /* evhttp is gone */
+
+/* httpd_check.c */
+struct http_facts {
+    const char *traceparent;           /* NULL: absent or repeated */
+    const struct evkeyval *tracestate; /* the first one */
+    unsigned tracestates;
+    bool close; /* the client asks for it in a way that evhttp misses */
+};
+/* NULL when the request may be handled, else a sentence that says what is wrong with it. */
+const char *http_check(struct evhttp_request *ev, enum http_method method,
+                       struct http_facts *facts);
+
+/* httpd_request.c */
+void http_on_request(struct evhttp_request *ev, void *thread);
+void http_request_finish(struct httpd_request *req); /* the answer or reset, on its thread */
+void http_request_free(struct httpd_request *req);
+enum http_method http_method_parse(const char *name);
+const char *http_method_name(enum http_method method);
+const char *http_phrase(int status); /* NULL: evhttp knows it */
+
+/* httpd_input.c */
+void http_input_path(struct httpd_request *req);
+void http_input_trace(struct httpd_request *req, const struct http_facts *facts);
+
+/* httpd_span.c */
+bool http_span_wanted(const struct httpd_request *req);
+void http_span_answer(const struct httpd_request *req);
+
+/* httpd_stats.c */
+void http_stats_register(struct httpd *h);
+void http_stats_answer(struct http_thread *t, const struct http_path *path, enum http_method method,
+                       int status, int64_t start_us, const struct trace_context *trace);
+void http_stats_held(int change);
+void http_stats_connections(int change);
+void http_stats_dropped(enum http_drop why);
+void http_stats_paused(bool descriptors);
+
+#endif

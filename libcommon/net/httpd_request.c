@@ -1,0 +1,363 @@
+#include <event2/buffer.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
+#include "libcommon/net/httpd_internal.h"
+#include "libcommon/telemetry/log.h"
+#include "libcommon/telemetry/tracer.h"
+
+#define HEADERS_MAX 4096 /* bytes of headers a handler may add to an answer */
+
+static const char *const method_names[HTTP_METHODS] = {
+    [HTTP_GET] = "GET",     [HTTP_HEAD] = "HEAD",     [HTTP_POST] = "POST",
+    [HTTP_PUT] = "PUT",     [HTTP_DELETE] = "DELETE", [HTTP_OPTIONS] = "OPTIONS",
+    [HTTP_PATCH] = "PATCH", [HTTP_TRACE] = "TRACE",   [HTTP_CONNECT] = "CONNECT",
+    [HTTP_OTHER] = "OTHER",
+};
+
+const char *http_method_name(enum http_method method)
+{
+    return method_names[method];
+}
+
+enum http_method http_method_parse(const char *name)
+{
+    for (int i = 0; i < HTTP_OTHER; i++)
+        if (!strcmp(name, method_names[i]))
+            return (enum http_method)i;
+    return HTTP_OTHER;
+}
+
+static enum http_method method_of(const struct evhttp_request *ev)
+{
+    switch ((unsigned)evhttp_request_get_command(ev)) {
+    case EVHTTP_REQ_GET:
+        return HTTP_GET;
+    case EVHTTP_REQ_HEAD:
+        return HTTP_HEAD;
+    case EVHTTP_REQ_POST:
+        return HTTP_POST;
+    case EVHTTP_REQ_PUT:
+        return HTTP_PUT;
+    case EVHTTP_REQ_DELETE:
+        return HTTP_DELETE;
+    case EVHTTP_REQ_OPTIONS:
+        return HTTP_OPTIONS;
+    case EVHTTP_REQ_PATCH:
+        return HTTP_PATCH;
+    case EVHTTP_REQ_TRACE:
+        return HTTP_TRACE;
+    case EVHTTP_REQ_CONNECT:
+        return HTTP_CONNECT;
+    default:
+        return HTTP_OTHER;
+    }
+}
+
+const char *http_phrase(int status)
+{
+    switch (status) {
+    case 400:
+        return "Bad Request";
+    case 413:
+        return "Content Too Large";
+    case 417:
+        return "Expectation Failed";
+    case 422:
+        return "Unprocessable Content";
+    case 425:
+        return "Too Early";
+    case 429:
+        return "Too Many Requests";
+    case 503:
+        return "Service Unavailable";
+    default:
+        return NULL; /* evhttp knows it */
+    }
+}
+
+static struct httpd_request *request_new(struct http_thread *t, struct http_conn *c,
+                                         struct evhttp_request *ev)
+{
+    struct httpd_request *req = malloc(sizeof(*req));
+
+    if (!req)
+        return NULL;
+    memset(req, 0, offsetof(struct httpd_request, small));
+    req->thread = t;
+    req->conn = c;
+    req->ev = ev;
+    req->path = &t->server->paths[t->server->path_count];
+    req->method = method_of(ev);
+    req->start_us = clock_mono_us();
+    req->tracestate = "";
+    req->decoded_path = "";
+    c->req = req;
+    http_conn_set_state(c, CONN_HANDLING);
+    atomic_fetch_add_explicit(&t->server->held, 1, memory_order_relaxed);
+    http_stats_held(1);
+    return req;
+}
+
+void http_request_free(struct httpd_request *req)
+{
+    struct httpd_text *text = req->texts;
+
+    while (text) {
+        struct httpd_text *next = text->next;
+
+        free(text);
+        text = next;
+    }
+    if (req->timer)
+        event_free(req->timer);
+    buf_free(&req->headers);
+    if (req->body != req->small)
+        free(req->body);
+    if (req->conn->req == req)
+        req->conn->req = NULL;
+    atomic_fetch_sub_explicit(&req->thread->server->held, 1, memory_order_relaxed);
+    http_stats_held(-1);
+    free(req);
+}
+
+static void add_headers(struct httpd_request *req, struct evkeyvalq *out)
+{
+    const char *at = req->headers.data;
+    const char *end = at ? at + req->headers.len : at;
+
+    if (*req->content_type)
+        evhttp_add_header(out, "Content-Type", req->content_type);
+    else if (req->method == HTTP_HEAD) /* evhttp adds the default only to answers with a body */
+        evhttp_add_header(out, "Content-Type", "application/json");
+    while (at < end) {
+        const char *value = at + strlen(at) + 1;
+
+        evhttp_add_header(out, at, value);
+        at = value + strlen(value) + 1;
+    }
+    if (req->close || atomic_load_explicit(&req->thread->server->draining, memory_order_relaxed))
+        evhttp_add_header(out, "Connection", "close");
+}
+
+static void on_written(struct evhttp_request *ev, void *arg)
+{
+    (void)ev;
+    http_conn_written(arg);
+}
+
+/* evhttp would write a body where HTTP allows none, and the client would read it as the next
+ * answer. */
+static void send_answer(struct httpd_request *req, const char *body, size_t n)
+{
+    struct evhttp_request *ev = req->ev;
+    struct evkeyvalq *out = evhttp_request_get_output_headers(ev);
+    struct http_conn *c = req->conn;
+    int status = req->status;
+    bool bare = status == 204 || status == 304;
+    bool traced;
+
+    add_headers(req, out);
+    if (req->method == HTTP_HEAD && !bare) {
+        char length[24];
+
+        evutil_snprintf(length, sizeof(length), "%zu", n);
+        evhttp_add_header(out, "Content-Length", length);
+    }
+    if (n && !bare && req->method != HTTP_HEAD)
+        evbuffer_add(evhttp_request_get_output_buffer(ev), body, n);
+    traced = http_span_wanted(req);
+    http_stats_answer(req->thread, req->path, req->method, status, req->start_us,
+                      traced ? &req->trace : NULL);
+    if (traced)
+        http_span_answer(req);
+    log_debug("http.answered", L_STR("method", http_method_name(req->method)),
+              L_STR("path", req->path->pattern), L_INT("status", status),
+              L_INT("duration_us", clock_mono_us() - req->start_us), L_TRACE(&req->trace));
+    http_request_free(req);
+    http_conn_set_state(c, CONN_WRITING);
+    evhttp_request_set_on_complete_cb(ev, on_written, c);
+    evhttp_send_reply(ev, status, http_phrase(status), NULL);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+    struct httpd_request *req = arg;
+
+    (void)fd;
+    (void)what;
+    req->waiting = false;
+    http_request_finish(req);
+}
+
+static bool hold_back(struct httpd_request *req)
+{
+    struct timeval after = {req->delay_us / 1000000, req->delay_us % 1000000};
+
+    req->delay_us = 0;
+    req->timer = event_new(req->thread->base, -1, 0, on_timer, req);
+    if (!req->timer || evtimer_add(req->timer, &after))
+        return false;
+    req->waiting = true;
+    return true;
+}
+
+void httpd_delay(struct httpd_request *req, int64_t delay_us)
+{
+    req->delay_us = delay_us;
+}
+
+void http_request_finish(struct httpd_request *req)
+{
+    struct http_conn *c = req->conn;
+
+    if (req->delay_us > 0 && !httpd_draining(req) && hold_back(req))
+        return;
+    if (req->action == HTTP_ANSWER) {
+        send_answer(req, req->body, req->body_len);
+        return;
+    }
+    http_request_free(req);
+    c->reset = true;
+    http_conn_schedule(c);
+}
+
+static void keep_body(struct httpd_request *req, const char *body, size_t n)
+{
+    req->body = n <= sizeof(req->small) ? req->small : malloc(n);
+    if (!req->body) { /* the client sees the connection end: nothing false is said */
+        req->action = HTTP_RESET;
+        return;
+    }
+    if (n)
+        memcpy(req->body, body, n);
+    req->body_len = n;
+}
+
+void httpd_reply_type(struct httpd_request *req, int status, const char *content_type,
+                      const char *body, size_t n)
+{
+    MUST(!req->answered);
+    req->answered = true;
+    req->status = status;
+    if (content_type)
+        evutil_snprintf(req->content_type, sizeof(req->content_type), "%s", content_type);
+    if (http_current_thread() != req->thread) {
+        keep_body(req, body, n);
+        http_post(req);
+    } else if (req->delay_us > 0) {
+        keep_body(req, body, n);
+        http_request_finish(req);
+    } else {
+        send_answer(req, body, n);
+    }
+}
+
+void httpd_reply(struct httpd_request *req, int status, const char *body, size_t n)
+{
+    httpd_reply_type(req, status, NULL, body, n);
+}
+
+void httpd_reply_error(struct httpd_request *req, int status, const char *code, const char *message,
+                       const char *field)
+{
+    struct buf b = {0};
+
+    buf_puts(&b, "{\"error\":");
+    buf_put_json(&b, code, strlen(code));
+    buf_puts(&b, ",\"message\":");
+    buf_put_json(&b, message, strlen(message));
+    if (field) {
+        buf_puts(&b, ",\"field\":");
+        buf_put_json(&b, field, strlen(field));
+    }
+    buf_putc(&b, '}');
+    httpd_reply(req, status, b.failed ? "{}" : b.data, b.failed ? 2 : b.len);
+    buf_free(&b);
+}
+
+void httpd_reset(struct httpd_request *req)
+{
+    MUST(!req->answered);
+    req->answered = true;
+    req->action = HTTP_RESET;
+    if (http_current_thread() == req->thread)
+        http_request_finish(req);
+    else
+        http_post(req);
+}
+
+void httpd_set_header(struct httpd_request *req, const char *name, const char *value)
+{
+    size_t name_len = strlen(name);
+    size_t value_len = strlen(value);
+
+    if (req->headers.len + name_len + value_len + 2 > HEADERS_MAX)
+        return;
+    buf_put(&req->headers, name, name_len + 1);
+    buf_put(&req->headers, value, value_len + 1);
+}
+
+static const struct http_path *find_path(const struct httpd *h, const char *path)
+{
+    size_t n = strlen(path);
+    const struct http_path *prefix = NULL;
+
+    for (const struct http_path *p = h->paths; p < h->paths + h->path_count; p++) {
+        if (p->prefix ? n < p->len : n != p->len)
+            continue;
+        if (memcmp(path, p->pattern, p->len) != 0)
+            continue;
+        if (!p->prefix)
+            return p;
+        if (!prefix || p->len > prefix->len)
+            prefix = p;
+    }
+    return prefix;
+}
+
+static void dispatch(struct httpd_request *req)
+{
+    struct httpd *h = req->thread->server;
+    const struct http_path *path = find_path(h, req->decoded_path);
+    const struct httpd_route *route = path ? path->routes[req->method] : NULL;
+
+    if (path)
+        req->path = path;
+    if (!path) {
+        httpd_reply_error(req, 404, "not_found", "There is nothing at this path.", NULL);
+    } else if (!route) {
+        httpd_set_header(req, "Allow", path->allow);
+        httpd_reply_error(req, 405, "method_not_allowed", "The method is not allowed here.", NULL);
+    } else if (route->unlimited || !h->admit || h->admit(req, h->arg)) {
+        route->handler(req, h->arg);
+    }
+}
+
+void http_on_request(struct evhttp_request *ev, void *thread)
+{
+    struct http_thread *t = thread;
+    struct http_conn *c = http_conn_of(t, evhttp_request_get_connection(ev));
+    struct httpd_request *req = c ? request_new(t, c, ev) : NULL;
+    struct http_facts facts;
+    const char *wrong;
+
+    if (!req) { /* out of memory */
+        evhttp_send_error(ev, HTTP_SERVUNAVAIL, NULL);
+        return;
+    }
+    wrong = http_check(ev, req->method, &facts);
+    if (wrong) {
+        c->linger = true;
+        req->close = true;
+        http_stats_dropped(HTTP_DROP_BAD_REQUEST);
+        httpd_reply_error(req, 400, "bad_request", wrong, NULL);
+        return;
+    }
+    req->close = facts.close || req->method == HTTP_OTHER || req->method == HTTP_CONNECT;
+    http_input_path(req);
+    http_input_trace(req, &facts);
+    dispatch(req);
+}
