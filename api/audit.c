@@ -3,6 +3,7 @@
 
 #include "api/audit_internal.h"
 #include "libcommon/base/must.h"
+#include "libcommon/domain/recipient.h"
 
 struct db_label audit_label = {.query = "audit"};
 
@@ -27,33 +28,32 @@ const struct audit_range_check audit_range_checks[AUDIT_RANGE_CHECKS] = {
      "AND s.position=SUBSTRING_INDEX(t.transaction_id,'-',-1) "
      "WHERE t.id BETWEEN %1 AND %2 AND NOT COALESCE(b.user_id IS NOT NULL AND ("
      "(t.transaction_type='deposit' AND t.amount>0) OR "
-     "(t.transaction_type='withdrawal' AND t.amount=-(m.price*CAST(m.recipients AS SIGNED)) AND "
+     "(t.transaction_type='withdrawal' AND t.amount=-(SELECT SUM(c.price) FROM message_status c "
+     "WHERE c.message_identifier=m.message_identifier) AND "
      "m.customer_id=t.user_id) OR "
-     "(t.transaction_type='refund' AND s.status='failed' AND s.price=t.amount AND "
+     "(t.transaction_type='refund' AND s.status IN ({refunded}) AND s.price=t.amount AND "
      "s.user_id=t.user_id)),FALSE)",
      false},
     {"recipient_is_settled_right", "message_status",
      "SELECT CONCAT(s.message_identifier,'-',s.position),CASE WHEN m.message_identifier IS NULL "
      "THEN 'no message' "
-     "WHEN s.status NOT IN ('pending','sending','done','failed') THEN 'unknown status' "
-     "WHEN s.status='failed' AND r.id IS NULL THEN 'failed without refund' "
-     "WHEN s.status<>'failed' AND r.id IS NOT NULL THEN 'refunded but not failed' "
-     "WHEN s.status='done' AND s.provider='' THEN 'done by nobody' "
-     "WHEN s.price<>m.price OR s.user_id<>m.customer_id THEN 'price or customer differ from the "
-     "message' "
+     "WHEN s.status NOT IN ({any}) THEN 'unknown status' "
+     "WHEN s.status IN ({refunded}) AND r.id IS NULL THEN 'failed without refund' "
+     "WHEN s.status NOT IN ({refunded}) AND r.id IS NOT NULL THEN 'refunded but not failed' "
+     "WHEN s.status IN ({kept}) AND s.provider='' THEN 'done by nobody' "
+     "WHEN s.user_id<>m.customer_id THEN 'customer differs from the message' "
      "ELSE 'refund of another amount or customer' END "
      "FROM message_status s LEFT JOIN messages m ON m.message_identifier=s.message_identifier "
      "LEFT JOIN user_transactions r ON "
      "r.transaction_id=CONCAT('r-',s.message_identifier,'-',s.position) "
      "WHERE s.id BETWEEN %1 AND %2 AND NOT COALESCE(s.status IN "
-     "('pending','sending','done','failed') "
-     "AND (s.status='failed')=(r.id IS NOT NULL) AND (s.status<>'done' OR s.provider<>'') "
-     "AND s.price=m.price AND s.user_id=m.customer_id "
+     "({any}) AND (s.status IN ({refunded}))=(r.id IS NOT NULL) "
+     "AND (s.status NOT IN ({kept}) OR s.provider<>'') AND s.user_id=m.customer_id "
      "AND (r.id IS NULL OR (r.amount=s.price AND r.user_id=s.user_id)),FALSE)",
      false},
     {"recipient_is_not_stuck", "message_status",
      "SELECT CONCAT(s.message_identifier,'-',s.position),CONCAT(s.status,' since ',s.created_at) "
-     "FROM message_status s WHERE s.id BETWEEN %1 AND %2 AND s.status IN ('pending','sending') "
+     "FROM message_status s WHERE s.id BETWEEN %1 AND %2 AND s.status IN ({open}) "
      "AND s.created_at<=NOW(6)-INTERVAL %3 SECOND",
      false},
     {"outbox_is_empty", "outbox_events",
@@ -85,12 +85,17 @@ void audit_violate(struct audit_report *report, struct audit_check *check, const
 
 static void put_template(struct buf *sql, const char *template, const int64_t values[3])
 {
-    for (; *template; template ++) {
-        if (template[0] == '%' && template[1] >= '1' && template[1] <= '3')
-            buf_put_int(sql, values[*++template - '1']);
+    struct buf words = {0};
+
+    recipient_put_template(&words, template);
+    sql->failed |= words.failed;
+    for (const char *at = words.failed ? "" : words.data; *at; at++) {
+        if (at[0] == '%' && at[1] >= '1' && at[1] <= '3')
+            buf_put_int(sql, values[*++at - '1']);
         else
-            buf_putc(sql, *template);
+            buf_putc(sql, *at);
     }
+    buf_free(&words);
 }
 
 int audit_run_range(struct db *db, const struct audit_range_check *c, const int64_t values[3],
@@ -106,7 +111,7 @@ int audit_run_range(struct db *db, const struct audit_range_check *c, const int6
     buf_free(&sql);
     if (rc)
         return -1;
-    while ((row = db_next(&results.set[0])))
+    while ((row = db_next(db_only(&results))))
         audit_violate(report, check, row[0], row[1]);
     db_results_free(&results);
     return 0;
@@ -129,7 +134,7 @@ int audit_next_range(struct db *db, const char *table, int64_t after, int64_t li
     buf_free(&sql);
     if (rc)
         return -1;
-    row = db_next(&results.set[0]);
+    row = db_next(db_only(&results));
     *last = row ? strtoll(row[0], NULL, 10) : 0;
     *rows = row ? strtoll(row[1], NULL, 10) : 0;
     db_results_free(&results);
@@ -165,7 +170,7 @@ static int check_ranges(struct db *db, const struct audit_range_check *c,
 /* Messages have no number: their ranges are of identifiers, which are in order of time. */
 static int check_messages(struct db *db, struct audit_report *report, struct err *err)
 {
-    static const char template[] =
+    static const char wrong[] =
         "SELECT m.message_identifier,CASE WHEN MAX(t.id) IS NULL THEN 'no charge' ELSE 'recipients "
         "are missing' END "
         "FROM (SELECT message_identifier,recipients FROM messages WHERE message_identifier>%s "
@@ -174,13 +179,14 @@ static int check_messages(struct db *db, struct audit_report *report, struct err
         "s.message_identifier=m.message_identifier "
         "LEFT JOIN user_transactions t ON t.transaction_id=CONCAT('c-',m.message_identifier) "
         "GROUP BY m.message_identifier,m.recipients HAVING COUNT(s.id)<>m.recipients OR MAX(t.id) "
-        "IS NULL;"
+        "IS NULL";
+    static const char range[] =
         "SELECT MAX(message_identifier),COUNT(*) FROM (SELECT message_identifier FROM messages "
         "WHERE "
         "message_identifier>%s ORDER BY message_identifier LIMIT %d) m";
     struct audit_check *check = audit_add_check(report, "message_is_charged_and_complete");
+    struct db_packet packet = {0};
     struct buf after = {0};
-    struct buf sql = {0};
     bool more = true;
     int rc = 0;
 
@@ -189,24 +195,25 @@ static int check_messages(struct db *db, struct audit_report *report, struct err
         struct db_results results;
         char **row;
 
-        buf_reset(&sql);
-        buf_printf(&sql, template, after.data, AUDIT_RANGE, after.data, AUDIT_RANGE);
-        rc = db_run_buf(db, &audit_label, &sql, &results, err);
+        db_packet_reset(&packet);
+        buf_printf(db_statement(&packet, "wrong"), wrong, after.data, AUDIT_RANGE);
+        buf_printf(db_statement(&packet, "range"), range, after.data, AUDIT_RANGE);
+        rc = db_run_packet(db, &audit_label, &packet, &results, err);
         if (rc)
             break;
-        while ((row = db_next(&results.set[0])))
+        while ((row = db_next(db_result(&results, "wrong"))))
             audit_violate(report, check, row[0], row[1]);
-        row = db_next(&results.set[1]);
+        row = db_next(db_result(&results, "range"));
         more = row && row[0];
         if (more) {
             buf_reset(&after);
-            db_put_quoted(db, &after, row[0], results.set[1].lengths[0]);
+            db_put_quoted(db, &after, row[0], db_result(&results, "range")->lengths[0]);
             check->checked += strtoull(row[1], NULL, 10);
         }
         db_results_free(&results);
     }
     buf_free(&after);
-    buf_free(&sql);
+    db_packet_free(&packet);
     return rc;
 }
 
@@ -232,13 +239,15 @@ static int add_up(struct db *db, const struct sum *s, struct err *err)
             return -1;
         if (!rows)
             return 0;
-        buf_printf(&sql, "SELECT %s FROM %s WHERE id BETWEEN %lld AND %lld", s->columns, s->table,
-                   (long long)after + 1, (long long)last);
+        buf_puts(&sql, "SELECT ");
+        recipient_put_template(&sql, s->columns);
+        buf_printf(&sql, " FROM %s WHERE id BETWEEN %lld AND %lld", s->table, (long long)after + 1,
+                   (long long)last);
         rc = db_run_buf(db, &audit_label, &sql, &results, err);
         buf_free(&sql);
         if (rc)
             return -1;
-        row = db_next(&results.set[0]);
+        row = db_next(db_only(&results));
         for (size_t i = 0; row && s->to[i]; i++)
             *s->to[i] += strtoll(row[i], NULL, 10);
         db_results_free(&results);
@@ -255,9 +264,8 @@ static int totals(struct db *db, struct audit_report *r, const struct audit_opti
          "SUM(IF(transaction_type='deposit',amount,0)),SUM(IF(transaction_type='refund',amount,0))",
          {&r->deposits, &r->refunds}},
         {"message_status",
-         "SUM(IF(status='done',price,0)),SUM(IF(status IN "
-         "('pending','sending'),price,0)),SUM(status='done'),"
-         "SUM(status='failed'),SUM(status IN ('pending','sending'))",
+         "SUM(IF(status IN ({kept}),price,0)),SUM(IF(status IN ({open}),price,0)),"
+         "SUM(status IN ({kept})),SUM(status IN ({refunded})),SUM(status IN ({open}))",
          {&r->done, &r->open, &r->recipients_done, &r->recipients_failed, &r->recipients_open}},
         {"outbox_parked", "COUNT(*)", {&r->parked}},
     };

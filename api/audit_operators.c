@@ -3,6 +3,7 @@
 
 #include "api/audit_internal.h"
 #include "api/ledger_client.h"
+#include "libcommon/domain/recipient.h"
 
 #define OPERATORS_MAX 32
 
@@ -33,8 +34,10 @@ static int read_finals(struct db *db, int64_t after, int64_t last, struct db_res
     buf_printf(&sql,
                "SELECT CONCAT(message_identifier,'-',position),status,provider_message_id,"
                "unknown_operators<>'' FROM message_status FORCE INDEX(PRIMARY) "
-               "WHERE id BETWEEN %lld AND %lld AND status IN ('done','failed')",
+               "WHERE id BETWEEN %lld AND %lld AND status IN (",
                (long long)after + 1, (long long)last);
+    recipient_put_states(&sql, RECIPIENT_FINAL);
+    buf_putc(&sql, ')');
     rc = db_run_buf(db, &audit_label, &sql, results, err);
     buf_free(&sql);
     return rc;
@@ -85,7 +88,8 @@ static int ask(struct ledger_client *c, const struct buf *body, const json_t *in
 
 static void judge(const struct final *f, const struct verdicts *v, struct audit_report *report)
 {
-    bool done = !strcmp(f->row[1], "done");
+    enum recipient_state state;
+    bool done = recipient_state_parse(f->row[1], &state) && !recipient_is_refunded(state);
     bool unknown = !strcmp(f->row[3], "1");
 
     (done ? v->done : v->failed)->checked++;
@@ -116,7 +120,7 @@ static int check_range(struct db *db, const struct operators *o, int64_t after, 
     else
         rc = read_finals(db, after, last, &results, err);
     if (!rc)
-        n = list_finals(&results.set[0], finals, &body, index);
+        n = list_finals(db_only(&results), finals, &body, index);
     if (!rc && body.failed)
         rc = err_set(err, ERR_RETRY, 0, "out of memory");
     for (size_t i = 0; i < o->n && n && !rc; i++)
@@ -207,7 +211,7 @@ static int check_page(struct db *db, const json_t *entries, struct audit_report 
     buf_free(&sql);
     if (rc)
         return -1;
-    while ((row = db_next(&results.set[0])))
+    while ((row = db_next(db_only(&results))))
         audit_violate(report, check, row[0], row[1]);
     db_results_free(&results);
     check->checked += json_array_size(entries);

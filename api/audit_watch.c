@@ -45,7 +45,7 @@ static int try_lock(struct audit_watch *w, bool *got, struct err *err)
 
     if (db_run(w->db, &lock_label, sql, sizeof(sql) - 1, &results, err))
         return -1;
-    row = db_next(&results.set[0]);
+    row = db_next(db_only(&results));
     *got = row && row[0] && !strcmp(row[0], "1");
     db_results_free(&results);
     return 0;

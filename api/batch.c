@@ -5,40 +5,29 @@
 
 #include "api/idempotency.h"
 #include "libcommon/base/must.h"
+#include "libcommon/domain/ledger.h"
 #include "libcommon/domain/outbox.h"
-
-struct customer {
-    int64_t id;
-    int64_t balance;
-    int64_t change;
-    bool locked;    /* by us: the balance is true until we commit */
-    bool elsewhere; /* its row exists but somebody else holds it */
-};
+#include "libcommon/domain/recipient.h"
 
 struct batch {
     const struct batch_settings *settings;
     struct operation **ops;
     size_t n;
-    struct customer *customers; /* sorted by id, distinct */
-    size_t customer_count;
-    size_t customer_room;
-    struct buf sql;
+    struct ledger_account *accounts; /* of the customers: sorted, distinct */
+    size_t account_count;
+    size_t account_room;
+    struct db_packet packet;
     struct buf payload;
 };
 
 static struct db_label decide_label = {.query = "commit_lock"};
 static struct db_label write_label = {.query = "commit_write"};
-static struct db_label rows_label = {.query = "commit_balance_rows"};
-static struct db_label held_label = {.query = "commit_find_held"};
-static struct db_label look_label = {.query = "commit_look"};
 
 void batch_register(void)
 {
     db_label_register(&decide_label);
     db_label_register(&write_label);
-    db_label_register(&rows_label);
-    db_label_register(&held_label);
-    db_label_register(&look_label);
+    ledger_register();
 }
 
 struct batch *batch_new(const struct batch_settings *settings)
@@ -53,158 +42,59 @@ void batch_free(struct batch *b)
 {
     if (!b)
         return;
-    free(b->customers);
-    buf_free(&b->sql);
+    free(b->accounts);
+    db_packet_free(&b->packet);
     buf_free(&b->payload);
     free(b);
 }
 
-static int by_id(const void *a, const void *b)
-{
-    int64_t x = ((const struct customer *)a)->id;
-    int64_t y = ((const struct customer *)b)->id;
-
-    return x < y ? -1 : x > y;
-}
-
 int batch_start(struct batch *b, struct operation **ops, size_t n)
 {
-    size_t kept = 0;
-
-    if (n > b->customer_room) {
-        struct customer *more = realloc(b->customers, n * sizeof(*more));
+    if (n > b->account_room) {
+        struct ledger_account *more = realloc(b->accounts, n * sizeof(*more));
 
         if (!more)
             return -1;
-        b->customers = more;
-        b->customer_room = n;
+        b->accounts = more;
+        b->account_room = n;
     }
     b->ops = ops;
     b->n = n;
     for (size_t i = 0; i < n; i++)
-        b->customers[i] = (struct customer){.id = ops[i]->customer_id};
-    qsort(b->customers, n, sizeof(*b->customers), by_id);
-    for (size_t i = 0; i < n; i++)
-        if (!kept || b->customers[kept - 1].id != b->customers[i].id)
-            b->customers[kept++] = b->customers[i];
-    b->customer_count = kept;
-    MUST(kept <= BATCH_CUSTOMERS_MAX);
+        b->accounts[i] = (struct ledger_account){.user_id = ops[i]->customer_id};
+    b->account_count = ledger_sort(b->accounts, n);
+    MUST(b->account_count <= BATCH_CUSTOMERS_MAX);
     return idempotency_link_twins(ops, n);
 }
 
-static struct customer *find(struct batch *b, int64_t id)
-{
-    struct customer key = {.id = id};
-
-    return bsearch(&key, b->customers, b->customer_count, sizeof(key), by_id);
-}
-
-static void put_customer_ids(struct batch *b, bool unlocked_only)
-{
-    bool first = true;
-
-    for (size_t i = 0; i < b->customer_count; i++) {
-        if (unlocked_only && b->customers[i].locked)
-            continue;
-        if (!first)
-            buf_putc(&b->sql, ',');
-        buf_put_int(&b->sql, b->customers[i].id);
-        first = false;
-    }
-}
-
-static void put_lock_balances(struct batch *b, bool skip_locked)
-{
-    buf_puts(&b->sql,
-             "START TRANSACTION;SELECT user_id,balance FROM user_balances FORCE INDEX(user_id) "
-             "WHERE user_id IN (");
-    put_customer_ids(b, false);
-    buf_puts(&b->sql, ") ORDER BY user_id FOR UPDATE");
-    buf_puts(&b->sql, skip_locked ? " SKIP LOCKED;" : ";");
-}
-
-/* A top-up of a new customer needs a row to lock; INSERT IGNORE would wait on the rows of others.
- */
+/* A top-up of a new customer needs a row to lock. */
 static int make_balance_rows(struct batch *b, struct db *db, struct err *err)
 {
-    bool any = false;
+    int64_t ids[BATCH_CUSTOMERS_MAX];
+    size_t n = 0;
 
-    buf_reset(&b->sql);
-    for (size_t i = 0; i < b->n; i++) {
-        if (b->ops[i]->kind != OPERATION_TOPUP || b->ops[i]->replay_only)
-            continue;
-        buf_puts(&b->sql, any ? ","
-                              : "INSERT IGNORE INTO user_balances(user_id) "
-                                "SELECT j.id FROM JSON_TABLE('[");
-        buf_put_int(&b->sql, b->ops[i]->customer_id);
-        any = true;
-    }
-    if (!any)
-        return 0;
-    buf_puts(&b->sql,
-             "]','$[*]' COLUMNS(id BIGINT PATH '$')) j LEFT JOIN user_balances u ON u.user_id=j.id "
-             "WHERE u.user_id IS NULL ORDER BY j.id");
-    return db_run_buf(db, &rows_label, &b->sql, NULL, err);
+    for (size_t i = 0; i < b->n; i++)
+        if (b->ops[i]->kind == OPERATION_TOPUP && !b->ops[i]->replay_only)
+            ids[n++] = b->ops[i]->customer_id;
+    return n ? ledger_open(db, ids, n, err) : 0;
 }
 
-static void read_balances(struct batch *b, struct db_set *set)
+static void decide_send(struct ledger_account *c, struct operation *op)
 {
-    char **row;
-
-    while ((row = db_next(set))) {
-        struct customer *c = find(b, strtoll(row[0], NULL, 10));
-
-        MUST(c != NULL);
-        c->balance = strtoll(row[1], NULL, 10);
-        c->locked = true;
-    }
-}
-
-/* With SKIP LOCKED a customer that is missing may be unknown, or held by somebody else. */
-static int find_held(struct batch *b, struct db *db, struct err *err)
-{
-    struct db_results results;
-    size_t missing = 0;
-    char **row;
-
-    for (size_t i = 0; i < b->customer_count; i++)
-        missing += !b->customers[i].locked;
-    if (!missing)
-        return 0;
-    buf_reset(&b->sql);
-    buf_puts(&b->sql, "SELECT user_id FROM user_balances FORCE INDEX(user_id) WHERE user_id IN (");
-    put_customer_ids(b, true);
-    buf_putc(&b->sql, ')');
-    if (db_run_buf(db, &held_label, &b->sql, &results, err))
-        return -1;
-    while ((row = db_next(&results.set[0]))) {
-        struct customer *c = find(b, strtoll(row[0], NULL, 10));
-
-        MUST(c != NULL);
-        c->elsewhere = true;
-    }
-    db_results_free(&results);
-    return 0;
-}
-
-static void decide_send(struct customer *c, struct operation *op)
-{
-    int64_t total = op->price * (int64_t)op->message.recipient_count;
-
-    if (!c->locked || c->balance + c->change < total) {
+    if (!c->locked || c->balance + c->change < op->total) {
         op->outcome = OUTCOME_INSUFFICIENT;
         return;
     }
-    c->change -= total;
+    c->change -= op->total;
     op->outcome = OUTCOME_DONE;
     buf_reset(&op->response);
     buf_printf(&op->response,
                "{\"message_identifier\":\"%s\",\"status\":\"processing\",\"recipients\":%zu,"
                "\"price\":%lld}",
-               op->message.id, op->message.recipient_count, (long long)total);
+               op->message.id, op->message.recipient_count, (long long)op->total);
 }
 
-static void decide_topup(struct customer *c, struct operation *op)
+static void decide_topup(struct ledger_account *c, struct operation *op)
 {
     if (!c->locked) {
         op->outcome =
@@ -243,7 +133,7 @@ static void decide_twin(struct operation *op)
  * demand. */
 static void decide_one(struct batch *b, struct operation *op)
 {
-    struct customer *c = find(b, op->customer_id);
+    struct ledger_account *c = ledger_find(b->accounts, b->account_count, op->customer_id);
 
     MUST(c != NULL);
     if (op->outcome != OUTCOME_OPEN)
@@ -268,22 +158,24 @@ int batch_decide(struct batch *b, struct db *db, bool skip_locked, bool *writes,
     bool keys;
 
     *writes = false;
-    for (size_t i = 0; i < b->customer_count; i++)
-        b->customers[i] = (struct customer){.id = b->customers[i].id};
+    for (size_t i = 0; i < b->account_count; i++)
+        b->accounts[i] = (struct ledger_account){.user_id = b->accounts[i].user_id};
     for (size_t i = 0; i < b->n; i++)
         b->ops[i]->outcome = OUTCOME_OPEN;
     if (make_balance_rows(b, db, err))
         return -1;
-    buf_reset(&b->sql);
-    put_lock_balances(b, skip_locked);
-    keys = idempotency_put_lookup(&b->sql, b->ops, b->n);
-    if (db_run_buf(db, &decide_label, &b->sql, &results, err))
+    db_begin(db);
+    db_packet_reset(&b->packet);
+    ledger_put_lock(db_statement(&b->packet, "balances"), b->accounts, b->account_count,
+                    skip_locked);
+    keys = idempotency_put_lookup(&b->packet, b->ops, b->n);
+    if (db_run_packet(db, &decide_label, &b->packet, &results, err))
         return -1;
-    read_balances(b, &results.set[1]);
+    ledger_read_lock(db_result(&results, "balances"), b->accounts, b->account_count);
     if (keys)
-        idempotency_apply(&results.set[2], b->ops, b->n);
+        idempotency_apply(db_result(&results, "keys"), b->ops, b->n);
     db_results_free(&results);
-    if (skip_locked && find_held(b, db, err))
+    if (skip_locked && ledger_find_elsewhere(db, b->accounts, b->account_count, err))
         return -1;
     for (size_t i = 0; i < b->n; i++) {
         decide_one(b, b->ops[i]);
@@ -297,144 +189,104 @@ static bool is_new_send(const struct operation *op)
     return op->kind == OPERATION_SEND && op->outcome == OUTCOME_DONE;
 }
 
+/* Separates the rows of an INSERT, whose statement begins with its first row. */
+static struct buf *next_row(struct batch *b, struct buf *sql, const char *insert)
+{
+    if (sql)
+        buf_putc(sql, ',');
+    else
+        buf_puts(sql = db_statement(&b->packet, NULL), insert);
+    return sql;
+}
+
 static void put_messages(struct batch *b, struct db *db)
 {
-    bool any = false;
+    struct buf *sql = NULL;
 
     for (size_t i = 0; i < b->n; i++) {
         const struct operation *op = b->ops[i];
 
         if (!is_new_send(op))
             continue;
-        buf_puts(
-            &b->sql,
-            any ? ","
-                : "INSERT INTO messages(message_identifier,customer_id,type,text,recipients,price,"
-                  "traceparent,tracestate) VALUES ");
-        buf_printf(&b->sql, "('%s',%lld,'%s',", op->message.id, (long long)op->customer_id,
+        sql = next_row(b, sql,
+                       "INSERT INTO messages(message_identifier,customer_id,type,text,recipients,"
+                       "price,traceparent,tracestate) VALUES ");
+        buf_printf(sql, "('%s',%lld,'%s',", op->message.id, (long long)op->customer_id,
                    message_type_name(op->message.type));
-        db_put_quoted(db, &b->sql, op->message.text, op->message.text_len);
-        buf_printf(&b->sql, ",%zu,%lld,'%s',", op->message.recipient_count, (long long)op->price,
+        db_put_quoted(db, sql, op->message.text, op->message.text_len);
+        /* price: nothing reads it any more; it goes with the next release. */
+        buf_printf(sql, ",%zu,%lld,'%s',", op->message.recipient_count, (long long)op->prices[0],
                    op->traceparent);
-        db_put_quoted(db, &b->sql, op->tracestate ? op->tracestate : "",
+        db_put_quoted(db, sql, op->tracestate ? op->tracestate : "",
                       op->tracestate ? strlen(op->tracestate) : 0);
-        buf_putc(&b->sql, ')');
-        any = true;
+        buf_putc(sql, ')');
     }
-    if (any)
-        buf_putc(&b->sql, ';');
 }
 
 static void put_recipients(struct batch *b)
 {
-    bool any = false;
+    struct buf *sql = NULL;
 
     for (size_t i = 0; i < b->n; i++) {
         const struct operation *op = b->ops[i];
 
         for (size_t k = 0; is_new_send(op) && k < op->message.recipient_count; k++) {
-            buf_puts(&b->sql, any ? ",("
-                                  : "INSERT INTO message_status(user_id,status,type,recipient,"
-                                    "message_identifier,position,price) VALUES (");
-            buf_put_int(&b->sql, op->customer_id);
-            buf_puts(&b->sql, op->message.type == MESSAGE_EXPRESS ? ",'pending','express','"
-                                                                  : ",'pending','normal','");
-            buf_puts(&b->sql, op->message.recipients[k]); /* + and digits only */
-            buf_puts(&b->sql, "','");
-            buf_puts(&b->sql, op->message.id);
-            buf_puts(&b->sql, "',");
-            buf_put_uint(&b->sql, k);
-            buf_putc(&b->sql, ',');
-            buf_put_int(&b->sql, op->price);
-            buf_putc(&b->sql, ')');
-            any = true;
+            sql = next_row(b, sql, RECIPIENT_INSERT);
+            recipient_put_row(sql, &op->message, k, op->prices[k]);
         }
     }
-    if (any)
-        buf_putc(&b->sql, ';');
 }
 
-static void put_ledger(struct batch *b, struct db *db)
+static void put_entries(struct batch *b, struct db *db)
 {
-    bool any = false;
+    struct buf *sql = NULL;
 
     for (size_t i = 0; i < b->n; i++) {
         const struct operation *op = b->ops[i];
 
         if (op->outcome != OUTCOME_DONE)
             continue;
-        buf_puts(&b->sql,
-                 any ? ",("
-                     : "INSERT INTO user_transactions(user_id,amount,transaction_type,description,"
-                       "transaction_id) VALUES (");
-        buf_put_int(&b->sql, op->customer_id);
-        buf_putc(&b->sql, ',');
-        if (op->kind == OPERATION_SEND) {
-            buf_put_int(&b->sql, -op->price * (int64_t)op->message.recipient_count);
-            buf_puts(&b->sql, ",'withdrawal','Message charge',");
-        } else {
-            buf_put_int(&b->sql, op->amount);
-            buf_puts(&b->sql, ",'deposit',");
-            db_put_quoted(db, &b->sql, op->description ? op->description : "", op->description_len);
-            buf_putc(&b->sql, ',');
-        }
-        buf_printf(&b->sql, "'%s')", op->message.transaction_id);
-        any = true;
+        sql = next_row(b, sql, LEDGER_INSERT);
+        if (op->kind == OPERATION_SEND)
+            ledger_put_charge(sql, op->customer_id, op->total, op->message.transaction_id);
+        else
+            ledger_put_deposit(db, sql, op->customer_id, op->amount,
+                               op->description ? op->description : "", op->description_len,
+                               op->message.transaction_id);
     }
-    buf_putc(&b->sql, ';');
 }
 
 static void put_outbox(struct batch *b, struct db *db)
 {
-    bool any = false;
+    struct buf *sql = NULL;
 
     for (size_t i = 0; i < b->n; i++) {
         const struct operation *op = b->ops[i];
 
         if (!is_new_send(op))
             continue;
-        buf_puts(&b->sql, any ? "," : OUTBOX_INSERT);
+        sql = next_row(b, sql, OUTBOX_INSERT);
         buf_reset(&b->payload);
         message_put_payload(&b->payload, &op->message, b->settings->exchange,
                             b->settings->queues[op->message.type], op->traceparent,
                             op->tracestate ? op->tracestate : "", op->accepted_us);
-        outbox_put_row(db, &b->sql, op->message.id, 0, op->message.type, &b->payload, 0);
-        any = true;
+        outbox_put_row(db, sql, OUTBOX_DELIVER, op->message.id, 0, op->message.type, &b->payload,
+                       0);
     }
-    if (any)
-        buf_putc(&b->sql, ';');
-}
-
-/* The rows are locked: no guard can fail. Joined to a list, because a CASE over hundreds of
- * customers is walked for each row. */
-static void put_balances(struct batch *b)
-{
-    bool any = false;
-
-    for (size_t i = 0; i < b->customer_count; i++) {
-        if (!b->customers[i].change)
-            continue;
-        buf_printf(&b->sql, "%s[%lld,%lld]", any ? "," : "UPDATE JSON_TABLE('[",
-                   (long long)b->customers[i].id, (long long)b->customers[i].change);
-        any = true;
-    }
-    if (any)
-        buf_puts(&b->sql, "]','$[*]' COLUMNS(id BIGINT PATH '$[0]',d BIGINT PATH '$[1]')) j "
-                          "STRAIGHT_JOIN user_balances u FORCE INDEX(user_id) ON u.user_id=j.id "
-                          "SET u.balance=u.balance+j.d;");
 }
 
 int batch_write(struct batch *b, struct db *db, struct err *err)
 {
-    buf_reset(&b->sql);
+    db_packet_reset(&b->packet);
     put_messages(b, db);
     put_recipients(b);
-    put_ledger(b, db);
+    put_entries(b, db);
     put_outbox(b, db);
-    idempotency_put_store(db, &b->sql, b->ops, b->n);
-    put_balances(b);
-    buf_puts(&b->sql, "COMMIT");
-    if (db_run_buf(db, &write_label, &b->sql, NULL, err)) {
+    idempotency_put_store(db, &b->packet, b->ops, b->n);
+    if (ledger_changes(b->accounts, b->account_count))
+        ledger_put_changes(db_statement(&b->packet, NULL), b->accounts, b->account_count);
+    buf_puts(db_statement(&b->packet, NULL), "COMMIT");
+    if (db_run_packet(db, &write_label, &b->packet, NULL, err)) {
         if (db_outcome_unknown(err))
             err->kind = ERR_UNKNOWN;
         return -1;
@@ -454,21 +306,11 @@ static const struct operation *first_written(const struct batch *b)
 int batch_look(struct batch *b, struct db *db, bool *committed, struct err *err)
 {
     const struct operation *op = first_written(b);
-    struct db_results results;
+    int rc;
 
     MUST(op != NULL);
-    buf_reset(&b->sql);
-    buf_printf(&b->sql,
-               "START TRANSACTION;SELECT balance FROM user_balances FORCE INDEX(user_id) WHERE "
-               "user_id=%lld "
-               "FOR UPDATE;SELECT 1 FROM user_transactions WHERE transaction_id='%s'",
-               (long long)op->customer_id, op->message.transaction_id);
-    if (db_run_buf(db, &look_label, &b->sql, &results, err)) {
-        db_rollback(db);
-        return -1;
-    }
-    *committed = results.n == 3 && results.set[2].affected == 1;
-    db_results_free(&results);
+    db_begin(db);
+    rc = ledger_look(db, op->customer_id, op->message.transaction_id, committed, err);
     db_rollback(db);
-    return 0;
+    return rc;
 }

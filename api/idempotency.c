@@ -42,27 +42,30 @@ int idempotency_link_twins(struct operation **ops, size_t n)
     return 0;
 }
 
-bool idempotency_put_lookup(struct buf *sql, struct operation **ops, size_t n)
+bool idempotency_put_lookup(struct db_packet *packet, struct operation **ops, size_t n)
 {
-    bool any = false;
+    struct buf *sql = NULL;
 
     for (size_t i = 0; i < n; i++) {
         if (!ops[i]->key || ops[i]->twin)
             continue;
-        buf_puts(sql, any ? "," : "SELECT j.op,k.body_hash,k.response FROM JSON_TABLE('[");
+        if (sql)
+            buf_putc(sql, ',');
+        else
+            buf_puts(sql = db_statement(packet, "keys"),
+                     "SELECT j.op,k.body_hash,k.response FROM JSON_TABLE('[");
         buf_printf(sql, "[%zu,%lld,%d,\"", i, (long long)ops[i]->customer_id, (int)ops[i]->kind);
         buf_put_hex(sql, ops[i]->key, ops[i]->key_len);
         buf_puts(sql, "\"]");
-        any = true;
     }
-    if (any)
+    if (sql)
         buf_puts(sql,
                  "]','$[*]' COLUMNS(op INT PATH '$[0]',customer BIGINT PATH '$[1]',route INT PATH "
                  "'$[2]',"
                  "hex VARCHAR(510) CHARACTER SET ascii PATH '$[3]')) j "
                  "STRAIGHT_JOIN idempotency_keys k FORCE INDEX(PRIMARY) "
-                 "ON k.customer_id=j.customer AND k.route=j.route AND k.idem_key=UNHEX(j.hex);");
-    return any;
+                 "ON k.customer_id=j.customer AND k.route=j.route AND k.idem_key=UNHEX(j.hex)");
+    return sql != NULL;
 }
 
 void idempotency_apply(struct db_set *found, struct operation **ops, size_t n)
@@ -84,19 +87,22 @@ void idempotency_apply(struct db_set *found, struct operation **ops, size_t n)
     }
 }
 
-bool idempotency_put_store(struct db *db, struct buf *sql, struct operation **ops, size_t n)
+void idempotency_put_store(struct db *db, struct db_packet *packet, struct operation **ops,
+                           size_t n)
 {
-    bool any = false;
+    struct buf *sql = NULL;
 
     for (size_t i = 0; i < n; i++) {
         const struct operation *op = ops[i];
 
         if (!op->key || op->twin || op->outcome != OUTCOME_DONE)
             continue;
-        buf_puts(sql,
-                 any ? ","
-                     : "INSERT INTO "
-                       "idempotency_keys(customer_id,route,idem_key,body_hash,response) VALUES ");
+        if (sql)
+            buf_putc(sql, ',');
+        else
+            buf_puts(sql = db_statement(packet, NULL),
+                     "INSERT INTO "
+                     "idempotency_keys(customer_id,route,idem_key,body_hash,response) VALUES ");
         buf_printf(sql, "(%lld,%d,", (long long)op->customer_id, (int)op->kind);
         db_put_bytes(sql, op->key, op->key_len);
         buf_putc(sql, ',');
@@ -104,11 +110,7 @@ bool idempotency_put_store(struct db *db, struct buf *sql, struct operation **op
         buf_putc(sql, ',');
         db_put_quoted(db, sql, op->response.data, op->response.len);
         buf_putc(sql, ')');
-        any = true;
     }
-    if (any)
-        buf_putc(sql, ';');
-    return any;
 }
 
 int idempotency_purge(struct db *db, int64_t ttl_hours, uint64_t *deleted, struct err *err)
@@ -126,7 +128,7 @@ int idempotency_purge(struct db *db, int64_t ttl_hours, uint64_t *deleted, struc
     buf_free(&sql);
     if (rc)
         return -1;
-    *deleted = results.set[0].affected;
+    *deleted = db_only(&results)->affected;
     db_results_free(&results);
     return 0;
 }

@@ -14,14 +14,15 @@
  * -1 when memory is out. */
 int idempotency_link_twins(struct operation **ops, size_t n);
 
-/* Appends the SELECT that finds the keys of ops; false (nothing appended) when none has one. */
-bool idempotency_put_lookup(struct buf *sql, struct operation **ops, size_t n);
+/* Adds the statement "keys", which finds the keys of ops; false (nothing added) when none has one.
+ */
+bool idempotency_put_lookup(struct db_packet *packet, struct operation **ops, size_t n);
 /* Decides the operations whose key was found: OUTCOME_REPLAYED with response, or
  * OUTCOME_KEY_REUSED. */
 void idempotency_apply(struct db_set *found, struct operation **ops, size_t n);
-/* Appends the INSERT that stores the answers of the operations that are done; false when there is
- * none. */
-bool idempotency_put_store(struct db *db, struct buf *sql, struct operation **ops, size_t n);
+/* Adds the INSERT that stores the answers of the operations that are done, if there are any. */
+void idempotency_put_store(struct db *db, struct db_packet *packet, struct operation **ops,
+                           size_t n);
 
 /* Deletes keys older than ttl_hours, a bounded number; *deleted tells how many. */
 int idempotency_purge(struct db *db, int64_t ttl_hours, uint64_t *deleted, struct err *err);

@@ -36,7 +36,7 @@ static int take_lock(struct db *db, struct err *err)
     buf_free(&sql);
     if (rc)
         return -1;
-    row = db_next(&results.set[0]);
+    row = db_next(db_only(&results));
     got = row && row[0] && row[0][0] == '1';
     db_results_free(&results);
     return got ? 0 : err_set(err, ERR_RETRY, 0, "another process is migrating");
@@ -70,7 +70,7 @@ static int find(struct db *db, const struct migration *m, enum progress *progres
     buf_free(&sql);
     if (rc)
         return -1;
-    row = db_next(&results.set[0]);
+    row = db_next(db_only(&results));
     *progress = !row ? NEW : row[1] ? FINISHED : STARTED;
     if (row && row[1] && strcmp(row[0], m->checksum) != 0)
         rc =

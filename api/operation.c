@@ -145,9 +145,10 @@ static int take_recipients(struct operation *op, const struct operation_limits *
                  (long long)limits->max_recipients);
         return refuse(fault, "recipients", text);
     }
-    op->recipients = malloc(n * sizeof(*op->recipients));
+    op->recipients = malloc(n * (sizeof(*op->recipients) + sizeof(*op->prices)));
     if (!op->recipients)
         return -1;
+    op->prices = (int64_t *)(void *)(op->recipients + n);
     for (size_t i = 0; i < n; i++) {
         const json_t *v = json_array_get(list, i);
 
@@ -167,6 +168,14 @@ static int take_recipients(struct operation *op, const struct operation_limits *
     return 0;
 }
 
+static void set_prices(struct operation *op, const struct price_settings *prices)
+{
+    for (size_t i = 0; i < op->message.recipient_count; i++) {
+        op->prices[i] = price_of_recipient(prices, op->message.type, op->recipients[i]);
+        op->total += op->prices[i];
+    }
+}
+
 struct operation *operation_parse_send(const char *body, size_t n,
                                        const struct operation_limits *limits,
                                        struct operation_fault *fault)
@@ -180,6 +189,7 @@ struct operation *operation_parse_send(const char *body, size_t n,
         operation_free(op);
         return NULL;
     }
+    set_prices(op, limits->prices);
     op->message.customer_id = op->customer_id;
     random_uuid7(op->message.id);
     snprintf(op->message.transaction_id, sizeof(op->message.transaction_id), "c-%s",

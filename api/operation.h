@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "libcommon/domain/message.h"
+#include "libcommon/domain/price.h"
 
 #define OPERATION_KEY_MAX 255
 #define OPERATION_DESCRIPTION_MAX 1024
@@ -47,7 +48,8 @@ struct operation {
     bool replay_only;    /* under pressure: answer only what the key already knows */
 
     struct message message; /* a send */
-    int64_t price;          /* of one recipient */
+    int64_t *prices;        /* of each recipient */
+    int64_t total;          /* of all of them */
     int64_t accepted_us;
     char traceparent[TRACE_PARENT_SIZE];
     char *tracestate;
@@ -65,7 +67,7 @@ struct operation {
     struct buf response;
 
     void *json; /* the parsed body, which text, recipients and description point into */
-    const char **recipients;
+    const char **recipients; /* prices stand behind them, in the same allocation */
 };
 
 /* Why a body was refused: the answer's code, sentence and field (NULL: none). */
@@ -77,10 +79,11 @@ struct operation_fault {
 
 struct operation_limits {
     int64_t max_recipients;
+    const struct price_settings *prices;
 };
 
 /* NULL with *fault filled when the body is wrong; fault->code NULL when memory is out. Sets kind,
- * customer_id and the fields of its kind; a send gets its identifiers. */
+ * customer_id and the fields of its kind; a send gets its identifiers and prices. */
 struct operation *operation_parse_send(const char *body, size_t n,
                                        const struct operation_limits *limits,
                                        struct operation_fault *fault);

@@ -11,6 +11,7 @@
 #include "libcommon/base/must.h"
 #include "libcommon/base/pause.h"
 #include "libcommon/daemon/daemon.h"
+#include "libcommon/domain/outbox.h"
 #include "libcommon/telemetry/log.h"
 #include "libcommon/telemetry/metrics.h"
 
@@ -25,7 +26,7 @@ struct pressure {
     struct daemon_beat *beat;
     bool failing; /* logged once a change */
 
-    _Atomic int64_t pending;  /* as sampled; at most threshold + 1 */
+    _Atomic int64_t pending;  /* as sampled */
     _Atomic int64_t accepted; /* since start */
     _Atomic int64_t accepted_at_sample;
     _Atomic bool age_high;
@@ -37,41 +38,50 @@ struct pressure {
 
 static struct db_label sample_label = {.query = "outbox_sample"};
 
-static int64_t number(struct db_set *set)
-{
-    char **row = db_next(set);
+static const char *const pending_names[MESSAGE_LANES] = {"pending normal", "pending express"};
+static const char *const oldest_names[MESSAGE_LANES] = {"oldest normal", "oldest express"};
 
-    return row && row[0] ? strtoll(row[0], NULL, 10) : 0;
+static void read_sample(struct pressure *p, struct db_results *results)
+{
+    int64_t now_sec = db_number(db_result(results, "now"));
+    int64_t age_sec = 0;
+    int64_t pending = 0;
+
+    for (int i = 0; i < MESSAGE_LANES; i++) {
+        int64_t since = db_number(db_result(results, oldest_names[i]));
+
+        pending += db_number(db_result(results, pending_names[i]));
+        if (since && now_sec - since > age_sec)
+            age_sec = now_sec - since;
+    }
+    atomic_store(&p->pending, pending);
+    atomic_store(&p->age_high,
+                 api_settings.pressure_age_sec && age_sec > api_settings.pressure_age_sec);
+    metrics_set(p->pending_gauge, pending);
+    metrics_set(p->age_gauge, age_sec);
 }
 
-/* The oldest of what is due is at the front of each lane's part of the index. */
 static int sample(struct pressure *p, struct err *err)
 {
-    const struct api_settings *s = &api_settings;
     int64_t accepted = atomic_load(&p->accepted);
+    struct db_packet packet = {0};
     struct db_results results;
-    struct buf sql = {0};
-    int64_t age_us;
     int rc;
 
-    buf_printf(&sql, "SELECT COUNT(*) FROM (SELECT 1 FROM outbox_events LIMIT %lld) t;",
-               (long long)s->pressure_pending + 1);
-    buf_puts(&sql, "SELECT COALESCE(TIMESTAMPDIFF(MICROSECOND,MIN(t.created_at),NOW(6)),0) FROM ("
-                   "(SELECT created_at FROM outbox_events FORCE INDEX(idx_outbox_poll)"
-                   " WHERE lane=0 AND next_run_at IS NULL ORDER BY id LIMIT 1) UNION ALL "
-                   "(SELECT created_at FROM outbox_events FORCE INDEX(idx_outbox_poll)"
-                   " WHERE lane=1 AND next_run_at IS NULL ORDER BY id LIMIT 1)) t");
-    rc = db_run_buf(p->db, &sample_label, &sql, &results, err);
-    buf_free(&sql);
+    for (int i = 0; i < MESSAGE_LANES; i++) {
+        outbox_put_count(db_statement(&packet, pending_names[i]), (enum message_type)i,
+                         OUTBOX_DELIVER, api_settings.pressure_pending + 1);
+        outbox_put_oldest(db_statement(&packet, oldest_names[i]), (enum message_type)i,
+                          OUTBOX_DELIVER);
+    }
+    buf_puts(db_statement(&packet, "now"), "SELECT UNIX_TIMESTAMP()");
+    rc = db_run_packet(p->db, &sample_label, &packet, &results, err);
+    db_packet_free(&packet);
     if (rc)
         return -1;
-    atomic_store(&p->pending, number(&results.set[0]));
+    read_sample(p, &results);
     atomic_store(&p->accepted_at_sample, accepted);
-    age_us = number(&results.set[1]);
     db_results_free(&results);
-    atomic_store(&p->age_high, s->pressure_age_sec && age_us > s->pressure_age_sec * 1000000);
-    metrics_set(p->pending_gauge, atomic_load(&p->pending));
-    metrics_set(p->age_gauge, age_us / 1000000);
     return 0;
 }
 
@@ -162,7 +172,7 @@ struct pressure *pressure_start(void)
     db_label_register(&sample_label);
     p->pending_gauge = metrics_gauge(
         "current_outbox_pending_events",
-        "Outbox rows waiting, counted up to the backpressure threshold plus one.", "");
+        "Outbox rows that are due, counted up to about the backpressure threshold.", "");
     p->age_gauge = metrics_gauge("msg_outbox_oldest_age_seconds",
                                  "Age of the oldest outbox row that is due.", "");
     p->db = db_new(&api_settings.db);

@@ -123,17 +123,17 @@ static int history(struct db *db, const struct read_job *job, struct buf *out, s
         buf_free(&sql);
         if (rc)
             return -1;
-        more = results.set[0].affected == (uint64_t)page;
-        while (found < job->limit && (row = db_next(&results.set[0]))) {
+        more = db_only(&results)->affected == (uint64_t)page;
+        while (found < job->limit && (row = db_next(db_only(&results)))) {
             before = strtoll(row[0], NULL, 10);
             seen++;
-            if (job->by_state && strcasecmp(row[3], message_state_name(job->state)) != 0)
+            if (job->by_state && strcasecmp(row[3], recipient_state_name(job->state)) != 0)
                 continue;
             if (found++)
                 buf_putc(out, ',');
-            put_history_row(out, row, results.set[0].lengths);
+            put_history_row(out, row, db_only(&results)->lengths);
         }
-        more = more || db_next(&results.set[0]);
+        more = more || db_next(db_only(&results));
         db_results_free(&results);
     }
     put_cursor(out, more ? before : 0);
@@ -143,30 +143,32 @@ static int history(struct db *db, const struct read_job *job, struct buf *out, s
 
 static int balance(struct db *db, const struct read_job *job, struct buf *out, struct err *err)
 {
+    struct db_packet packet = {0};
     struct db_results results;
-    struct buf sql = {0};
+    struct db_set *transactions;
     int64_t last = 0;
     int64_t n = 0;
     char **row;
     int rc;
 
-    buf_printf(&sql, "SELECT balance FROM user_balances WHERE user_id=%lld;",
-               (long long)job->user_id);
+    buf_printf(db_statement(&packet, "balance"),
+               "SELECT balance FROM user_balances WHERE user_id=%lld", (long long)job->user_id);
     buf_printf(
-        &sql,
+        db_statement(&packet, "transactions"),
         "SELECT id,amount,transaction_type,COALESCE(description,''),transaction_id,created_at "
         "FROM user_transactions FORCE INDEX(idx_user_transactions_user) WHERE user_id=%lld AND "
         "id<%lld "
         "ORDER BY id DESC LIMIT %lld",
         (long long)job->user_id, (long long)job->before, (long long)job->limit);
-    rc = db_run_buf(db, &balance_label, &sql, &results, err);
-    buf_free(&sql);
+    rc = db_run_packet(db, &balance_label, &packet, &results, err);
+    db_packet_free(&packet);
     if (rc)
         return -1;
-    row = db_next(&results.set[0]);
+    transactions = db_result(&results, "transactions");
+    row = db_next(db_result(&results, "balance"));
     buf_printf(out, "{\"balance\":%s,\"transactions\":[", row ? row[0] : "0");
-    while ((row = db_next(&results.set[1]))) {
-        const unsigned long *len = results.set[1].lengths;
+    while ((row = db_next(transactions))) {
+        const unsigned long *len = transactions->lengths;
 
         last = strtoll(row[0], NULL, 10);
         buf_printf(out, "%s{\"amount\":%s", n++ ? "," : "", row[1]);

@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 #include "libcommon/base/buf.h"
-#include "libcommon/domain/message.h"
+#include "libcommon/domain/recipient.h"
 
 struct httpd_request;
 struct reads;
@@ -27,7 +27,7 @@ struct read_job {
     int64_t limit;
     int64_t before; /* rows with a smaller id only; INT64_MAX: from the newest */
     bool by_state;
-    enum message_state state;
+    enum recipient_state state;
     char message_id[MESSAGE_ID_MAX + 1]; /* "": any */
 };
 

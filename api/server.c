@@ -169,7 +169,8 @@ static void submit(struct httpd_request *req, struct operation *op)
 
 static void handle_send(struct httpd_request *req, void *arg)
 {
-    const struct operation_limits limits = {.max_recipients = api_settings.max_recipients};
+    const struct operation_limits limits = {.max_recipients = api_settings.max_recipients,
+                                            .prices = &api_settings.prices};
     struct operation_fault fault;
     struct operation *op;
     int64_t wait_sec;
@@ -201,7 +202,6 @@ static void handle_send(struct httpd_request *req, void *arg)
         }
         op->replay_only = true;
     }
-    op->price = api_price(op->message.type);
     op->accepted_us = clock_wall_us();
     trace_format(httpd_trace(req), op->traceparent);
     if (*httpd_tracestate(req))
@@ -278,15 +278,25 @@ static bool take_page(struct httpd_request *req, struct read_job *job)
            take_number(req, "cursor", 1, INT64_MAX, INT64_MAX, &job->before);
 }
 
+static void reply_unknown_state(struct httpd_request *req)
+{
+    struct buf sentence = {0};
+
+    buf_puts(&sentence, "Must be ");
+    recipient_put_sentence(&sentence);
+    buf_putc(&sentence, '.');
+    httpd_reply_error(req, 400, "invalid_input", sentence.failed ? "" : sentence.data, "status");
+    buf_free(&sentence);
+}
+
 static bool take_filters(struct httpd_request *req, struct read_job *job)
 {
     const char *state = httpd_query(req, "status");
     const char *id = httpd_query(req, "message_identifier");
 
     job->by_state = state && *state;
-    if (job->by_state && !message_state_parse(state, &job->state)) {
-        httpd_reply_error(req, 400, "invalid_input", "Must be pending, sending, done or failed.",
-                          "status");
+    if (job->by_state && !recipient_state_parse(state, &job->state)) {
+        reply_unknown_state(req);
         return false;
     }
     if (id && strlen(id) > MESSAGE_ID_MAX) {

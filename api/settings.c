@@ -17,10 +17,6 @@ struct api_settings api_settings;
 static const struct setting listen_rows[] = {HTTPD_LISTEN_ROW(":8080"), SETTINGS_END};
 
 static const struct setting rows[] = {
-    INT("PRICE_NORMAL", price_normal, "1", 0, 1000000,
-        "Units a recipient of a normal message costs."),
-    INT("PRICE_EXPRESS", price_express, "3", 0, 1000000,
-        "Units a recipient of an express message costs."),
     INT("MAX_RECIPIENTS", max_recipients, "1000", 1, 10000, "Most recipients of one send."),
     INT("PAGE_SIZE_DEFAULT", page_default, "100", 1, 10000,
         "Rows of a history or balance page when limit is absent."),
@@ -79,6 +75,7 @@ static const struct setting rows[] = {
 
 static const struct settings_group groups[] = {
     {listen_rows, &api_settings.httpd},
+    {price_settings_rows, &api_settings.prices},
     {rows, &api_settings},
     {daemon_settings_rows, &api_settings.daemon},
     {httpd_settings_rows, &api_settings.httpd},
@@ -124,8 +121,3 @@ const struct daemon_program api_program = {
     .group_count = sizeof(groups) / sizeof(groups[0]),
     .check = check,
 };
-
-int64_t api_price(enum message_type type)
-{
-    return type == MESSAGE_EXPRESS ? api_settings.price_express : api_settings.price_normal;
-}

@@ -7,6 +7,7 @@
 
 #include "libcommon/daemon/daemon.h"
 #include "libcommon/db/db.h"
+#include "libcommon/domain/price.h"
 #include "libcommon/domain/topology.h"
 #include "libcommon/net/httpd.h"
 
@@ -16,7 +17,7 @@ struct api_settings {
     struct db_settings db;
     struct broker_settings broker;
     bool migrate_on_start;
-    int64_t price_normal, price_express;
+    struct price_settings prices;
     int64_t max_recipients, page_default, page_max;
     int64_t global_rps, global_burst, user_rps, user_burst;
     bool pressure_enabled;
@@ -32,8 +33,5 @@ struct api_settings {
 
 extern struct api_settings api_settings;
 extern const struct daemon_program api_program;
-
-/* Units one recipient of this type costs. */
-int64_t api_price(enum message_type type);
 
 #endif

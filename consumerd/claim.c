@@ -9,29 +9,21 @@
 #include "libcommon/base/random.h"
 #include "libcommon/daemon/failpoint.h"
 
-#define CHUNK 500
 #define OWNERS_MAX 64       /* distinct foreign owners looked at in one claim; more wait */
 #define SUSPECT_TAKEOVERS 2 /* from here on a message is claimed alone */
 #define PUT_OFF_JITTER_MS 2000
 
-static struct db_label select_label = {.query = "claim_select"};
 static struct db_label owners_label = {.query = "claim_owners"};
-static struct db_label update_label = {.query = "claim_update"};
 
 void claim_register(void)
 {
-    db_label_register(&select_label);
     db_label_register(&owners_label);
-    db_label_register(&update_label);
+    recipient_register();
 }
 
 struct claim_row {
     struct claim_item *item;
-    const char *recipient;
-    uint64_t id, owner;
-    int64_t user_id, price;
-    int64_t claimed_ms_ago; /* since the first claim, 0: this is it */
-    unsigned position, attempt, takeovers;
+    const struct recipient *recipient;
     uint32_t unknown;
     enum claim_row_fate fate;
 };
@@ -47,7 +39,7 @@ struct run {
     uint64_t me;
     struct claim_item *items;
     size_t item_count;
-    struct db_results selected; /* rows point into it */
+    struct recipient_rows locked; /* rows point into it */
     struct claim_row *rows;
     size_t row_count;
     struct owner owners[OWNERS_MAX];
@@ -55,21 +47,16 @@ struct run {
     struct buf sql;
 };
 
-enum claim_row_fate claim_row_fate(enum message_state state, uint64_t owner, uint64_t me,
+enum claim_row_fate claim_row_fate(enum recipient_state state, uint64_t owner, uint64_t me,
                                    bool in_hand)
 {
-    switch (state) {
-    case MESSAGE_PENDING:
+    if (recipient_is_final(state))
+        return CLAIM_ROW_FINAL;
+    if (state == RECIPIENT_PENDING)
         return CLAIM_ROW_FRESH;
-    case MESSAGE_SENDING:
-        if (owner != me)
-            return CLAIM_ROW_FOREIGN;
-        return in_hand ? CLAIM_ROW_IN_HAND : CLAIM_ROW_TAKEOVER;
-    case MESSAGE_DONE:
-    case MESSAGE_FAILED:
-        break;
-    }
-    return CLAIM_ROW_FINAL;
+    if (owner != me)
+        return CLAIM_ROW_FOREIGN;
+    return in_hand ? CLAIM_ROW_IN_HAND : CLAIM_ROW_TAKEOVER;
 }
 
 static int by_message(const void *a, const void *b)
@@ -80,28 +67,18 @@ static int by_message(const void *a, const void *b)
 
 /* ---- reading ---- */
 
-static int select_rows(struct run *r, struct err *err)
+static int lock_rows(struct run *r, struct err *err)
 {
-    struct buf *sql = &r->sql;
+    const char **ids = calloc(r->item_count, sizeof(*ids));
+    int rc;
 
-    buf_reset(sql);
-    buf_puts(sql, "START TRANSACTION;"
-                  "SELECT id,message_identifier,recipient,position,status,attempt,takeovers,owner,"
-                  "user_id,price,unknown_operators,"
-                  "TIMESTAMPDIFF(MICROSECOND,first_claimed_at,NOW(6)) DIV 1000 "
-                  "FROM message_status FORCE INDEX(uq_message_status_identifier_recipient) "
-                  "WHERE message_identifier IN (");
-    for (size_t i = 0; i < r->item_count; i++) {
-        if (i)
-            buf_putc(sql, ',');
-        db_put_quoted(r->c->db, sql, r->items[i].message->id, strlen(r->items[i].message->id));
-    }
-    buf_puts(sql, ") ORDER BY message_identifier,recipient FOR UPDATE");
-    if (db_run_buf(r->c->db, &select_label, sql, &r->selected, err))
-        return -1;
-    if (r->selected.n != 2)
-        return err_set(err, ERR_RETRY, 0, "claim: an answer is missing");
-    return 0;
+    if (!ids)
+        return err_set(err, ERR_RETRY, 0, "out of memory");
+    for (size_t i = 0; i < r->item_count; i++)
+        ids[i] = r->items[i].message->id;
+    rc = recipient_lock(r->c->db, ids, r->item_count, &r->locked, err);
+    free(ids);
+    return rc;
 }
 
 static bool in_hand(const struct inflight *m, uint64_t status_id)
@@ -116,29 +93,6 @@ static bool in_hand(const struct inflight *m, uint64_t status_id)
     return false;
 }
 
-static bool read_row(struct run *r, struct claim_item *item, char **row, struct claim_row *out)
-{
-    enum message_state state;
-
-    if (!message_state_parse(row[4], &state))
-        return false;
-    *out = (struct claim_row){
-        .item = item,
-        .recipient = row[2],
-        .id = strtoull(row[0], NULL, 10),
-        .owner = strtoull(row[7], NULL, 10),
-        .user_id = strtoll(row[8], NULL, 10),
-        .price = strtoll(row[9], NULL, 10),
-        .claimed_ms_ago = row[11] ? strtoll(row[11], NULL, 10) : 0,
-        .position = (unsigned)strtoul(row[3], NULL, 10),
-        .attempt = (unsigned)strtoul(row[5], NULL, 10),
-        .takeovers = (unsigned)strtoul(row[6], NULL, 10),
-        .unknown = settings_operator_mask(r->c->operators, r->c->operator_count, row[10]),
-    };
-    out->fate = claim_row_fate(state, out->owner, r->me, in_hand(item->in_hand, out->id));
-    return true;
-}
-
 static void note_owner(struct run *r, uint64_t id)
 {
     for (size_t i = 0; i < r->owner_count; i++)
@@ -148,33 +102,45 @@ static void note_owner(struct run *r, uint64_t id)
         r->owners[r->owner_count++] = (struct owner){id, INT64_MAX};
 }
 
+static struct claim_row row_of(const struct run *r, struct claim_item *item,
+                               const struct recipient *recipient)
+{
+    return (struct claim_row){
+        .item = item,
+        .recipient = recipient,
+        .unknown =
+            settings_operator_mask(r->c->operators, r->c->operator_count, recipient->unknown),
+        .fate = claim_row_fate(recipient->state, recipient->owner, r->me,
+                               in_hand(item->in_hand, recipient->id)),
+    };
+}
+
 /* Rows come in the order of the items; an item without rows is dead. */
 static int read_rows(struct run *r, struct err *err)
 {
-    struct db_set *set = &r->selected.set[1];
     struct claim_item *item = r->items;
     struct claim_item *end = r->items + r->item_count;
-    char **row;
 
     for (size_t i = 0; i < r->item_count; i++) {
         r->items[i].verdict = CLAIM_DEAD;
         r->items[i].reason = STATS_DEAD_NO_ROWS;
         r->items[i].taken_over = r->items[i].put_off = 0;
     }
-    r->rows = calloc(set->affected ? set->affected : 1, sizeof(*r->rows));
+    r->rows = calloc(r->locked.n + 1, sizeof(*r->rows));
     if (!r->rows)
         return err_set(err, ERR_RETRY, 0, "out of memory");
-    while ((row = db_next(set))) {
+    for (; r->row_count < r->locked.n; r->row_count++) {
+        const struct recipient *recipient = &r->locked.all[r->row_count];
         struct claim_row *to = &r->rows[r->row_count];
 
-        while (item < end && strcmp(item->message->id, row[1]) < 0)
+        while (item < end && strcmp(item->message->id, recipient->message_id) < 0)
             item++;
-        if (item == end || strcmp(item->message->id, row[1]) != 0 || !read_row(r, item, row, to))
+        if (item == end || strcmp(item->message->id, recipient->message_id) != 0)
             return err_set(err, ERR_BUG, 0, "claim: a row that makes no sense");
+        *to = row_of(r, item, recipient);
         item->verdict = CLAIM_NOTHING;
         if (to->fate == CLAIM_ROW_FOREIGN)
-            note_owner(r, to->owner);
-        r->row_count++;
+            note_owner(r, recipient->owner);
     }
     return 0;
 }
@@ -197,7 +163,7 @@ static int look_at_owners(struct run *r, struct err *err)
     buf_putc(sql, ')');
     if (db_run_buf(r->c->db, &owners_label, sql, &results, err))
         return -1;
-    while ((row = db_next(&results.set[0])))
+    while ((row = db_next(db_only(&results))))
         for (size_t i = 0; i < r->owner_count; i++)
             if (r->owners[i].id == strtoull(row[0], NULL, 10))
                 r->owners[i].silent_ms = strtoll(row[1], NULL, 10);
@@ -225,13 +191,13 @@ static void decide(struct run *r, bool suspects)
         struct claim_row *row = &r->rows[i];
         struct claim_item *item = row->item;
 
-        if (row->fate == CLAIM_ROW_FOREIGN && !owner_lives_ms(r, row->owner))
+        if (row->fate == CLAIM_ROW_FOREIGN && !owner_lives_ms(r, row->recipient->owner))
             row->fate = CLAIM_ROW_TAKEOVER;
         if (row->fate == CLAIM_ROW_TAKEOVER) {
             item->taken_over++;
-            if (row->takeovers >= SUSPECT_TAKEOVERS)
+            if (row->recipient->takeovers >= SUSPECT_TAKEOVERS)
                 item->message->suspect = true;
-            if (row->takeovers >= r->c->settings->consumer.takeovers_max) {
+            if (row->recipient->takeovers >= r->c->settings->consumer.takeovers_max) {
                 item->verdict = CLAIM_DEAD;
                 item->reason = STATS_DEAD_TAKEOVERS;
             }
@@ -273,6 +239,7 @@ static int make_jobs(struct run *r, struct err *err)
 
     for (size_t i = 0; i < r->row_count; i++) {
         const struct claim_row *row = &r->rows[i];
+        const struct recipient *from = row->recipient;
         struct job *job;
 
         if (!is_claimed(row))
@@ -280,48 +247,34 @@ static int make_jobs(struct run *r, struct err *err)
         job = job_new(row->item->message);
         if (!job)
             return err_set(err, ERR_RETRY, 0, "out of memory");
-        job->status_id = row->id;
-        job->position = row->position;
-        job->attempt = row->attempt + 1;
-        job->user_id = row->user_id;
-        job->price = row->price;
-        job->give_up_at_ms = clock_mono_ms() + window_ms - row->claimed_ms_ago;
+        job->status_id = from->id;
+        job->position = from->position;
+        job->attempt = from->attempt + 1;
+        job->user_id = from->user_id;
+        job->price = from->price;
+        job->give_up_at_ms = clock_mono_ms() + window_ms - from->claimed_ms_ago;
         job->unknown = row->unknown;
         job->takeover = row->fate == CLAIM_ROW_TAKEOVER;
-        snprintf(job->recipient, sizeof(job->recipient), "%s", row->recipient);
+        snprintf(job->recipient, sizeof(job->recipient), "%s", from->number);
     }
     return 0;
 }
 
-/* One statement for each CHUNK of rows with that fate. Assignments run from left to right:
- * takeovers looks at the former owner, and a claim of our own whose answer was lost killed nobody.
- */
-static size_t put_updates(struct run *r, enum claim_row_fate fate)
+static int claim_rows(struct run *r, enum claim_row_fate fate, enum recipient_transition transition,
+                      struct err *err)
 {
-    struct buf *sql = &r->sql;
+    uint64_t *ids = calloc(r->row_count + 1, sizeof(*ids));
     size_t n = 0;
+    int rc;
 
-    for (size_t i = 0; i < r->row_count; i++) {
-        if (r->rows[i].fate != fate || !is_claimed(&r->rows[i]))
-            continue;
-        if (n % CHUNK == 0) {
-            if (n)
-                buf_puts(sql, ");");
-            buf_printf(sql,
-                       "UPDATE message_status FORCE INDEX(PRIMARY) SET takeovers=takeovers+(%s AND "
-                       "owner<>%llu),status='sending',owner=%llu,attempt=attempt+1,"
-                       "first_claimed_at=COALESCE(first_claimed_at,NOW(6)) WHERE id IN (",
-                       fate == CLAIM_ROW_TAKEOVER ? "1" : "0", (unsigned long long)r->me,
-                       (unsigned long long)r->me);
-        } else {
-            buf_putc(sql, ',');
-        }
-        buf_put_uint(sql, r->rows[i].id);
-        n++;
-    }
-    if (n)
-        buf_puts(sql, ");");
-    return n;
+    if (!ids)
+        return err_set(err, ERR_RETRY, 0, "out of memory");
+    for (size_t i = 0; i < r->row_count; i++)
+        if (r->rows[i].fate == fate && is_claimed(&r->rows[i]))
+            ids[n++] = r->rows[i].recipient->id;
+    rc = recipient_claim(r->c->db, transition, r->me, ids, n, err);
+    free(ids);
+    return rc;
 }
 
 /* Messages of which a recipient is in the hands of a living owner come back when that one must have
@@ -343,7 +296,7 @@ static int put_off(struct run *r, struct err *err)
 
         if (!is_put_off(row))
             continue;
-        lives_ms = owner_lives_ms(r, row->owner);
+        lives_ms = owner_lives_ms(r, row->recipient->owner);
         if (!at || at->message != row->item->message) {
             at = &retries[n++];
             at->message = row->item->message;
@@ -352,7 +305,7 @@ static int put_off(struct run *r, struct err *err)
         }
         if (at->delay_ms < lives_ms)
             at->delay_ms = lives_ms;
-        names[used++] = row->recipient;
+        names[used++] = row->recipient->number;
         at->count++;
     }
     for (size_t i = 0; i < n; i++)
@@ -367,35 +320,19 @@ static int put_off(struct run *r, struct err *err)
     return rc;
 }
 
+/* Lock order: recipients, which are locked already, then messages. */
 static int write_claim(struct run *r, struct err *err)
 {
     bool any_put_off = false;
-    struct db_results results;
-    uint64_t affected = 0;
-    size_t claimed;
-    int rc;
 
     for (size_t i = 0; i < r->item_count; i++)
         any_put_off |= r->items[i].put_off > 0;
     if (any_put_off && put_off(r, err))
         return -1;
-    buf_reset(&r->sql);
-    claimed = put_updates(r, CLAIM_ROW_FRESH);
-    claimed += put_updates(r, CLAIM_ROW_TAKEOVER);
-    buf_puts(&r->sql, "COMMIT");
-    rc = db_run_buf(r->c->db, &update_label, &r->sql, &results, err);
-    if (rc) {
-        if (db_outcome_unknown(err))
-            err->kind = ERR_UNKNOWN;
+    if (claim_rows(r, CLAIM_ROW_FRESH, RECIPIENT_CLAIM, err) ||
+        claim_rows(r, CLAIM_ROW_TAKEOVER, RECIPIENT_TAKE_OVER, err))
         return -1;
-    }
-    for (size_t i = 0; i < results.n; i++)
-        affected += results.set[i].affected;
-    /* The rows were locked; more statements than there are sets in a result cannot be counted. */
-    if (results.n < DB_SETS_MAX && affected != claimed)
-        rc = err_set(err, ERR_BUG, 0, "claim: rows changed under their lock");
-    db_results_free(&results);
-    return rc;
+    return db_commit(r->c->db, err);
 }
 
 static void drop_jobs(struct claim_item *items, size_t n)
@@ -412,7 +349,8 @@ int claim_run(const struct claim *c, uint64_t me, bool suspects, struct claim_it
     int rc;
 
     qsort(items, n, sizeof(*items), by_message);
-    rc = select_rows(&r, err);
+    db_begin(c->db);
+    rc = lock_rows(&r, err);
     if (!rc)
         rc = read_rows(&r, err);
     if (!rc)
@@ -430,7 +368,7 @@ int claim_run(const struct claim *c, uint64_t me, bool suspects, struct claim_it
         db_rollback(c->db);
     }
     free(r.rows);
-    db_results_free(&r.selected);
+    recipient_rows_free(&r.locked);
     buf_free(&r.sql);
     return rc;
 }

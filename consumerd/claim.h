@@ -19,6 +19,7 @@
 #include "consumerd/settings.h"
 #include "consumerd/stats.h"
 #include "libcommon/db/db.h"
+#include "libcommon/domain/recipient.h"
 
 enum claim_row_fate {
     CLAIM_ROW_FINAL,
@@ -29,7 +30,7 @@ enum claim_row_fate {
 };
 
 /* The table above. Pure. */
-enum claim_row_fate claim_row_fate(enum message_state state, uint64_t owner, uint64_t me,
+enum claim_row_fate claim_row_fate(enum recipient_state state, uint64_t owner, uint64_t me,
                                    bool in_hand);
 
 enum claim_verdict {

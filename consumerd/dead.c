@@ -7,7 +7,7 @@
 #include "consumerd/settings.h"
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
-#include "libcommon/domain/settle.h"
+#include "libcommon/domain/recipient.h"
 #include "libcommon/telemetry/log.h"
 
 #define LETTERS_MAX 1000 /* looked at in one run */
@@ -16,9 +16,7 @@
 #define PUMP_MS 100
 #define LOG_FLUSH_MS 5000
 
-static struct db_label lock_label = {.query = "dead_lock"};
 static struct db_label owner_label = {.query = "dead_owners"};
-static struct db_label clean_label = {.query = "dead_clean"};
 
 struct letter {
     uint64_t tag;
@@ -165,19 +163,6 @@ static int publish(struct desk *d, const struct letter *l, enum message_type typ
     return 0;
 }
 
-static int clean_record(struct desk *d, const struct message *m, struct err *err)
-{
-    struct buf sql = {0};
-    int rc;
-
-    buf_puts(&sql, "UPDATE message_status FORCE INDEX(uq_message_status_identifier_recipient) SET "
-                   "takeovers=0 WHERE status IN ('pending','sending') AND message_identifier=");
-    db_put_quoted(d->db, &sql, m->id, strlen(m->id));
-    rc = db_run_buf(d->db, &clean_label, &sql, NULL, err);
-    buf_free(&sql);
-    return rc;
-}
-
 static int replay(struct desk *d, const struct letter *l, struct err *err)
 {
     struct message m;
@@ -185,7 +170,7 @@ static int replay(struct desk *d, const struct letter *l, struct err *err)
 
     if (message_decode(l->body, l->body_len, &m, err))
         return -1;
-    rc = d->dry_run ? 0 : clean_record(d, &m, err);
+    rc = d->dry_run ? 0 : recipient_forget_takeovers(d->db, m.id, err);
     if (!rc && !d->dry_run)
         rc = publish(d, l, m.type, err);
     message_free(&m);
@@ -194,92 +179,67 @@ static int replay(struct desk *d, const struct letter *l, struct err *err)
 
 /* ---- drop ---- */
 
-static int lock_open(struct desk *d, const struct message *m, struct db_results *results,
-                     struct err *err)
-{
-    struct buf sql = {0};
-    int rc;
-
-    buf_puts(&sql, "START TRANSACTION;SELECT id,user_id,price,position,owner,status FROM "
-                   "message_status FORCE INDEX(uq_message_status_identifier_recipient) "
-                   "WHERE message_identifier=");
-    db_put_quoted(d->db, &sql, m->id, strlen(m->id));
-    buf_puts(&sql, " ORDER BY recipient FOR UPDATE");
-    rc = db_run_buf(d->db, &lock_label, &sql, results, err);
-    buf_free(&sql);
-    return rc;
-}
-
-static int owner_lives(struct desk *d, const char *owner, bool *lives, struct err *err)
+static int owner_lives(struct desk *d, uint64_t owner, bool *lives, struct err *err)
 {
     struct db_results results;
     struct buf sql = {0};
     int rc;
 
     *lives = false;
-    if (!strcmp(owner, "0"))
+    if (!owner)
         return 0;
     buf_printf(&sql,
-               "SELECT 1 FROM workers WHERE id=%lld AND heartbeat_at>NOW(6)-INTERVAL %lld SECOND",
-               strtoll(owner, NULL, 10), (long long)d->settings->consumer.dead_sec);
+               "SELECT 1 FROM workers WHERE id=%llu AND heartbeat_at>NOW(6)-INTERVAL %lld SECOND",
+               (unsigned long long)owner, (long long)d->settings->consumer.dead_sec);
     rc = db_run_buf(d->db, &owner_label, &sql, &results, err);
     buf_free(&sql);
     if (rc)
         return -1;
-    *lives = results.set[0].affected > 0;
+    *lives = db_only(&results)->affected > 0;
     db_results_free(&results);
     return 0;
 }
 
-static int collect_failures(struct desk *d, const struct message *m, struct db_set *rows,
-                            struct settle_failure *failures, size_t *n, struct err *err)
+/* A recipient that a living consumer has in hand may be reached yet. */
+static int collect_open(struct desk *d, const struct recipient_rows *rows,
+                        struct recipient_change *changes, size_t *n, struct err *err)
 {
-    char **row;
-
-    while ((row = db_next(rows))) {
-        enum message_state state;
+    for (size_t i = 0; i < rows->n; i++) {
+        const struct recipient *r = &rows->all[i];
         bool lives;
 
-        if (!message_state_parse(row[5], &state) || state == MESSAGE_DONE ||
-            state == MESSAGE_FAILED)
+        if (recipient_is_final(r->state))
             continue;
-        if (state == MESSAGE_SENDING && owner_lives(d, row[4], &lives, err))
+        if (owner_lives(d, r->owner, &lives, err))
             return -1;
-        if (state == MESSAGE_SENDING && lives)
+        if (lives)
             return err_set(err, ERR_RETRY, 0, "a consumer has it in hand right now");
-        failures[(*n)++] = (struct settle_failure){
-            .status_id = strtoull(row[0], NULL, 10),
-            .user_id = strtoll(row[1], NULL, 10),
-            .price = strtoll(row[2], NULL, 10),
-            .message_id = m->id,
-            .position = (unsigned)strtoul(row[3], NULL, 10),
-            .reason = "given up: its dead letter was dropped",
-        };
+        changes[(*n)++] = recipient_drop(r, "given up: its dead letter was dropped");
     }
     return 0;
 }
 
 static int refund(struct desk *d, const struct message *m, size_t *n, struct err *err)
 {
-    struct settle_failure *failures;
-    struct db_results results;
+    const char *id = m->id;
+    struct recipient_change *changes = NULL;
+    struct recipient_rows rows = {0};
     int rc;
 
-    if (lock_open(d, m, &results, err)) {
-        db_rollback(d->db);
-        return -1;
-    }
-    failures = calloc(results.set[1].affected + 1, sizeof(*failures));
-    rc = failures ? collect_failures(d, m, &results.set[1], failures, n, err)
-                  : err_set(err, ERR_RETRY, 0, "out of memory");
+    db_begin(d->db);
+    rc = recipient_lock(d->db, &id, 1, &rows, err);
+    if (!rc && !(changes = calloc(rows.n + 1, sizeof(*changes))))
+        rc = err_set(err, ERR_RETRY, 0, "out of memory");
     if (!rc)
-        rc = settle_fail(d->db, failures, *n, err);
+        rc = collect_open(d, &rows, changes, n, err);
+    if (!rc)
+        rc = recipient_fail(d->db, changes, *n, err);
     if (!rc && !d->dry_run)
         rc = db_commit(d->db, err);
     else
         db_rollback(d->db);
-    db_results_free(&results);
-    free(failures);
+    recipient_rows_free(&rows);
+    free(changes);
     return rc;
 }
 
@@ -384,10 +344,8 @@ static int run(struct desk *d, const char *verb)
     struct err err = {0};
     int rc;
 
-    db_label_register(&lock_label);
     db_label_register(&owner_label);
-    db_label_register(&clean_label);
-    settle_register();
+    recipient_register();
     log_start("msg-consumerd", LOG_INFO);
     buf_printf(&queue, "%s.dead", d->settings->broker.exchange);
     d->queue = queue.data;

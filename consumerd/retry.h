@@ -18,8 +18,8 @@ struct retry {
     const char **recipients; /* those that are left */
     size_t count;
     int64_t delay_ms; /* 0: at once; RETRY_BACKOFF */
-    /* End of the retry window from now: goes into messages.retry_until, and a backoff does not
-     * reach beyond it. INT64_MIN: this is no retry of a delivery, leave it. */
+    /* Until the end of the retry window: a backoff does not reach beyond it. INT64_MIN: this is no
+     * retry of a delivery. */
     int64_t window_left_ms;
     bool missing; /* result: `messages` has no such row, nothing was written for it */
 };

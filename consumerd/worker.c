@@ -129,24 +129,25 @@ static int wait_for_schema(struct worker *w, bool *ready, struct err *err)
 
 static int insert_row(struct worker *w, uint64_t *id, struct err *err)
 {
-    struct buf sql = {0};
+    struct db_packet packet = {0};
     struct db_results results;
+    struct buf *sql;
     char host[128] = "";
-    char **row;
     int rc;
 
     gethostname(host, sizeof(host) - 1);
     rc = db_acquire(w->db, err);
     if (rc)
         return rc;
-    buf_puts(&sql, "INSERT INTO workers(name) VALUES (CONCAT(");
-    db_put_quoted(w->db, &sql, host, strlen(host));
-    buf_printf(&sql, ",':',%ld)); SELECT LAST_INSERT_ID()", (long)getpid());
-    rc = db_run_buf(w->db, &register_label, &sql, &results, err);
-    buf_free(&sql);
+    sql = db_statement(&packet, NULL);
+    buf_puts(sql, "INSERT INTO workers(name) VALUES (CONCAT(");
+    db_put_quoted(w->db, sql, host, strlen(host));
+    buf_printf(sql, ",':',%ld))", (long)getpid());
+    buf_puts(db_statement(&packet, "id"), "SELECT LAST_INSERT_ID()");
+    rc = db_run_packet(w->db, &register_label, &packet, &results, err);
+    db_packet_free(&packet);
     if (!rc) {
-        row = results.n == 2 ? db_next(&results.set[1]) : NULL;
-        *id = row && row[0] ? strtoull(row[0], NULL, 10) : 0;
+        *id = (uint64_t)db_number(db_result(&results, "id"));
         db_results_free(&results);
         if (!*id)
             rc = err_set(err, ERR_BUG, 0, "no id for the new row of workers");
@@ -189,7 +190,7 @@ static int beat(struct worker *w, struct err *err)
         db_release(w->db);
         return -1;
     }
-    gone = results.set[0].affected != 1;
+    gone = db_only(&results)->affected != 1;
     db_results_free(&results);
     db_release(w->db);
     if (gone) {

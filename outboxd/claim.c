@@ -7,6 +7,7 @@
 #include "libcommon/base/must.h"
 #include "libcommon/base/random.h"
 #include "libcommon/broker/broker.h"
+#include "libcommon/domain/outbox.h"
 #include "outboxd/settings.h"
 
 static struct db_label look_labels[LANE_LOOKS] = {
@@ -52,11 +53,12 @@ static void put_look(struct buf *sql, enum message_type lane, const struct lane_
     const char *due = task->look == LANE_DUE ? "next_run_at<=NOW(6)" : "next_run_at IS NULL";
 
     buf_printf(sql,
-               "START TRANSACTION;"
                "SELECT d.id,o.aggregate_id,o.event_type,o.attempts,"
                "IF(OCTET_LENGTH(o.payload)<=%d,o.payload,NULL) FROM ("
-               "SELECT id FROM outbox_events FORCE INDEX(idx_outbox_poll) WHERE lane=%d AND %s",
-               BROKER_BODY_MAX, (int)lane, due);
+               "SELECT id FROM outbox_events FORCE INDEX(idx_outbox_poll) WHERE ",
+               BROKER_BODY_MAX);
+    outbox_put_part(sql, lane, OUTBOX_DELIVER);
+    buf_printf(sql, " AND %s", due);
     if (task->look == LANE_DUE)
         buf_puts(sql, " ORDER BY next_run_at,id");
     else
@@ -99,6 +101,7 @@ int claim_take(struct claim *c, const struct lane_task *task, int64_t limit, str
     MUST(c->n == 0 && limit <= CLAIM_MAX);
     if (db_acquire(c->db, err))
         return -1;
+    db_begin(c->db);
     put_look(&sql, c->lane, task, limit);
     rc = db_run_buf(c->db, &look_labels[task->look], &sql, &c->results, err);
     buf_free(&sql);
@@ -107,17 +110,11 @@ int claim_take(struct claim *c, const struct lane_task *task, int64_t limit, str
         db_release(c->db);
         return -1;
     }
-    if (c->results.n != 2) {
-        db_results_free(&c->results);
-        db_drop(c->db);
-        db_release(c->db);
-        return err_set(err, ERR_RETRY, 0, "claim: an answer is missing");
-    }
     c->seen = c->bytes = 0;
     c->last_id = 0;
     c->put_off = task->look == LANE_DUE;
-    while ((columns = db_next(&c->results.set[1])))
-        read_row(c, columns, c->results.set[1].lengths);
+    while ((columns = db_next(db_only(&c->results))))
+        read_row(c, columns, db_only(&c->results)->lengths);
     if (!c->n)
         db_results_free(&c->results);
     return 0;
@@ -157,11 +154,12 @@ bool claim_parks(const struct row *row)
 
 static void put_park(struct db *db, struct buf *sql, const struct row *row)
 {
-    buf_printf(sql,
-               "INSERT INTO outbox_parked(id,aggregate_type,aggregate_id,event_type,payload,"
-               "priority,attempts,last_error,created_at) SELECT id,aggregate_type,aggregate_id,"
-               "event_type,payload,priority,%lld,",
-               (long long)row->attempts + 1);
+    buf_printf(
+        sql,
+        "INSERT INTO outbox_parked(id,kind,aggregate_type,aggregate_id,event_type,payload,"
+        "priority,attempts,last_error,created_at) SELECT id,kind,aggregate_type,aggregate_id,"
+        "event_type,payload,priority,%lld,",
+        (long long)row->attempts + 1);
     db_put_quoted(db, sql, row->reason, strlen(row->reason));
     buf_printf(sql,
                ",created_at FROM outbox_events WHERE id=%lld;"

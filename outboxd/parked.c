@@ -6,13 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libcommon/domain/settle.h"
+#include "libcommon/domain/recipient.h"
 #include "libcommon/telemetry/log.h"
 #include "outboxd/settings.h"
 
 #define LIST_PAGE 500
 #define LOG_FLUSH_MS 5000
-#define RECIPIENTS_MAX 100000 /* of one message */
 
 static struct db_label list_label = {.query = "parked_list"};
 static struct db_label show_label = {.query = "parked_show"};
@@ -64,7 +63,7 @@ static int list(struct order *o, struct err *err)
         if (rc)
             return -1;
         found = 0;
-        while ((c = db_next(&results.set[0]))) {
+        while ((c = db_next(db_only(&results)))) {
             print_list_row(c);
             from = strtoll(c[0], NULL, 10);
             found++;
@@ -87,28 +86,30 @@ static int show(struct order *o, struct err *err)
     static const char *const names[] = {"id",        "message",    "event_type",
                                         "priority",  "attempts",   "created_at",
                                         "parked_at", "last_error", "payload"};
+    struct db_packet packet = {0};
     struct db_results results;
-    struct buf sql = {0};
     char **c;
     int rc;
 
-    buf_printf(&sql,
+    buf_printf(db_statement(&packet, "row"),
                "SELECT id,aggregate_id,event_type,priority,attempts,created_at,parked_at,"
-               "last_error,payload FROM outbox_parked WHERE id=%s;"
+               "last_error,payload FROM outbox_parked WHERE id=%s",
+               o->ids[0]);
+    buf_printf(db_statement(&packet, "recipients"),
                "SELECT s.status,COUNT(*) FROM outbox_parked p JOIN message_status s ON "
                "s.message_identifier=p.aggregate_id WHERE p.id=%s GROUP BY s.status",
-               o->ids[0], o->ids[0]);
-    rc = db_run_buf(o->db, &show_label, &sql, &results, err);
-    buf_free(&sql);
+               o->ids[0]);
+    rc = db_run_packet(o->db, &show_label, &packet, &results, err);
+    db_packet_free(&packet);
     if (rc)
         return -1;
-    c = db_next(&results.set[0]);
+    c = db_next(db_result(&results, "row"));
     if (!c)
         rc = err_set(err, ERR_PERMANENT, 0, "no parked row %s", o->ids[0]);
     for (size_t i = 0; c && i < sizeof(names) / sizeof(names[0]); i++)
         printf("%s: %s\n", names[i], c[i] ? c[i] : "");
     if (c)
-        print_states(&results.set[1]);
+        print_states(db_result(&results, "recipients"));
     db_results_free(&results);
     return rc;
 }
@@ -123,8 +124,8 @@ static int lock_row(struct order *o, const char *id, struct parked_row *row, str
     char **c;
     int rc;
 
+    db_begin(o->db);
     buf_printf(&sql,
-               "START TRANSACTION;"
                "SELECT p.id,p.aggregate_id,"
                "EXISTS(SELECT 1 FROM messages m WHERE m.message_identifier=p.aggregate_id) "
                "FROM outbox_parked p WHERE p.id=%s FOR UPDATE",
@@ -133,7 +134,7 @@ static int lock_row(struct order *o, const char *id, struct parked_row *row, str
     buf_free(&sql);
     if (rc)
         return -1;
-    c = db_next(&results.set[1]);
+    c = db_next(db_only(&results));
     if (c) {
         row->id = strtoll(c[0], NULL, 10);
         snprintf(row->message_id, sizeof(row->message_id), "%s", c[1]);
@@ -151,8 +152,8 @@ static int requeue_row(struct order *o, struct parked_row *row, struct err *err)
     struct buf sql = {0};
     int rc;
 
-    buf_puts(&sql, "INSERT INTO outbox_events(aggregate_type,aggregate_id,event_type,payload,"
-                   "priority) SELECT aggregate_type,aggregate_id,");
+    buf_puts(&sql, "INSERT INTO outbox_events(kind,aggregate_type,aggregate_id,event_type,payload,"
+                   "priority) SELECT kind,aggregate_type,aggregate_id,");
     if (row->known)
         buf_puts(&sql, "(SELECT CONCAT('message.retry.',m.enqueues) FROM messages m WHERE "
                        "m.message_identifier=aggregate_id)");
@@ -179,50 +180,25 @@ static int requeue_row(struct order *o, struct parked_row *row, struct err *err)
     return rc;
 }
 
-static int lock_pending(struct order *o, const struct parked_row *row, struct db_results *results,
-                        struct err *err)
-{
-    struct buf sql = {0};
-    int rc;
-
-    buf_puts(&sql, "SELECT id,user_id,price,position,status FROM message_status "
-                   "FORCE INDEX(uq_message_status_identifier_recipient) WHERE message_identifier=");
-    db_put_quoted(o->db, &sql, row->message_id, strlen(row->message_id));
-    buf_puts(&sql, " ORDER BY recipient FOR UPDATE");
-    rc = db_run_buf(o->db, &lock_label, &sql, results, err);
-    buf_free(&sql);
-    return rc;
-}
-
 /* Only who has not been tried: a recipient that is being sent may be reached yet. */
 static int refund_pending(struct order *o, struct parked_row *row, struct err *err)
 {
-    struct settle_failure *failures;
-    struct db_results results;
-    size_t n = 0;
-    char **c;
+    const char *id = row->message_id;
+    struct recipient_change *changes;
+    struct recipient_rows rows;
     int rc;
 
-    if (lock_pending(o, row, &results, err))
+    if (recipient_lock(o->db, &id, 1, &rows, err))
         return -1;
-    failures = calloc(results.set[0].affected + 1, sizeof(*failures));
-    while (failures && n < RECIPIENTS_MAX && (c = db_next(&results.set[0]))) {
-        if (strcmp(c[4], message_state_name(MESSAGE_PENDING)) != 0)
-            continue;
-        failures[n++] = (struct settle_failure){
-            .status_id = strtoull(c[0], NULL, 10),
-            .user_id = strtoll(c[1], NULL, 10),
-            .price = strtoll(c[2], NULL, 10),
-            .message_id = row->message_id,
-            .position = (unsigned)strtoul(c[3], NULL, 10),
-            .reason = "given up: its outbox row was parked and dropped",
-        };
-    }
-    rc = failures ? settle_fail(o->db, failures, n, err)
-                  : err_set(err, ERR_RETRY, 0, "out of memory");
-    db_results_free(&results);
-    free(failures);
-    row->refunded = n;
+    changes = calloc(rows.n + 1, sizeof(*changes));
+    for (size_t i = 0; changes && i < rows.n; i++)
+        if (rows.all[i].state == RECIPIENT_PENDING)
+            changes[row->refunded++] =
+                recipient_drop(&rows.all[i], "given up: its outbox row was parked and dropped");
+    rc = changes ? recipient_fail(o->db, changes, row->refunded, err)
+                 : err_set(err, ERR_RETRY, 0, "out of memory");
+    recipient_rows_free(&rows);
+    free(changes);
     return rc;
 }
 
@@ -271,7 +247,7 @@ static int next_id(struct order *o, int64_t *id, struct err *err)
     buf_free(&sql);
     if (rc)
         return -1;
-    c = db_next(&results.set[0]);
+    c = db_next(db_only(&results));
     *id = c ? strtoll(c[0], NULL, 10) : 0;
     db_results_free(&results);
     return 0;
@@ -373,7 +349,7 @@ static int run(const struct verb *verb, struct order *o)
     db_label_register(&lock_label);
     db_label_register(&requeue_label);
     db_label_register(&drop_label);
-    settle_register();
+    recipient_register();
     log_start(outboxd_program.name, LOG_INFO);
     o->db = db_new(&outboxd_settings.db);
     rc = db_acquire(o->db, &err);

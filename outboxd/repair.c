@@ -9,6 +9,7 @@
 #include "libcommon/base/pause.h"
 #include "libcommon/db/schema.h"
 #include "libcommon/domain/outbox.h"
+#include "libcommon/domain/recipient.h"
 #include "libcommon/telemetry/log.h"
 #include "libcommon/telemetry/metrics.h"
 #include "outboxd/settings.h"
@@ -42,6 +43,7 @@ struct repair {
     struct candidates lanes[MESSAGE_LANES];
     char named[NAMED_MAX][MESSAGE_ID_MAX + 1]; /* the oldest hopeless ones */
     size_t named_count;
+    struct db_packet packet;
     struct buf sql;
     struct metric *found[MESSAGE_LANES], *repaired[MESSAGE_LANES], *hopeless, *oldest;
 };
@@ -52,13 +54,6 @@ static struct db_label waiting_label = {.query = "repair_waiting"};
 static struct db_label take_label = {.query = "repair_take"};
 static struct db_label write_label = {.query = "repair_write"};
 
-static int64_t number(struct db_set *set)
-{
-    char **row = db_next(set);
-
-    return row && row[0] ? strtoll(row[0], NULL, 10) : 0;
-}
-
 static int try_lock(struct repair *r, bool *got, struct err *err)
 {
     static const char sql[] = "SELECT GET_LOCK(CONCAT(DATABASE(),'.repair'),0)";
@@ -66,7 +61,7 @@ static int try_lock(struct repair *r, bool *got, struct err *err)
 
     if (db_run(r->db, &lock_label, sql, sizeof(sql) - 1, &results, err))
         return -1;
-    *got = number(&results.set[0]) == 1;
+    *got = db_number(db_only(&results)) == 1;
     db_results_free(&results);
     return 0;
 }
@@ -87,15 +82,17 @@ static void unlock(struct repair *r)
 static void put_walk(struct repair *r, int64_t after)
 {
     long long age = (long long)outboxd_settings.repair_after_sec;
+    struct buf open = {0};
 
-    buf_reset(&r->sql);
+    db_packet_reset(&r->packet);
+    recipient_put_states(&open, RECIPIENT_OPEN);
     buf_printf(
-        &r->sql,
+        db_statement(&r->packet, "candidates"),
         "SELECT t.message_identifier,t.type,MAX(m.repairs) FROM "
         "(SELECT id,message_identifier,type,status,owner,takeovers,updated_at FROM message_status "
         "FORCE INDEX(PRIMARY) WHERE id>%lld ORDER BY id LIMIT %d) t "
         "STRAIGHT_JOIN messages m ON m.message_identifier=t.message_identifier "
-        "WHERE t.status IN ('pending','sending') AND t.updated_at<NOW(6)-INTERVAL %lld SECOND "
+        "WHERE t.status IN (%s) AND t.updated_at<NOW(6)-INTERVAL %lld SECOND "
         "AND t.takeovers<%lld "
         "AND (m.repaired_at IS NULL OR m.repaired_at<NOW(6)-INTERVAL "
         "(%lld*(1<<LEAST(m.repairs,6))) SECOND) "
@@ -103,16 +100,18 @@ static void put_walk(struct repair *r, int64_t after)
         "w.heartbeat_at>NOW(6)-INTERVAL %d SECOND) "
         "AND NOT EXISTS (SELECT 1 FROM outbox_events o WHERE o.aggregate_id=t.message_identifier) "
         "AND NOT EXISTS (SELECT 1 FROM outbox_parked p WHERE p.aggregate_id=t.message_identifier) "
-        "GROUP BY t.message_identifier,t.type ORDER BY MIN(t.id);",
-        (long long)after, RANGE, age, (long long)outboxd_settings.takeovers_max, age, DEAD_SEC);
-    buf_printf(
-        &r->sql,
-        "SELECT COALESCE(MIN(IF(t.status IN ('pending','sending'),t.id,NULL)),0),"
-        "COALESCE(MAX(IF(t.created_at<NOW(6)-INTERVAL %lld SECOND,t.id,NULL)),0),COUNT(*),"
-        "COALESCE(UNIX_TIMESTAMP(MIN(IF(t.status IN ('pending','sending'),t.created_at,NULL))),0) "
-        "FROM (SELECT id,status,created_at FROM message_status FORCE INDEX(PRIMARY) WHERE "
-        "id>%lld ORDER BY id LIMIT %d) t",
-        age, (long long)after, RANGE);
+        "GROUP BY t.message_identifier,t.type ORDER BY MIN(t.id)",
+        (long long)after, RANGE, open.data, age, (long long)outboxd_settings.takeovers_max, age,
+        DEAD_SEC);
+    buf_printf(db_statement(&r->packet, "range"),
+               "SELECT COALESCE(MIN(IF(t.status IN (%s),t.id,NULL)),0),"
+               "COALESCE(MAX(IF(t.created_at<NOW(6)-INTERVAL %lld SECOND,t.id,NULL)),0),COUNT(*),"
+               "COALESCE(UNIX_TIMESTAMP(MIN(IF(t.status IN (%s),t.created_at,NULL))),0) "
+               "FROM (SELECT id,status,created_at FROM message_status FORCE INDEX(PRIMARY) WHERE "
+               "id>%lld ORDER BY id LIMIT %d) t",
+               open.data, age, open.data, (long long)after, RANGE);
+    r->packet.sql.failed |= open.failed;
+    buf_free(&open);
 }
 
 static void note(struct repair *r, char **row)
@@ -149,11 +148,11 @@ static int walk_range(struct repair *r, int64_t after, struct range *range, stru
     char **row;
 
     put_walk(r, after);
-    if (db_run_buf(r->db, &walk_label, &r->sql, &results, err))
+    if (db_run_packet(r->db, &walk_label, &r->packet, &results, err))
         return -1;
-    while ((row = db_next(&results.set[0])))
+    while ((row = db_next(db_result(&results, "candidates"))))
         note(r, row);
-    row = db_next(&results.set[1]);
+    row = db_next(db_result(&results, "range"));
     *range = (struct range){0};
     if (row) {
         range->first_open = strtoll(row[0], NULL, 10);
@@ -239,7 +238,7 @@ static int add_waiting(struct repair *r, int64_t depths[MESSAGE_LANES], struct e
 
         if (db_run(r->db, &waiting_label, sql, sizeof(sql) - 1, &results, err))
             return -1;
-        row = db_next(&results.set[0]);
+        row = db_next(db_only(&results));
         all = row && !strtoll(row[2], NULL, 10);
         if (all) {
             depths[MESSAGE_NORMAL] += strtoll(row[0], NULL, 10);
@@ -256,41 +255,46 @@ static int add_waiting(struct repair *r, int64_t depths[MESSAGE_LANES], struct e
 
 static void put_ids(struct repair *r, const struct candidate *list, size_t n)
 {
+    struct buf *sql = &r->packet.sql;
+
     for (size_t i = 0; i < n; i++) {
         if (i)
-            buf_putc(&r->sql, ',');
-        db_put_quoted(r->db, &r->sql, list[i].id, strlen(list[i].id));
+            buf_putc(sql, ',');
+        db_put_quoted(r->db, sql, list[i].id, strlen(list[i].id));
     }
 }
 
-/* Locks the recipients, then their messages (the lock order). Result sets 2 and 3: the messages,
- * each text once, and the recipients that are still open and in nobody's hands, in the same order.
- */
+/* Locks the recipients, then their messages (the lock order), and reads the messages, each text
+ * once, and the recipients that are still open and in nobody's hands, in the same order. */
 static int take(struct repair *r, const struct candidate *list, size_t n,
                 struct db_results *results, struct err *err)
 {
-    buf_reset(&r->sql);
-    buf_puts(&r->sql,
-             "START TRANSACTION;SELECT id FROM message_status "
+    db_begin(r->db);
+    db_packet_reset(&r->packet);
+    buf_puts(db_statement(&r->packet, NULL),
+             "SELECT id FROM message_status "
              "FORCE INDEX(uq_message_status_identifier_recipient) WHERE message_identifier IN (");
     put_ids(r, list, n);
-    buf_puts(&r->sql, ") ORDER BY message_identifier,recipient FOR UPDATE;"
-                      "SELECT message_identifier,customer_id,type,text,traceparent,tracestate,"
-                      "CAST(UNIX_TIMESTAMP(accepted_at)*1000000 AS SIGNED),enqueues "
-                      "FROM messages FORCE INDEX(PRIMARY) WHERE message_identifier IN (");
+    buf_puts(&r->packet.sql, ") ORDER BY message_identifier,recipient FOR UPDATE");
+    buf_puts(db_statement(&r->packet, "messages"),
+             "SELECT message_identifier,customer_id,type,text,traceparent,tracestate,"
+             "CAST(UNIX_TIMESTAMP(accepted_at)*1000000 AS SIGNED),enqueues "
+             "FROM messages FORCE INDEX(PRIMARY) WHERE message_identifier IN (");
     put_ids(r, list, n);
-    buf_puts(&r->sql, ") ORDER BY message_identifier FOR UPDATE;"
-                      "SELECT s.message_identifier,s.recipient FROM message_status s "
-                      "FORCE INDEX(uq_message_status_identifier_recipient) "
-                      "WHERE s.message_identifier IN (");
+    buf_puts(&r->packet.sql, ") ORDER BY message_identifier FOR UPDATE");
+    buf_puts(db_statement(&r->packet, "open"),
+             "SELECT s.message_identifier,s.recipient FROM message_status s "
+             "FORCE INDEX(uq_message_status_identifier_recipient) "
+             "WHERE s.message_identifier IN (");
     put_ids(r, list, n);
-    buf_puts(&r->sql, ") AND s.status IN ('pending','sending') "
-                      "AND NOT EXISTS (SELECT 1 FROM workers w WHERE w.id=s.owner AND "
-                      "w.heartbeat_at>NOW(6)-INTERVAL 10 SECOND) "
-                      "AND NOT EXISTS (SELECT 1 FROM outbox_events o WHERE "
-                      "o.aggregate_id=s.message_identifier) "
-                      "ORDER BY s.message_identifier,s.position");
-    return db_run_buf(r->db, &take_label, &r->sql, results, err);
+    buf_puts(&r->packet.sql, ") AND s.status IN (");
+    recipient_put_states(&r->packet.sql, RECIPIENT_OPEN);
+    buf_puts(&r->packet.sql, ") AND NOT EXISTS (SELECT 1 FROM workers w WHERE w.id=s.owner AND "
+                             "w.heartbeat_at>NOW(6)-INTERVAL 10 SECOND) "
+                             "AND NOT EXISTS (SELECT 1 FROM outbox_events o WHERE "
+                             "o.aggregate_id=s.message_identifier) "
+                             "ORDER BY s.message_identifier,s.position");
+    return db_run_packet(r->db, &take_label, &r->packet, results, err);
 }
 
 /* The recipients of one message, and what is needed to send it to them. */
@@ -335,7 +339,8 @@ static void put_event(struct repair *r, struct buf *payload, struct group *g,
     message_put_payload(payload, &g->message, b->exchange, topology_queue(b, g->message.type),
                         g->traceparent, g->tracestate, g->accepted_us);
     buf_puts(&r->sql, ids->len ? "," : OUTBOX_INSERT);
-    outbox_put_row(r->db, &r->sql, g->message.id, g->enqueues + 1, g->message.type, payload, 0);
+    outbox_put_row(r->db, &r->sql, OUTBOX_DELIVER, g->message.id, g->enqueues + 1, g->message.type,
+                   payload, 0);
     if (ids->len)
         buf_putc(ids, ',');
     db_put_quoted(r->db, ids, g->message.id, strlen(g->message.id));
@@ -383,7 +388,7 @@ static int repair_batch(struct repair *r, const struct candidate *list, size_t n
         return -1;
     }
     buf_reset(&r->sql);
-    *done = put_events(r, &results.set[2], &results.set[3], &ids);
+    *done = put_events(r, db_result(&results, "messages"), db_result(&results, "open"), &ids);
     buf_printf(&r->sql,
                ";UPDATE messages FORCE INDEX(PRIMARY) SET enqueues=enqueues+1,repairs=repairs+1,"
                "repaired_at=NOW(6) WHERE message_identifier IN (%s);COMMIT",
@@ -565,6 +570,7 @@ void repair_stop(struct repair *r)
     broker_free(r->broker);
     for (int i = 0; i < MESSAGE_LANES; i++)
         free(r->lanes[i].list);
+    db_packet_free(&r->packet);
     buf_free(&r->sql);
     pause_destroy(&r->pause);
     free(r);

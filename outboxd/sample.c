@@ -7,7 +7,7 @@
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
-#include "libcommon/domain/message.h"
+#include "libcommon/domain/outbox.h"
 #include "libcommon/telemetry/metrics.h"
 #include "outboxd/settings.h"
 
@@ -23,49 +23,37 @@ struct sampler {
 
 static struct db_label sample_label = {.query = "outbox_sample"};
 
-static int64_t number(struct db_set *set)
-{
-    char **row = db_next(set);
+static const char *const pending_names[MESSAGE_LANES] = {"pending normal", "pending express"};
+static const char *const oldest_names[MESSAGE_LANES] = {"oldest normal", "oldest express"};
 
-    return row && row[0] ? strtoll(row[0], NULL, 10) : 0;
-}
-
-/* Oldest: since when the longest waiting row that is due has been due; now, when none is. */
-static void put_lane(struct buf *sql, int lane)
+static void put_lane(struct db_packet *packet, enum message_type lane)
 {
-    buf_printf(sql,
-               "SELECT COUNT(*) FROM (SELECT 1 FROM outbox_events FORCE INDEX(idx_outbox_poll)"
-               " WHERE lane=%d LIMIT %lld) t;",
-               lane, (long long)outboxd_settings.sample_limit);
-    buf_printf(sql,
-               "SELECT COALESCE(UNIX_TIMESTAMP(MIN(t.since)),UNIX_TIMESTAMP()) FROM ("
-               "(SELECT created_at since FROM outbox_events FORCE INDEX(idx_outbox_poll)"
-               " WHERE lane=%d AND next_run_at IS NULL ORDER BY id LIMIT 1) UNION ALL "
-               "(SELECT next_run_at FROM outbox_events FORCE INDEX(idx_outbox_poll)"
-               " WHERE lane=%d AND next_run_at<=NOW(6) ORDER BY next_run_at LIMIT 1)) t;",
-               lane, lane);
+    outbox_put_count(db_statement(packet, pending_names[lane]), lane, OUTBOX_DELIVER,
+                     outboxd_settings.sample_limit);
+    outbox_put_oldest(db_statement(packet, oldest_names[lane]), lane, OUTBOX_DELIVER);
 }
 
 /* Failures are not logged here: workers and probe see the same database. */
 static void sample(struct sampler *s)
 {
+    struct db_packet packet = {0};
     struct db_results results;
-    struct buf sql = {0};
     struct err err;
+    int64_t since;
 
     if (db_acquire(s->db, &err))
         return;
     for (int i = 0; i < MESSAGE_LANES; i++)
-        put_lane(&sql, i);
-    sql.len--; /* no empty statement behind the last one */
-    if (!db_run_buf(s->db, &sample_label, &sql, &results, &err)) {
-        for (size_t i = 0; i < MESSAGE_LANES && results.n == 2 * MESSAGE_LANES; i++) {
-            metrics_set(s->pending[i], number(&results.set[2 * i]));
-            metrics_set(s->oldest[i], number(&results.set[2 * i + 1]));
+        put_lane(&packet, (enum message_type)i);
+    if (!db_run_packet(s->db, &sample_label, &packet, &results, &err)) {
+        for (size_t i = 0; i < MESSAGE_LANES; i++) {
+            metrics_set(s->pending[i], db_number(db_result(&results, pending_names[i])));
+            since = db_number(db_result(&results, oldest_names[i]));
+            metrics_set(s->oldest[i], since ? since : clock_wall_us() / 1000000);
         }
         db_results_free(&results);
     }
-    buf_free(&sql);
+    db_packet_free(&packet);
     db_release(s->db);
 }
 

@@ -1,5 +1,6 @@
 #include "libcommon/db/db.h"
 
+#include <errmsg.h>
 #include <errno.h>
 #include <mysql.h>
 #include <netinet/in.h>
@@ -49,6 +50,8 @@ struct db {
     int64_t opened_ms;
     int64_t used_ms;
     bool held;
+    bool begins; /* the next packet begins with START TRANSACTION */
+    struct buf with_begin;
 };
 
 const struct setting db_settings_rows[] = {
@@ -218,6 +221,7 @@ void db_free(struct db *db)
     if (db->mysql && !db->held)
         atomic_fetch_sub(&idle_connections, 1);
     close_politely(db);
+    buf_free(&db->with_begin);
     free(db);
 }
 
@@ -328,7 +332,7 @@ void db_release(struct db *db)
 {
     if (!db->held)
         return;
-    db->held = false;
+    db->held = db->begins = false;
     if (db->mysql && (db->mysql->server_status & SERVER_STATUS_IN_TRANS))
         db_rollback(db);
     if (!db->mysql)
@@ -387,6 +391,20 @@ void db_results_free(struct db_results *results)
     results->n = 0;
 }
 
+struct db_set *db_result(struct db_results *results, const char *name)
+{
+    for (size_t i = 0; i < results->n; i++)
+        if (results->names[i] && !strcmp(results->names[i], name))
+            return &results->set[i];
+    must_fail(name, __FILE__, __LINE__);
+}
+
+struct db_set *db_only(struct db_results *results)
+{
+    MUST(results->n == 1);
+    return &results->set[0];
+}
+
 char **db_next(struct db_set *set)
 {
     char **row = set->rows ? mysql_fetch_row(set->rows) : NULL;
@@ -395,10 +413,70 @@ char **db_next(struct db_set *set)
     return row;
 }
 
+int64_t db_number(struct db_set *set)
+{
+    char **row = db_next(set);
+
+    return row && row[0] ? strtoll(row[0], NULL, 10) : 0;
+}
+
+/* ---- packets ---- */
+
+struct buf *db_statement(struct db_packet *p, const char *name)
+{
+    if (p->statements)
+        buf_putc(&p->sql, ';');
+    if (name) {
+        MUST(p->named < DB_NAMED_MAX);
+        p->names[p->named].name = name;
+        p->names[p->named++].at = p->statements;
+    }
+    p->statements++;
+    return &p->sql;
+}
+
+void db_packet_reset(struct db_packet *p)
+{
+    buf_reset(&p->sql);
+    p->statements = p->named = 0;
+}
+
+void db_packet_free(struct db_packet *p)
+{
+    buf_free(&p->sql);
+    *p = (struct db_packet){0};
+}
+
+/* What is read of the answers: to, which of them have a name, how many there must be. */
+struct reading {
+    struct db_results *to; /* NULL: nothing */
+    const struct db_packet *packet;
+    size_t seen, wanted;
+};
+
+static void keep_answer(struct db *db, struct reading *r, MYSQL_RES *rows)
+{
+    struct db_results *to = r->to;
+    const struct db_packet *p = r->packet;
+    size_t at = to ? to->n : 0;
+
+    if (!to || (p && (at == p->named || p->names[at].at != r->seen))) {
+        if (rows)
+            mysql_free_result(rows);
+        return;
+    }
+    to->names[at] = p ? p->names[at].name : NULL;
+    to->set[at] = (struct db_set){
+        .rows = rows,
+        .affected = rows ? mysql_num_rows(rows) : mysql_affected_rows(db->mysql),
+    };
+    to->n++;
+}
+
 /* All answers of a packet are read, wanted or not: the connection is useless otherwise. INVARIANT:
  * an answer that breaks off is a failure. The library calls it "no rows" or "no more results" when
  * the connection dies between two packets, and only mysql_errno tells. */
-static int read_answers(struct db *db, struct db_results *results, struct err *err)
+static int read_answers(struct db *db, struct reading *r, bool begun, struct err *err)
 {
     int more;
 
@@ -407,77 +485,118 @@ static int read_answers(struct db *db, struct db_results *results, struct err *e
 
         if (!rows && (mysql_field_count(db->mysql) || mysql_errno(db->mysql)))
             return fail(db->mysql, "read result", err);
-        if (results && results->n < DB_SETS_MAX) {
-            struct db_set *set = &results->set[results->n++];
-
-            set->rows = rows;
-            set->affected = rows ? mysql_num_rows(rows) : mysql_affected_rows(db->mysql);
-            set->lengths = NULL;
+        if (begun) {
+            begun = false;
+        } else if (r->seen < r->wanted) {
+            keep_answer(db, r, rows);
+            r->seen++;
         } else if (rows) {
             mysql_free_result(rows);
         }
         more = mysql_next_result(db->mysql);
     } while (more == 0);
-    return more > 0 || mysql_errno(db->mysql) ? fail(db->mysql, "statement", err) : 0;
+    if (more > 0 || mysql_errno(db->mysql))
+        return fail(db->mysql, "statement", err);
+    return r->seen == r->wanted ? 0
+                                : err_set(err, ERR_RETRY, CR_SERVER_LOST, "an answer is missing");
 }
 
-int db_run(struct db *db, struct db_label *label, const char *sql, size_t n,
-           struct db_results *results, struct err *err)
+/* Sends the transaction's beginning along with its first statement. */
+static bool put_begin(struct db *db, const char **sql, size_t *n)
+{
+    buf_reset(&db->with_begin);
+    buf_puts(&db->with_begin, "START TRANSACTION;");
+    buf_put(&db->with_begin, *sql, *n);
+    *sql = db->with_begin.data;
+    *n = db->with_begin.len;
+    return !db->with_begin.failed;
+}
+
+static int run_sql(struct db *db, struct db_label *label, const char *sql, size_t n,
+                   struct reading *r, struct err *err)
 {
     int64_t start_us = clock_mono_us();
+    bool begins = db->begins;
     int rc;
 
     MUST(label->ok);
-    if (results)
-        *results = (struct db_results){0};
+    if (r->to)
+        *r->to = (struct db_results){0};
+    db->begins = false;
     if (!db->mysql)
         return err_set(err, ERR_RETRY, 2006, "%s: not connected", label->query);
+    if (begins && !put_begin(db, &sql, &n))
+        return err_set(err, ERR_RETRY, 0, "%s: out of memory", label->query);
     if (mysql_real_query(db->mysql, sql, n))
         rc = fail(db->mysql, label->query, err);
     else
-        rc = read_answers(db, results, err);
+        rc = read_answers(db, r, begins, err);
     metrics_observe(label->seconds, clock_mono_us() - start_us);
     metrics_add(rc ? label->failed : label->ok, 1);
     if (rc) {
-        if (results)
-            db_results_free(results);
+        if (r->to)
+            db_results_free(r->to);
         if (is_lost(err->code))
             db_drop(db);
     }
     return rc;
 }
 
-int db_run_buf(struct db *db, struct db_label *label, const struct buf *sql,
-               struct db_results *results, struct err *err)
+int db_run(struct db *db, struct db_label *label, const char *sql, size_t n,
+           struct db_results *results, struct err *err)
+{
+    struct reading r = {.to = results, .wanted = 1};
+
+    return run_sql(db, label, sql, n, &r, err);
+}
+
+static int out_of_memory(const struct db_label *label, struct db_results *results, struct err *err)
 {
     if (results)
         *results = (struct db_results){0};
+    return err_set(err, ERR_RETRY, 0, "%s: out of memory", label->query);
+}
+
+int db_run_buf(struct db *db, struct db_label *label, const struct buf *sql,
+               struct db_results *results, struct err *err)
+{
     if (sql->failed)
-        return err_set(err, ERR_RETRY, 0, "%s: out of memory", label->query);
+        return out_of_memory(label, results, err);
     return db_run(db, label, sql->data, sql->len, results, err);
 }
 
-static struct db_label begin_label = {.query = "begin"};
-static struct db_label commit_label = {.query = "commit"};
-static pthread_once_t labels_once = PTHREAD_ONCE_INIT;
-
-static void register_labels(void)
+int db_run_packet(struct db *db, struct db_label *label, const struct db_packet *p,
+                  struct db_results *results, struct err *err)
 {
-    db_label_register(&begin_label);
+    struct reading r = {.to = results, .packet = p, .wanted = p->statements};
+
+    if (p->sql.failed)
+        return out_of_memory(label, results, err);
+    return run_sql(db, label, p->sql.data, p->sql.len, &r, err);
+}
+
+static struct db_label commit_label = {.query = "commit"};
+static pthread_once_t commit_once = PTHREAD_ONCE_INIT;
+
+static void register_commit(void)
+{
     db_label_register(&commit_label);
 }
 
-int db_begin(struct db *db, struct err *err)
+void db_begin(struct db *db)
 {
-    pthread_once(&labels_once, register_labels);
-    return db_run(db, &begin_label, "START TRANSACTION", 17, NULL, err);
+    db->begins = true;
 }
 
 int db_commit(struct db *db, struct err *err)
 {
     int rc;
 
-    pthread_once(&labels_once, register_labels);
+    if (db->begins) { /* nothing was done in it */
+        db->begins = false;
+        return 0;
+    }
+    pthread_once(&commit_once, register_commit);
     rc = db_run(db, &commit_label, "COMMIT", 6, NULL, err);
     if (rc && db_outcome_unknown(err))
         err->kind = ERR_UNKNOWN;
@@ -486,6 +605,7 @@ int db_commit(struct db *db, struct err *err)
 
 void db_rollback(struct db *db)
 {
+    db->begins = false;
     if (!db->mysql)
         return;
     /* A server that does not answer rolls back when it sees the connection go. */

@@ -19,7 +19,7 @@
 #include "libcommon/base/err.h"
 #include "libcommon/base/settings.h"
 
-#define DB_SETS_MAX 12
+#define DB_NAMED_MAX 8
 
 struct db_settings {
     char *host, *name, *user, *password, *tls_ca;
@@ -53,27 +53,56 @@ void db_drop(struct db *db);
  * since. */
 int db_end_lost_session(struct db *db, struct err *err);
 
-/* What a statement, or each statement of a packet separated by ";", gave. */
+/* What a statement gave. */
 struct db_set {
     struct st_mysql_res *rows; /* NULL for statements without rows */
     uint64_t affected;         /* rows matched by an UPDATE, deleted, inserted; rows of a SELECT */
     const unsigned long *lengths; /* of the row db_next gave last */
 };
+
+/* The answers to what was run: the only one, or those of a packet's named statements. */
 struct db_results {
     size_t n;
-    struct db_set set[DB_SETS_MAX];
+    const char *names[DB_NAMED_MAX];
+    struct db_set set[DB_NAMED_MAX];
 };
 
-/* Runs one packet. On failure *results is empty. results may be NULL when nothing is read. An error
- * in a later statement leaves the earlier ones done inside the open transaction: roll back. */
+/* Statements that leave together and are answered together. All zero: empty; it keeps its memory
+ * when it is reset. */
+struct db_packet {
+    struct buf sql;
+    size_t statements, named;
+    struct {
+        const char *name;
+        size_t at; /* which statement */
+    } names[DB_NAMED_MAX];
+};
+
+/* Begins another statement of the packet; its text, without a semicolon, is appended to what is
+ * returned. name: a literal that finds its answer (db_result); NULL when nobody reads it. */
+struct buf *db_statement(struct db_packet *p, const char *name);
+void db_packet_reset(struct db_packet *p);
+void db_packet_free(struct db_packet *p);
+
+/* Runs all statements up to the first that fails: what the earlier ones did stays done inside an
+ * open transaction, so roll back. On failure *results is empty; it may be NULL when nothing is
+ * read. An answer that does not come is ERR_RETRY. */
+int db_run_packet(struct db *db, struct db_label *label, const struct db_packet *p,
+                  struct db_results *results, struct err *err);
+/* One statement. */
 int db_run(struct db *db, struct db_label *label, const char *sql, size_t n,
            struct db_results *results, struct err *err);
 int db_run_buf(struct db *db, struct db_label *label, const struct buf *sql,
                struct db_results *results, struct err *err); /* ERR_RETRY when the buf has failed */
-char **db_next(struct db_set *set); /* the next row (columns as text, NULL for NULL), or NULL */
+
+struct db_set *db_result(struct db_results *results, const char *name); /* of that statement */
+struct db_set *db_only(struct db_results *results);                     /* of db_run */
+char **db_next(struct db_set *set);    /* the next row (columns as text, NULL for NULL), or NULL */
+int64_t db_number(struct db_set *set); /* the next row's first column; 0: no row, or NULL */
 void db_results_free(struct db_results *results);
 
-int db_begin(struct db *db, struct err *err);
+/* Nothing is sent yet: the transaction begins with the next statement, in the same packet. */
+void db_begin(struct db *db);
 int db_commit(struct db *db, struct err *err);
 void db_rollback(
     struct db *db); /* always leaves the session without a transaction; drops it if it must */

@@ -18,7 +18,7 @@ int schema_version(struct db *db, int *version, struct err *err)
         *version = 0;
         return 0;
     }
-    row = db_next(&results.set[0]);
+    row = db_next(db_only(&results));
     *version = row && row[0] ? atoi(row[0]) : 0;
     db_results_free(&results);
     return 0;

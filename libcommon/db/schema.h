@@ -8,7 +8,7 @@
 
 #include "libcommon/db/db.h"
 
-#define SCHEMA_VERSION 8
+#define SCHEMA_VERSION 10
 
 /* *version: the highest migration that has finished, 0 for an empty database. */
 int schema_version(struct db *db, int *version, struct err *err);

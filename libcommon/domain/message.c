@@ -10,10 +10,6 @@
 
 static const char *const type_names[] = {
     [MESSAGE_NORMAL] = "normal", [MESSAGE_EXPRESS] = "express"};
-static const char *const state_names[] = {[MESSAGE_PENDING] = "pending",
-                                          [MESSAGE_SENDING] = "sending",
-                                          [MESSAGE_DONE] = "done",
-                                          [MESSAGE_FAILED] = "failed"};
 
 const char *message_type_name(enum message_type type)
 {
@@ -25,19 +21,6 @@ bool message_type_parse(const char *name, enum message_type *type)
     for (int i = 0; i < MESSAGE_LANES; i++)
         if (!strcmp(name, type_names[i]))
             return *type = (enum message_type)i, true;
-    return false;
-}
-
-const char *message_state_name(enum message_state state)
-{
-    return state_names[state];
-}
-
-bool message_state_parse(const char *name, enum message_state *state)
-{
-    for (int i = 0; i <= MESSAGE_FAILED; i++)
-        if (!strcasecmp(name, state_names[i]))
-            return *state = (enum message_state)i, true;
     return false;
 }
 

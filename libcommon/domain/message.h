@@ -3,7 +3,7 @@
 
 /*
  * A message as the processes hand it on: the JSON body on the broker, the outbox payload that
- * carries it there, and the names of types and states. Pure. Contract: the broker's body is
+ * carries it there, and the names of types. Pure. Contract: the broker's body is
  * {customer_id, text, recipients, type, transaction_id, message_identifier}.
  */
 
@@ -24,12 +24,8 @@
 enum message_type { MESSAGE_NORMAL = 0, MESSAGE_EXPRESS = 1 };
 /* A lane is a message type: queue, workers, connections and slots of its own. */
 
-enum message_state { MESSAGE_PENDING, MESSAGE_SENDING, MESSAGE_DONE, MESSAGE_FAILED };
-
 const char *message_type_name(enum message_type type);
 bool message_type_parse(const char *name, enum message_type *type);
-const char *message_state_name(enum message_state state);
-bool message_state_parse(const char *name, enum message_state *state); /* either case */
 
 /* Priority of an outbox row: express 10, normal 0; 5 and above are the high lane. */
 int message_priority(enum message_type type);

@@ -2,22 +2,60 @@
 #define LIBCOMMON_DOMAIN_OUTBOX_H
 
 /*
- * Rows for outbox_events, appended to SQL that the caller runs inside its own transaction: the
- * message and the wish to publish it stand or fall together. Each enqueue of a message has an
- * event_type of its own (message.send, then message.retry.<n>); a collision is an error, never
- * ignored.
+ * Work to do: rows of outbox_events, written in the caller's transaction, so that a message and the
+ * wish to publish it stand or fall together. A row says its kind; whoever counts, publishes or
+ * repairs names the kind it means. A row whose time has not come is no backlog.
+ *
+ * Each enqueue of a message has an event_type of its own (message.send, then message.retry.<n>); a
+ * collision is an error, never ignored: the row it collides with may be about to be deleted.
+ *
+ * Functions named put append SQL and touch nothing; the others block. Lock order: recipients before
+ * messages.
  */
 
 #include "libcommon/db/db.h"
 #include "libcommon/domain/message.h"
+#include "libcommon/domain/topology.h"
 
-#define OUTBOX_INSERT           \
-    "INSERT INTO outbox_events" \
-    "(aggregate_type,aggregate_id,event_type,payload,priority,next_run_at) VALUES "
+enum outbox_kind {
+    OUTBOX_DELIVER = 1, /* a message to be published to its lane */
+};
 
-/* Appends "(...)": one row of OUTBOX_INSERT. n 0: message.send, else message.retry.<n>. delay_ms 0:
- * now (next_run_at NULL), else that far ahead on the database's clock. payload is JSON text. */
-void outbox_put_row(struct db *db, struct buf *sql, const char *message_id, unsigned n,
-                    enum message_type type, const struct buf *payload, int64_t delay_ms);
+/* "INSERT … VALUES", then a row each, separated by commas. n 0: message.send, else
+ * message.retry.<n>. delay_ms 0: now, else that far ahead on the database's clock. payload is JSON
+ * text. */
+#define OUTBOX_INSERT                                                                \
+    "INSERT INTO outbox_events(kind,aggregate_type,aggregate_id,event_type,payload," \
+    "priority,next_run_at) VALUES "
+void outbox_put_row(struct db *db, struct buf *sql, enum outbox_kind kind, const char *message_id,
+                    unsigned n, enum message_type type, const struct buf *payload,
+                    int64_t delay_ms);
+
+/* "lane=… AND kind=…": the part of idx_outbox_poll in which a lane's rows of that kind lie. */
+void outbox_put_part(struct buf *sql, enum message_type lane, enum outbox_kind kind);
+/* SELECT of the number of a lane's rows of that kind that are due, counted up to about limit. */
+void outbox_put_count(struct buf *sql, enum message_type lane, enum outbox_kind kind,
+                      int64_t limit);
+/* SELECT of the time (Unix, seconds) since when the longest waiting of them has been due; NULL:
+ * none is. */
+void outbox_put_oldest(struct buf *sql, enum message_type lane, enum outbox_kind kind);
+
+/* A message that goes into the outbox again. */
+struct outbox_entry {
+    const struct message *message; /* with the recipients that are left */
+    const char *traceparent, *tracestate;
+    int64_t accepted_us;
+    int64_t delay_ms;
+    unsigned enqueues; /* result of outbox_count: this is the n-th time after the first */
+    bool missing;      /* result of outbox_count: `messages` has no such row, nothing is written */
+};
+
+void outbox_register(void); /* the statements' labels; at start */
+
+/* Locks the rows of n different messages, which it sorts, and counts the enqueue. */
+int outbox_count(struct db *db, struct outbox_entry *entries, size_t n, struct err *err);
+/* Writes the rows of those that are not missing, after outbox_count in the same transaction. */
+int outbox_write(struct db *db, const struct broker_settings *topology,
+                 const struct outbox_entry *entries, size_t n, struct err *err);
 
 #endif

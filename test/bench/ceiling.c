@@ -42,14 +42,15 @@ static int lock_balance(struct db *db, struct buf *sql, int64_t customer, bool *
     struct db_results results;
     char **row;
 
+    db_begin(db);
     buf_reset(sql);
     buf_printf(sql,
-               "START TRANSACTION;SELECT user_id,balance FROM user_balances FORCE INDEX(user_id) "
+               "SELECT user_id,balance FROM user_balances FORCE INDEX(user_id) "
                "WHERE user_id IN (%lld) ORDER BY user_id FOR UPDATE",
                (long long)customer);
     if (db_run_buf(db, &label, sql, &results, err))
         return -1;
-    row = db_next(&results.set[1]);
+    row = db_next(db_only(&results));
     *enough = row && strtoll(row[1], NULL, 10) >= 1;
     db_results_free(&results);
     return 0;
@@ -82,7 +83,7 @@ static int write_send(struct db *db, struct buf *sql, struct buf *payload, int64
                m.id, (long long)customer, m.text, trace, (long long)customer, recipient, m.id,
                (long long)customer, m.transaction_id);
     buf_puts(sql, OUTBOX_INSERT);
-    outbox_put_row(db, sql, m.id, 0, MESSAGE_NORMAL, payload, 0);
+    outbox_put_row(db, sql, OUTBOX_DELIVER, m.id, 0, MESSAGE_NORMAL, payload, 0);
     buf_printf(sql, ";UPDATE user_balances SET balance=balance-1 WHERE user_id=%lld;COMMIT",
                (long long)customer);
     return db_run_buf(db, &label, sql, NULL, err);

@@ -7,6 +7,7 @@
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
+#include "libcommon/domain/recipient.h"
 #include "test/loadtest/client.h"
 
 #define PAGE 20000 /* rows read at once */
@@ -49,7 +50,7 @@ static int number(struct verify *v, const char *sql, int64_t *out, struct err *e
     buf_puts(&v->sql, sql);
     if (run(v, &results, err))
         return -1;
-    row = db_next(&results.set[0]);
+    row = db_next(db_only(&results));
     *out = row && row[0] ? strtoll(row[0], NULL, 10) : 0;
     db_results_free(&results);
     return 0;
@@ -143,10 +144,10 @@ static int await_drain(struct verify *v, bool *drained, struct err *err)
         buf_reset(&v->sql);
         buf_puts(&v->sql, "SELECT id FROM message_status FORCE INDEX(PRIMARY) WHERE");
         put_range(v, "user_id", after);
-        buf_puts(&v->sql, "AND status IN ('pending','sending') ORDER BY id LIMIT 1");
+        recipient_put_template(&v->sql, "AND status IN ({open}) ORDER BY id LIMIT 1");
         if (run(v, &results, err))
             return -1;
-        row = db_next(&results.set[0]);
+        row = db_next(db_only(&results));
         open = row != NULL;
         if (open)
             after = strtoll(row[0], NULL, 10) - 1;
@@ -170,22 +171,22 @@ static void add_sample(struct samples *s, int64_t us)
 
 static void take_row(struct verify *v, struct book *book, char **row, int64_t *last_us)
 {
-    enum message_state state;
+    enum recipient_state state;
     enum message_type type;
     int64_t updated_us = strtoll(row[7], NULL, 10);
 
-    if (!message_state_parse(row[3], &state) || !message_type_parse(row[4], &type) ||
+    if (!recipient_state_parse(row[3], &state) || !message_type_parse(row[4], &type) ||
         !book_row(book, row[1], (unsigned)strtoul(row[2], NULL, 10),
-                  state == MESSAGE_DONE     ? BOOK_DONE
-                  : state == MESSAGE_FAILED ? BOOK_FAILED
-                                            : BOOK_OPEN,
+                  state == RECIPIENT_DONE     ? BOOK_DONE
+                  : state == RECIPIENT_FAILED ? BOOK_FAILED
+                                              : BOOK_OPEN,
                   *row[5] == '1')) {
         book->strange++;
         return;
     }
     if (updated_us > *last_us)
         *last_us = updated_us;
-    if (state == MESSAGE_DONE)
+    if (state == RECIPIENT_DONE)
         add_sample(&v->samples[type], strtoll(row[6], NULL, 10));
 }
 
@@ -200,17 +201,18 @@ static int read_rows(struct verify *v, struct book *book, struct verify_result *
         char **row;
 
         buf_reset(&v->sql);
-        buf_puts(&v->sql,
-                 "SELECT id,message_identifier,position,status,type,unknown_operators<>'',"
-                 "TIMESTAMPDIFF(MICROSECOND,created_at,updated_at),"
-                 "CAST(UNIX_TIMESTAMP(updated_at)*1000000 AS SIGNED),"
-                 "IF(status='failed',0,price) FROM message_status FORCE INDEX(PRIMARY) WHERE");
+        recipient_put_template(
+            &v->sql,
+            "SELECT id,message_identifier,position,status,type,unknown_operators<>'',"
+            "TIMESTAMPDIFF(MICROSECOND,created_at,updated_at),"
+            "CAST(UNIX_TIMESTAMP(updated_at)*1000000 AS SIGNED),"
+            "IF(status IN ({refunded}),0,price) FROM message_status FORCE INDEX(PRIMARY) WHERE");
         put_range(v, "user_id", after);
         buf_printf(&v->sql, "ORDER BY id LIMIT %d", PAGE);
         if (run(v, &results, err))
             return -1;
-        more = results.set[0].affected == PAGE;
-        while ((row = db_next(&results.set[0]))) {
+        more = db_only(&results)->affected == PAGE;
+        while ((row = db_next(db_only(&results)))) {
             after = strtoll(row[0], NULL, 10);
             r->owed_amount += strtoll(row[8], NULL, 10);
             take_row(v, book, row, &last_us);
@@ -238,8 +240,8 @@ static int read_ledger(struct verify *v, struct book *book, struct verify_result
         buf_printf(&v->sql, "ORDER BY id LIMIT %d", PAGE);
         if (run(v, &results, err))
             return -1;
-        more = results.set[0].affected == PAGE;
-        while ((row = db_next(&results.set[0]))) {
+        more = db_only(&results)->affected == PAGE;
+        while ((row = db_next(db_only(&results)))) {
             int64_t amount = strtoll(row[2], NULL, 10);
 
             after = strtoll(row[0], NULL, 10);
@@ -270,7 +272,7 @@ static int check_balances(struct verify *v, struct verify_result *r, struct err 
                (long long)v->options->user_start + (long long)v->options->users - 1);
     if (run(v, &results, err))
         return -1;
-    row = db_next(&results.set[0]);
+    row = db_next(db_only(&results));
     if (row && row[0])
         wrong = strtoll(row[0], NULL, 10);
     db_results_free(&results);

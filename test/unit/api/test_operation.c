@@ -6,7 +6,8 @@
 #include "api/operation.h"
 #include "test/unit/suite.h"
 
-static const struct operation_limits limits = {.max_recipients = 3};
+static const struct price_settings prices = {.of = {[MESSAGE_NORMAL] = 2, [MESSAGE_EXPRESS] = 5}};
+static const struct operation_limits limits = {.max_recipients = 3, .prices = &prices};
 
 static struct operation *send_of(const char *body, struct operation_fault *fault)
 {

@@ -105,18 +105,12 @@ START_TEST(texts_are_utf8_without_nul)
 }
 END_TEST
 
-START_TEST(names_parse_back)
+START_TEST(types_are_parsed_exactly)
 {
-    enum message_state state;
     enum message_type type;
 
-    for (int i = MESSAGE_PENDING; i <= MESSAGE_FAILED; i++) {
-        ck_assert(message_state_parse(message_state_name((enum message_state)i), &state));
-        ck_assert_int_eq(state, i);
-    }
-    ck_assert(message_state_parse("DONE", &state));
-    ck_assert_int_eq(state, MESSAGE_DONE);
-    ck_assert(!message_state_parse("processing", &state));
+    ck_assert(message_type_parse(message_type_name(MESSAGE_EXPRESS), &type));
+    ck_assert_int_eq(type, MESSAGE_EXPRESS);
     ck_assert(!message_type_parse("Express", &type));
 }
 END_TEST
@@ -130,7 +124,7 @@ int main(void)
     tcase_add_loop_test(t, poison_is_permanent_and_never_quoted, 0,
                         (int)(sizeof(poison) / sizeof(poison[0])));
     tcase_add_test(t, texts_are_utf8_without_nul);
-    tcase_add_test(t, names_parse_back);
+    tcase_add_test(t, types_are_parsed_exactly);
     suite_add_tcase(s, t);
     return suite_run(s);
 }

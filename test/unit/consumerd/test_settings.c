@@ -101,20 +101,20 @@ END_TEST
 START_TEST(fate_of_a_row)
 {
     static const struct {
-        enum message_state state;
+        enum recipient_state state;
         uint64_t owner;
         bool in_hand;
         enum claim_row_fate fate;
     } rows[] = {
-        {MESSAGE_PENDING, 0, false, CLAIM_ROW_FRESH},
-        {MESSAGE_PENDING, 7, false, CLAIM_ROW_FRESH},
-        {MESSAGE_SENDING, 7, true, CLAIM_ROW_IN_HAND},
-        {MESSAGE_SENDING, 7, false, CLAIM_ROW_TAKEOVER},
-        {MESSAGE_SENDING, 8, false, CLAIM_ROW_FOREIGN},
-        {MESSAGE_SENDING, 8, true, CLAIM_ROW_FOREIGN}, /* it was taken from us */
-        {MESSAGE_SENDING, 0, false, CLAIM_ROW_FOREIGN},
-        {MESSAGE_DONE, 7, false, CLAIM_ROW_FINAL},
-        {MESSAGE_FAILED, 0, false, CLAIM_ROW_FINAL},
+        {RECIPIENT_PENDING, 0, false, CLAIM_ROW_FRESH},
+        {RECIPIENT_PENDING, 7, false, CLAIM_ROW_FRESH},
+        {RECIPIENT_SENDING, 7, true, CLAIM_ROW_IN_HAND},
+        {RECIPIENT_SENDING, 7, false, CLAIM_ROW_TAKEOVER},
+        {RECIPIENT_SENDING, 8, false, CLAIM_ROW_FOREIGN},
+        {RECIPIENT_SENDING, 8, true, CLAIM_ROW_FOREIGN}, /* it was taken from us */
+        {RECIPIENT_SENDING, 0, false, CLAIM_ROW_FOREIGN},
+        {RECIPIENT_DONE, 7, false, CLAIM_ROW_FINAL},
+        {RECIPIENT_FAILED, 0, false, CLAIM_ROW_FINAL},
     };
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)

@@ -1,0 +1,303 @@
+#include "libcommon/domain/ledger.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "libcommon/base/must.h"
+#include "libcommon/daemon/failpoint.h"
+
+#define CHUNK 500 /* customers, or refunds, of one packet */
+
+static struct db_label open_label = {.query = "ledger_open"};
+static struct db_label elsewhere_label = {.query = "ledger_find_elsewhere"};
+static struct db_label look_label = {.query = "ledger_look"};
+static struct db_label lock_label = {.query = "refund_lock_balances"};
+static struct db_label refund_label = {.query = "refund"};
+
+void ledger_register(void)
+{
+    db_label_register(&open_label);
+    db_label_register(&elsewhere_label);
+    db_label_register(&look_label);
+    db_label_register(&lock_label);
+    db_label_register(&refund_label);
+}
+
+/* ---- accounts ---- */
+
+static int by_user(const void *a, const void *b)
+{
+    int64_t x = ((const struct ledger_account *)a)->user_id;
+    int64_t y = ((const struct ledger_account *)b)->user_id;
+
+    return x < y ? -1 : x > y;
+}
+
+size_t ledger_sort(struct ledger_account *accounts, size_t n)
+{
+    size_t kept = 0;
+
+    qsort(accounts, n, sizeof(*accounts), by_user);
+    for (size_t i = 0; i < n; i++) {
+        if (kept && accounts[kept - 1].user_id == accounts[i].user_id)
+            accounts[kept - 1].change += accounts[i].change;
+        else
+            accounts[kept++] = accounts[i];
+    }
+    return kept;
+}
+
+struct ledger_account *ledger_find(struct ledger_account *accounts, size_t n, int64_t user_id)
+{
+    struct ledger_account key = {.user_id = user_id};
+
+    return bsearch(&key, accounts, n, sizeof(key), by_user);
+}
+
+static void put_user_ids(struct buf *sql, const struct ledger_account *accounts, size_t n,
+                         bool unlocked_only)
+{
+    bool first = true;
+
+    for (size_t i = 0; i < n; i++) {
+        if (unlocked_only && accounts[i].locked)
+            continue;
+        if (!first)
+            buf_putc(sql, ',');
+        buf_put_int(sql, accounts[i].user_id);
+        first = false;
+    }
+}
+
+void ledger_put_lock(struct buf *sql, const struct ledger_account *accounts, size_t n,
+                     bool skip_locked)
+{
+    MUST(n <= LEDGER_ACCOUNTS_MAX);
+    buf_puts(sql, "SELECT user_id,balance FROM user_balances FORCE INDEX(user_id) "
+                  "WHERE user_id IN (");
+    put_user_ids(sql, accounts, n, false);
+    buf_puts(sql, ") ORDER BY user_id FOR UPDATE");
+    if (skip_locked)
+        buf_puts(sql, " SKIP LOCKED");
+}
+
+void ledger_read_lock(struct db_set *found, struct ledger_account *accounts, size_t n)
+{
+    char **row;
+
+    while ((row = db_next(found))) {
+        struct ledger_account *a = ledger_find(accounts, n, strtoll(row[0], NULL, 10));
+
+        MUST(a != NULL);
+        a->balance = strtoll(row[1], NULL, 10);
+        a->locked = true;
+    }
+}
+
+int ledger_find_elsewhere(struct db *db, struct ledger_account *accounts, size_t n, struct err *err)
+{
+    struct db_results results;
+    struct buf sql = {0};
+    size_t missing = 0;
+    char **row;
+    int rc;
+
+    for (size_t i = 0; i < n; i++)
+        missing += !accounts[i].locked;
+    if (!missing)
+        return 0;
+    buf_puts(&sql, "SELECT user_id FROM user_balances FORCE INDEX(user_id) WHERE user_id IN (");
+    put_user_ids(&sql, accounts, n, true);
+    buf_putc(&sql, ')');
+    rc = db_run_buf(db, &elsewhere_label, &sql, &results, err);
+    buf_free(&sql);
+    if (rc)
+        return -1;
+    while ((row = db_next(db_only(&results)))) {
+        struct ledger_account *a = ledger_find(accounts, n, strtoll(row[0], NULL, 10));
+
+        MUST(a != NULL);
+        a->elsewhere = true;
+    }
+    db_results_free(&results);
+    return 0;
+}
+
+/* INSERT IGNORE alone would wait on rows that others hold. */
+int ledger_open(struct db *db, const int64_t *user_ids, size_t n, struct err *err)
+{
+    struct buf sql = {0};
+    int rc;
+
+    buf_puts(&sql, "INSERT IGNORE INTO user_balances(user_id) SELECT j.id FROM JSON_TABLE('[");
+    for (size_t i = 0; i < n; i++) {
+        if (i)
+            buf_putc(&sql, ',');
+        buf_put_int(&sql, user_ids[i]);
+    }
+    buf_puts(&sql, "]','$[*]' COLUMNS(id BIGINT PATH '$')) j LEFT JOIN user_balances u "
+                   "ON u.user_id=j.id WHERE u.user_id IS NULL ORDER BY j.id");
+    rc = db_run_buf(db, &open_label, &sql, NULL, err);
+    buf_free(&sql);
+    return rc;
+}
+
+bool ledger_changes(const struct ledger_account *accounts, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (accounts[i].change)
+            return true;
+    return false;
+}
+
+/* The rows are locked: no guard can fail. Joined to a list, because a CASE over hundreds of
+ * customers is walked for each row. */
+void ledger_put_changes(struct buf *sql, const struct ledger_account *accounts, size_t n)
+{
+    const char *before = "UPDATE JSON_TABLE('[";
+
+    for (size_t i = 0; i < n; i++) {
+        if (!accounts[i].change)
+            continue;
+        buf_puts(sql, before);
+        buf_putc(sql, '[');
+        buf_put_int(sql, accounts[i].user_id);
+        buf_putc(sql, ',');
+        buf_put_int(sql, accounts[i].change);
+        buf_putc(sql, ']');
+        before = ",";
+    }
+    buf_puts(sql, "]','$[*]' COLUMNS(id BIGINT PATH '$[0]',d BIGINT PATH '$[1]')) j "
+                  "STRAIGHT_JOIN user_balances u FORCE INDEX(user_id) ON u.user_id=j.id "
+                  "SET u.balance=u.balance+j.d");
+}
+
+/* ---- entries ---- */
+
+void ledger_put_charge(struct buf *sql, int64_t user_id, int64_t amount, const char *id)
+{
+    buf_putc(sql, '(');
+    buf_put_int(sql, user_id);
+    buf_putc(sql, ',');
+    buf_put_int(sql, -amount);
+    buf_puts(sql, ",'withdrawal','Message charge','");
+    buf_puts(sql, id);
+    buf_puts(sql, "')");
+}
+
+void ledger_put_deposit(struct db *db, struct buf *sql, int64_t user_id, int64_t amount,
+                        const char *description, size_t description_len, const char *id)
+{
+    buf_putc(sql, '(');
+    buf_put_int(sql, user_id);
+    buf_putc(sql, ',');
+    buf_put_int(sql, amount);
+    buf_puts(sql, ",'deposit',");
+    db_put_quoted(db, sql, description, description_len);
+    buf_puts(sql, ",'");
+    buf_puts(sql, id);
+    buf_puts(sql, "')");
+}
+
+int ledger_look(struct db *db, int64_t user_id, const char *id, bool *there, struct err *err)
+{
+    struct ledger_account account = {.user_id = user_id};
+    struct db_packet packet = {0};
+    struct db_results results;
+    int rc;
+
+    ledger_put_lock(db_statement(&packet, NULL), &account, 1, false);
+    buf_printf(db_statement(&packet, "entry"),
+               "SELECT 1 FROM user_transactions WHERE transaction_id='%s'", id);
+    rc = db_run_packet(db, &look_label, &packet, &results, err);
+    db_packet_free(&packet);
+    if (rc)
+        return -1;
+    *there = db_result(&results, "entry")->affected == 1;
+    db_results_free(&results);
+    return 0;
+}
+
+/* ---- refunds ---- */
+
+static void put_refund(struct buf *sql, const struct ledger_refund *r)
+{
+    buf_printf(sql, "(%lld,%lld,'refund','Refund of an undelivered message','r-%s-%u')",
+               (long long)r->user_id, (long long)r->amount, r->message_id, r->position);
+}
+
+static int lock_accounts(struct db *db, struct ledger_account *accounts, size_t n, struct err *err)
+{
+    struct db_results results;
+    struct buf sql = {0};
+    int rc;
+
+    ledger_put_lock(&sql, accounts, n, false);
+    rc = db_run_buf(db, &lock_label, &sql, &results, err);
+    buf_free(&sql);
+    if (rc)
+        return -1;
+    if (db_only(&results)->affected != n)
+        rc = err_set(err, ERR_BUG, 0, "refund: a charged customer has no balance row");
+    db_results_free(&results);
+    return rc;
+}
+
+static int put_entries(struct db *db, const struct ledger_refund *refunds, size_t n,
+                       struct err *err)
+{
+    struct buf sql = {0};
+    int rc;
+
+    for (size_t i = 0; i < n; i++) {
+        buf_puts(&sql, i ? "," : LEDGER_INSERT);
+        put_refund(&sql, &refunds[i]);
+    }
+    rc = db_run_buf(db, &refund_label, &sql, NULL, err);
+    buf_free(&sql);
+    if (rc && db_is_duplicate(err))
+        err->kind = ERR_BUG;
+    return rc;
+}
+
+static int credit(struct db *db, const struct ledger_account *accounts, size_t n, struct err *err)
+{
+    struct buf sql = {0};
+    int rc;
+
+    if (!ledger_changes(accounts, n))
+        return 0;
+    ledger_put_changes(&sql, accounts, n);
+    rc = db_run_buf(db, &refund_label, &sql, NULL, err);
+    buf_free(&sql);
+    return rc;
+}
+
+int ledger_refund(struct db *db, const struct ledger_refund *refunds, size_t n, struct err *err)
+{
+    struct ledger_account *accounts;
+    size_t count;
+    int rc = 0;
+
+    if (!n)
+        return 0;
+    accounts = calloc(n, sizeof(*accounts));
+    if (!accounts)
+        return err_set(err, ERR_RETRY, 0, "out of memory");
+    for (size_t i = 0; i < n; i++)
+        accounts[i] =
+            (struct ledger_account){.user_id = refunds[i].user_id, .change = refunds[i].amount};
+    count = ledger_sort(accounts, n);
+    for (size_t i = 0; i < count && !rc; i += CHUNK)
+        rc = lock_accounts(db, accounts + i, count - i < CHUNK ? count - i : CHUNK, err);
+    if (!rc && failpoint(FAILPOINT_REFUND_BEFORE))
+        rc = err_set(err, ERR_RETRY, 0, "failpoint");
+    for (size_t i = 0; i < n && !rc; i += CHUNK)
+        rc = put_entries(db, refunds + i, n - i < CHUNK ? n - i : CHUNK, err);
+    for (size_t i = 0; i < count && !rc; i += CHUNK)
+        rc = credit(db, accounts + i, count - i < CHUNK ? count - i : CHUNK, err);
+    if (!rc && failpoint(FAILPOINT_REFUND_AFTER))
+        rc = err_set(err, ERR_RETRY, 0, "failpoint");
+    free(accounts);
+    return rc;
+}

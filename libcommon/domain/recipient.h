@@ -1,0 +1,154 @@
+#ifndef LIBCOMMON_DOMAIN_RECIPIENT_H
+#define LIBCOMMON_DOMAIN_RECIPIENT_H
+
+/*
+ * The life of a recipient's row (message_status). The only module that writes the table, and the
+ * only one that names a state in SQL; others ask for the words (recipient_put_states).
+ *
+ *   pending ─claim─► sending ─done─► done
+ *      ▲ │              │ ▲ └take over (its owner died)
+ *      │ └───drop─────┐ │ └─────┘
+ *      └──put off─────┼─┤
+ *                     ▼ ▼ fail, drop
+ *                    failed        refunded in the same transaction (ledger.h)
+ *
+ * Every transition is a function here: it runs in the caller's transaction, changes only rows that
+ * are in a state that it may begin from and that answer to the fence (owner and attempt, as they
+ * were when the caller claimed or locked the row), and says which rows it changed. All of them pass
+ * the same gate in recipient.c: whoever wants to store something with a change of state does it
+ * there, where the changed rows are known and the transaction is still open.
+ *
+ * Lock order: recipients (by message and number, or by id), then messages, then balances, then the
+ * ledger. Everything but the functions named put, and those without a struct db, blocks.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "libcommon/db/db.h"
+#include "libcommon/domain/message.h"
+
+enum recipient_state {
+    RECIPIENT_PENDING,
+    RECIPIENT_SENDING,
+    RECIPIENT_DONE,
+    RECIPIENT_FAILED,
+    RECIPIENT_STATES,
+};
+
+const char *recipient_state_name(enum recipient_state state);
+bool recipient_state_parse(const char *name, enum recipient_state *state); /* either case */
+bool recipient_is_final(enum recipient_state state);
+bool recipient_is_refunded(enum recipient_state state); /* its price has gone back */
+
+/* Sets of states by what they mean, for other modules' SQL. */
+enum recipient_set {
+    RECIPIENT_ANY,
+    RECIPIENT_OPEN,     /* not final */
+    RECIPIENT_FINAL,    /* ... */
+    RECIPIENT_KEPT,     /* final, and paid for */
+    RECIPIENT_REFUNDED, /* final, and the price has gone back */
+    RECIPIENT_SETS,
+};
+/* "'pending','sending'": the inside of an IN list. */
+void recipient_put_states(struct buf *sql, enum recipient_set set);
+/* "pending, sending, done or failed", for people. */
+void recipient_put_sentence(struct buf *out);
+/* Appends template with {any} {open} {final} {kept} {refunded} replaced by those lists. */
+void recipient_put_template(struct buf *sql, const char *template);
+
+/* ---- acceptance ---- */
+
+/* "INSERT … VALUES", then a row for each recipient, separated by commas: pending, of nobody. */
+#define RECIPIENT_INSERT                                                           \
+    "INSERT INTO message_status(user_id,status,type,recipient,message_identifier," \
+    "position,price) VALUES "
+void recipient_put_row(struct buf *sql, const struct message *m, size_t position, int64_t price);
+
+/* ---- locked reading ---- */
+
+struct recipient {
+    uint64_t id; /* message_status.id */
+    enum recipient_state state;
+    uint64_t owner;         /* workers.id; 0: nobody */
+    const char *message_id; /* texts belong to the rows */
+    const char *number;
+    const char *unknown; /* operators that may have it, comma-separated */
+    int64_t user_id, price;
+    int64_t claimed_ms_ago; /* since the first claim; 0: there was none */
+    unsigned position, attempt, takeovers;
+};
+
+struct recipient_rows {
+    struct recipient *all; /* in the order of message and number */
+    size_t n;
+    struct db_results results;
+};
+
+/* Locks and reads all recipients of n messages, whatever their state. */
+int recipient_lock(struct db *db, const char *const *message_ids, size_t n,
+                   struct recipient_rows *rows, struct err *err);
+void recipient_rows_free(struct recipient_rows *rows); /* all zero is fine */
+
+/* ---- transitions ---- */
+
+enum recipient_transition {
+    RECIPIENT_CLAIM,     /* pending → sending: ours */
+    RECIPIENT_TAKE_OVER, /* sending → sending: ours; its owner is dead */
+    RECIPIENT_DELIVER,   /* sending → done: an operator has it */
+    RECIPIENT_PUT_OFF,   /* sending → pending: later */
+    RECIPIENT_FAIL,      /* sending → failed, refunded */
+    RECIPIENT_DROP,      /* open → failed, refunded: a person gave it up */
+    RECIPIENT_TRANSITIONS,
+};
+
+enum recipient_result {
+    RECIPIENT_LOST,    /* the fence does not hold: somebody else's by now, or final */
+    RECIPIENT_HELD,    /* locked, and as it was; not changed yet */
+    RECIPIENT_CHANGED, /* by this call */
+    RECIPIENT_ALREADY, /* by an earlier try of ours whose answer was lost */
+};
+
+/* A recipient, and what is to become of it. */
+struct recipient_change {
+    uint64_t id;
+    enum recipient_transition transition;
+    unsigned attempt; /* the fence, with the owner */
+    unsigned position;
+    const char *message_id;
+    int64_t user_id, price;  /* FAIL, DROP: what goes back, and to whom */
+    const char *provider;    /* DELIVER: who has it ... */
+    const char *provider_id; /* ... and what it calls it */
+    const char *unknown;     /* operators that may have it all the same; NULL: as the row says */
+    const char *reason;      /* PUT_OFF, FAIL, DROP: into last_error; at most 255 bytes are kept */
+    enum recipient_result result;
+};
+
+void recipient_register(void); /* the statements' labels, the ledger's too; at start */
+
+/* CLAIM or TAKE_OVER of rows that recipient_lock has locked in this transaction: owner becomes
+ * theirs, and attempt grows by one. A row that is not as it was is ERR_BUG. */
+int recipient_claim(struct db *db, enum recipient_transition transition, uint64_t owner,
+                    const uint64_t *ids, size_t n, struct err *err);
+
+/* DELIVER of n rows of that owner. The transaction must hold nothing else yet: it may have to begin
+ * again. Sorts changes by id. */
+int recipient_deliver(struct db *db, uint64_t owner, struct recipient_change *changes, size_t n,
+                      struct err *err);
+
+/* Locks n rows of that owner and sets each one's result: HELD, ALREADY or LOST. Sorts changes by
+ * id. */
+int recipient_hold(struct db *db, uint64_t owner, struct recipient_change *changes, size_t n,
+                   struct err *err);
+/* Put off those of changes that are to be, and are HELD: pending, of nobody. */
+int recipient_put_off(struct db *db, struct recipient_change *changes, size_t n, struct err *err);
+/* Fail and refund those that are to FAIL or DROP, and are HELD. A refund that exists is ERR_BUG. */
+int recipient_fail(struct db *db, struct recipient_change *changes, size_t n, struct err *err);
+/* For DROP: a locked row is HELD. */
+struct recipient_change recipient_drop(const struct recipient *r, const char *reason);
+
+/* A person has looked at the message: what killed consumers is forgotten. */
+int recipient_forget_takeovers(struct db *db, const char *message_id, struct err *err);
+
+#endif
