@@ -10,9 +10,9 @@
  */
 
 #include "api/operation.h"
-#include "libcommon/db/db.h"
+#include "libcommon/domain/ledger.h"
 
-#define BATCH_CUSTOMERS_MAX 900 /* an IN list of 1,000 values may flip to a scan */
+#define BATCH_CUSTOMERS_MAX LEDGER_ACCOUNTS_MAX
 
 struct batch_settings {
     const char *exchange;

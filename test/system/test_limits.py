@@ -116,6 +116,17 @@ def test_backpressure_by_a_row_put_in_by_hand(pressed):
     wait_until(lambda: api.send(1).status_code == 200, 5, "sends are accepted again")
 
 
+def test_what_is_not_due_or_of_another_kind_is_no_backlog(pressed):
+    pressed.db.execute(
+        "INSERT INTO outbox_events (kind, aggregate_type, aggregate_id, event_type, payload, next_run_at) VALUES"
+        " (1, 'message', 'later', 'message.send', JSON_OBJECT(), NOW(6) + INTERVAL 1 HOUR),"
+        " (99, 'message', 'other', 'message.send', JSON_OBJECT(), NULL)")
+    put_row_by_hand(pressed)  # the gauge says 1: the other two are in the same table, and not counted
+    pressed.db.execute("UPDATE outbox_events SET next_run_at = NOW(6) WHERE aggregate_id = 'later'")
+    wait_until(lambda: pressed.api().metrics().value("current_outbox_pending_events") == 2, 5,
+               "a row whose time has come is counted")
+
+
 def test_backpressure_does_not_block_a_replay(pressed):
     api = pressed.api()
     key = uuid.uuid4().hex
