@@ -3,7 +3,7 @@
 
 /*
  * Settings from the environment. A setting is one row in one table; the rows feed parsing, --help,
- * --check, the start-up log line and README's table. A value may also come from the file that
+ * --check, the start-up log line and docs/settings.md. A value may also come from the file that
  * NAME_FILE names (one trailing newline is cut). An empty value counts as unset. Loading goes
  * through all rows and reports every fault, not the first.
  *

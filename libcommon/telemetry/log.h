@@ -5,8 +5,8 @@
  * One JSON object a line on stdout: ts, level, service, version, event, then the fields given.
  * Lines go through a bounded ring to a writer thread, so that a reader of stdout that stalls never
  * blocks a daemon: what does not fit is dropped and counted. Any thread may log.
- * Event names are dotted nouns ("outbox.parked") and listed in README. Recipients, texts, passwords
- * and keys are never passed here.
+ * Event names are dotted nouns ("outbox.parked") and listed in docs/log-events.md. Recipients,
+ * texts, passwords and keys are never passed here.
  */
 
 #include <stdint.h>

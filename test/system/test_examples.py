@@ -8,6 +8,7 @@ import uuid
 import pytest
 from harness.audit import audit, quiesce
 from harness.metrics import Metrics
+from harness.stack import REPOSITORY
 from harness.wait import wait_until
 
 SEND = r"""curl --location 'http://localhost:8080/messages/send' \
@@ -70,6 +71,22 @@ def test_four_example_calls(curl):
 
     quiesce(curl.stack)
     assert audit(curl.stack) == []
+
+
+def test_calls_of_the_readme(curl):
+    section = (REPOSITORY / "README.md").read_text().split("## The four calls\n")[1].split("\n## ")[0]
+    add, send, looks = re.findall(r"```sh\n(.*?)\n```", section, re.DOTALL)
+    example = json.loads(re.search(r"```json\n(.*?)\n```", section, re.DOTALL)[1])
+    history, balance = looks.splitlines()
+    assert curl(add)[0] == 200
+    status, answer = curl(send)
+    assert status == 200 and set(answer) == set(example)
+    assert {**answer, "message_identifier": example["message_identifier"]} == example
+    curl.stack.api().wait_final(1, answer["message_identifier"])
+    status, page = curl(history)
+    assert status == 200 and {row["status"] for row in page["history"]} == {"done"} and len(page["history"]) == 2
+    status, answer = curl(balance)
+    assert status == 200 and answer["balance"] == 98
 
 
 def test_message_reaches_the_operator_as_sent(shared):

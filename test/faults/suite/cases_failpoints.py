@@ -12,7 +12,7 @@ from .load import Load
 from .site import KillLoop, Site
 from .watch import total
 
-SOURCE = REPOSITORY / "libcommon" / "failpoint.c"
+SOURCE = REPOSITORY / "libcommon/daemon/failpoint.c"
 FAILPOINTS = re.findall(r'\] = "(\w+\.\w+)"', SOURCE.read_text())
 VICTIM = {"api": "api", "outbox": "outboxd", "consumer": "consumerd", "refund": "consumerd"}
 # Passes between two deaths: at least one, at most so many.

@@ -20,7 +20,7 @@ import h2.events
 
 from .wait import wait_until
 
-PROTO = Path(__file__).resolve().parents[3] / "libcommon" / "otlp.proto"
+PROTO = Path(__file__).resolve().parents[3] / "libcommon/net/otlp.proto"
 GRPC_PATH = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 FOREVER = 3600
 
