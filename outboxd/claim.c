@@ -10,11 +10,11 @@
 #include "libcommon/domain/outbox.h"
 #include "outboxd/settings.h"
 
-static struct db_label look_labels[LANE_LOOKS] = {
-    [LANE_WAIT] = {.query = "outbox_look"}, /* never run */
-    [LANE_FRESH] = {.query = "outbox_look_fresh"}, [LANE_LAGGED] = {.query = "outbox_look_lagged"},
-    [LANE_FULL] = {.query = "outbox_look_full"},   [LANE_SWEEP] = {.query = "outbox_look_sweep"},
-    [LANE_DUE] = {.query = "outbox_look_due"},
+static struct db_label look_labels[LOOKS] = {
+    [LOOK_WAIT] = {.query = "outbox_look"}, /* never run */
+    [LOOK_FRESH] = {.query = "outbox_look_fresh"}, [LOOK_LAGGED] = {.query = "outbox_look_lagged"},
+    [LOOK_FULL] = {.query = "outbox_look_full"},   [LOOK_SWEEP] = {.query = "outbox_look_sweep"},
+    [LOOK_DUE] = {.query = "outbox_look_due"},
 };
 static struct db_label delete_label = {.query = "outbox_delete"};
 static struct db_label burn_label = {.query = "outbox_burn_attempt"};
@@ -22,7 +22,7 @@ static struct db_label keep_label = {.query = "outbox_keep_delete"};
 
 void claim_register(void)
 {
-    for (int i = LANE_WAIT + 1; i < LANE_LOOKS; i++)
+    for (int i = LOOK_WAIT + 1; i < LOOKS; i++)
         db_label_register(&look_labels[i]);
     db_label_register(&delete_label);
     db_label_register(&burn_label);
@@ -47,10 +47,10 @@ void claim_free(struct claim *c)
  * take the record behind its end as well, which is the first row of the other lane. A row that
  * somebody else has comes back as an id alone; one that was put off in between fails the condition.
  */
-static void put_look(struct buf *sql, enum message_type lane, const struct lane_task *task,
+static void put_look(struct buf *sql, enum message_type lane, const struct poller_task *task,
                      int64_t limit)
 {
-    const char *due = task->look == LANE_DUE ? "next_run_at<=NOW(6)" : "next_run_at IS NULL";
+    const char *due = task->look == LOOK_DUE ? "next_run_at<=NOW(6)" : "next_run_at IS NULL";
 
     buf_printf(sql,
                "SELECT d.id,o.aggregate_id,o.event_type,o.attempts,"
@@ -59,7 +59,7 @@ static void put_look(struct buf *sql, enum message_type lane, const struct lane_
                BROKER_BODY_MAX);
     outbox_put_part(sql, lane, OUTBOX_DELIVER);
     buf_printf(sql, " AND %s", due);
-    if (task->look == LANE_DUE)
+    if (task->look == LOOK_DUE)
         buf_puts(sql, " ORDER BY next_run_at,id");
     else
         buf_printf(sql, " AND id>%lld ORDER BY id", (long long)task->from);
@@ -92,7 +92,7 @@ static void read_row(struct claim *c, char **columns, const unsigned long *lengt
     c->bytes += row->payload_len;
 }
 
-int claim_take(struct claim *c, const struct lane_task *task, int64_t limit, struct err *err)
+int claim_take(struct claim *c, const struct poller_task *task, int64_t limit, struct err *err)
 {
     struct buf sql = {0};
     char **columns;
@@ -112,7 +112,7 @@ int claim_take(struct claim *c, const struct lane_task *task, int64_t limit, str
     }
     c->seen = c->bytes = 0;
     c->last_id = 0;
-    c->put_off = task->look == LANE_DUE;
+    c->put_off = task->look == LOOK_DUE;
     while ((columns = db_next(db_only(&c->results))))
         read_row(c, columns, db_only(&c->results)->lengths);
     if (!c->n)

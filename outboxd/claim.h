@@ -2,8 +2,9 @@
 #define OUTBOXD_CLAIM_H
 
 /*
- * Rows of the outbox in one worker's hands: locked by a transaction that is open from claim_take to
- * claim_finish. Blocks. Texts of rows belong to the claim and are valid until it ends.
+ * Rows of the outbox in one relay thread's hands: locked by a transaction that is open from
+ * claim_take to claim_finish. Blocks. Texts of rows belong to the claim and are valid until it
+ * ends.
  *
  * A look that finds nothing leaves its transaction open, without a lock in it: the next look's
  * START TRANSACTION ends it, which saves a round trip a poll.
@@ -15,7 +16,7 @@
 
 #include "libcommon/db/db.h"
 #include "libcommon/domain/message.h"
-#include "outboxd/lane.h"
+#include "outboxd/poller.h"
 
 #define CLAIM_MAX 1000
 
@@ -59,7 +60,7 @@ void claim_init(struct claim *c, const struct db_settings *settings, enum messag
 void claim_free(struct claim *c);
 
 /* Looks as task says, for at most limit rows; c->n of c->seen rows are locked afterwards. */
-int claim_take(struct claim *c, const struct lane_task *task, int64_t limit, struct err *err);
+int claim_take(struct claim *c, const struct poller_task *task, int64_t limit, struct err *err);
 
 /* Deletes what is confirmed, burns an attempt of what is refused (or parks it), commits; the rest
  * is free again. On failure nothing is locked any more, and claim_delete_again may be tried. */

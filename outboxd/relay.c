@@ -65,7 +65,7 @@ static void pool_init(struct relay *r, enum message_type type)
     const struct outboxd_settings *s = &outboxd_settings;
     struct pool *pool = &r->pools[type];
     char labels[32];
-    struct lane_limits limits = {
+    struct poller_limits limits = {
         .poll_min_us = s->poll_min_ms * 1000,
         .poll_max_us = s->poll_max_ms * 1000,
         .lag_us = s->lag_ms * 1000,
@@ -77,29 +77,29 @@ static void pool_init(struct relay *r, enum message_type type)
     pool->relay = r;
     pool->type = type;
     pthread_mutex_init(&pool->lock, NULL);
-    cond_init(&pool->turn_free);
-    lane_init(&pool->lane, &limits, clock_mono_us());
+    cond_init(&pool->nobody_looks);
+    poller_init(&pool->poller, &limits, clock_mono_us());
     snprintf(labels, sizeof(labels), "lane=\"%s\"", message_type_name(type));
     pool->published = metrics_counter("msg_outbox_published_total",
                                       "Rows published and confirmed by the broker.", labels);
     pool->batch_size = metrics_sizes("msg_outbox_claim_batch_size", "Rows of a claim.", labels);
 }
 
-static void worker_start(struct relay *r, enum message_type type, int64_t number)
+static void thread_start(struct relay *r, enum message_type type, int64_t number)
 {
-    struct worker *w = &r->workers[r->n++];
+    struct relay_thread *t = &r->threads[r->n++];
     char name[32];
 
-    w->pool = &r->pools[type];
-    w->limit = outboxd_settings.batch;
+    t->pool = &r->pools[type];
+    t->limit = outboxd_settings.batch;
     snprintf(name, sizeof(name), "outboxd %s %lld", message_type_name(type), (long long)number);
-    w->broker = broker_new(&outboxd_settings.broker, name);
-    w->beat = daemon_beat_new("relay");
-    claim_init(&w->claim, &outboxd_settings.db, type);
+    t->broker = broker_new(&outboxd_settings.broker, name);
+    t->beat = daemon_beat_new("relay");
+    claim_init(&t->claim, &outboxd_settings.db, type);
     r->running++;
-    MUST(pthread_create(&w->thread, NULL, worker_main, w) == 0);
+    MUST(pthread_create(&t->thread, NULL, relay_thread_main, t) == 0);
     snprintf(name, sizeof(name), "%s-%lld", message_type_name(type), (long long)number);
-    pthread_setname_np(w->thread, name);
+    pthread_setname_np(t->thread, name);
 }
 
 struct relay *relay_start(void)
@@ -110,13 +110,13 @@ struct relay *relay_start(void)
     register_metrics(r);
     pthread_mutex_init(&r->lock, NULL);
     cond_init(&r->wake);
-    r->workers = must_alloc((size_t)(s->high_workers + s->low_workers), sizeof(r->workers[0]));
+    r->threads = must_alloc((size_t)(s->high_workers + s->low_workers), sizeof(r->threads[0]));
     for (int i = 0; i < MESSAGE_LANES; i++)
         pool_init(r, (enum message_type)i);
     for (int64_t i = 1; i <= s->high_workers; i++)
-        worker_start(r, MESSAGE_EXPRESS, i);
+        thread_start(r, MESSAGE_EXPRESS, i);
     for (int64_t i = 1; i <= s->low_workers; i++)
-        worker_start(r, MESSAGE_NORMAL, i);
+        thread_start(r, MESSAGE_NORMAL, i);
     return r;
 }
 
@@ -128,7 +128,7 @@ static void wake_all(struct relay *r)
     pthread_mutex_unlock(&r->lock);
     for (int i = 0; i < MESSAGE_LANES; i++) {
         pthread_mutex_lock(&r->pools[i].lock);
-        pthread_cond_broadcast(&r->pools[i].turn_free);
+        pthread_cond_broadcast(&r->pools[i].nobody_looks);
         pthread_mutex_unlock(&r->pools[i].lock);
     }
 }
@@ -145,7 +145,7 @@ static bool join_all(struct relay *r, int timeout_ms)
     all = !r->running;
     pthread_mutex_unlock(&r->lock);
     for (size_t i = 0; all && i < r->n; i++)
-        pthread_join(r->workers[i].thread, NULL);
+        pthread_join(r->threads[i].thread, NULL);
     return all;
 }
 
@@ -155,16 +155,16 @@ bool relay_stop(struct relay *r, int timeout_ms)
     if (!join_all(r, timeout_ms))
         return false;
     for (size_t i = 0; i < r->n; i++) {
-        claim_free(&r->workers[i].claim);
-        broker_free(r->workers[i].broker);
+        claim_free(&r->threads[i].claim);
+        broker_free(r->threads[i].broker);
     }
     for (int i = 0; i < MESSAGE_LANES; i++) {
         pthread_mutex_destroy(&r->pools[i].lock);
-        pthread_cond_destroy(&r->pools[i].turn_free);
+        pthread_cond_destroy(&r->pools[i].nobody_looks);
     }
     pthread_mutex_destroy(&r->lock);
     pthread_cond_destroy(&r->wake);
-    free(r->workers);
+    free(r->threads);
     free(r);
     return true;
 }

@@ -2,15 +2,15 @@
 #define OUTBOXD_RELAY_H
 
 /*
- * The worker threads, each with a database and a broker connection of its own. One batch:
+ * The relay threads (relay_thread.c), each with a database and a broker connection of its own. One
+ * batch:
  *
- *   take the lane's turn -> look until there are rows (claim.c; lane.c says where) -> give the turn
- * on
- *   -> publish and wait for confirms (publish.c) -> delete, burn, commit -> tell the lane what is
- * free again
+ *   wait until nobody else looks -> look until there are rows (claim.c; poller.c says where) -> let
+ *   the next one look -> publish and wait for confirms (publish.c) -> delete, burn, commit -> tell
+ *   the poller what is free again
  *
- * Only the holder of the turn looks, so that workers of a process never walk each other's rows;
- * while it publishes, the next one claims beyond. A worker without a broker that takes messages
+ * One thread of a lane looks at a time, so that those of a process never walk each other's rows;
+ * while it publishes, the next one claims beyond. A thread without a broker that takes messages
  * claims nothing. Dead at any point: the row locks go with the connection, rows that were published
  * but not deleted are published again, and the consumer knows them.
  */

@@ -1,7 +1,8 @@
 #ifndef OUTBOXD_RELAY_INTERNAL_H
 #define OUTBOXD_RELAY_INTERNAL_H
 
-/* What relay.c (the threads' life) and worker.c (their work) share; nobody else includes this. */
+/* What relay.c (the threads' life) and relay_thread.c (their work) share; nobody else includes
+ * this. */
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -13,18 +14,18 @@
 #include "outboxd/relay.h"
 #include "outboxd/settings.h"
 
-/* A lane: its workers and where they look. */
+/* The threads of a lane, and where they look. */
 struct pool {
     struct relay *relay;
     enum message_type type;
     pthread_mutex_t lock;
-    pthread_cond_t turn_free;
-    bool turn_taken;
-    struct lane lane;
+    pthread_cond_t nobody_looks;
+    bool looking; /* one of them; the others wait or publish */
+    struct poller poller;
     struct metric *published, *batch_size;
 };
 
-struct worker {
+struct relay_thread {
     struct pool *pool;
     pthread_t thread;
     struct broker *broker;
@@ -36,8 +37,8 @@ struct worker {
     int64_t limit;       /* rows; less after a batch that was not confirmed in time */
     bool blocked, opened_before;
     bool stray_close; /* the channel was closed while nothing was under way */
-    int64_t pause_ms; /* before anything else: set by what failed, never waited for with the turn in
-                         hand */
+    int64_t pause_ms; /* before anything else: set by what failed, never waited for while
+                         looking */
 };
 
 struct relay {
@@ -51,12 +52,12 @@ struct relay {
     struct metric *blocked_gauge, *reconnects, *failed[CAUSES], *parked;
     struct pool pools[MESSAGE_LANES];
     size_t n;
-    struct worker *workers;
+    struct relay_thread *threads;
 };
 
 struct timespec relay_in(int64_t us); /* a point of the monotonic clock */
 /* Returns at once when the relay is stopping. */
 void relay_pause_us(struct relay *r, int64_t us);
-void *worker_main(void *worker);
+void *relay_thread_main(void *thread);
 
 #endif

@@ -33,7 +33,7 @@ static void put_lane(struct db_packet *packet, enum message_type lane)
     outbox_put_oldest(db_statement(packet, oldest_names[lane]), lane, OUTBOX_DELIVER);
 }
 
-/* Failures are not logged here: workers and probe see the same database. */
+/* Failures are not logged here: relay threads and probe see the same database. */
 static void sample(struct sampler *s)
 {
     struct db_packet packet = {0};

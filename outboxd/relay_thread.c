@@ -17,7 +17,7 @@
 #define BACKOFF_REFUSED_MAX_MS 15000 /* a person must act first */
 #define DELETE_TRIES 8
 
-/* Logged once for all workers when trouble begins, changes its kind, or ends. */
+/* Logged once for all threads when trouble begins, changes its kind, or ends. */
 static void tell(_Atomic int *told, const char *event, const struct err *err)
 {
     int kind = err ? (int)err->kind : ERR_NONE;
@@ -32,42 +32,42 @@ static void tell(_Atomic int *told, const char *event, const struct err *err)
         log_error(event, L_ERR(err));
 }
 
-static void take_pause(struct worker *w)
+static void take_pause(struct relay_thread *t)
 {
-    int64_t ms = w->pause_ms;
+    int64_t ms = t->pause_ms;
 
-    w->pause_ms = 0;
+    t->pause_ms = 0;
     if (ms)
-        relay_pause_us(w->pool->relay, ms * 1000);
+        relay_pause_us(t->pool->relay, ms * 1000);
 }
 
-static void db_failed(struct worker *w, const struct err *err)
+static void db_failed(struct relay_thread *t, const struct err *err)
 {
-    struct relay *r = w->pool->relay;
+    struct relay *r = t->pool->relay;
 
-    w->db_failures++;
+    t->db_failures++;
     if (!db_is_conflict(err))
         tell(&r->db_kind, "outbox.database", err);
-    w->pause_ms = backoff_ms(w->db_failures, BACKOFF_BASE_MS, BACKOFF_MAX_MS, random_u64());
+    t->pause_ms = backoff_ms(t->db_failures, BACKOFF_BASE_MS, BACKOFF_MAX_MS, random_u64());
 }
 
-static void db_worked(struct worker *w)
+static void db_worked(struct relay_thread *t)
 {
-    w->db_failures = 0;
-    tell(&w->pool->relay->db_kind, "outbox.database", NULL);
+    t->db_failures = 0;
+    tell(&t->pool->relay->db_kind, "outbox.database", NULL);
 }
 
 /* ---- the broker connection ---- */
 
-static void note_blocked(struct worker *w)
+static void note_blocked(struct relay_thread *t)
 {
-    struct relay *r = w->pool->relay;
-    bool blocked = broker_is_blocked(w->broker);
+    struct relay *r = t->pool->relay;
+    bool blocked = broker_is_blocked(t->broker);
     int n;
 
-    if (blocked == w->blocked)
+    if (blocked == t->blocked)
         return;
-    w->blocked = blocked;
+    t->blocked = blocked;
     n = atomic_fetch_add(&r->blocked, blocked ? 1 : -1) + (blocked ? 1 : -1);
     metrics_set(r->blocked_gauge, n > 0);
     if (blocked && n == 1)
@@ -76,143 +76,143 @@ static void note_blocked(struct worker *w)
         log_info("broker.unblocked", L_MSG("the broker takes messages again"));
 }
 
-static void broker_failed(struct worker *w, const struct err *err)
+static void broker_failed(struct relay_thread *t, const struct err *err)
 {
-    struct relay *r = w->pool->relay;
+    struct relay *r = t->pool->relay;
 
-    note_blocked(w);
-    w->broker_failures++;
+    note_blocked(t);
+    t->broker_failures++;
     tell(&r->broker_kind, "outbox.broker", err);
-    w->pause_ms = backoff_ms(w->broker_failures, BACKOFF_BASE_MS,
+    t->pause_ms = backoff_ms(t->broker_failures, BACKOFF_BASE_MS,
                              err->kind == ERR_PERMANENT ? BACKOFF_REFUSED_MAX_MS : BACKOFF_MAX_MS,
                              random_u64());
 }
 
 static void on_idle_event(const struct broker_event *event, void *arg)
 {
-    struct worker *w = arg;
+    struct relay_thread *t = arg;
 
     if (event->type == BROKER_CHANNEL_CLOSED)
-        w->stray_close = true;
+        t->stray_close = true;
 }
 
 /* Reads what has come and keeps heartbeats going; opens what is closed. */
-static int attend(struct worker *w, struct err *err)
+static int attend(struct relay_thread *t, struct err *err)
 {
-    w->attended_ms = clock_mono_ms();
-    if (!broker_is_open(w->broker)) {
-        if (broker_open(w->broker, err) || broker_confirm(w->broker, err))
+    t->attended_ms = clock_mono_ms();
+    if (!broker_is_open(t->broker)) {
+        if (broker_open(t->broker, err) || broker_confirm(t->broker, err))
             return -1;
-        if (w->opened_before)
-            metrics_add(w->pool->relay->reconnects, 1);
-        w->opened_before = true;
-        tell(&w->pool->relay->broker_kind, "outbox.broker", NULL);
+        if (t->opened_before)
+            metrics_add(t->pool->relay->reconnects, 1);
+        t->opened_before = true;
+        tell(&t->pool->relay->broker_kind, "outbox.broker", NULL);
         return 0;
     }
-    w->stray_close = false;
-    if (broker_pump(w->broker, w->blocked ? BLOCKED_WAIT_MS : 0, 0, on_idle_event, w, err))
+    t->stray_close = false;
+    if (broker_pump(t->broker, t->blocked ? BLOCKED_WAIT_MS : 0, 0, on_idle_event, t, err))
         return -1;
-    if (w->stray_close) {
-        broker_drop(w->broker);
+    if (t->stray_close) {
+        broker_drop(t->broker);
         return err_set(err, ERR_RETRY, 0, "broker: channel closed");
     }
     return 0;
 }
 
 /* Whether a batch could be published now. */
-static bool broker_takes(struct worker *w)
+static bool broker_takes(struct relay_thread *t)
 {
     struct err err;
 
-    if (attend(w, &err)) {
-        broker_failed(w, &err);
+    if (attend(t, &err)) {
+        broker_failed(t, &err);
         return false;
     }
-    note_blocked(w);
-    return !w->blocked;
+    note_blocked(t);
+    return !t->blocked;
 }
 
-/* ---- the turn ---- */
+/* ---- looking ---- */
 
-static bool take_turn(struct worker *w)
+static bool start_looking(struct relay_thread *t)
 {
-    struct pool *pool = w->pool;
+    struct pool *pool = t->pool;
     struct timespec until = relay_in(ATTEND_EVERY_MS * 1000);
     bool mine;
 
     pthread_mutex_lock(&pool->lock);
-    while (pool->turn_taken && !atomic_load(&pool->relay->stopping) &&
-           pthread_cond_timedwait(&pool->turn_free, &pool->lock, &until) == 0)
+    while (pool->looking && !atomic_load(&pool->relay->stopping) &&
+           pthread_cond_timedwait(&pool->nobody_looks, &pool->lock, &until) == 0)
         ;
-    mine = !pool->turn_taken && !atomic_load(&pool->relay->stopping);
+    mine = !pool->looking && !atomic_load(&pool->relay->stopping);
     if (mine)
-        pool->turn_taken = true;
+        pool->looking = true;
     pthread_mutex_unlock(&pool->lock);
     return mine;
 }
 
-static void give_turn(struct worker *w)
+static void stop_looking(struct relay_thread *t)
 {
-    pthread_mutex_lock(&w->pool->lock);
-    w->pool->turn_taken = false;
-    pthread_cond_signal(&w->pool->turn_free);
-    pthread_mutex_unlock(&w->pool->lock);
+    pthread_mutex_lock(&t->pool->lock);
+    t->pool->looking = false;
+    pthread_cond_signal(&t->pool->nobody_looks);
+    pthread_mutex_unlock(&t->pool->lock);
 }
 
-static struct lane_task next_task(struct pool *pool)
+static struct poller_task next_task(struct pool *pool)
 {
-    struct lane_task task;
+    struct poller_task task;
 
     pthread_mutex_lock(&pool->lock);
-    task = lane_next(&pool->lane, clock_mono_us());
+    task = poller_next(&pool->poller, clock_mono_us());
     pthread_mutex_unlock(&pool->lock);
     return task;
 }
 
-static int look(struct worker *w, struct lane_task *task, struct err *err)
+static int look(struct relay_thread *t, struct poller_task *task, struct err *err)
 {
-    struct pool *pool = w->pool;
+    struct pool *pool = t->pool;
     int64_t start_us = clock_mono_us();
     int64_t now_us;
 
-    if (task->limit > w->limit)
-        task->limit = w->limit;
-    if (claim_take(&w->claim, task, task->limit, err))
+    if (task->limit > t->limit)
+        task->limit = t->limit;
+    if (claim_take(&t->claim, task, task->limit, err))
         return -1;
     now_us = clock_mono_us();
     pthread_mutex_lock(&pool->lock);
-    lane_found(&pool->lane, task, w->claim.seen, w->claim.n, w->claim.bytes, w->claim.last_id,
-               now_us - start_us, now_us);
+    poller_found(&pool->poller, task, t->claim.seen, t->claim.n, t->claim.bytes, t->claim.last_id,
+                 now_us - start_us, now_us);
     pthread_mutex_unlock(&pool->lock);
     return 0;
 }
 
 /* Looks until there are rows (true), or there is a reason to stop looking. */
-static bool find_work(struct worker *w)
+static bool find_work(struct relay_thread *t)
 {
-    struct relay *r = w->pool->relay;
+    struct relay *r = t->pool->relay;
     struct err err;
 
     while (!atomic_load(&r->stopping)) {
-        struct lane_task task;
+        struct poller_task task;
 
-        daemon_beat(w->beat);
-        if (clock_mono_ms() - w->attended_ms >= ATTEND_EVERY_MS && !broker_takes(w))
+        daemon_beat(t->beat);
+        if (clock_mono_ms() - t->attended_ms >= ATTEND_EVERY_MS && !broker_takes(t))
             break;
-        task = next_task(w->pool);
-        if (task.look == LANE_WAIT) {
+        task = next_task(t->pool);
+        if (task.look == LOOK_WAIT) {
             relay_pause_us(r, task.wait_us);
             continue;
         }
-        if (look(w, &task, &err)) {
-            db_failed(w, &err);
+        if (look(t, &task, &err)) {
+            db_failed(t, &err);
             break;
         }
-        db_worked(w);
-        if (w->claim.n)
+        db_worked(t);
+        if (t->claim.n)
             return true;
     }
-    claim_end(&w->claim);
+    claim_end(&t->claim);
     return false;
 }
 
@@ -241,15 +241,15 @@ static struct outcome tally(const struct claim *c)
     return o;
 }
 
-static void report_refused(struct worker *w)
+static void report_refused(struct relay_thread *t)
 {
     static const char *const causes[CAUSES] = {[CAUSE_PAYLOAD] = "payload",
                                                [CAUSE_UNROUTABLE] = "unroutable",
                                                [CAUSE_CHANNEL] = "channel"};
-    struct relay *r = w->pool->relay;
+    struct relay *r = t->pool->relay;
 
-    for (size_t i = 0; i < w->claim.n; i++) {
-        const struct row *row = &w->claim.rows[i];
+    for (size_t i = 0; i < t->claim.n; i++) {
+        const struct row *row = &t->claim.rows[i];
         struct trace_context trace = {0};
         struct payload payload;
         struct err ignored;
@@ -270,27 +270,27 @@ static void report_refused(struct worker *w)
 
 /* The delete was undone or its fate is unknown: it is tried again for as long as a restart of the
  * database may take. Given up, the rows are published once more. */
-static int delete_stubbornly(struct worker *w, struct err *err)
+static int delete_stubbornly(struct relay_thread *t, struct err *err)
 {
     int rc = -1;
 
     for (int i = 0; rc && i < DELETE_TRIES; i++) {
-        daemon_beat(w->beat);
-        db_failed(w, err);
-        take_pause(w);
-        rc = claim_delete_again(&w->claim, err);
+        daemon_beat(t->beat);
+        db_failed(t, err);
+        take_pause(t);
+        rc = claim_delete_again(&t->claim, err);
     }
     return rc;
 }
 
-static void hand_back(struct worker *w, const struct outcome *o)
+static void hand_back(struct relay_thread *t, const struct outcome *o)
 {
-    struct pool *pool = w->pool;
+    struct pool *pool = t->pool;
 
     if (!o->left)
         return;
     pthread_mutex_lock(&pool->lock);
-    lane_returned(&pool->lane, o->lowest_left, w->claim.put_off, clock_mono_us());
+    poller_returned(&pool->poller, o->lowest_left, t->claim.put_off, clock_mono_us());
     pthread_mutex_unlock(&pool->lock);
 }
 
@@ -300,56 +300,56 @@ static void leave_all(struct claim *c)
         c->rows[i].state = ROW_LEFT;
 }
 
-static void finish(struct worker *w)
+static void finish(struct relay_thread *t)
 {
-    struct outcome o = tally(&w->claim);
+    struct outcome o = tally(&t->claim);
     struct err err;
     int rc;
 
     if (o.confirmed && failpoint(FAILPOINT_OUTBOX_AFTER_CONFIRM)) {
-        leave_all(&w->claim);
-        o = tally(&w->claim);
+        leave_all(&t->claim);
+        o = tally(&t->claim);
     }
-    rc = claim_finish(&w->claim, &err);
+    rc = claim_finish(&t->claim, &err);
     if (rc)
-        rc = delete_stubbornly(w, &err);
+        rc = delete_stubbornly(t, &err);
     else
-        report_refused(w);
+        report_refused(t);
     if (rc)
-        leave_all(&w->claim);
+        leave_all(&t->claim);
     else
-        db_worked(w);
-    metrics_add(w->pool->published, o.confirmed);
-    o = tally(&w->claim);
-    hand_back(w, &o);
-    claim_end(&w->claim);
+        db_worked(t);
+    metrics_add(t->pool->published, o.confirmed);
+    o = tally(&t->claim);
+    hand_back(t, &o);
+    claim_end(&t->claim);
     failpoint(FAILPOINT_OUTBOX_AFTER_DELETE);
 }
 
 /* Slower and with fewer rows while the broker does not keep up; back by doubling. */
-static void slow_down(struct worker *w, const struct err *err)
+static void slow_down(struct relay_thread *t, const struct err *err)
 {
-    w->limit = w->limit > 1 ? w->limit / 2 : 1;
-    broker_failed(w, err);
+    t->limit = t->limit > 1 ? t->limit / 2 : 1;
+    broker_failed(t, err);
 }
 
-static void adjust(struct worker *w, int rc, const struct outcome *o, const struct err *err)
+static void adjust(struct relay_thread *t, int rc, const struct outcome *o, const struct err *err)
 {
     struct err why;
 
-    note_blocked(w);
+    note_blocked(t);
     if (rc) {
-        slow_down(w, err);
-    } else if (w->publisher.nacked) {
+        slow_down(t, err);
+    } else if (t->publisher.nacked) {
         err_set(&why, ERR_RETRY, 0, "broker: messages were not taken (nack)");
-        slow_down(w, &why);
-    } else if (!o->confirmed && !o->refused && !w->blocked) {
+        slow_down(t, &why);
+    } else if (!o->confirmed && !o->refused && !t->blocked) {
         err_set(&why, ERR_RETRY, 0, "broker: no message of a batch was taken");
-        slow_down(w, &why);
+        slow_down(t, &why);
     } else if (o->confirmed) {
-        w->broker_failures = 0;
-        tell(&w->pool->relay->broker_kind, "outbox.broker", NULL);
-        w->limit = w->limit * 2 < outboxd_settings.batch ? w->limit * 2 : outboxd_settings.batch;
+        t->broker_failures = 0;
+        tell(&t->pool->relay->broker_kind, "outbox.broker", NULL);
+        t->limit = t->limit * 2 < outboxd_settings.batch ? t->limit * 2 : outboxd_settings.batch;
     }
 }
 
@@ -362,39 +362,39 @@ static int64_t publish_deadline_ms(struct relay *r)
     return clock_mono_ms() + most_ms;
 }
 
-static void deliver(struct worker *w)
+static void deliver(struct relay_thread *t)
 {
-    struct claim *c = &w->claim;
+    struct claim *c = &t->claim;
     int64_t start_us = clock_wall_us();
     struct outcome o;
     struct err err;
     int rc;
 
-    metrics_observe(w->pool->batch_size, (int64_t)c->n);
+    metrics_observe(t->pool->batch_size, (int64_t)c->n);
     if (failpoint(FAILPOINT_OUTBOX_AFTER_CLAIM)) {
         leave_all(c);
         o = tally(c);
-        hand_back(w, &o);
+        hand_back(t, &o);
         claim_return(c);
         return;
     }
-    rc = publish_batch(&w->publisher, w->broker, c->rows, c->n, publish_deadline_ms(w->pool->relay),
+    rc = publish_batch(&t->publisher, t->broker, c->rows, c->n, publish_deadline_ms(t->pool->relay),
                        &err);
-    w->attended_ms = clock_mono_ms();
-    daemon_beat(w->beat);
+    t->attended_ms = clock_mono_ms();
+    daemon_beat(t->beat);
     if (tracer_on())
         spans_publish(c, start_us);
     o = tally(c);
-    finish(w);
-    adjust(w, rc, &o, &err);
+    finish(t);
+    adjust(t, rc, &o, &err);
 }
 
 /* ---- threads ---- */
 
-static bool schema_ready(struct worker *w)
+static bool schema_ready(struct relay_thread *t)
 {
-    struct relay *r = w->pool->relay;
-    struct db *db = w->claim.db;
+    struct relay *r = t->pool->relay;
+    struct db *db = t->claim.db;
     struct err err;
     int version = 0;
     int rc = db_acquire(db, &err);
@@ -403,39 +403,39 @@ static bool schema_ready(struct worker *w)
         rc = schema_version(db, &version, &err);
     db_release(db);
     if (rc) {
-        db_failed(w, &err);
+        db_failed(t, &err);
         return false;
     }
-    db_worked(w);
+    db_worked(t);
     if (version >= SCHEMA_VERSION)
         return true;
     if (!atomic_exchange(&r->waiting_for_schema, true))
         log_info("schema.waiting", L_INT("version", version), L_INT("needed", SCHEMA_VERSION));
-    w->pause_ms = BLOCKED_WAIT_MS;
+    t->pause_ms = BLOCKED_WAIT_MS;
     return false;
 }
 
-void *worker_main(void *arg)
+void *relay_thread_main(void *arg)
 {
-    struct worker *w = arg;
-    struct relay *r = w->pool->relay;
+    struct relay_thread *t = arg;
+    struct relay *r = t->pool->relay;
     bool ready = false;
 
     while (!atomic_load(&r->stopping)) {
         bool work;
 
-        daemon_beat(w->beat);
-        take_pause(w);
-        if (!ready && !(ready = schema_ready(w)))
+        daemon_beat(t->beat);
+        take_pause(t);
+        if (!ready && !(ready = schema_ready(t)))
             continue;
-        if (!broker_takes(w) || !take_turn(w))
+        if (!broker_takes(t) || !start_looking(t))
             continue;
-        work = find_work(w);
-        give_turn(w);
+        work = find_work(t);
+        stop_looking(t);
         if (work)
-            deliver(w);
+            deliver(t);
     }
-    broker_close(w->broker);
+    broker_close(t->broker);
     pthread_mutex_lock(&r->lock);
     r->running--;
     pthread_cond_broadcast(&r->wake);

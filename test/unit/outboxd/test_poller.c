@@ -1,4 +1,4 @@
-#include "outboxd/lane.h"
+#include "outboxd/poller.h"
 #include "test/unit/suite.h"
 
 #include <check.h>
@@ -9,16 +9,16 @@
 #define SECOND 1000000
 #define ROWS 4000
 
-static const struct lane_limits limits = {.poll_min_us = 5 * MS,
-                                          .poll_max_us = 50 * MS,
-                                          .lag_us = SECOND,
-                                          .full_us = 2 * SECOND,
-                                          .batch = 200,
-                                          .batch_bytes = 100000};
+static const struct poller_limits limits = {.poll_min_us = 5 * MS,
+                                            .poll_max_us = 50 * MS,
+                                            .lag_us = SECOND,
+                                            .full_us = 2 * SECOND,
+                                            .batch = 200,
+                                            .batch_bytes = 100000};
 
 /* An outbox in memory: when a row becomes visible, and whether somebody has it. */
 struct world {
-    struct lane lane;
+    struct poller poller;
     int64_t now_us;
     int64_t visible_at_us[ROWS + 1]; /* by id, from 1 */
     bool taken[ROWS + 1];
@@ -31,7 +31,7 @@ static void begin(void)
 {
     memset(&w, 0, sizeof(w));
     w.now_us = 1000 * SECOND;
-    lane_init(&w.lane, &limits, w.now_us);
+    poller_init(&w.poller, &limits, w.now_us);
     for (size_t i = 0; i <= ROWS; i++)
         w.visible_at_us[i] = INT64_MAX;
 }
@@ -41,14 +41,14 @@ static void insert(int64_t id, int64_t visible_at_us)
     w.visible_at_us[id] = visible_at_us;
 }
 
-/* One turn: looks as told or moves the clock. Returns the number of rows found. */
-static size_t turn(void)
+/* One step: looks as told or moves the clock. Returns the number of rows found. */
+static size_t step(void)
 {
-    struct lane_task task = lane_next(&w.lane, w.now_us);
+    struct poller_task task = poller_next(&w.poller, w.now_us);
     size_t found = 0;
     int64_t last = 0;
 
-    if (task.look == LANE_WAIT) {
+    if (task.look == LOOK_WAIT) {
         ck_assert_int_gt(task.wait_us, 0);
         ck_assert_int_le(task.wait_us, limits.poll_max_us);
         w.now_us += task.wait_us;
@@ -56,7 +56,7 @@ static size_t turn(void)
     }
     w.looks++;
     for (int64_t id = task.from + 1;
-         task.look != LANE_DUE && id <= ROWS && (int64_t)found < task.limit; id++) {
+         task.look != LOOK_DUE && id <= ROWS && (int64_t)found < task.limit; id++) {
         w.walked++;
         if (w.taken[id] || w.visible_at_us[id] > w.now_us)
             continue;
@@ -65,14 +65,14 @@ static size_t turn(void)
         found++;
     }
     w.now_us += 100;
-    lane_found(&w.lane, &task, found, found, found * 100, last, 100, w.now_us);
+    poller_found(&w.poller, &task, found, found, found * 100, last, 100, w.now_us);
     return found;
 }
 
 static void run_until(int64_t at_us)
 {
     while (w.now_us < at_us)
-        turn();
+        step();
 }
 
 static int64_t left(void)
@@ -93,7 +93,7 @@ START_TEST(a_backlog_is_taken_without_a_pause)
     for (int64_t id = 1; id <= ROWS; id++)
         insert(id, 0);
     while (left())
-        turn();
+        step();
     ck_assert_int_le(w.now_us - start_us, (ROWS / 200 + 5) * 100);
     ck_assert_int_le(w.walked, ROWS + 1000);
 }
@@ -167,7 +167,7 @@ START_TEST(a_returned_claim_is_looked_for_at_once)
         w.taken[id] = false;
         lowest = lowest ? lowest : id;
     }
-    lane_returned(&w.lane, lowest, false, w.now_us);
+    poller_returned(&w.poller, lowest, false, w.now_us);
     run_until(w.now_us + 10 * MS);
     ck_assert_int_eq(left(), 0);
 }
@@ -182,20 +182,20 @@ START_TEST(costly_looks_become_rare)
     begin();
     start_us = w.now_us;
     while (w.now_us < start_us + 60 * SECOND) {
-        struct lane_task task = lane_next(&w.lane, w.now_us);
-        int64_t cost_us = task.look == LANE_FULL     ? 500 * MS
-                          : task.look == LANE_LAGGED ? 20 * MS
+        struct poller_task task = poller_next(&w.poller, w.now_us);
+        int64_t cost_us = task.look == LOOK_FULL     ? 500 * MS
+                          : task.look == LOOK_LAGGED ? 20 * MS
                                                      : 50;
 
-        if (task.look == LANE_WAIT) {
+        if (task.look == LOOK_WAIT) {
             w.now_us += task.wait_us;
             continue;
         }
         w.now_us += cost_us;
         /* Rows keep coming, so that the lane is never quiet. */
-        lane_found(&w.lane, &task, task.look == LANE_FRESH, task.look == LANE_FRESH, 100, 1,
-                   cost_us, w.now_us);
-        if (task.look == LANE_FULL || task.look == LANE_LAGGED)
+        poller_found(&w.poller, &task, task.look == LOOK_FRESH, task.look == LOOK_FRESH, 100, 1,
+                     cost_us, w.now_us);
+        if (task.look == LOOK_FULL || task.look == LOOK_LAGGED)
             spent_us += cost_us;
     }
     ck_assert_int_lt(spent_us, 60 * SECOND / 9);
@@ -204,17 +204,17 @@ END_TEST
 
 START_TEST(large_payloads_make_small_batches)
 {
-    struct lane_task task = {.look = LANE_FRESH, .limit = 200};
+    struct poller_task task = {.look = LOOK_FRESH, .limit = 200};
 
     begin();
-    lane_found(&w.lane, &task, 200, 200, 1000000, 200, 100, w.now_us);
-    task = lane_next(&w.lane, w.now_us + SECOND / 10);
+    poller_found(&w.poller, &task, 200, 200, 1000000, 200, 100, w.now_us);
+    task = poller_next(&w.poller, w.now_us + SECOND / 10);
     ck_assert_int_eq(task.limit, 20);
-    lane_found(&w.lane, &task, 20, 20, 10 * 1000 * 1000, 220, 100, w.now_us);
-    ck_assert_int_eq(lane_next(&w.lane, w.now_us + SECOND / 5).limit, 1);
+    poller_found(&w.poller, &task, 20, 20, 10 * 1000 * 1000, 220, 100, w.now_us);
+    ck_assert_int_eq(poller_next(&w.poller, w.now_us + SECOND / 5).limit, 1);
     for (int i = 0; i < 10; i++)
-        lane_found(&w.lane, &task, 1, 1, 100, 220 + i, 100, w.now_us);
-    ck_assert_int_eq(lane_next(&w.lane, w.now_us + SECOND / 4).limit, 200);
+        poller_found(&w.poller, &task, 1, 1, 100, 220 + i, 100, w.now_us);
+    ck_assert_int_eq(poller_next(&w.poller, w.now_us + SECOND / 4).limit, 200);
 }
 END_TEST
 
@@ -225,16 +225,16 @@ START_TEST(put_off_rows_have_looks_of_their_own)
     begin();
     start_us = w.now_us;
     while (w.now_us < start_us + 10 * SECOND) {
-        struct lane_task task = lane_next(&w.lane, w.now_us);
+        struct poller_task task = poller_next(&w.poller, w.now_us);
 
-        if (task.look == LANE_WAIT) {
+        if (task.look == LOOK_WAIT) {
             w.now_us += task.wait_us;
             continue;
         }
-        due += task.look == LANE_DUE;
+        due += task.look == LOOK_DUE;
         /* Fresh rows without end must not starve them. */
-        lane_found(&w.lane, &task, task.look == LANE_DUE ? 0 : 200, task.look == LANE_DUE ? 0 : 200,
-                   2000, 1, 1000, w.now_us += 1000);
+        poller_found(&w.poller, &task, task.look == LOOK_DUE ? 0 : 200,
+                     task.look == LOOK_DUE ? 0 : 200, 2000, 1, 1000, w.now_us += 1000);
     }
     ck_assert_int_ge(due, 10 * 2 - 2);
     ck_assert_int_le(due, 10 * 10 + 2);
@@ -250,16 +250,16 @@ START_TEST(held_rows_stand_in_nobodys_way)
     begin();
     start_us = w.now_us;
     while (w.now_us < start_us + 5 * SECOND) {
-        struct lane_task task = lane_next(&w.lane, w.now_us);
+        struct poller_task task = poller_next(&w.poller, w.now_us);
         int64_t seen = 0, claimed = 0;
 
-        if (task.look == LANE_WAIT) {
+        if (task.look == LOOK_WAIT) {
             w.now_us += task.wait_us;
             continue;
         }
         looks++;
-        fresh += task.look == LANE_FRESH || task.look == LANE_LAGGED;
-        if (task.look == LANE_DUE) {
+        fresh += task.look == LOOK_FRESH || task.look == LOOK_LAGGED;
+        if (task.look == LOOK_DUE) {
             int64_t there = held + free_rows - task.skip;
 
             seen = there < task.limit ? there : task.limit;
@@ -269,7 +269,7 @@ START_TEST(held_rows_stand_in_nobodys_way)
             free_rows -= claimed;
         }
         w.now_us += 500;
-        lane_found(&w.lane, &task, (size_t)seen, (size_t)claimed, 100, 0, 500, w.now_us);
+        poller_found(&w.poller, &task, (size_t)seen, (size_t)claimed, 100, 0, 500, w.now_us);
     }
     ck_assert_int_eq(free_rows, 0);
     ck_assert_int_gt(fresh, 5 * 9);
@@ -279,7 +279,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *s = suite_create("lane");
+    Suite *s = suite_create("poller");
     TCase *tc = tcase_create("all");
 
     tcase_add_test(tc, a_backlog_is_taken_without_a_pause);

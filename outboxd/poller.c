@@ -1,0 +1,148 @@
+#include "outboxd/poller.h"
+
+/* A look that is repeated for safety's sake may cost a twentieth of the time. */
+#define COST_FACTOR 20
+#define LAGGED_EVERY_US 50000
+#define DUE_MIN_US 100000
+#define DUE_MAX_US 500000
+#define DUE_HELD_US 10000 /* before the next page, when others hold all of this one */
+
+static int64_t lower(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t higher(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+void poller_init(struct poller *p, const struct poller_limits *limits, int64_t now_us)
+{
+    *p = (struct poller){
+        .limits = *limits,
+        .marked_at_us = now_us,
+        .poll_us = limits->poll_min_us,
+        .due_us = DUE_MIN_US,
+        .poll_at_us = now_us,
+        .lagged_at_us = now_us,
+        .full_at_us = now_us + limits->full_us,
+        .due_at_us = now_us,
+        .limit = limits->batch,
+    };
+}
+
+/* lagged_from is between one and two lags old at any time. */
+static void move_marks(struct poller *p, int64_t now_us)
+{
+    if (now_us - p->marked_at_us < p->limits.lag_us)
+        return;
+    p->lagged_from = p->mark;
+    p->mark = p->cursor;
+    p->marked_at_us = now_us;
+}
+
+static bool fresh_waits(const struct poller *p, int64_t now_us)
+{
+    return p->sweeping || now_us >= p->full_at_us || now_us >= p->poll_at_us;
+}
+
+struct poller_task poller_next(struct poller *p, int64_t now_us)
+{
+    struct poller_task task = {.limit = p->limit};
+    int64_t at_us;
+
+    move_marks(p, now_us);
+    if (now_us >= p->due_at_us && !(p->due_last && fresh_waits(p, now_us))) {
+        task.look = LOOK_DUE;
+        task.skip = p->due_skip;
+    } else if (now_us >= p->full_at_us) {
+        task.look = LOOK_FULL;
+    } else if (p->sweeping) {
+        task.look = LOOK_SWEEP;
+        task.from = p->sweep_from;
+    } else if (now_us >= p->poll_at_us) {
+        task.look = now_us >= p->lagged_at_us ? LOOK_LAGGED : LOOK_FRESH;
+        task.from = task.look == LOOK_LAGGED ? p->lagged_from : p->cursor;
+    } else {
+        at_us = lower(p->poll_at_us, lower(p->due_at_us, p->full_at_us));
+        task.wait_us = at_us - now_us;
+    }
+    return task;
+}
+
+/* A look begins at the oldest row: what others hold of it is skipped until the end has been seen.
+ */
+static void found_due(struct poller *p, const struct poller_task *task, size_t rows, size_t claimed,
+                      int64_t cost_us, int64_t now_us)
+{
+    p->due_us = rows ? DUE_MIN_US : lower(p->due_us * 3 / 2, DUE_MAX_US);
+    if ((int64_t)rows == task->limit) {
+        p->due_skip += (int64_t)(rows - claimed);
+        p->due_at_us = claimed ? now_us : now_us + DUE_HELD_US;
+    } else {
+        p->due_skip = 0;
+        p->due_at_us = now_us + higher(p->due_us, cost_us * COST_FACTOR);
+    }
+}
+
+static void found_fresh(struct poller *p, const struct poller_task *task, size_t rows,
+                        int64_t last_id, int64_t cost_us, int64_t now_us)
+{
+    bool full_hands = (int64_t)rows == task->limit;
+
+    if (task->look == LOOK_FULL)
+        p->full_at_us = now_us + higher(p->limits.full_us, cost_us * COST_FACTOR);
+    if (task->look == LOOK_FULL || task->look == LOOK_LAGGED)
+        p->lagged_at_us = now_us + higher(LAGGED_EVERY_US, cost_us * COST_FACTOR);
+    if (task->look != LOOK_FRESH) {
+        p->sweeping = full_hands && last_id < p->cursor;
+        p->sweep_from = last_id;
+    }
+    if (rows)
+        p->cursor = higher(p->cursor, last_id);
+    if (rows)
+        p->poll_us = p->limits.poll_min_us;
+    else if (task->look == LOOK_FRESH || task->look == LOOK_LAGGED)
+        p->poll_us = lower(p->poll_us * 9 / 8 + 1, p->limits.poll_max_us);
+    p->poll_at_us = full_hands ? now_us : now_us + p->poll_us;
+}
+
+/* The mean payload decides how many rows fit; recovery is by doubling. */
+static void fit_limit(struct poller *p, size_t rows, size_t bytes)
+{
+    int64_t most = p->limits.batch_bytes;
+
+    if ((int64_t)bytes > most)
+        p->limit = higher(1, (int64_t)rows * most / (int64_t)bytes);
+    else if ((int64_t)bytes < most / 2)
+        p->limit = lower(p->limits.batch, p->limit * 2);
+}
+
+void poller_found(struct poller *p, const struct poller_task *task, size_t rows, size_t claimed,
+                  size_t bytes, int64_t last_id, int64_t cost_us, int64_t now_us)
+{
+    p->due_last = task->look == LOOK_DUE;
+    if (task->look == LOOK_DUE)
+        found_due(p, task, rows, claimed, cost_us, now_us);
+    else
+        found_fresh(p, task, rows, last_id, cost_us, now_us);
+    if (rows)
+        fit_limit(p, rows, bytes);
+}
+
+void poller_returned(struct poller *p, int64_t lowest_id, bool put_off, int64_t now_us)
+{
+    if (lowest_id > 0) {
+        p->cursor = lower(p->cursor, lowest_id - 1);
+        p->mark = lower(p->mark, lowest_id - 1);
+        p->lagged_from = lower(p->lagged_from, lowest_id - 1);
+        if (p->sweeping)
+            p->sweep_from = lower(p->sweep_from, lowest_id - 1);
+        p->poll_at_us = lower(p->poll_at_us, now_us + p->limits.poll_min_us);
+    }
+    if (put_off) {
+        p->due_skip = 0;
+        p->due_at_us = lower(p->due_at_us, now_us + DUE_MIN_US);
+    }
+}
