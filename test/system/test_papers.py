@@ -93,6 +93,7 @@ def test_a_list_of_metrics_that_is_wrong(copy, old, new, said):
     ("README.md", "## Licence\n", "## Licence\n" + "\n" * 250, "README.md: "),
     ("README.md", "(docs/tracing.md)", "(docs/settings.md)", "README.md: does not link docs/tracing.md"),
     ("docs/capacity.md", "(benchmark.md)", "(benchmarks.md)", "docs/capacity.md: benchmarks.md leads nowhere"),
+    ("docs/architecture.md", "| **lane** |", "| **lane, message** |", "a word stands in the glossary twice"),
     ("docs/operating.md", "RUNBOOK.md#repairgivenup", "RUNBOOK.md#repaired", "RUNBOOK.md#repaired: there is no such"),
 ])
 def test_pages_that_are_wrong(copy, path, old, new, said):
@@ -137,3 +138,26 @@ def test_metrics_are_exported_as_listed(world):
             assert kind == kind_listed and set(found) == set(labels), (program, name)
             for label, values in labels.items():
                 assert not values or found[label] <= values, (program, name, label)
+
+
+@pytest.mark.parametrize("name, text, said", [
+    ("outboxd/worker_pool.c", "", 'outboxd/worker_pool.c: the file\'s name has the word "worker"'),
+    ("api/lane.h", "", 'api/lane.h: the file\'s name has the word "lane"'),
+    ("api/pool.h", "int claim_take_all(const char *name,\n                   int n);\n",
+     'api/pool.h: claim_take_all() has the word "claim"'),
+    ("libcommon/base/pool.h", "struct pool *\ntake_over(void);\n",
+     'libcommon/base/pool.h: take_over() has the word "take_over"'),
+])
+def test_a_word_of_the_glossary_for_something_else(copy, name, text, said):
+    (copy / name).write_text(text)
+    says(copy, said)
+
+
+@pytest.mark.parametrize("name, text", [
+    ("consumerd/claim_more.c", ""),
+    ("outboxd/claim_more.h", "int claim_take_more(int n);\n"),
+    ("api/pool.h", "/* int claim_take(void); */\nint pool_claim(int n);\n"),
+])
+def test_a_word_of_the_glossary_where_it_belongs(copy, name, text):
+    (copy / name).write_text(text)
+    assert check(copy) == (0, "")
