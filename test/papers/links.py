@@ -2,7 +2,7 @@
 import re
 
 LONGEST = 250
-PAPERS = ["README.md", "grafana/prometheus/RUNBOOK.md"]
+PAPERS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "grafana/prometheus/RUNBOOK.md"]
 LINK = re.compile(r'\]\(([^)\s]+)\)|\b(?:src|href)="([^"]+)"')
 CODE = re.compile(r"(?ms)^ *```.*?^ *```$|`[^`\n]*`")
 HEADING = re.compile(r"(?m)^#+ +(.+?) *#*$")
