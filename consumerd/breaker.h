@@ -24,9 +24,9 @@ enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_HALF_OPEN };
 
 enum breaker_result {
     BREAKER_SUCCESS,
-    BREAKER_FAILURE, /* transient or unknown */
+    BREAKER_FAILURE, /* it could not serve us, or may not have */
     BREAKER_REFUSAL, /* a final no: counts for nothing, but shows a half-open operator well */
-    BREAKER_NEUTRAL, /* a 429, a call we gave up ourselves: says nothing */
+    BREAKER_NEUTRAL, /* throttled, a call we gave up ourselves: says nothing */
 };
 
 struct breaker_config {

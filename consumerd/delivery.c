@@ -8,8 +8,8 @@
 
 enum phase {
     PHASE_ASK,      /* step 1: who has it already? */
-    PHASE_POST,     /* step 2 */
-    PHASE_CONFIRM,  /* step 3: GET after a POST with an unknown outcome */
+    PHASE_SUBMIT,   /* step 2 */
+    PHASE_CONFIRM,  /* step 3: the question after an unknown outcome */
     PHASE_LAST_ASK, /* step 4: the end of the retry window */
     PHASE_OVER,
 };
@@ -45,16 +45,27 @@ static struct delivery_action wait(struct delivery *d, unsigned attempt)
     return action;
 }
 
-static struct delivery_action done(struct delivery *d)
+/* Operators that may still get the message twice if it is submitted to them again. */
+static uint32_t barred(const struct delivery *d)
+{
+    return d->doubtful & ~d->policy->repeat_is_safe;
+}
+
+static void settle_doubt(struct delivery *d)
 {
     d->unknown &= ~bit(d->op);
     d->doubtful &= ~bit(d->op);
+}
+
+static struct delivery_action done(struct delivery *d)
+{
+    settle_doubt(d);
     return enter(d, PHASE_OVER, DELIVERY_DONE);
 }
 
-static struct delivery_action post(struct delivery *d)
+static struct delivery_action submit(struct delivery *d)
 {
-    return enter(d, PHASE_POST, DELIVERY_POST);
+    return enter(d, PHASE_SUBMIT, DELIVERY_SUBMIT);
 }
 
 static struct delivery_action ask(struct delivery *d, enum phase phase, unsigned op)
@@ -71,9 +82,9 @@ static struct delivery_action round_spent(struct delivery *d, int64_t now_ms)
         return enter(d, PHASE_OVER, DELIVERY_FAILED);
     if (now_ms < d->give_up_at_ms)
         return enter(d, PHASE_OVER, DELIVERY_LATER);
-    if (!d->unknown)
+    d->to_ask = d->unknown & d->policy->can_lookup;
+    if (!d->to_ask)
         return enter(d, PHASE_OVER, DELIVERY_FAILED);
-    d->to_ask = d->unknown;
     return ask(d, PHASE_LAST_ASK, lowest(d->to_ask));
 }
 
@@ -81,16 +92,15 @@ static struct delivery_action next_operator(struct delivery *d, int64_t now_ms)
 {
     uint32_t usable = DELIVERY_ALL(d->policy->operators);
 
-    /* An operator that may have it can be asked again without harm: the reference is the same. */
     if (d->policy->hold_unknown && d->unknown)
         usable = d->unknown;
-    usable &= ~d->spent;
+    usable &= ~(d->spent | barred(d));
     if (!usable)
         return round_spent(d, now_ms);
     d->op = (uint8_t)(d->preferred != NONE && (usable & bit(d->preferred)) ? d->preferred
                                                                            : lowest(usable));
     d->tries = 0;
-    return post(d);
+    return submit(d);
 }
 
 static struct delivery_action spend_operator(struct delivery *d, int64_t now_ms)
@@ -110,47 +120,58 @@ struct delivery_action delivery_start(struct delivery *d, const struct delivery_
     d->give_up_at_ms = give_up_at_ms;
     d->takeover = takeover;
     d->unknown = takeover ? all : unknown & all;
-    d->doubtful = unknown & all;
-    d->to_ask = d->unknown;
+    d->doubtful = (unknown & all) | (d->unknown & ~policy->repeat_is_safe);
+    d->to_ask = d->unknown & policy->can_lookup;
     d->preferred = NONE;
     if (d->to_ask)
         return ask(d, PHASE_ASK, lowest(d->to_ask));
     return next_operator(d, now_ms);
 }
 
-struct delivery_action delivery_on_post(struct delivery *d, enum delivery_post result,
-                                        int64_t now_ms)
+static void note_unknown(struct delivery *d)
 {
-    MUST(d->phase == PHASE_POST);
+    d->unknown |= bit(d->op);
+    d->doubtful |= bit(d->op);
+}
+
+struct delivery_action delivery_on_submit(struct delivery *d, enum verdict verdict, int64_t now_ms)
+{
+    MUST(d->phase == PHASE_SUBMIT);
     d->tries++;
-    switch (result) {
-    case POST_ACCEPTED:
+    switch (verdict) {
+    case VERDICT_ACCEPTED:
         return done(d);
-    case POST_REJECTED:
-        d->unknown &= ~bit(d->op);
-        d->doubtful &= ~bit(d->op);
+    case VERDICT_REJECTED:
+        settle_doubt(d);
         d->rejected |= bit(d->op);
         return spend_operator(d, now_ms);
-    case POST_RESTING:
-        return spend_operator(d, now_ms);
-    case POST_TRANSIENT:
+    case VERDICT_OPTED_OUT:
+        settle_doubt(d);
+        d->opted_out = true;
+        return enter(d, PHASE_OVER, DELIVERY_FAILED);
+    case VERDICT_TRANSIENT:
         if (d->tries >= d->policy->tries)
             return spend_operator(d, now_ms);
         return wait(d, d->tries);
-    case POST_UNKNOWN:
-        d->unknown |= bit(d->op);
-        d->doubtful |= bit(d->op);
+    case VERDICT_UNKNOWN:
+        note_unknown(d);
+        if (!(bit(d->op) & d->policy->can_lookup))
+            return spend_operator(d, now_ms);
         return ask(d, PHASE_CONFIRM, d->op);
+    case VERDICT_THROTTLED:
+    case VERDICT_UNFIT:
+    case VERDICTS:
+        break;
     }
     return spend_operator(d, now_ms);
 }
 
-/* A GET has told all it can about d->op; resolved: it does not have the message. */
+/* A lookup has told all it can about d->op; resolved: it does not have the message. */
 static struct delivery_action asked(struct delivery *d, bool resolved, int64_t now_ms)
 {
     if (d->phase == PHASE_CONFIRM) {
-        if (resolved && d->tries < d->policy->tries)
-            return post(d);
+        if (resolved && d->tries < d->policy->tries && !(bit(d->op) & barred(d)))
+            return submit(d);
         return spend_operator(d, now_ms);
     }
     d->to_ask &= ~bit(d->op);
@@ -161,12 +182,12 @@ static struct delivery_action asked(struct delivery *d, bool resolved, int64_t n
     return next_operator(d, now_ms);
 }
 
-struct delivery_action delivery_on_lookup(struct delivery *d, enum delivery_lookup result,
+struct delivery_action delivery_on_lookup(struct delivery *d, enum lookup_answer answer,
                                           int64_t now_ms)
 {
     MUST(d->phase == PHASE_ASK || d->phase == PHASE_CONFIRM || d->phase == PHASE_LAST_ASK);
     d->lookups++;
-    switch (result) {
+    switch (answer) {
     case LOOKUP_FOUND:
         return done(d);
     case LOOKUP_NOT_FOUND:
@@ -178,19 +199,21 @@ struct delivery_action delivery_on_lookup(struct delivery *d, enum delivery_look
         if (d->lookups < d->policy->lookup_tries)
             return wait(d, d->lookups);
         break;
+    case LOOKUP_ANSWERS:
+        break;
     }
     return asked(d, false, now_ms);
 }
 
 struct delivery_action delivery_on_blocked(struct delivery *d, int64_t now_ms)
 {
-    MUST(d->phase == PHASE_POST);
+    MUST(d->phase == PHASE_SUBMIT);
     return spend_operator(d, now_ms);
 }
 
 struct delivery_action delivery_on_timer(struct delivery *d)
 {
-    return enter(d, d->phase, d->phase == PHASE_POST ? DELIVERY_POST : DELIVERY_LOOKUP);
+    return enter(d, d->phase, d->phase == PHASE_SUBMIT ? DELIVERY_SUBMIT : DELIVERY_LOOKUP);
 }
 
 uint32_t delivery_noted(const struct delivery *d)
@@ -198,7 +221,31 @@ uint32_t delivery_noted(const struct delivery *d)
     return d->unknown | d->doubtful;
 }
 
+enum delivery_failure delivery_failure(const struct delivery *d)
+{
+    if (d->opted_out)
+        return DELIVERY_OPTED_OUT;
+    return d->rejected == DELIVERY_ALL(d->policy->operators) ? DELIVERY_REJECTED : DELIVERY_EXPIRED;
+}
+
+const char *delivery_failure_name(enum delivery_failure failure)
+{
+    static const char *const names[DELIVERY_FAILURES] = {
+        [DELIVERY_EXPIRED] = "expired",
+        [DELIVERY_REJECTED] = "rejected",
+        [DELIVERY_OPTED_OUT] = "opted_out",
+    };
+
+    return names[failure];
+}
+
 void delivery_stop(struct delivery *d)
 {
     d->stopping = true;
+}
+
+void delivery_give_up_submit(struct delivery *d)
+{
+    MUST(d->phase == PHASE_SUBMIT);
+    note_unknown(d);
 }

@@ -2,41 +2,54 @@
 #define CONSUMERD_DELIVERY_H
 
 /*
- * One recipient's journey through the operators. Pure: no clock, no curl, no database; whoever
+ * One recipient's journey through the operators. Pure: no clock, no transport, no database; whoever
  * drives it (dispatch.h) carries out the action that each call returns and comes back with what
- * happened.
+ * happened. It knows operators by two properties: whether they can be asked if they have a message,
+ * and whether submitting a message to them again is safe.
  *
  * A round:
  *   1. Operators that may already have the message (an unknown outcome noted on the row, or a dead
- *      worker's recipient: all of them) are asked with GET. One that has it: done there.
- *   2. The operators in their order, the one that has just said "not found" first. At each: POST,
+ *      worker's recipient: all of them) are asked. One that has it: done there.
+ *   2. The operators in their order, the one that has just said "not found" first. At each: submit,
  *      repeated after a backoff while the failure is transient and tries are left. A final no, a
- *      429, a refusal by the breaker or spent tries: the next operator.
- *   3. A POST with an unknown outcome (timeout, connection lost) is asked after with GET before
- *      anything else: found: done; not found: POST to the same operator again; unreachable: the
- *      operator is remembered as unknown, then the policy fails over, or holds the recipient back.
+ *      throttling, an operator that cannot serve us now, a refusal by the breaker or spent tries:
+ *      the next operator. A recipient that has opted out: failed, whatever others would say.
+ *   3. A submission with an unknown outcome (timeout, connection lost) is asked after before
+ *      anything else: found: done; not found: submitted to the same operator again; unreachable:
+ *      the operator is remembered as unknown, then the policy fails over, or holds the recipient
+ *      back.
  *   4. No operator took it: with a final no from all, and none unknown, it has failed. Otherwise
  *      the round is spent and the recipient comes back later, through the outbox; once the retry
  *      window is over, the unknown ones are asked a last time, then it has failed.
  *
  * A worker that dies in the middle leaves the recipient "sending": whoever takes over begins with
  * step 1 for all operators, so that no second operator is used where the first one has the message.
- * The reference is the same on every try, so a repeated POST to one operator delivers once.
+ * The reference is the same on every try: an operator where repeats are safe delivers once.
+ *
+ * An operator that cannot be asked counts as unreachable wherever it would be asked. One where a
+ * repeat is not safe is never submitted to again once an outcome at it was unknown, in this round
+ * or a later one, "not found" or not: the first submission may still arrive. A takeover is such an
+ * unknown outcome.
  */
 
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "consumerd/verdict.h"
+
+/* Sets of operators have bit n for operator n. */
 struct delivery_policy {
-    unsigned operators; /* 1 to 32 */
-    unsigned tries;     /* POSTs to one operator in one round */
+    unsigned operators;      /* 1 to 32 */
+    uint32_t can_lookup;     /* those that tell whether they have a message */
+    uint32_t repeat_is_safe; /* those that know a message again and deliver it once */
+    unsigned tries;          /* submissions to one operator in one round */
     unsigned lookup_tries;
     bool hold_unknown; /* use no other operator while one may have the message */
 };
 
 enum delivery_step {
-    DELIVERY_POST,   /* to op; or delivery_on_blocked when it may not be used now */
-    DELIVERY_LOOKUP, /* GET at op, whatever its breaker says */
+    DELIVERY_SUBMIT, /* to op; or delivery_on_blocked when it may not be used now */
+    DELIVERY_LOOKUP, /* at op, whatever its breaker says */
     DELIVERY_WAIT,   /* backoff number attempt (1 = the first), then delivery_on_timer */
     DELIVERY_DONE,   /* at op */
     DELIVERY_FAILED,
@@ -49,15 +62,15 @@ struct delivery_action {
     unsigned attempt;
 };
 
-enum delivery_post {
-    POST_ACCEPTED,
-    POST_TRANSIENT, /* the operator does not have it */
-    POST_RESTING,   /* 429: no use in trying again soon */
-    POST_REJECTED,  /* final no */
-    POST_UNKNOWN,
+/* Why a recipient has failed. */
+enum delivery_failure {
+    DELIVERY_EXPIRED,   /* the retry window was over */
+    DELIVERY_REJECTED,  /* a final no from every operator */
+    DELIVERY_OPTED_OUT, /* it wants no messages */
+    DELIVERY_FAILURES,
 };
 
-enum delivery_lookup { LOOKUP_FOUND, LOOKUP_NOT_FOUND, LOOKUP_UNREACHABLE };
+const char *delivery_failure_name(enum delivery_failure failure);
 
 #define DELIVERY_ALL(operators) ((operators) >= 32 ? UINT32_MAX : (UINT32_C(1) << (operators)) - 1)
 
@@ -65,8 +78,8 @@ struct delivery {
     const struct delivery_policy *policy;
     int64_t give_up_at_ms; /* end of the retry window, on the driver's clock */
     uint32_t unknown;      /* operators that may have the message */
-    uint32_t doubtful; /* those, and such as a POST without an answer may still reach, though they
-                          say "not found" */
+    uint32_t doubtful; /* those, and such as a submission without an answer may still reach, though
+                          they say "not found" */
     uint32_t rejected; /* final noes of this round */
     uint32_t spent;    /* operators not to be used any more in this round */
     uint32_t to_ask;
@@ -77,6 +90,7 @@ struct delivery {
     uint8_t lookups;
     bool takeover;
     bool stopping;
+    bool opted_out;
 };
 
 /* Begins a round. unknown: operators noted on the row; takeover: whoever had it died in the middle.
@@ -86,18 +100,21 @@ struct delivery_action delivery_start(struct delivery *d, const struct delivery_
                                       int64_t now_ms);
 
 /* Each answers the action before it and returns the next; after DONE, FAILED or LATER none. */
-struct delivery_action delivery_on_post(struct delivery *d, enum delivery_post result,
-                                        int64_t now_ms);
-struct delivery_action delivery_on_lookup(struct delivery *d, enum delivery_lookup result,
+struct delivery_action delivery_on_submit(struct delivery *d, enum verdict verdict, int64_t now_ms);
+struct delivery_action delivery_on_lookup(struct delivery *d, enum lookup_answer answer,
                                           int64_t now_ms);
 struct delivery_action delivery_on_blocked(struct delivery *d, int64_t now_ms);
 struct delivery_action delivery_on_timer(struct delivery *d);
 
 /* What belongs on the row when the journey ends: operators that may have accepted it besides. */
 uint32_t delivery_noted(const struct delivery *d);
+/* After FAILED. */
+enum delivery_failure delivery_failure(const struct delivery *d);
 
-/* The process is to end: from now on every next step is LATER unless the recipient is final. A POST
- * in flight may still be answered, or given up with POST_UNKNOWN. */
+/* The process is to end: from now on every next step is LATER unless the recipient is final. A
+ * submission under way may still be answered, or given up. */
 void delivery_stop(struct delivery *d);
+/* The submission under way was given up before its answer came; no action follows. */
+void delivery_give_up_submit(struct delivery *d);
 
 #endif

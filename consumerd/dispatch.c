@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "consumerd/operators.h"
-#include "consumerd/send.h"
 #include "consumerd/spans.h"
 #include "libcommon/base/backoff.h"
 #include "libcommon/base/clock.h"
@@ -26,11 +25,11 @@ struct dispatch {
     struct job_queue *const *queues;
     struct delivery_policy policy;
     struct operators operators;
-    struct send *send;
     struct event_base *base;
     struct event *wake, *check, *beat_timer;
     struct daemon_beat *beat;
-    struct job_list active; /* every job that is in here */
+    struct run_list active; /* of every job that is in here */
+    struct run_list idle;
     pthread_t thread;
     struct job_queue *submitted;
     _Atomic int order;
@@ -39,52 +38,56 @@ struct dispatch {
 
 /* ---- one job ---- */
 
-static void finish(struct dispatch *d, struct job *job, enum job_outcome outcome)
+static void hand_back(struct dispatch *d, struct job *job, enum job_outcome outcome)
 {
-    const struct delivery *v = &job->delivery;
-
     job->outcome = outcome;
-    job->op = v->op;
-    job->unknown = delivery_noted(v);
-    job->rejected = v->rejected == DELIVERY_ALL(d->operators.n);
-    TAILQ_REMOVE(&d->active, job, active);
-    event_del(&job->timer);
     job_queue_put(d->queues[job->message->type], job);
 }
 
-static bool start_call(struct dispatch *d, struct job *job, struct delivery_action action)
+static void finish(struct dispatch *d, struct run *run, enum job_outcome outcome)
 {
-    enum send_kind kind = action.step == DELIVERY_LOOKUP ? SEND_LOOKUP : SEND_POST;
+    const struct delivery *v = &run->delivery;
+    struct job *job = run->job;
 
-    spans_call_begins(job);
-    job->transfer = send_start(d->send, kind, action.op, job);
-    return job->transfer != NULL;
+    job->op = v->op;
+    job->unknown = delivery_noted(v);
+    job->failure = delivery_failure(v);
+    event_del(&run->backoff);
+    TAILQ_REMOVE(&d->active, run, link);
+    run_end(&d->idle, run);
+    hand_back(d, job, outcome);
+}
+
+static bool start_call(struct dispatch *d, struct run *run, struct slots *slots)
+{
+    run->call.op = slots->op;
+    spans_call_begins(&run->call);
+    return operators_call(&d->operators, slots, run);
 }
 
 /* Nothing was sent for want of memory. */
-static struct delivery_action not_started(struct dispatch *d, struct job *job,
-                                          struct delivery_action action)
+static struct delivery_action not_started(struct dispatch *d, struct run *run, bool lookup)
 {
     int64_t now_ms = clock_mono_ms();
 
-    snprintf(job->error, sizeof(job->error), "out of memory");
-    if (action.step == DELIVERY_LOOKUP)
-        return delivery_on_lookup(&job->delivery, LOOKUP_UNREACHABLE, now_ms);
-    operators_drop_post(&d->operators, job);
-    return delivery_on_post(&job->delivery, POST_TRANSIENT, now_ms);
+    run_set_error(run, "dispatch", "out of memory");
+    if (lookup)
+        return delivery_on_lookup(&run->delivery, LOOKUP_UNREACHABLE, now_ms);
+    operators_drop_submit(&d->operators, run);
+    return delivery_on_submit(&run->delivery, VERDICT_TRANSIENT, now_ms);
 }
 
-static void wait_backoff(struct dispatch *d, struct job *job, unsigned attempt)
+static void wait_backoff(struct dispatch *d, struct run *run, unsigned attempt)
 {
     const struct consumer_settings *s = &d->settings->consumer;
     int64_t ms = backoff_ms(attempt, s->backoff_ms, s->backoff_max_ms, random_u64());
     struct timeval tv = {ms / 1000, ms % 1000 * 1000};
 
-    event_add(&job->timer, &tv);
+    event_add(&run->backoff, &tv);
 }
 
-/* Carries out actions until the job has to wait for something or is finished. */
-static void drive(struct dispatch *d, struct job *job, struct delivery_action action)
+/* Carries out actions until the run has to wait for something or is finished. */
+static void drive(struct dispatch *d, struct run *run, struct delivery_action action)
 {
     for (;;) {
         struct slots *slots;
@@ -92,39 +95,37 @@ static void drive(struct dispatch *d, struct job *job, struct delivery_action ac
 
         switch (action.step) {
         case DELIVERY_DONE:
-            finish(d, job, JOB_DONE);
+            finish(d, run, JOB_DONE);
             return;
         case DELIVERY_FAILED:
-            finish(d, job, JOB_FAILED);
+            finish(d, run, JOB_FAILED);
             return;
         case DELIVERY_LATER:
-            finish(d, job, JOB_LATER);
+            finish(d, run, JOB_LATER);
             return;
         case DELIVERY_WAIT:
-            wait_backoff(d, job, action.attempt);
+            wait_backoff(d, run, action.attempt);
             return;
-        case DELIVERY_POST:
+        case DELIVERY_SUBMIT:
         case DELIVERY_LOOKUP:
             break;
         }
-        if (!worker_holds(d->worker, job->era)) {
-            finish(d, job, JOB_ABANDONED);
+        if (!worker_holds(d->worker, run->job->era)) {
+            finish(d, run, JOB_ABANDONED);
             return;
         }
         lookup = action.step == DELIVERY_LOOKUP;
-        slots = operators_slots(&d->operators, job, action.op, lookup);
+        slots = operators_slots(&d->operators, run, action.op, lookup);
         if (operators_must_wait(&d->operators, slots)) {
-            operators_wait(slots, job);
+            operators_wait(slots, run);
             return;
         }
-        if (!lookup && !operators_may_post(&d->operators, job, action.op)) {
-            action = delivery_on_blocked(&job->delivery, clock_mono_ms());
-        } else if (start_call(d, job, action)) {
-            operators_take_slot(&d->operators, slots, job);
+        if (!lookup && !operators_may_submit(&d->operators, run, action.op))
+            action = delivery_on_blocked(&run->delivery, clock_mono_ms());
+        else if (start_call(d, run, slots))
             return;
-        } else {
-            action = not_started(d, job, action);
-        }
+        else
+            action = not_started(d, run, lookup);
     }
 }
 
@@ -132,109 +133,103 @@ static void drive(struct dispatch *d, struct job *job, struct delivery_action ac
  * may not be used at present and they need not wait. */
 static void serve_waiting(struct dispatch *d, struct slots *s)
 {
-    struct job *job;
+    struct run *run;
 
-    while ((job = TAILQ_FIRST(&s->waiting)) && !operators_must_wait(&d->operators, s)) {
-        operators_wait_end(job);
-        drive(d, job,
-              (struct delivery_action){s->lookups ? DELIVERY_LOOKUP : DELIVERY_POST, s->op, 0});
+    while ((run = TAILQ_FIRST(&s->waiting)) && !operators_must_wait(&d->operators, s)) {
+        operators_wait_end(run);
+        drive(d, run,
+              (struct delivery_action){s->lookups ? DELIVERY_LOOKUP : DELIVERY_SUBMIT, s->op, 0});
     }
 }
 
 static void serve_operator(struct dispatch *d, struct operator_state *o)
 {
-    serve_waiting(d, &o->posts[MESSAGE_EXPRESS]);
-    serve_waiting(d, &o->posts[MESSAGE_NORMAL]);
+    serve_waiting(d, &o->submits[MESSAGE_EXPRESS]);
+    serve_waiting(d, &o->submits[MESSAGE_NORMAL]);
     serve_waiting(d, &o->lookups[MESSAGE_EXPRESS]);
     serve_waiting(d, &o->lookups[MESSAGE_NORMAL]);
 }
 
-static void on_backoff_over(evutil_socket_t fd, short what, void *arg);
+static void on_backoff_over(evutil_socket_t fd, short what, void *arg)
+{
+    struct run *run = arg;
+
+    (void)fd;
+    (void)what;
+    drive(run->dispatch, run, delivery_on_timer(&run->delivery));
+}
 
 static void begin(struct dispatch *d, struct job *job)
 {
+    struct run *run = run_begin(&d->idle, d, job);
     struct delivery_action action;
 
-    TAILQ_INSERT_TAIL(&d->active, job, active);
-    evtimer_assign(&job->timer, d->base, on_backoff_over, job);
-    if (d->obeyed >= ORDER_DRAIN) {
-        job->delivery.unknown = job->takeover ? DELIVERY_ALL(d->operators.n) : job->unknown;
-        job->delivery.rejected = 0;
-        finish(d, job, JOB_LATER);
+    if (!run) { /* as it came: for a later round */
+        snprintf(job->error, sizeof(job->error), "dispatch: out of memory");
+        job->unknown = job->takeover ? DELIVERY_ALL(d->operators.n) : job->unknown;
+        hand_back(d, job, JOB_LATER);
         return;
     }
-    action = delivery_start(&job->delivery, &d->policy, job->unknown, job->takeover,
+    TAILQ_INSERT_TAIL(&d->active, run, link);
+    evtimer_assign(&run->backoff, d->base, on_backoff_over, run);
+    action = delivery_start(&run->delivery, &d->policy, job->unknown, job->takeover,
                             job->give_up_at_ms, clock_mono_ms());
-    drive(d, job, action);
+    if (d->obeyed >= ORDER_DRAIN)
+        finish(d, run, JOB_LATER);
+    else
+        drive(d, run, action);
 }
 
-static void on_call_done(struct job *job, const struct send_result *r, void *arg)
+/* transport.h: a call has ended. */
+static void on_call_done(struct transport_call *call, const struct transport_result *r, void *arg)
 {
     struct dispatch *d = arg;
-    struct operator_state *o = &d->operators.all[job->delivery.op];
+    struct run *run = (struct run *)((char *)call - offsetof(struct run, call));
+    struct operator_state *o = &d->operators.all[call->op];
     int64_t now_ms = clock_mono_ms();
-    struct delivery_action action;
     struct slots *slots;
 
-    job->transfer = NULL;
-    spans_call_ends(job, r, o->address->name);
-    slots = operators_give_slot(&d->operators, job);
-    if (*r->error)
-        snprintf(job->error, sizeof(job->error), "%s: %s", o->address->name, r->error);
-    if (*r->provider_id)
-        memcpy(job->provider_id, r->provider_id, sizeof(job->provider_id));
-    if (r->kind == SEND_POST) {
-        operators_record_post(&d->operators, job, r);
-        action = delivery_on_post(&job->delivery, r->post, now_ms);
-    } else {
-        operators_record_lookup(job, r);
-        action = delivery_on_lookup(&job->delivery, r->lookup, now_ms);
-    }
-    drive(d, job, action);
+    spans_call_ends(call, r, o->address);
+    slots = operators_called(&d->operators, run, r);
+    drive(d, run,
+          r->lookup ? delivery_on_lookup(&run->delivery, r->answer, now_ms)
+                    : delivery_on_submit(&run->delivery, r->verdict, now_ms));
     serve_waiting(d, slots);
-    if (r->kind == SEND_POST && r->post != POST_ACCEPTED)
+    if (!r->lookup && r->verdict != VERDICT_ACCEPTED)
         serve_operator(d, o); /* the breaker may have opened, or the operator rests */
 }
 
 /* ---- giving up ---- */
 
-/* Takes the job out of whatever it waits for. True: a POST was under way. */
-static bool interrupt(struct dispatch *d, struct job *job)
+/* Takes the run out of whatever it waits for. */
+static void interrupt(struct dispatch *d, struct run *run)
 {
-    bool posting = job->transfer && !job->slots->lookups;
-
-    event_del(&job->timer);
-    if (job->waiting_for_slot)
-        operators_wait_end(job);
-    if (job->transfer) {
-        if (posting)
-            operators_drop_post(&d->operators, job);
-        send_abort(job->transfer);
-        job->transfer = NULL;
-        operators_give_slot(&d->operators, job);
-    }
-    return posting;
+    event_del(&run->backoff);
+    if (run->waits_for_slot)
+        operators_wait_end(run);
+    if (transport_under_way(&run->call))
+        operators_abort(&d->operators, run);
 }
 
 static void abandon_all(struct dispatch *d)
 {
-    struct job *job;
+    struct run *run;
 
-    while ((job = TAILQ_FIRST(&d->active))) {
-        interrupt(d, job);
-        finish(d, job, JOB_ABANDONED);
+    while ((run = TAILQ_FIRST(&d->active))) {
+        interrupt(d, run);
+        finish(d, run, JOB_ABANDONED);
     }
 }
 
 static void abandon_stale(struct dispatch *d)
 {
-    struct job *next;
+    struct run *next;
 
-    for (struct job *job = TAILQ_FIRST(&d->active); job; job = next) {
-        next = TAILQ_NEXT(job, active);
-        if (!worker_holds(d->worker, job->era)) {
-            interrupt(d, job);
-            finish(d, job, JOB_ABANDONED);
+    for (struct run *run = TAILQ_FIRST(&d->active); run; run = next) {
+        next = TAILQ_NEXT(run, link);
+        if (!worker_holds(d->worker, run->job->era)) {
+            interrupt(d, run);
+            finish(d, run, JOB_ABANDONED);
         }
     }
     for (size_t i = 0; i < d->operators.n; i++)
@@ -244,42 +239,36 @@ static void abandon_stale(struct dispatch *d)
 /* hurry: calls under way are not waited for either. */
 static void drain(struct dispatch *d, bool hurry)
 {
-    struct job *next;
+    struct run *next;
 
-    for (struct job *job = TAILQ_FIRST(&d->active); job; job = next) {
-        next = TAILQ_NEXT(job, active);
-        delivery_stop(&job->delivery);
-        if (job->transfer && !hurry)
+    for (struct run *run = TAILQ_FIRST(&d->active); run; run = next) {
+        bool calling = transport_under_way(&run->call);
+
+        next = TAILQ_NEXT(run, link);
+        delivery_stop(&run->delivery);
+        if (calling && !hurry)
             continue;
-        if (interrupt(d, job))
-            job->delivery.unknown |= UINT32_C(1) << job->delivery.op;
-        finish(d, job, JOB_LATER);
+        if (calling && !run->slots->lookups)
+            delivery_give_up_submit(&run->delivery);
+        interrupt(d, run);
+        finish(d, run, JOB_LATER);
     }
 }
 
-/* send.h: before curl may touch a socket. All jobs in here belong to the same incarnation but for
+/* transport.h: before anything may go out. All jobs in here belong to the same incarnation but for
  * the moments in which it changes. */
 static bool may_send(void *arg)
 {
     struct dispatch *d = arg;
-    struct job *first = TAILQ_FIRST(&d->active);
+    struct run *first = TAILQ_FIRST(&d->active);
 
-    if (!first || worker_holds(d->worker, first->era))
+    if (!first || worker_holds(d->worker, first->job->era))
         return true;
     abandon_stale(d);
     return false;
 }
 
 /* ---- the thread ---- */
-
-static void on_backoff_over(evutil_socket_t fd, short what, void *arg)
-{
-    struct job *job = arg;
-
-    (void)fd;
-    (void)what;
-    drive(job->dispatch, job, delivery_on_timer(&job->delivery));
-}
 
 static void obey(struct dispatch *d)
 {
@@ -337,7 +326,7 @@ static void on_beat(evutil_socket_t fd, short what, void *arg)
     daemon_beat(d->beat);
 }
 
-static void *run(void *arg)
+static void *loop(void *arg)
 {
     struct dispatch *d = arg;
 
@@ -345,33 +334,29 @@ static void *run(void *arg)
     return NULL;
 }
 
-static void policy_init(struct dispatch *d)
+static void operators_init(struct dispatch *d, const struct operator_address *operators, size_t n)
 {
     const struct consumer_settings *s = &d->settings->consumer;
-
-    d->policy = (struct delivery_policy){
-        .operators = (unsigned)d->operators.n,
-        .tries = (unsigned)s->tries,
-        .lookup_tries = (unsigned)s->lookup_tries,
-        .hold_unknown = !strcmp(s->unknown_policy, "hold"),
-    };
-}
-
-static void send_init(struct dispatch *d, const struct operator_address *operators)
-{
-    const struct consumer_settings *s = &d->settings->consumer;
-    const struct send_config config = {
+    const struct transport_config config = {
+        .base = d->base,
         .operators = operators,
-        .operator_count = d->operators.n,
+        .operator_count = n,
         .timeout_ms = s->timeout_ms,
-        .calls_max = d->operators.n * (size_t)(s->in_flight_normal + s->in_flight_express +
-                                               MESSAGE_LANES * s->lookups_in_flight),
+        .calls_max = n * (size_t)(s->in_flight_normal + s->in_flight_express +
+                                  MESSAGE_LANES * s->lookups_in_flight),
         .done = on_call_done,
         .may_send = may_send,
         .arg = d,
     };
 
-    d->send = send_new(d->base, &config);
+    operators_open(&d->operators, s, &config);
+    d->policy = (struct delivery_policy){
+        .operators = (unsigned)n,
+        .tries = (unsigned)s->tries,
+        .lookup_tries = (unsigned)s->lookup_tries,
+        .hold_unknown = !strcmp(s->unknown_policy, "hold"),
+    };
+    operators_properties(&d->operators, &d->policy.can_lookup, &d->policy.repeat_is_safe);
 }
 
 static void events_init(struct dispatch *d)
@@ -404,11 +389,10 @@ struct dispatch *dispatch_start(const struct settings *settings,
     d->queues = queues;
     d->submitted = job_queue_new();
     TAILQ_INIT(&d->active);
-    operators_init(&d->operators, &settings->consumer, operators, operator_count);
-    policy_init(d);
+    TAILQ_INIT(&d->idle);
     events_init(d);
-    send_init(d, operators);
-    MUST(pthread_create(&d->thread, NULL, run, d) == 0);
+    operators_init(d, operators, operator_count);
+    MUST(pthread_create(&d->thread, NULL, loop, d) == 0);
     return d;
 }
 
@@ -430,7 +414,8 @@ void dispatch_free(struct dispatch *d)
 {
     if (!d)
         return;
-    send_free(d->send);
+    operators_close(&d->operators);
+    run_free_idle(&d->idle);
     event_free(d->wake);
     event_free(d->check);
     event_free(d->beat_timer);
@@ -446,7 +431,6 @@ void dispatch_submit(struct dispatch *d, struct job_list *jobs, uint64_t era)
 
     for (job = TAILQ_FIRST(jobs); job; job = TAILQ_NEXT(job, link)) {
         job->era = era;
-        job->dispatch = d;
         count++;
     }
     job_queue_put_all(d->submitted, jobs, count);

@@ -2,8 +2,9 @@
 #define CONSUMERD_DISPATCH_H
 
 /*
- * Drives deliveries (delivery.h) on one thread with an event loop: starts calls (send.h), keeps the
- * operators' breakers, rests and slots, waits for backoffs. Thousands of recipients at a time.
+ * Drives deliveries (delivery.h) on one thread with an event loop: starts calls (transport.h),
+ * keeps the operators' breakers, rests and slots, waits for backoffs. Thousands of recipients at a
+ * time.
  *
  * Lanes submit jobs and get each of them back, exactly once, through their job queue. What is in
  * here is bounded by what the lanes may have in hand. Slots: each operator takes a number of calls

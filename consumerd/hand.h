@@ -10,7 +10,6 @@
  * dispatch thread's alone.
  */
 
-#include <event2/event_struct.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -60,28 +59,17 @@ struct job {
     int64_t user_id, price;
     int64_t give_up_at_ms; /* end of the retry window, on clock_mono_ms; may be past */
     char recipient[MESSAGE_RECIPIENT_MAX + 1];
+    uint64_t era;     /* of the incarnation that owns it (worker.h) */
     uint32_t unknown; /* operators noted on the row */
     bool takeover;
 
     /* results */
     enum job_outcome outcome;
-    bool rejected; /* JOB_FAILED by final noes, else because the window was over */
+    enum delivery_failure failure; /* JOB_FAILED: why */
     unsigned op;
     char provider_id[PROVIDER_ID_MAX + 1];
     char error[JOB_ERROR_MAX]; /* what the last failed call said; no content */
     bool ours;                 /* settling found the row still ours */
-    struct trace_context call; /* of the call under way, if the message is traced */
-
-    /* dispatch's own */
-    struct dispatch *dispatch;
-    TAILQ_ENTRY(job) active;
-    struct delivery delivery;
-    struct event timer;
-    struct transfer *transfer;
-    struct slots *slots; /* whose slot it holds, or waits for */
-    bool waiting_for_slot;
-    uint32_t permit;
-    uint64_t era;
 };
 
 TAILQ_HEAD(job_list, job);

@@ -1,6 +1,6 @@
 /*
  * msg-consumerd: takes messages from the broker, delivers them through the operators, and writes
- * down what became of them. Reading order: lane.h, delivery.h, send.h, results.h.
+ * down what became of them. Reading order: lane.h, delivery.h, transport.h, results.h.
  */
 
 #include <stdio.h>

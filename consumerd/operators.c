@@ -1,6 +1,6 @@
 #include "consumerd/operators.h"
 
-#include <stdio.h>
+#include <string.h>
 
 #include "consumerd/stats.h"
 #include "libcommon/base/clock.h"
@@ -15,33 +15,57 @@ static void slots_init(struct slots *s, unsigned op, bool lookups, int64_t limit
     TAILQ_INIT(&s->waiting);
 }
 
-void operators_init(struct operators *o, const struct consumer_settings *settings,
-                    const struct operator_address *addresses, size_t n)
+static void state_init(struct operator_state *s, unsigned op, const struct operators *o,
+                       const struct consumer_settings *settings)
 {
+    breaker_init(&s->breaker, &o->breaker_config);
+    s->shown = s->breaker.state;
+    slots_init(&s->submits[MESSAGE_NORMAL], op, false, settings->in_flight_normal);
+    slots_init(&s->submits[MESSAGE_EXPRESS], op, false, settings->in_flight_express);
+    for (int lane = 0; lane < MESSAGE_LANES; lane++)
+        slots_init(&s->lookups[lane], op, true, settings->lookups_in_flight);
+}
+
+void operators_open(struct operators *o, const struct consumer_settings *settings,
+                    const struct transport_config *transports)
+{
+    size_t n = transports->operator_count;
+
     MUST(n > 0 && n <= OPERATORS_MAX);
     settings_breaker(settings, &o->breaker_config);
     o->rest_max_ms = settings->rest_max_sec * 1000;
     o->n = n;
     for (unsigned op = 0; op < n; op++) {
-        struct operator_state *s = &o->all[op];
+        o->all[op].address = &transports->operators[op];
+        state_init(&o->all[op], op, o, settings);
+    }
+    transport_open_all(transports, o->links);
+}
 
-        s->address = &addresses[op];
-        breaker_init(&s->breaker, &o->breaker_config);
-        s->shown = s->breaker.state;
-        slots_init(&s->posts[MESSAGE_NORMAL], op, false, settings->in_flight_normal);
-        slots_init(&s->posts[MESSAGE_EXPRESS], op, false, settings->in_flight_express);
-        for (int lane = 0; lane < MESSAGE_LANES; lane++)
-            slots_init(&s->lookups[lane], op, true, settings->lookups_in_flight);
+void operators_close(struct operators *o)
+{
+    transport_close_all(o->links, o->n);
+}
+
+void operators_properties(const struct operators *o, uint32_t *can_lookup, uint32_t *repeat_is_safe)
+{
+    *can_lookup = *repeat_is_safe = 0;
+    for (unsigned op = 0; op < o->n; op++) {
+        const struct transport_properties *p = &o->links[op]->transport->properties;
+
+        *can_lookup |= (uint32_t)p->can_lookup << op;
+        *repeat_is_safe |= (uint32_t)p->repeat_is_safe << op;
     }
 }
 
 /* ---- slots ---- */
 
-struct slots *operators_slots(struct operators *o, const struct job *job, unsigned op, bool lookup)
+struct slots *operators_slots(struct operators *o, const struct run *run, unsigned op, bool lookup)
 {
     struct operator_state *s = &o->all[op];
+    enum message_type lane = run->job->message->type;
 
-    return lookup ? &s->lookups[job->message->type] : &s->posts[job->message->type];
+    return lookup ? &s->lookups[lane] : &s->submits[lane];
 }
 
 static bool is_resting(const struct operator_state *s, int64_t now_ms)
@@ -66,36 +90,29 @@ static void show_in_flight(struct operators *o, unsigned op, int change)
     metrics_set(stats.op[op].in_flight, o->all[op].in_flight);
 }
 
-void operators_take_slot(struct operators *o, struct slots *slots, struct job *job)
+static struct slots *give_slot(struct operators *o, struct run *run)
 {
-    job->slots = slots;
-    slots->used++;
-    show_in_flight(o, slots->op, 1);
-}
-
-struct slots *operators_give_slot(struct operators *o, struct job *job)
-{
-    struct slots *slots = job->slots;
+    struct slots *slots = run->slots;
 
     MUST(slots && slots->used);
     slots->used--;
-    job->slots = NULL;
+    run->slots = NULL;
     show_in_flight(o, slots->op, -1);
     return slots;
 }
 
-void operators_wait(struct slots *slots, struct job *job)
+void operators_wait(struct slots *slots, struct run *run)
 {
-    job->slots = slots;
-    job->waiting_for_slot = true;
-    TAILQ_INSERT_TAIL(&slots->waiting, job, link);
+    run->slots = slots;
+    run->waits_for_slot = true;
+    TAILQ_INSERT_TAIL(&slots->waiting, run, waiting);
 }
 
-void operators_wait_end(struct job *job)
+void operators_wait_end(struct run *run)
 {
-    TAILQ_REMOVE(&job->slots->waiting, job, link);
-    job->waiting_for_slot = false;
-    job->slots = NULL;
+    TAILQ_REMOVE(&run->slots->waiting, run, waiting);
+    run->waits_for_slot = false;
+    run->slots = NULL;
 }
 
 /* ---- breaker and rest ---- */
@@ -111,58 +128,95 @@ static void show_breaker(struct operator_state *s, unsigned op)
     stats_breaker(op, s->shown);
 }
 
-bool operators_may_post(struct operators *o, struct job *job, unsigned op)
+bool operators_may_submit(struct operators *o, struct run *run, unsigned op)
 {
     struct operator_state *s = &o->all[op];
     int64_t now_ms = clock_mono_ms();
     bool resting = is_resting(s, now_ms);
 
-    if (resting || !breaker_allow(&s->breaker, now_ms, &job->permit)) {
+    if (resting || !breaker_allow(&s->breaker, now_ms, &run->permit)) {
         metrics_add(stats.op[op].refused, 1);
-        snprintf(job->error, sizeof(job->error), "%s: %s", s->address->name,
-                 resting ? "resting" : "breaker open");
+        run_set_error(run, s->address->name, resting ? "resting" : "breaker open");
         return false;
     }
     show_breaker(s, op);
     return true;
 }
 
-void operators_record_post(struct operators *o, const struct job *job, const struct send_result *r)
+static void record_submit(struct operators *o, const struct run *run,
+                          const struct transport_result *r)
 {
-    static const struct {
-        enum stats_call call;
-        enum breaker_result breaker;
-    } meaning[] = {
-        [POST_ACCEPTED] = {STATS_ACCEPTED, BREAKER_SUCCESS},
-        [POST_TRANSIENT] = {STATS_TRANSIENT, BREAKER_FAILURE},
-        [POST_RESTING] = {STATS_RATE_LIMITED, BREAKER_NEUTRAL},
-        [POST_REJECTED] = {STATS_REJECTED, BREAKER_REFUSAL},
-        [POST_UNKNOWN] = {STATS_UNKNOWN, BREAKER_FAILURE},
+    static const enum breaker_result meaning[VERDICTS] = {
+        [VERDICT_ACCEPTED] = BREAKER_SUCCESS,  [VERDICT_REJECTED] = BREAKER_REFUSAL,
+        [VERDICT_THROTTLED] = BREAKER_NEUTRAL, [VERDICT_UNFIT] = BREAKER_FAILURE,
+        [VERDICT_TRANSIENT] = BREAKER_FAILURE, [VERDICT_OPTED_OUT] = BREAKER_REFUSAL,
+        [VERDICT_UNKNOWN] = BREAKER_FAILURE,
     };
-    unsigned op = job->delivery.op;
+    unsigned op = run->call.op;
     struct operator_state *s = &o->all[op];
     int64_t now_ms = clock_mono_ms();
 
-    metrics_add(stats.op[op].calls[meaning[r->post].call], 1);
-    metrics_observe_traced(stats.op[op].seconds, r->duration_us, &job->call);
-    if (r->post == POST_RESTING)
+    metrics_add(stats.op[op].calls[r->verdict], 1);
+    metrics_observe_traced(stats.op[op].seconds, r->duration_us, &run->call.trace);
+    if (r->verdict == VERDICT_THROTTLED)
         s->rest_until_ms = now_ms + (r->rest_ms < o->rest_max_ms ? r->rest_ms : o->rest_max_ms);
-    breaker_record(&s->breaker, job->permit, meaning[r->post].breaker, r->duration_us / 1000,
-                   now_ms);
+    breaker_record(&s->breaker, run->permit, meaning[r->verdict], r->duration_us / 1000, now_ms);
     show_breaker(s, op);
 }
 
-void operators_drop_post(struct operators *o, const struct job *job)
+void operators_drop_submit(struct operators *o, const struct run *run)
 {
-    breaker_record(&o->all[job->delivery.op].breaker, job->permit, BREAKER_NEUTRAL, 0,
-                   clock_mono_ms());
+    breaker_record(&o->all[run->call.op].breaker, run->permit, BREAKER_NEUTRAL, 0, clock_mono_ms());
 }
 
-void operators_record_lookup(const struct job *job, const struct send_result *r)
-{
-    static const enum stats_lookup meaning[] = {[LOOKUP_FOUND] = STATS_FOUND,
-                                                [LOOKUP_NOT_FOUND] = STATS_NOT_FOUND,
-                                                [LOOKUP_UNREACHABLE] = STATS_UNREACHABLE};
+/* ---- calls ---- */
 
-    metrics_add(stats.op[job->delivery.op].lookups[meaning[r->lookup]], 1);
+bool operators_call(struct operators *o, struct slots *slots, struct run *run)
+{
+    struct transport_link *link = o->links[slots->op];
+    const struct transport *t = link->transport;
+
+    if (!(slots->lookups ? t->lookup : t->submit)(link, &run->call))
+        return false;
+    run->slots = slots;
+    slots->used++;
+    show_in_flight(o, slots->op, 1);
+    return true;
+}
+
+/* Why, when the transport has no words of its own. */
+static const char *plain_error(const struct transport_result *r)
+{
+    if (*r->error)
+        return r->error;
+    if (r->lookup)
+        return r->answer == LOOKUP_UNREACHABLE ? lookup_answer_name(r->answer) : NULL;
+    return r->verdict == VERDICT_ACCEPTED ? NULL : verdict_name(r->verdict);
+}
+
+struct slots *operators_called(struct operators *o, struct run *run,
+                               const struct transport_result *r)
+{
+    unsigned op = run->call.op;
+    const char *error = plain_error(r);
+
+    if (error)
+        run_set_error(run, o->all[op].address->name, error);
+    if (*r->provider_id)
+        memcpy(run->job->provider_id, r->provider_id, sizeof(run->job->provider_id));
+    if (r->lookup)
+        metrics_add(stats.op[op].lookups[r->answer], 1);
+    else
+        record_submit(o, run, r);
+    return give_slot(o, run);
+}
+
+void operators_abort(struct operators *o, struct run *run)
+{
+    struct transport_link *link = o->links[run->call.op];
+
+    link->transport->abort(link, &run->call);
+    if (!run->slots->lookups)
+        operators_drop_submit(o, run);
+    give_slot(o, run);
 }

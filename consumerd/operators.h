@@ -2,21 +2,20 @@
 #define CONSUMERD_OPERATORS_H
 
 /*
- * What this process knows of each operator: its breaker, whether it rests after a 429, and its
- * slots: how many calls it takes at a time, express beside normal, lookups beside both. Never
- * blocks; all of it belongs to the dispatch thread.
+ * What this process knows of each operator: what it is called through, its breaker, whether it
+ * rests after a throttling, and its slots: how many calls it takes at a time, express beside
+ * normal, lookups beside both. Never blocks; all of it belongs to the dispatch thread.
  */
 
-#include "consumerd/hand.h"
-#include "consumerd/send.h"
+#include "consumerd/run.h"
 #include "consumerd/settings.h"
 
-/* A number of calls at a time, and the jobs that wait for one of them to end. */
+/* A number of calls at a time, and the runs that wait for one of them to end. */
 struct slots {
     unsigned used, limit;
     unsigned op;
     bool lookups;
-    struct job_list waiting;
+    struct run_list waiting;
 };
 
 struct operator_state {
@@ -24,7 +23,7 @@ struct operator_state {
     struct breaker breaker;
     enum breaker_state shown; /* in metrics and log */
     int64_t rest_until_ms;
-    struct slots posts[MESSAGE_LANES];
+    struct slots submits[MESSAGE_LANES];
     struct slots lookups[MESSAGE_LANES];
     int64_t in_flight;
 };
@@ -33,27 +32,37 @@ struct operators {
     struct breaker_config breaker_config;
     int64_t rest_max_ms;
     struct operator_state all[OPERATORS_MAX];
+    struct transport_link *links[OPERATORS_MAX];
     size_t n;
 };
 
-void operators_init(struct operators *o, const struct consumer_settings *settings,
-                    const struct operator_address *addresses, size_t n);
+/* transports: with the same operators; they are opened here. */
+void operators_open(struct operators *o, const struct consumer_settings *settings,
+                    const struct transport_config *transports);
+void operators_close(struct operators *o); /* no call may be under way */
 
-/* The slots that a call to op for the job takes one of. */
-struct slots *operators_slots(struct operators *o, const struct job *job, unsigned op, bool lookup);
+/* Those whose transports have the properties, as sets of operators. */
+void operators_properties(const struct operators *o, uint32_t *can_lookup,
+                          uint32_t *repeat_is_safe);
+
+/* The slots that a call to op for the run takes one of. */
+struct slots *operators_slots(struct operators *o, const struct run *run, unsigned op, bool lookup);
 /* No slot is free, and the operator may be used: waiting makes sense. */
 bool operators_must_wait(const struct operators *o, const struct slots *s);
+void operators_wait(struct slots *s, struct run *run);
+void operators_wait_end(struct run *run);
 
-void operators_take_slot(struct operators *o, struct slots *s, struct job *job);
-struct slots *operators_give_slot(struct operators *o, struct job *job); /* which one it was */
-void operators_wait(struct slots *s, struct job *job);
-void operators_wait_end(struct job *job);
+/* Whether the run may be submitted to op now; then its result is owed: of the call, or, if that is
+ * not made, operators_drop_submit. */
+bool operators_may_submit(struct operators *o, struct run *run, unsigned op);
+void operators_drop_submit(struct operators *o, const struct run *run);
 
-/* Whether the job may be POSTed to op now; then its result is owed, by one of the next two. */
-bool operators_may_post(struct operators *o, struct job *job, unsigned op);
-void operators_record_post(struct operators *o, const struct job *job,
-                           const struct send_result *result);
-void operators_drop_post(struct operators *o, const struct job *job); /* we gave it up ourselves */
-void operators_record_lookup(const struct job *job, const struct send_result *result);
+/* Starts the call that the slots are for, in one of them. False: no memory, nothing was sent. */
+bool operators_call(struct operators *o, struct slots *s, struct run *run);
+/* The call has ended with this result; returns the slots that it was in. */
+struct slots *operators_called(struct operators *o, struct run *run,
+                               const struct transport_result *result);
+/* Gives up the call under way, ourselves. */
+void operators_abort(struct operators *o, struct run *run);
 
 #endif

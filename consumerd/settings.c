@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "consumerd/transport.h"
 #include "libcommon/base/buf.h"
 
 #define AT(field) offsetof(struct consumer_settings, field)
@@ -121,13 +122,29 @@ static bool name_ok(const char *s, size_t n)
     return true;
 }
 
+static const struct {
+    const char *begin;
+    const struct transport *transport;
+} schemes[] = {
+    {"http://", &transport_http},
+    {"https://", &transport_http},
+};
+
+/* NULL: not a URL that an operator can have. */
+static const struct transport *transport_of(const char *s, size_t n)
+{
+    for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
+        size_t len = strlen(schemes[i].begin);
+
+        if (n > len && !strncmp(s, schemes[i].begin, len) && s[len] != '/')
+            return schemes[i].transport;
+    }
+    return NULL;
+}
+
 static bool url_ok(const char *s, size_t n)
 {
-    size_t scheme = n > 7 && !strncmp(s, "http://", 7)    ? 7
-                    : n > 8 && !strncmp(s, "https://", 8) ? 8
-                                                          : 0;
-
-    if (!scheme || n > OPERATOR_URL_MAX || s[scheme] == '/')
+    if (n > OPERATOR_URL_MAX || !transport_of(s, n))
         return false;
     for (size_t i = 0; i < n; i++)
         if (s[i] <= ' ' || s[i] > '~' || strchr("@?#\"\\'", s[i]))
@@ -159,6 +176,7 @@ static bool parse_operator(const char *s, size_t n, struct operator_address *out
     memset(out, 0, sizeof(*out));
     memcpy(out->name, s, name);
     memcpy(out->url, equals + 1, url);
+    out->transport = transport_of(equals + 1, url);
     return true;
 }
 

@@ -17,9 +17,12 @@
 #define OPERATOR_NAME_MAX 30 /* eight names fit message_status.unknown_operators */
 #define OPERATOR_URL_MAX 400
 
+struct transport;
+
 struct operator_address {
     char name[OPERATOR_NAME_MAX + 1];
-    char url[OPERATOR_URL_MAX + 1]; /* without a slash at its end */
+    const struct transport *transport; /* how it is called (transport.h): its URL's scheme says */
+    char url[OPERATOR_URL_MAX + 1];    /* without a slash at its end */
 };
 
 struct consumer_settings {

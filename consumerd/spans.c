@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "libcommon/base/clock.h"
 #include "libcommon/telemetry/tracer.h"
@@ -12,59 +13,51 @@ void spans_arrived(struct inflight *m)
         trace_child(&m->trace, &m->process);
 }
 
-void spans_call_begins(struct job *job)
+void spans_call_begins(struct transport_call *call)
 {
-    if (tracer_wants(&job->message->process))
-        trace_child(&job->message->process, &job->call);
+    const struct inflight *m = call->job->message;
+
+    if (tracer_wants(&m->process))
+        trace_child(&m->process, &call->trace);
 }
 
-static const char *call_result(const struct send_result *r)
+static void record_call(const struct transport_call *call, const struct transport_result *r,
+                        const struct operator_address *operator)
 {
-    static const char *const posts[] = {
-        [POST_ACCEPTED] = "accepted", [POST_REJECTED] = "rejected", [POST_TRANSIENT] = "transient",
-        [POST_RESTING] = "resting",   [POST_UNKNOWN] = "unknown",
-    };
-    static const char *const lookups[] = {
-        [LOOKUP_FOUND] = "found",
-        [LOOKUP_NOT_FOUND] = "not_found",
-        [LOOKUP_UNREACHABLE] = "unreachable",
-    };
-
-    return r->kind == SEND_POST ? posts[r->post] : lookups[r->lookup];
-}
-
-void spans_call_ends(const struct job *job, const struct send_result *r, const char *operator)
-{
+    const struct job *job = call->job;
     const struct inflight *m = job->message;
+    const struct transport *t = operator->transport;
+    const struct transport_span *words = r->lookup ? &t->lookup_span : &t->submit_span;
+    const char *result = r->lookup ? lookup_answer_name(r->answer) : verdict_name(r->verdict);
+    bool good = r->lookup ? r->answer != LOOKUP_UNREACHABLE : r->verdict == VERDICT_ACCEPTED;
     int64_t end_us = clock_wall_us();
-    bool post = r->kind == SEND_POST;
-    bool good = post ? r->post == POST_ACCEPTED : r->lookup != LOOKUP_UNREACHABLE;
+    struct tracer_attr attrs[6 + TRANSPORT_SPAN_ATTRS] = {
+        T_STR("peer.service", operator->name), T_STR("messaging.message.id", m->id),
+        T_INT("msg.position", job->position),  T_INT("msg.attempt", job->attempt),
+        T_STR("msg.result", result),           T_STR("error.type", good ? NULL : result),
+    };
 
-    if (!tracer_wants(&m->process))
-        return;
+    memcpy(attrs + 6, words->attrs, sizeof(words->attrs));
     tracer_span(&(struct tracer_span){
-        .context = &job->call,
+        .context = &call->trace,
         .parent = &m->process,
         .state = m->tracestate,
         .kind = TRACER_CLIENT,
-        .name = post ? "POST" : "GET",
+        .name = words->name,
         .start_us = end_us - r->duration_us,
         .end_us = end_us,
         .status = good ? TRACER_UNSET : TRACER_ERROR,
         .message = good ? NULL : r->error,
-        .attrs =
-            (const struct tracer_attr[]){
-                T_STR("http.request.method", post ? "POST" : "GET"),
-                T_STR("url.template", post ? "/messages" : "/messages/{reference}"),
-                T_STR("peer.service", operator),
-                T_STR("messaging.message.id", m->id),
-                T_INT("msg.position", job->position),
-                T_INT("msg.attempt", job->attempt),
-                T_STR("msg.result", call_result(r)),
-                T_STR("error.type", good ? NULL : call_result(r)),
-            },
-        .attr_count = 8,
+        .attrs = attrs,
+        .attr_count = 6 + words->attr_count,
     });
+}
+
+void spans_call_ends(const struct transport_call *call, const struct transport_result *r,
+                     const struct operator_address *operator)
+{
+    if (tracer_wants(&call->job->message->process))
+        record_call(call, r, operator);
 }
 
 static void settle_span(const struct job *job, size_t n, int64_t start_us, int64_t end_us)

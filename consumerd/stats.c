@@ -9,15 +9,6 @@ static const char *const event_names[] = {
     [STATS_DUPLICATE] = "duplicate", [STATS_PUT_OFF] = "put_off", [STATS_LOST] = "lost",
     [STATS_DEAD] = "dead_lettered",
 };
-static const char *const call_names[] = {
-    [STATS_ACCEPTED] = "success",          [STATS_TRANSIENT] = "transient",
-    [STATS_RATE_LIMITED] = "rate_limited", [STATS_REJECTED] = "rejected",
-    [STATS_UNKNOWN] = "unknown",
-};
-static const char *const lookup_names[] = {
-    [STATS_FOUND] = "found", [STATS_NOT_FOUND] = "not_found", [STATS_UNREACHABLE] = "unreachable"};
-static const char *const refund_names[] = {
-    [STATS_REFUND_REJECTED] = "rejected", [STATS_REFUND_EXPIRED] = "expired"};
 static const char *const dead_names[] = {
     [STATS_DEAD_BODY] = "bad_body",          [STATS_DEAD_QUEUE] = "wrong_queue",
     [STATS_DEAD_NO_ROWS] = "no_rows",        [STATS_DEAD_TAKEOVERS] = "takeovers",
@@ -55,13 +46,15 @@ static void register_operator(unsigned op, const char *name)
 {
     char labels[128];
 
-    for (int i = 0; i < STATS_CALLS; i++) {
-        snprintf(labels, sizeof(labels), "operator=\"%s\",result=\"%s\"", name, call_names[i]);
+    for (int i = 0; i < VERDICTS; i++) {
+        snprintf(labels, sizeof(labels), "operator=\"%s\",result=\"%s\"", name,
+                 verdict_metric_name((enum verdict)i));
         stats.op[op].calls[i] =
             metrics_counter("operator_calls_total", "Calls that ask to deliver.", labels);
     }
-    for (int i = 0; i < STATS_LOOKUPS; i++) {
-        snprintf(labels, sizeof(labels), "operator=\"%s\",result=\"%s\"", name, lookup_names[i]);
+    for (int i = 0; i < LOOKUP_ANSWERS; i++) {
+        snprintf(labels, sizeof(labels), "operator=\"%s\",result=\"%s\"", name,
+                 lookup_answer_name((enum lookup_answer)i));
         stats.op[op].lookups[i] = metrics_counter(
             "msg_operator_lookups_total", "Questions about calls whose answer was lost.", labels);
     }
@@ -106,8 +99,9 @@ void stats_register(const struct settings *s, const struct operator_address *ope
         register_operator((unsigned)i, operators[i].name);
     stats.failed = metrics_counter("msg_final_total", "Recipients that became final.",
                                    "status=\"failed\",operator=\"none\"");
-    for (int i = 0; i < STATS_REFUNDS; i++) {
-        snprintf(labels, sizeof(labels), "reason=\"%s\"", refund_names[i]);
+    for (int i = 0; i < DELIVERY_FAILURES; i++) {
+        snprintf(labels, sizeof(labels), "reason=\"%s\"",
+                 delivery_failure_name((enum delivery_failure)i));
         stats.refunds[i] = metrics_counter("msg_refunds_total", "Recipients refunded.", labels);
     }
     for (int i = 0; i < STATS_DEADS; i++) {

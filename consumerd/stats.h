@@ -7,7 +7,9 @@
  */
 
 #include "consumerd/breaker.h"
+#include "consumerd/delivery.h"
 #include "consumerd/settings.h"
+#include "consumerd/verdict.h"
 #include "libcommon/domain/message.h"
 #include "libcommon/telemetry/metrics.h"
 
@@ -22,18 +24,6 @@ enum stats_event {
     STATS_DEAD,      /* dead-lettered */
     STATS_EVENTS,
 };
-
-enum stats_call {
-    STATS_ACCEPTED,
-    STATS_TRANSIENT,
-    STATS_RATE_LIMITED,
-    STATS_REJECTED,
-    STATS_UNKNOWN,
-    STATS_CALLS,
-};
-
-enum stats_lookup { STATS_FOUND, STATS_NOT_FOUND, STATS_UNREACHABLE, STATS_LOOKUPS };
-enum stats_refund { STATS_REFUND_REJECTED, STATS_REFUND_EXPIRED, STATS_REFUNDS };
 
 enum stats_dead {
     STATS_DEAD_BODY,      /* not a message of ours */
@@ -50,11 +40,11 @@ struct stats {
         struct metric *redelivered, *in_hand;
     } lane[MESSAGE_LANES];
     struct {
-        struct metric *calls[STATS_CALLS], *seconds, *lookups[STATS_LOOKUPS];
+        struct metric *calls[VERDICTS], *seconds, *lookups[LOOKUP_ANSWERS];
         struct metric *breaker[BREAKER_STATES], *transitions[BREAKER_STATES], *refused;
         struct metric *done, *unknown, *in_flight;
     } op[OPERATORS_MAX];
-    struct metric *failed, *refunds[STATS_REFUNDS], *dead[STATS_DEADS];
+    struct metric *failed, *refunds[DELIVERY_FAILURES], *dead[STATS_DEADS];
     struct metric *retries, *takeovers, *claim_batch, *settle_batch;
 };
 

@@ -189,12 +189,11 @@ static void count_failed(const struct job *job)
     const struct inflight *m = job->message;
 
     metrics_add(stats.failed, 1);
-    metrics_add(stats.refunds[job->rejected ? STATS_REFUND_REJECTED : STATS_REFUND_EXPIRED], 1);
+    metrics_add(stats.refunds[job->failure], 1);
     count_unknown(job->unknown);
     job->message->failed++;
     log_info("delivery.failed", L_STR("message_id", m->id), L_INT("position", job->position),
-             L_INT("attempt", job->attempt),
-             L_STR("reason", job->rejected ? "rejected" : "expired"),
+             L_INT("attempt", job->attempt), L_STR("reason", delivery_failure_name(job->failure)),
              L_STR("last_error", job->error), L_TRACE(&m->trace));
 }
 

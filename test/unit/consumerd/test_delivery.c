@@ -9,9 +9,9 @@
 /*
  * Scenarios as text: what happens, and what the delivery wants next, alternately.
  *
- *   wants     P0 POST to operator 0; G1 GET at operator 1; W2 backoff number 2; D0 done at 0;
- *             F failed; L later
- *   happens   ok transient rest no unknown (POST); found missing away (GET); blocked; timer; stop
+ *   wants     S0 submit to operator 0; Q1 question to operator 1; W2 backoff number 2; D0 done at
+ * 0; F failed; L later happens   a verdict's name after a submission, an answer's after a question;
+ * blocked; timer; stop
  *
  * "@n" in front of an event: the clock stands at n from here on. The retry window ends at 1000.
  */
@@ -19,103 +19,224 @@
 struct scenario {
     const char *name;
     const char *script;
-    unsigned operators;
-    uint32_t unknown; /* noted on the row */
+    unsigned operators; /* 0: two */
+    uint32_t unknown;   /* noted on the row */
     bool takeover, hold;
     uint32_t unknown_after;
+    uint32_t mute;   /* operators that cannot be asked */
+    uint32_t unsafe; /* operators where a repeat may deliver twice */
+    enum delivery_failure failure;
 };
 
 #define A 1u
 #define B 2u
 
 static const struct scenario scenarios[] = {
-    {"accepted at once", "P0 ok D0", 2, 0, false, false, 0},
-    {"transient failures, then accepted", "P0 transient W1 timer P0 transient W2 timer P0 ok D0", 2,
-     0, false, false, 0},
+    {"accepted at once", .script = "S0 accepted D0"},
+    {"transient failures, then accepted",
+     .script = "S0 transient W1 timer S0 transient W2 timer S0 accepted D0"},
     {"tries spent at one operator: the next",
-     "P0 transient W1 timer P0 transient W2 timer P0 transient P1 ok D1", 2, 0, false, false, 0},
-    {"breaker open: the next", "P0 blocked P1 ok D1", 2, 0, false, false, 0},
-    {"breaker opens during the backoff", "P0 transient W1 timer P0 blocked P1 ok D1", 2, 0, false,
-     false, 0},
-    {"429: the operator rests, the next one is used", "P0 rest P1 ok D1", 2, 0, false, false, 0},
-    {"both breakers open: later", "P0 blocked P1 blocked L", 2, 0, false, false, 0},
-    {"final no: the next", "P0 no P1 ok D1", 2, 0, false, false, 0},
-    {"final no from all: failed now", "P0 no P1 no F", 2, 0, false, false, 0},
+     .script = "S0 transient W1 timer S0 transient W2 timer S0 transient S1 accepted D1"},
+    {"breaker open: the next", .script = "S0 blocked S1 accepted D1"},
+    {"breaker opens during the backoff",
+     .script = "S0 transient W1 timer S0 blocked S1 accepted D1"},
+    {"throttled: the operator rests, the next one is used",
+     .script = "S0 throttled S1 accepted D1"},
+    {"both breakers open: later", .script = "S0 blocked S1 blocked L"},
+    {"final no: the next", .script = "S0 rejected S1 accepted D1"},
+    {"final no from all: failed now", .script = "S0 rejected S1 rejected F",
+     .failure = DELIVERY_REJECTED},
     {"one no, one transient: not final",
-     "P0 no P1 transient W1 timer P1 transient W2 timer P1 transient L", 2, 0, false, false, 0},
-    {"one no, one breaker open: not final", "P0 no P1 blocked L", 2, 0, false, false, 0},
-    {"no retry window left: failed", "@1000 P0 no P1 blocked F", 2, 0, false, false, 0},
+     .script = "S0 rejected S1 transient W1 timer S1 transient W2 timer S1 transient L"},
+    {"one no, one breaker open: not final", .script = "S0 rejected S1 blocked L"},
+    {"no retry window left: failed", .script = "@1000 S0 rejected S1 blocked F"},
 
-    {"unknown: asked first, found", "P0 unknown G0 found D0", 2, 0, false, false, 0},
-    {"unknown, then not found: the same operator again", "P0 unknown G0 missing P0 ok D0", 2, 0,
-     false, false, 0},
+    {"unknown: asked first, found", .script = "S0 unknown Q0 found D0"},
+    {"unknown, then not found: the same operator again",
+     .script = "S0 unknown Q0 not_found S0 accepted D0"},
     {"unknown each time, never found: the next; the last may still get there",
-     "P0 unknown G0 missing P0 unknown G0 missing P0 unknown G0 missing P1 ok D1", 2, 0, false,
-     false, A},
+     .script =
+         "S0 unknown Q0 not_found S0 unknown Q0 not_found S0 unknown Q0 not_found S1 accepted D1",
+     .unknown_after = A},
     {"unknown, not found, breaker open: the next; it may still get there",
-     "P0 unknown G0 missing P0 blocked P1 ok D1", 2, 0, false, false, A},
+     .script = "S0 unknown Q0 not_found S0 blocked S1 accepted D1", .unknown_after = A},
     {"a found answer after repeats",
-     "P0 transient W1 timer P0 unknown G0 away W1 timer G0 found D0", 2, 0, false, false, 0},
-    {"still unknown: remembered, then failover", "P0 unknown G0 away W1 timer G0 away P1 ok D1", 2,
-     0, false, false, A},
+     .script = "S0 transient W1 timer S0 unknown Q0 unreachable W1 timer Q0 found D0"},
+    {"still unknown: remembered, then failover",
+     .script = "S0 unknown Q0 unreachable W1 timer Q0 unreachable S1 accepted D1",
+     .unknown_after = A},
     {"still unknown and no other operator: later",
-     "P0 unknown G0 away W1 timer G0 away P1 blocked L", 2, 0, false, false, A},
-    {"an unknown outcome is no final no", "P0 unknown G0 away W1 timer G0 away P1 no L", 2, 0,
-     false, false, A},
-    {"a final no settles an unknown outcome", "G0 away W1 timer G0 away P0 no P1 no F", 2, A, false,
-     false, 0},
-    {"policy hold: no other operator", "P0 unknown G0 away W1 timer G0 away L", 2, 0, false, true,
-     A},
+     .script = "S0 unknown Q0 unreachable W1 timer Q0 unreachable S1 blocked L",
+     .unknown_after = A},
+    {"an unknown outcome is no final no",
+     .script = "S0 unknown Q0 unreachable W1 timer Q0 unreachable S1 rejected L",
+     .unknown_after = A},
+    {"a final no settles an unknown outcome",
+     .script = "Q0 unreachable W1 timer Q0 unreachable S0 rejected S1 rejected F", .unknown = A,
+     .failure = DELIVERY_REJECTED},
+    {"policy hold: no other operator",
+     .script = "S0 unknown Q0 unreachable W1 timer Q0 unreachable L", .hold = true,
+     .unknown_after = A},
     {"policy hold, next round: asked, then the same one only",
-     "G0 away W1 timer G0 away P0 transient W1 timer P0 transient W2 timer P0 transient L", 2, A,
-     false, true, A},
+     .script =
+         "Q0 unreachable W1 timer Q0 unreachable S0 transient W1 timer S0 transient W2 timer S0 "
+         "transient L",
+     .unknown = A, .hold = true, .unknown_after = A},
     {"policy hold, next round: known not to have it: all may be used",
-     "G0 missing P0 blocked P1 ok D1", 2, A, false, true, A},
+     .script = "Q0 not_found S0 blocked S1 accepted D1", .unknown = A, .hold = true,
+     .unknown_after = A},
 
-    {"next round: the unknown one is asked first, found", "G0 found D0", 2, A, false, false, 0},
-    {"next round: not found there: POST there first", "G1 missing P1 ok D1", 2, B, false, false, 0},
-    {"next round: not found, breaker open: the others in order", "G1 missing P1 blocked P0 ok D0",
-     2, B, false, false, B},
-    {"next round: unreachable: in order, remembered", "G1 away W1 timer G1 away P0 ok D0", 2, B,
-     false, false, B},
+    {"next round: the unknown one is asked first, found", .script = "Q0 found D0", .unknown = A},
+    {"next round: not found there: submitted there first", .script = "Q1 not_found S1 accepted D1",
+     .unknown = B},
+    {"next round: not found, breaker open: the others in order",
+     .script = "Q1 not_found S1 blocked S0 accepted D0", .unknown = B, .unknown_after = B},
+    {"next round: unreachable: in order, remembered",
+     .script = "Q1 unreachable W1 timer Q1 unreachable S0 accepted D0", .unknown = B,
+     .unknown_after = B},
 
-    {"takeover: all are asked, first has it", "G0 found D0", 2, 0, true, false, B},
-    {"takeover: all are asked, second has it", "G0 missing G1 found D1", 2, 0, true, false, 0},
-    {"takeover: nobody has it: in order", "G0 missing G1 missing P0 ok D0", 2, 0, true, false, 0},
-    {"takeover: one is away: remembered", "G0 away W1 timer G0 away G1 missing P0 blocked P1 ok D1",
-     2, 0, true, false, A},
+    {"takeover: all are asked, first has it", .script = "Q0 found D0", .takeover = true,
+     .unknown_after = B},
+    {"takeover: all are asked, second has it", .script = "Q0 not_found Q1 found D1",
+     .takeover = true},
+    {"takeover: nobody has it: in order", .script = "Q0 not_found Q1 not_found S0 accepted D0",
+     .takeover = true},
+    {"takeover: one is away: remembered",
+     .script = "Q0 unreachable W1 timer Q0 unreachable Q1 not_found S0 blocked S1 accepted D1",
+     .takeover = true, .unknown_after = A},
     {"takeover, policy hold: nothing is sent elsewhere",
-     "G0 away W1 timer G0 away G1 missing P0 blocked L", 2, 0, true, true, A},
+     .script = "Q0 unreachable W1 timer Q0 unreachable Q1 not_found S0 blocked L", .takeover = true,
+     .hold = true, .unknown_after = A},
 
     {"window over: a last question, found",
-     "@1000 P0 unknown G0 away W1 timer G0 away P1 blocked G0 found D0", 2, 0, false, false, 0},
+     .script = "@1000 S0 unknown Q0 unreachable W1 timer Q0 unreachable S1 blocked Q0 found D0"},
     {"window over: a last question, not there: failed",
-     "@1000 P0 unknown G0 away W1 timer G0 away P1 blocked G0 missing F", 2, 0, false, false, A},
+     .script = "@1000 S0 unknown Q0 unreachable W1 timer Q0 unreachable S1 blocked Q0 not_found F",
+     .unknown_after = A},
     {"window over: nobody knows: failed, remembered",
-     "@1000 P0 unknown G0 away W1 timer G0 away P1 blocked G0 away W1 timer G0 away F", 2, 0, false,
-     false, A},
+     .script = "@1000 S0 unknown Q0 unreachable W1 timer Q0 unreachable S1 blocked Q0 unreachable "
+               "W1 timer "
+               "Q0 unreachable F",
+     .unknown_after = A},
     {"window over: both are asked a last time",
-     "@1000 G0 away W1 timer G0 away G1 away W1 timer G1 away P0 blocked P1 blocked "
-     "G0 away W1 timer G0 away G1 found D1",
-     2, A | B, false, false, A},
-    {"one operator only", "P0 transient W1 timer P0 transient W2 timer P0 transient L", 1, 0, false,
-     false, 0},
-    {"one operator's final no", "P0 no F", 1, 0, false, false, 0},
+     .script =
+         "@1000 Q0 unreachable W1 timer Q0 unreachable Q1 unreachable W1 timer Q1 unreachable S0 "
+         "blocked S1 blocked "
+         "Q0 unreachable W1 timer Q0 unreachable Q1 found D1",
+     .unknown = A | B, .unknown_after = A},
+    {"one operator only", .script = "S0 transient W1 timer S0 transient W2 timer S0 transient L",
+     .operators = 1},
+    {"one operator's final no", .script = "S0 rejected F", .operators = 1,
+     .failure = DELIVERY_REJECTED},
 
-    {"stopping: the call in flight may still succeed", "P0 stop ok D0", 2, 0, false, false, 0},
-    {"stopping: no further try", "P0 stop transient L", 2, 0, false, false, 0},
-    {"stopping: no failover", "P0 transient W1 timer P0 transient W2 timer P0 stop transient L", 2,
-     0, false, false, 0},
-    {"stopping: unknown is left to the next consumer", "P0 stop unknown L", 2, 0, false, false, A},
-    {"stopping: a final no from all is still final", "P0 no P1 stop no F", 2, 0, false, false, 0},
-    {"stopping: an answered question counts", "P0 unknown G0 stop found D0", 2, 0, false, false, 0},
+    {"stopping: the call in flight may still succeed", .script = "S0 stop accepted D0"},
+    {"stopping: no further try", .script = "S0 stop transient L"},
+    {"stopping: no failover",
+     .script = "S0 transient W1 timer S0 transient W2 timer S0 stop transient L"},
+    {"stopping: unknown is left to the next consumer", .script = "S0 stop unknown L",
+     .unknown_after = A},
+    {"stopping: a final no from all is still final", .script = "S0 rejected S1 stop rejected F",
+     .failure = DELIVERY_REJECTED},
+    {"stopping: an answered question counts", .script = "S0 unknown Q0 stop found D0"},
+
+    {"unfit: the next at once", .script = "S0 unfit S1 accepted D1"},
+    {"unfit everywhere: waits for its window", .script = "S0 unfit S1 unfit L"},
+    {"unfit is no final no", .script = "S0 unfit S1 rejected L"},
+    {"unfit, window over: expired", .script = "@1000 S0 unfit S1 rejected F"},
+    {"unfit after a transient failure: no further try here",
+     .script = "S0 transient W1 timer S0 unfit S1 accepted D1"},
+    {"unfit says nothing of an earlier unknown outcome",
+     .script = "Q0 unreachable W1 timer Q0 unreachable S0 unfit S1 accepted D1", .unknown = A,
+     .unknown_after = A},
+    {"unfit, policy hold: still held",
+     .script = "Q0 unreachable W1 timer Q0 unreachable S0 unfit L", .unknown = A, .hold = true,
+     .unknown_after = A},
+    {"takeover, the one in doubt is unfit: the next",
+     .script = "Q0 not_found Q1 not_found S0 unfit S1 accepted D1", .takeover = true},
+    {"stopping: unfit is later", .script = "S0 stop unfit L"},
+
+    {"opted out: failed at once", .script = "S0 opted_out F", .failure = DELIVERY_OPTED_OUT},
+    {"opted out at the second", .script = "S0 unfit S1 opted_out F", .failure = DELIVERY_OPTED_OUT},
+    {"opted out after all others said no", .script = "S0 rejected S1 opted_out F",
+     .failure = DELIVERY_OPTED_OUT},
+    {"opted out, the window over: no last question",
+     .script = "@1000 S0 unknown Q0 unreachable W1 timer Q0 unreachable S1 opted_out F",
+     .unknown_after = A, .failure = DELIVERY_OPTED_OUT},
+    {"opted out settles an unknown outcome there",
+     .script = "Q0 unreachable W1 timer Q0 unreachable S0 opted_out F", .unknown = A, .hold = true,
+     .failure = DELIVERY_OPTED_OUT},
+    {"takeover: opted out", .script = "Q0 not_found Q1 not_found S0 opted_out F", .takeover = true,
+     .failure = DELIVERY_OPTED_OUT},
+    {"stopping: opted out is final", .script = "S0 stop opted_out F",
+     .failure = DELIVERY_OPTED_OUT},
+
+    {"cannot be asked: unknown stays, failover", .script = "S0 unknown S1 accepted D1", .mute = A,
+     .unknown_after = A},
+    {"cannot be asked: unknown stays, hold", .script = "S0 unknown L", .mute = A, .hold = true,
+     .unknown_after = A},
+    {"cannot be asked, next round: not asked; a repeat is safe", .script = "S0 accepted D0",
+     .unknown = A, .mute = A, .hold = true},
+    {"cannot be asked, next round: only the other one is",
+     .script = "Q1 not_found S1 blocked S0 accepted D0", .unknown = A | B, .mute = A,
+     .unknown_after = B},
+    {"cannot be asked: takeover asks the others", .script = "Q1 found D1", .takeover = true,
+     .mute = A, .unknown_after = A},
+    {"none can be asked: takeover begins to submit", .script = "S0 accepted D0", .takeover = true,
+     .mute = A | B, .unknown_after = B},
+    {"none can be asked, takeover, hold", .script = "S0 blocked S1 accepted D1", .takeover = true,
+     .hold = true, .mute = A | B, .unknown_after = A},
+    {"cannot be asked, window over: no last question", .script = "@1000 S0 unknown S1 blocked F",
+     .mute = A, .unknown_after = A},
+    {"cannot be asked, window over: the others are",
+     .script = "@1000 S0 unknown S1 unknown Q1 unreachable W1 timer Q1 unreachable Q1 found D1",
+     .mute = A, .unknown_after = A},
+    {"cannot be asked: a final no from the others is not final",
+     .script = "S0 unknown S1 rejected L", .mute = A, .unknown_after = A},
+    {"cannot be asked: stopping", .script = "S0 stop unknown L", .mute = A, .unknown_after = A},
+
+    {"a repeat is not safe: not after an unknown outcome, though not found",
+     .script = "S0 unknown Q0 not_found S1 accepted D1", .unsafe = A, .unknown_after = A},
+    {"a repeat is not safe: found is found", .script = "S0 unknown Q0 found D0", .unsafe = A},
+    {"a repeat is not safe: after a transient failure it is",
+     .script = "S0 transient W1 timer S0 accepted D0", .unsafe = A},
+    {"a repeat is not safe: nor in a later round", .script = "Q0 not_found S1 blocked L",
+     .unknown = A, .unsafe = A, .unknown_after = A},
+    {"a repeat is not safe: nor in a later round that hears nothing",
+     .script = "Q0 unreachable W1 timer Q0 unreachable S1 accepted D1", .unknown = A, .unsafe = A,
+     .unknown_after = A},
+    {"a repeat is not safe, hold: held", .script = "Q0 unreachable W1 timer Q0 unreachable L",
+     .unknown = A, .hold = true, .unsafe = A, .unknown_after = A},
+    {"a repeat is not safe, hold: known not to have it, the others",
+     .script = "Q0 not_found S1 accepted D1", .unknown = A, .hold = true, .unsafe = A,
+     .unknown_after = A},
+    {"a repeat is not safe: a takeover is an unknown outcome",
+     .script = "Q0 not_found Q1 not_found S1 accepted D1", .takeover = true, .unsafe = A,
+     .unknown_after = A},
+    {"a repeat is safe nowhere: a takeover waits to be found",
+     .script = "Q0 not_found Q1 not_found L", .takeover = true, .unsafe = A | B,
+     .unknown_after = A | B},
+    {"a repeat is not safe, window over: failed", .script = "@1000 Q0 not_found S1 blocked F",
+     .unknown = A, .unsafe = A, .unknown_after = A},
+
+    {"neither asked nor repeated: failover", .script = "S0 unknown S1 accepted D1", .mute = A,
+     .unsafe = A, .unknown_after = A},
+    {"neither asked nor repeated: hold, later rounds", .script = "L", .unknown = A, .hold = true,
+     .mute = A, .unsafe = A, .unknown_after = A},
+    {"neither asked nor repeated: hold, window over", .script = "@1000 F", .unknown = A,
+     .hold = true, .mute = A, .unsafe = A, .unknown_after = A},
+    {"neither asked nor repeated: takeover, failover", .script = "Q1 not_found S1 accepted D1",
+     .takeover = true, .mute = A, .unsafe = A, .unknown_after = A},
+    {"neither asked nor repeated: takeover, hold", .script = "Q1 not_found L", .takeover = true,
+     .hold = true, .mute = A, .unsafe = A, .unknown_after = A},
+    {"neither asked nor repeated: the only operator", .script = "S0 unknown L", .operators = 1,
+     .mute = A, .unsafe = A, .unknown_after = A},
 };
 
 static void wanted(const struct scenario *s, const char *word, struct delivery_action action)
 {
     static const char letters[] = {
-        [DELIVERY_POST] = 'P', [DELIVERY_LOOKUP] = 'G', [DELIVERY_WAIT] = 'W',
-        [DELIVERY_DONE] = 'D', [DELIVERY_FAILED] = 'F', [DELIVERY_LATER] = 'L'};
+        [DELIVERY_SUBMIT] = 'S', [DELIVERY_LOOKUP] = 'Q', [DELIVERY_WAIT] = 'W',
+        [DELIVERY_DONE] = 'D',   [DELIVERY_FAILED] = 'F', [DELIVERY_LATER] = 'L'};
     unsigned number = action.step == DELIVERY_WAIT ? action.attempt : action.op;
     char got[8];
 
@@ -128,20 +249,12 @@ static void wanted(const struct scenario *s, const char *word, struct delivery_a
 
 static struct delivery_action happens(struct delivery *d, const char *word, int64_t now_ms)
 {
-    static const char *const posts[] = {[POST_ACCEPTED] = "ok",
-                                        [POST_TRANSIENT] = "transient",
-                                        [POST_RESTING] = "rest",
-                                        [POST_REJECTED] = "no",
-                                        [POST_UNKNOWN] = "unknown"};
-    static const char *const lookups[] = {
-        [LOOKUP_FOUND] = "found", [LOOKUP_NOT_FOUND] = "missing", [LOOKUP_UNREACHABLE] = "away"};
-
-    for (unsigned i = 0; i < sizeof(posts) / sizeof(posts[0]); i++)
-        if (!strcmp(word, posts[i]))
-            return delivery_on_post(d, (enum delivery_post)i, now_ms);
-    for (unsigned i = 0; i < sizeof(lookups) / sizeof(lookups[0]); i++)
-        if (!strcmp(word, lookups[i]))
-            return delivery_on_lookup(d, (enum delivery_lookup)i, now_ms);
+    for (int i = 0; i < VERDICTS; i++)
+        if (!strcmp(word, verdict_name((enum verdict)i)))
+            return delivery_on_submit(d, (enum verdict)i, now_ms);
+    for (int i = 0; i < LOOKUP_ANSWERS; i++)
+        if (!strcmp(word, lookup_answer_name((enum lookup_answer)i)))
+            return delivery_on_lookup(d, (enum lookup_answer)i, now_ms);
     if (!strcmp(word, "blocked"))
         return delivery_on_blocked(d, now_ms);
     ck_assert_str_eq(word, "timer");
@@ -151,8 +264,12 @@ static struct delivery_action happens(struct delivery *d, const char *word, int6
 START_TEST(scenario)
 {
     const struct scenario *s = &scenarios[_i];
-    const struct delivery_policy policy = {
-        .operators = s->operators, .tries = 3, .lookup_tries = 2, .hold_unknown = s->hold};
+    const struct delivery_policy policy = {.operators = s->operators ? s->operators : 2,
+                                           .can_lookup = ~s->mute,
+                                           .repeat_is_safe = ~s->unsafe,
+                                           .tries = 3,
+                                           .lookup_tries = 2,
+                                           .hold_unknown = s->hold};
     struct delivery d;
     struct delivery_action action = {0};
     int64_t now_ms = 0;
@@ -183,6 +300,9 @@ START_TEST(scenario)
     ck_assert_msg(action.step >= DELIVERY_DONE, "%s: not over", s->name);
     ck_assert_msg(delivery_noted(&d) == s->unknown_after, "%s: noted %x", s->name,
                   delivery_noted(&d));
+    if (action.step == DELIVERY_FAILED)
+        ck_assert_msg(delivery_failure(&d) == s->failure, "%s: failed, %s", s->name,
+                      delivery_failure_name(delivery_failure(&d)));
 }
 END_TEST
 
@@ -193,18 +313,43 @@ static uint32_t dice(uint32_t *state, uint32_t sides)
     return (*state >> 16) % sides;
 }
 
-/* Whatever happens in whatever order, a round ends, and within a bound of calls. */
+/* Anything but an acceptance; in_doubt: where the outcome has been unknown. */
+static struct delivery_action happens_at_submit(struct delivery *d, uint32_t *seed, int64_t now_ms,
+                                                uint32_t *in_doubt)
+{
+    static const enum verdict verdicts[] = {VERDICT_REJECTED,  VERDICT_THROTTLED, VERDICT_UNFIT,
+                                            VERDICT_TRANSIENT, VERDICT_TRANSIENT, VERDICT_UNKNOWN,
+                                            VERDICT_UNKNOWN};
+    enum verdict verdict = verdicts[dice(seed, sizeof(verdicts) / sizeof(verdicts[0]))];
+
+    if (dice(seed, 6) == 0)
+        return delivery_on_blocked(d, now_ms);
+    if (verdict == VERDICT_UNKNOWN)
+        *in_doubt |= UINT32_C(1) << d->op;
+    if (dice(seed, 50) == 0)
+        verdict = VERDICT_OPTED_OUT;
+    return delivery_on_submit(d, verdict, now_ms);
+}
+
+/* Whatever happens in whatever order, a round ends, within a bound of calls, and nobody is
+ * asked or submitted to who must not be. */
 START_TEST(every_round_ends)
 {
-    const struct delivery_policy policy = {
-        .operators = 4, .tries = 3, .lookup_tries = 2, .hold_unknown = _i % 2};
+    const struct delivery_policy policy = {.operators = 4,
+                                           .can_lookup = (uint32_t)_i / 2,
+                                           .repeat_is_safe = (uint32_t)_i / 32,
+                                           .tries = 3,
+                                           .lookup_tries = 2,
+                                           .hold_unknown = _i % 2};
     struct delivery d;
     struct delivery_action action;
     uint32_t seed = (uint32_t)_i;
+    uint32_t noted = dice(&seed, 16);
+    bool takeover = dice(&seed, 4) == 0;
+    uint32_t in_doubt = takeover ? 15 : noted;
     int calls = 0;
 
-    action =
-        delivery_start(&d, &policy, dice(&seed, 16), dice(&seed, 4) == 0, 1000, dice(&seed, 2000));
+    action = delivery_start(&d, &policy, noted, takeover, 1000, dice(&seed, 2000));
     while (action.step < DELIVERY_DONE) {
         int64_t now_ms = dice(&seed, 2000);
 
@@ -212,13 +357,13 @@ START_TEST(every_round_ends)
         if (dice(&seed, 100) == 0)
             delivery_stop(&d);
         switch (action.step) {
-        case DELIVERY_POST:
-            action = dice(&seed, 6) == 0
-                         ? delivery_on_blocked(&d, now_ms)
-                         : delivery_on_post(&d, (enum delivery_post)(1 + dice(&seed, 4)), now_ms);
+        case DELIVERY_SUBMIT:
+            ck_assert(!(in_doubt & ~policy.repeat_is_safe & UINT32_C(1) << action.op));
+            action = happens_at_submit(&d, &seed, now_ms, &in_doubt);
             break;
         case DELIVERY_LOOKUP:
-            action = delivery_on_lookup(&d, (enum delivery_lookup)(1 + dice(&seed, 2)), now_ms);
+            ck_assert(policy.can_lookup & UINT32_C(1) << action.op);
+            action = delivery_on_lookup(&d, (enum lookup_answer)(1 + dice(&seed, 2)), now_ms);
             break;
         default:
             action = delivery_on_timer(&d);
@@ -238,7 +383,7 @@ int main(void)
     TCase *tc = tcase_create("delivery");
 
     tcase_add_loop_test(tc, scenario, 0, (int)(sizeof(scenarios) / sizeof(scenarios[0])));
-    tcase_add_loop_test(tc, every_round_ends, 0, 500);
+    tcase_add_loop_test(tc, every_round_ends, 0, 512);
     suite_add_tcase(suite, tc);
     return suite_run(suite);
 }

@@ -4,6 +4,7 @@
 
 #include "consumerd/claim.h"
 #include "consumerd/settings.h"
+#include "consumerd/transport.h"
 #include "test/unit/suite.h"
 
 static const struct {
@@ -55,6 +56,8 @@ START_TEST(operators_keep_their_order_and_lose_the_last_slash)
     ck_assert_str_eq(out[0].name, "z");
     ck_assert_str_eq(out[0].url, "http://z/x");
     ck_assert_str_eq(out[1].name, "a");
+    for (int i = 0; i < 2; i++)
+        ck_assert_ptr_eq(out[i].transport, &transport_http);
 }
 END_TEST
 

@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "consumerd/send.h"
+#include "consumerd/transport.h"
 #include "test/unit/suite.h"
 
 /*
@@ -37,6 +37,12 @@ static const struct {
     {"rest", "HTTP/1.1 429 Rest\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n"},
     {"tired", "HTTP/1.1 429 Rest\r\nContent-Length: 0\r\n\r\n"},
     {"missing", "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"},
+    {"malformed", "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"},
+    {"refused", "HTTP/1.1 422 Unprocessable\r\nContent-Length: 0\r\n\r\n"},
+    {"unknown-key", "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"},
+    {"unpaid", "HTTP/1.1 402 Payment Required\r\nContent-Length: 0\r\n\r\n"},
+    {"blocked", "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"},
+    {"proxy", "HTTP/1.1 407 Proxy\r\nContent-Length: 0\r\n\r\n"},
     {"hang", "hang"},
     {"reset", "reset"},
     {"close", "close"},
@@ -178,18 +184,21 @@ static const char *asked(void)
     return copy;
 }
 
-struct call {
+struct caller {
     struct event_base *base;
-    struct send_result result;
+    struct transport_call call;
+    struct transport_result result;
     int results;
     bool forbid;
 };
 
-static void on_done(struct job *job, const struct send_result *result, void *arg)
+static void on_done(struct transport_call *call_done, const struct transport_result *result,
+                    void *arg)
 {
-    struct call *call = arg;
+    struct caller *call = arg;
 
-    ck_assert_ptr_nonnull(job);
+    ck_assert_ptr_eq(call_done, &call->call);
+    ck_assert(!transport_under_way(call_done));
     call->result = *result;
     call->results++;
     event_base_loopbreak(call->base);
@@ -197,7 +206,7 @@ static void on_done(struct job *job, const struct send_result *result, void *arg
 
 static bool may_send(void *arg)
 {
-    return !((struct call *)arg)->forbid;
+    return !((struct caller *)arg)->forbid;
 }
 
 static struct inflight *make_message(struct job **job)
@@ -220,87 +229,107 @@ static struct inflight *make_message(struct job **job)
     return m;
 }
 
-static struct send *make_send(struct call *call, struct operator_address *address, const char *path,
-                              uint16_t to)
+/* Opens the base and the link. */
+static struct transport_link *open_link(struct caller *call, struct operator_address *address,
+                                        const char *path, uint16_t to)
 {
-    const struct send_config config = {.operators = address,
-                                       .operator_count = 1,
-                                       .timeout_ms = TIMEOUT_MS,
-                                       .calls_max = 4,
-                                       .done = on_done,
-                                       .may_send = may_send,
-                                       .arg = call};
+    struct transport_config config = {.operators = address,
+                                      .operator_count = 1,
+                                      .timeout_ms = TIMEOUT_MS,
+                                      .calls_max = 4,
+                                      .done = on_done,
+                                      .may_send = may_send,
+                                      .arg = call};
 
     snprintf(address->name, sizeof(address->name), "a");
     snprintf(address->url, sizeof(address->url), "http://127.0.0.1:%u/%s", to, path);
-    call->base = event_base_new();
-    return send_new(call->base, &config);
+    call->base = config.base = event_base_new();
+    return transport_http.open(&config);
 }
 
-static struct send_result call_once(enum send_kind kind, const char *path, uint16_t to)
+static void close_link(struct caller *call, struct transport_link *link)
+{
+    transport_http.close(link);
+    event_base_free(call->base);
+}
+
+static void begin(struct caller *call, struct transport_link *link, struct job *job, bool lookup)
+{
+    call->call = (struct transport_call){.job = job};
+    ck_assert((lookup ? transport_http.lookup : transport_http.submit)(link, &call->call));
+    ck_assert(transport_under_way(&call->call));
+}
+
+static struct transport_result call_once(bool lookup, const char *path, uint16_t to)
 {
     struct operator_address address = {0};
-    struct call call = {0};
+    struct caller call = {0};
     struct job *job;
     struct inflight *m = make_message(&job);
-    struct send *s = make_send(&call, &address, path, to);
+    struct transport_link *link = open_link(&call, &address, path, to);
     struct timeval limit = {5, 0};
 
-    ck_assert_ptr_nonnull(send_start(s, kind, 0, job));
+    begin(&call, link, job, lookup);
     event_base_loopexit(call.base, &limit);
     event_base_dispatch(call.base);
     ck_assert_int_eq(call.results, 1);
-    send_free(s);
-    event_base_free(call.base);
+    ck_assert(call.result.lookup == lookup);
+    close_link(&call, link);
     inflight_free(m);
     return call.result;
 }
 
 static const struct {
     const char *path;
-    enum delivery_post post;
+    enum verdict verdict;
     const char *id;
     int64_t rest_ms;
-} posts[] = {
-    {"accept", POST_ACCEPTED, "op-1", 0},
-    {"created", POST_ACCEPTED, "77", 0},
-    {"echo", POST_ACCEPTED, "0190-abc-4", 0},
-    {"wordless", POST_ACCEPTED, "", 0},
-    {"unreadable", POST_ACCEPTED, "", 0},
-    {"binary", POST_ACCEPTED, "a??", 0},
-    {"cut", POST_UNKNOWN, "", 0},
-    {"garbage", POST_UNKNOWN, "", 0},
-    {"flood", POST_UNKNOWN, "", 0},
-    {"hang", POST_UNKNOWN, "", 0},
-    {"reset", POST_UNKNOWN, "", 0},
-    {"close", POST_UNKNOWN, "", 0},
-    {"error", POST_TRANSIENT, "", 0},
-    {"timeout", POST_TRANSIENT, "", 0},
-    {"early", POST_TRANSIENT, "", 0},
-    {"moved", POST_TRANSIENT, "", 0},
-    {"rest", POST_RESTING, "", 7000},
-    {"tired", POST_RESTING, "", 1000},
-    {"teapot", POST_REJECTED, "", 0},
-    {"missing", POST_REJECTED, "", 0},
+} submits[] = {
+    {"accept", VERDICT_ACCEPTED, "op-1", 0},
+    {"created", VERDICT_ACCEPTED, "77", 0},
+    {"echo", VERDICT_ACCEPTED, "0190-abc-4", 0},
+    {"wordless", VERDICT_ACCEPTED, "", 0},
+    {"unreadable", VERDICT_ACCEPTED, "", 0},
+    {"binary", VERDICT_ACCEPTED, "a??", 0},
+    {"cut", VERDICT_UNKNOWN, "", 0},
+    {"garbage", VERDICT_UNKNOWN, "", 0},
+    {"flood", VERDICT_UNKNOWN, "", 0},
+    {"hang", VERDICT_UNKNOWN, "", 0},
+    {"reset", VERDICT_UNKNOWN, "", 0},
+    {"close", VERDICT_UNKNOWN, "", 0},
+    {"error", VERDICT_TRANSIENT, "", 0},
+    {"timeout", VERDICT_TRANSIENT, "", 0},
+    {"early", VERDICT_TRANSIENT, "", 0},
+    {"moved", VERDICT_TRANSIENT, "", 0},
+    {"rest", VERDICT_THROTTLED, "", 7000},
+    {"tired", VERDICT_THROTTLED, "", 1000},
+    {"teapot", VERDICT_REJECTED, "", 0},
+    {"malformed", VERDICT_REJECTED, "", 0},
+    {"refused", VERDICT_REJECTED, "", 0},
+    {"unknown-key", VERDICT_UNFIT, "", 0},
+    {"unpaid", VERDICT_UNFIT, "", 0},
+    {"blocked", VERDICT_UNFIT, "", 0},
+    {"missing", VERDICT_UNFIT, "", 0},
+    {"proxy", VERDICT_UNFIT, "", 0},
 };
 
-START_TEST(meaning_of_a_post)
+START_TEST(meaning_of_a_submission)
 {
-    struct send_result r = call_once(SEND_POST, posts[_i].path, port);
+    struct transport_result r = call_once(false, submits[_i].path, port);
 
-    ck_assert_int_eq(r.kind, SEND_POST);
-    ck_assert_msg(r.post == posts[_i].post, "%s: %d %s", posts[_i].path, r.post, r.error);
-    ck_assert_str_eq(r.provider_id, posts[_i].id);
-    ck_assert_int_eq(r.rest_ms, posts[_i].rest_ms);
-    ck_assert((r.post == POST_ACCEPTED) == (*r.error == '\0'));
-    if (!strcmp(posts[_i].path, "hang"))
+    ck_assert_msg(r.verdict == submits[_i].verdict, "%s: %s %s", submits[_i].path,
+                  verdict_name(r.verdict), r.error);
+    ck_assert_str_eq(r.provider_id, submits[_i].id);
+    ck_assert_int_eq(r.rest_ms, submits[_i].rest_ms);
+    ck_assert((r.verdict == VERDICT_ACCEPTED) == (*r.error == '\0'));
+    if (!strcmp(submits[_i].path, "hang"))
         ck_assert(r.duration_us >= TIMEOUT_MS * 900 && r.duration_us < TIMEOUT_MS * 3000);
 }
 END_TEST
 
 static const struct {
     const char *path;
-    enum delivery_lookup lookup;
+    enum lookup_answer answer;
 } lookups[] = {
     {"accept", LOOKUP_FOUND},         {"unreadable", LOOKUP_FOUND},   {"missing", LOOKUP_NOT_FOUND},
     {"error", LOOKUP_UNREACHABLE},    {"teapot", LOOKUP_UNREACHABLE}, {"rest", LOOKUP_UNREACHABLE},
@@ -310,10 +339,10 @@ static const struct {
 
 START_TEST(meaning_of_a_lookup)
 {
-    struct send_result r = call_once(SEND_LOOKUP, lookups[_i].path, port);
+    struct transport_result r = call_once(true, lookups[_i].path, port);
 
-    ck_assert_int_eq(r.kind, SEND_LOOKUP);
-    ck_assert_msg(r.lookup == lookups[_i].lookup, "%s: %d", lookups[_i].path, r.lookup);
+    ck_assert_msg(r.answer == lookups[_i].answer, "%s: %s", lookups[_i].path,
+                  lookup_answer_name(r.answer));
     ck_assert_ptr_nonnull(strstr(asked(), "/messages/0190-abc-4 HTTP/1.1\r\n"));
 }
 END_TEST
@@ -328,7 +357,8 @@ START_TEST(a_refused_connection_is_transient)
 
     ck_assert(!bind(fd, (struct sockaddr *)&address, size));
     ck_assert(!getsockname(fd, (struct sockaddr *)&address, &size));
-    ck_assert_int_eq(call_once(SEND_POST, "accept", ntohs(address.sin_port)).post, POST_TRANSIENT);
+    ck_assert_int_eq(call_once(false, "accept", ntohs(address.sin_port)).verdict,
+                     VERDICT_TRANSIENT);
     close(fd);
 }
 END_TEST
@@ -348,7 +378,8 @@ START_TEST(a_connection_timeout_is_transient)
         fill[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
         (void)connect(fill[i], (struct sockaddr *)&address, size);
     }
-    ck_assert_int_eq(call_once(SEND_POST, "accept", ntohs(address.sin_port)).post, POST_TRANSIENT);
+    ck_assert_int_eq(call_once(false, "accept", ntohs(address.sin_port)).verdict,
+                     VERDICT_TRANSIENT);
     for (int i = 0; i < 8; i++)
         close(fill[i]);
     close(fd);
@@ -357,7 +388,7 @@ END_TEST
 
 START_TEST(the_request_is_what_the_protocol_says)
 {
-    call_once(SEND_POST, "accept", port);
+    call_once(false, "accept", port);
     ck_assert_ptr_nonnull(strstr(asked(), "POST /accept/messages HTTP/1.1\r\n"));
     ck_assert_ptr_nonnull(strstr(asked(), "Idempotency-Key: 0190-abc-4\r\n"));
     ck_assert_ptr_nonnull(strstr(asked(), "Content-Type: application/json\r\n"));
@@ -375,25 +406,24 @@ END_TEST
 START_TEST(handles_are_reused)
 {
     static const char *const order[] = {"accept", "rest", "hang", "accept", "error", "accept"};
-    static const enum delivery_post expected[] = {POST_ACCEPTED, POST_RESTING,   POST_UNKNOWN,
-                                                  POST_ACCEPTED, POST_TRANSIENT, POST_ACCEPTED};
+    static const enum verdict expected[] = {VERDICT_ACCEPTED, VERDICT_THROTTLED, VERDICT_UNKNOWN,
+                                            VERDICT_ACCEPTED, VERDICT_TRANSIENT, VERDICT_ACCEPTED};
     struct operator_address address = {0};
-    struct call call = {0};
+    struct caller call = {0};
     struct job *job;
     struct inflight *m = make_message(&job);
-    struct send *s = make_send(&call, &address, "accept", port);
+    struct transport_link *link = open_link(&call, &address, "accept", port);
 
     for (int i = 0; i < 6; i++) {
         snprintf(address.url, sizeof(address.url), "http://127.0.0.1:%u/%s", port, order[i]);
-        ck_assert_ptr_nonnull(send_start(s, SEND_POST, 0, job));
+        begin(&call, link, job, false);
         event_base_dispatch(call.base);
         ck_assert_int_eq(call.results, i + 1);
-        ck_assert_msg(call.result.post == expected[i], "call %d: %d", i, call.result.post);
-        ck_assert_str_eq(call.result.provider_id, expected[i] == POST_ACCEPTED ? "op-1" : "");
-        ck_assert_int_eq(call.result.rest_ms, expected[i] == POST_RESTING ? 7000 : 0);
+        ck_assert_msg(call.result.verdict == expected[i], "call %d: %d", i, call.result.verdict);
+        ck_assert_str_eq(call.result.provider_id, expected[i] == VERDICT_ACCEPTED ? "op-1" : "");
+        ck_assert_int_eq(call.result.rest_ms, expected[i] == VERDICT_THROTTLED ? 7000 : 0);
     }
-    send_free(s);
-    event_base_free(call.base);
+    close_link(&call, link);
     inflight_free(m);
 }
 END_TEST
@@ -407,26 +437,25 @@ START_TEST(sockets_change_places)
     } urls[] = {{"localhost", "close"},  {"127.0.0.1", "accept"}, {"127.0.0.1", "close"},
                 {"localhost", "accept"}, {"127.0.0.1", "accept"}, {"localhost", "close"}};
     struct operator_address address = {0};
-    struct call call = {0};
+    struct caller call = {0};
     struct job *job;
     struct inflight *m = make_message(&job);
 
     for (int round = 0; round < 3; round++) { /* a new cache of names each */
-        struct send *s = make_send(&call, &address, "accept", port);
+        struct transport_link *link = open_link(&call, &address, "accept", port);
 
         for (int i = 0; i < 6; i++) {
             bool accepts = !strcmp(urls[i].path, "accept");
 
             snprintf(address.url, sizeof(address.url), "http://%s:%u/%s", urls[i].host, port,
                      urls[i].path);
-            ck_assert_ptr_nonnull(send_start(s, SEND_POST, 0, job));
+            begin(&call, link, job, false);
             event_base_dispatch(call.base);
             ck_assert_int_eq(call.results, round * 6 + i + 1);
-            ck_assert_int_eq(call.result.post, accepts ? POST_ACCEPTED : POST_UNKNOWN);
+            ck_assert_int_eq(call.result.verdict, accepts ? VERDICT_ACCEPTED : VERDICT_UNKNOWN);
             ck_assert_int_lt(call.result.duration_us, TIMEOUT_MS * 900);
         }
-        send_free(s);
-        event_base_free(call.base);
+        close_link(&call, link);
     }
     inflight_free(m);
 }
@@ -436,42 +465,41 @@ END_TEST
 START_TEST(nothing_is_sent_without_leave)
 {
     struct operator_address address = {0};
-    struct call call = {.forbid = true};
+    struct caller call = {.forbid = true};
     struct job *job;
     struct inflight *m = make_message(&job);
-    struct send *s = make_send(&call, &address, "accept", port);
-    struct transfer *t;
+    struct transport_link *link = open_link(&call, &address, "accept", port);
     struct timeval limit = {0, 100000};
 
     pthread_mutex_lock(&lock);
     last_request[0] = '\0';
     pthread_mutex_unlock(&lock);
-    t = send_start(s, SEND_POST, 0, job);
-    ck_assert_ptr_nonnull(t);
+    begin(&call, link, job, false);
     event_base_loopexit(call.base, &limit);
     event_base_dispatch(call.base);
     ck_assert_int_eq(call.results, 0);
     ck_assert_str_eq(asked(), "");
-    send_abort(t);
+    transport_http.abort(link, &call.call);
+    ck_assert(!transport_under_way(&call.call));
     call.forbid = false;
     event_base_loopexit(call.base, &limit);
     event_base_dispatch(call.base);
     ck_assert_int_eq(call.results, 0);
     ck_assert_str_eq(asked(), "");
-    send_free(s);
-    event_base_free(call.base);
+    close_link(&call, link);
     inflight_free(m);
 }
 END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("send");
-    TCase *tc = tcase_create("send");
+    Suite *suite = suite_create("transport_http");
+    TCase *tc = tcase_create("transport_http");
 
     tcase_add_unchecked_fixture(tc, start_operator, NULL);
     tcase_set_timeout(tc, 30);
-    tcase_add_loop_test(tc, meaning_of_a_post, 0, (int)(sizeof(posts) / sizeof(posts[0])));
+    tcase_add_loop_test(tc, meaning_of_a_submission, 0,
+                        (int)(sizeof(submits) / sizeof(submits[0])));
     tcase_add_loop_test(tc, meaning_of_a_lookup, 0, (int)(sizeof(lookups) / sizeof(lookups[0])));
     tcase_add_test(tc, a_refused_connection_is_transient);
     tcase_add_test(tc, a_connection_timeout_is_transient);
