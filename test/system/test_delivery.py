@@ -129,6 +129,36 @@ def test_what_a_rejects_b_may_take(stack):
     assert_clean(stack)
 
 
+def test_what_a_cannot_serve_b_may_take(stack):
+    """403 is about us and not about the message: one call, then B at once, and A counts as failing."""
+    api = stack.api()
+    customer = api.funded()
+    stack.operator_a.faults(status=403, status_share=1)
+    identifier = api.sent(customer, ["0912"])["message_identifier"]
+    assert set(api.wait_final(customer, identifier).values()) == {"done"}
+    assert api.history(user_id=customer)[0]["provider"] == "operatorB"
+    assert consumer(stack).sum("operator_calls_total", operator="operatorA") \
+        == consumer(stack).value("operator_calls_total", operator="operatorA", result="unfit") == 1
+    api.wait_final(customer, api.sent(customer, ["0913", "0914"])["message_identifier"])
+    wait_until(lambda: breaker(stack, "operatorA") == "open", 5, "A's breaker is open")
+    assert_clean(stack)
+
+
+def test_unfit_is_no_final_no(world):
+    stack = world(DELIVERY_RETRY_WINDOW_SEC=60)
+    api = stack.api()
+    customer = api.funded(10)
+    for operator in stack.operators:
+        operator.faults(status=401, status_share=1)
+    identifier = api.sent(customer, ["0912"])["message_identifier"]
+    wait_until(lambda: consumer(stack).sum("msg_retries_total") > 0, 10, "it is put off")
+    for operator in stack.operators:
+        operator.heal()
+    assert set(api.wait_final(customer, identifier, deadline=60).values()) == {"done"}
+    assert api.balance(customer) == 9 and refunds(stack, customer) == []
+    assert_clean(stack)
+
+
 def test_both_broken_until_the_window_ends(stack):
     """503 from both is no final no: tried again until the window of 3 s ends, then refunded."""
     api = stack.api()
