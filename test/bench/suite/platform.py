@@ -6,13 +6,14 @@ import os
 import re
 import subprocess
 import tempfile
+from pathlib import Path
 
 from harness.stack import BUILD, Stack, binary
 from harness.wait import Timeout, wait_until
 
 from . import usage
 
-LOADTEST = BUILD / "test" / "loadtest" / "msg-loadtest"
+LOADTEST = Path("test", "loadtest", "msg-loadtest")  # in a build folder
 CEILING = BUILD / "test" / "bench" / "msg-bench-ceiling"
 RECEIVER = BUILD / "test" / "bench" / "msg-bench-receiver"
 DAEMONS = {"msg-api": "api-1", "msg-outboxd": "outboxd-1", "msg-consumerd": "consumerd-1"}
@@ -55,9 +56,12 @@ class Receiver:
 
 
 class Platform:
-    def __init__(self, name, servers, **settings):
+    """`build`: the folder of its programs, the load tool among them: it knows that build's tables."""
+
+    def __init__(self, name, servers, build=BUILD, **settings):
         self.servers = servers
-        self.stack = Stack(name, servers, settings={**SETTINGS, **settings})
+        self.loadtest = build / LOADTEST
+        self.stack = Stack(name, servers, settings={**SETTINGS, **settings}, build=build)
 
     def __enter__(self):
         return self
@@ -98,9 +102,9 @@ class Platform:
 
     def load(self, rps, duration_sec, concurrency=200, users=5000, user_start=1, recipients=1,
              express=0.0, meanwhile=None):
-        """`meanwhile` is called with the processor time so far when all is sent."""
+        """`meanwhile` is called when all is sent, with a function that says the processor time so far."""
         v = self.stack.values
-        command = [LOADTEST, "-base-url", self.stack.url("api-1"), "-rps", str(rps), "-duration",
+        command = [self.loadtest, "-base-url", self.stack.url("api-1"), "-rps", str(rps), "-duration",
                    f"{duration_sec}s", "-concurrency", str(concurrency), "-users", str(users),
                    "-user-start", str(user_start), "-recipients", str(recipients), "-express-ratio",
                    str(express), "-timeout", "10s", "-json", "-seed-db-dsn", self.dsn(),
@@ -115,7 +119,7 @@ class Platform:
             process = subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True)
             for line in process.stderr:
                 if line == "sent\n" and meanwhile:
-                    meanwhile(so_far())
+                    meanwhile(so_far)
                 elif line == "drained\n":
                     spent = so_far()
                 elif not re.match(r" *[0-9]+s ok=|sent", line):
@@ -128,7 +132,7 @@ class Platform:
         return Load(json.loads(text), spent)
 
     def seed(self, users=5000, user_start=1, balance=100_000_000):
-        subprocess.run([LOADTEST, "-seed-only", "-seed-balance", str(balance), "-users", str(users),
+        subprocess.run([self.loadtest, "-seed-only", "-seed-balance", str(balance), "-users", str(users),
                         "-user-start", str(user_start), "-seed-db-dsn", self.dsn()],
                        check=True, stdout=subprocess.DEVNULL)
 
@@ -171,7 +175,7 @@ class Platform:
     def audit(self):
         """Violations that `msg-api audit` finds."""
         values = {k: v for k, v in self.stack.values.items() if k.startswith(("DB_", "RABBIT_URI"))}
-        done = subprocess.run([binary("api"), "audit", "--quiesced", "--json"], timeout=900, text=True,
+        done = subprocess.run([binary("api", self.stack.build), "audit", "--quiesced", "--json"], timeout=900, text=True,
                               stdout=subprocess.PIPE, env={**os.environ, **values})
         return json.loads(done.stdout)["violations"]
 
@@ -181,7 +185,7 @@ class Platform:
         self.db.execute(f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci")
         try:
             environ = {k: x for k, x in v.items() if k.startswith(("DB_", "RABBIT_URI"))}
-            subprocess.run([binary("api"), "migrate"], check=True, stdout=subprocess.DEVNULL,
+            subprocess.run([binary("api", self.stack.build), "migrate"], check=True, stdout=subprocess.DEVNULL,
                            env={**os.environ, **environ, "DB_NAME": name})
             text = subprocess.run([CEILING, self.dsn(name), str(seconds), *map(str, connections)],
                                   check=True, stdout=subprocess.PIPE, text=True).stdout

@@ -119,7 +119,7 @@ def accepting(p, seconds, users):
     spent = {}
 
     def then(so_far):
-        spent.update(so_far)
+        spent.update(so_far())
         p.stack.up("outboxd")
 
     return p.load(0, seconds, users=users, meanwhile=then), spent

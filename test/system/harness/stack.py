@@ -67,10 +67,12 @@ class PortRange:
 
 
 class Stack:
-    """`backends`: another Stack whose MariaDB and RabbitMQ are used (own database and queues)."""
+    """`backends`: another Stack whose MariaDB and RabbitMQ are used (own database and queues).
+    `build`: the folder whose programs it runs."""
 
-    def __init__(self, name, backends=None, replicas=1, settings=None):
+    def __init__(self, name, backends=None, replicas=1, settings=None, build=BUILD):
         self.name = name
+        self.build = build
         self.backends = backends
         self.ports = PortRange()
         self.directory = tempfile.mkdtemp(prefix=f"msg-{name}-")
@@ -85,7 +87,7 @@ class Stack:
 
     def _environ(self):
         environ = dict(os.environ, STATE_DIR=self.state, PORT_BASE=str(self.ports.base),
-                       BUILD_DIR=str(BUILD))
+                       BUILD_DIR=str(self.build))
         for kind, count in self.replicas.items():
             environ[f"{kind.upper()}_REPLICAS"] = str(count)
         environ.pop("API_PORT", None)
@@ -239,10 +241,10 @@ class Stack:
             yield f"{self.name}/{name}", "\n".join(line[:400] for line in text.splitlines()[-lines:])
 
 
-def binary(kind):
-    return BUILD / kind / (kind if kind == "operator-sim" else f"msg-{kind}")
+def binary(kind, build=BUILD):
+    return build / kind / (kind if kind == "operator-sim" else f"msg-{kind}")
 
 
-def missing_binaries():
-    return [str(p) for p in map(binary, ("api", "outboxd", "consumerd", "operator-sim"))
-            if not os.access(p, os.X_OK)]
+def missing_binaries(build=BUILD):
+    programs = [binary(kind, build) for kind in ("api", "outboxd", "consumerd", "operator-sim")]
+    return [str(p) for p in programs if not os.access(p, os.X_OK)]
