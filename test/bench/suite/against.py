@@ -5,6 +5,7 @@ number of rows one after the other. Runs come in pairs, new old, old new, new ol
 drifts; a row compares the medians of its runs. Rates say nothing here: they follow the machine.
 """
 
+import os
 import re
 import statistics
 import subprocess
@@ -13,10 +14,12 @@ from pathlib import Path
 
 from harness.stack import BUILD, missing_binaries
 
+from . import usage
 from .platform import LIFTED, LOADTEST, Platform
 
 PROCESSES = ("mariadbd", "beam", "msg-api", "msg-outboxd", "msg-consumerd")
 USERS = 5000
+QUIET = 0.1  # share of the machine that others may use
 # What makes two builds of the same sources cost differently.
 ALIKE = ("CMAKE_BUILD_TYPE", "CMAKE_C_COMPILER", "CMAKE_C_FLAGS", "CMAKE_C_FLAGS_RELWITHDEBINFO",
          "CMAKE_C_FLAGS_RELEASE", "SANITIZE")
@@ -107,9 +110,23 @@ def closed_loop(p, o, faults, where):
 PARTS = {paced: ("ancestor",), accept_then_drain: ("accept", "drain"), closed_loop: ("closed-loop",)}
 
 
+class Elsewhere:
+    """The share of the machine that others use while a part is measured: more than a few percent and the
+    figures are theirs, since what waits for a processor gathers into larger batches."""
+
+    def __init__(self, p):
+        self._meter, self._began = p.meter(), time.monotonic()
+        self._before = usage.machine_sec() - usage.own_sec()
+
+    def share(self):
+        ours = sum(self._meter.stop().values())
+        others = usage.machine_sec() - usage.own_sec() - self._before - ours
+        return max(0.0, others / (time.monotonic() - self._began) / os.cpu_count())
+
+
 def measure(servers, which, build, o, names, faults):
-    """{row: {process: µs a message}} of one run."""
-    found = {}
+    """({row: {process: µs a message}}, {row: others' share of the machine}) of one run."""
+    found, elsewhere = {}, {}
     with Platform(f"against-{which}", servers, build, **LIFTED) as p:
         p.up()
         p.seed(max(USERS, o["users"]))
@@ -117,24 +134,26 @@ def measure(servers, which, build, o, names, faults):
         for part, rows in PARTS.items():
             if set(rows) & set(names):
                 p.wait_purged()
+                others = Elsewhere(p)
                 found.update(part(p, o, faults, f"{which}, {rows[-1]}"))
-    return {name: found[name] for name in names}
+                elsewhere.update(dict.fromkeys(rows, others.share()))
+    return {name: found[name] for name in names}, {name: elsewhere[name] for name in names}
 
 
 # -- all of them --------------------------------------------------------------------------------------
 
 
 def compare(servers, builds, o, names):
-    """[{build, pair, rows}] in the order they were run, and what went wrong in them."""
+    """[{build, pair, rows, elsewhere}] in the order they were run, and what went wrong in them."""
     runs, faults = [], []
     for pair in range(o["pairs"]):
         for which in ("new", "old") if pair % 2 == 0 else ("old", "new"):
             began = time.monotonic()
-            rows = measure(servers, which, builds[which], o, names, faults)
-            runs.append({"build": which, "pair": pair + 1, "rows": rows})
+            rows, elsewhere = measure(servers, which, builds[which], o, names, faults)
+            runs.append({"build": which, "pair": pair + 1, "rows": rows, "elsewhere": elsewhere})
             print(f"pair {pair + 1} {which}: " + ", ".join(
                 f"{n} {sum(us.values()):.1f} µs" for n, us in rows.items())
-                + f"; took {time.monotonic() - began:.0f} s", flush=True)
+                + f"; others {max(elsewhere.values()):.0%} of the machine; took {time.monotonic() - began:.0f} s", flush=True)
     return runs, faults
 
 
@@ -152,28 +171,32 @@ def judge(runs, name, bound):
     ratio = statistics.median(new) / statistics.median(old)
     return {"new": statistics.median(new), "old": statistics.median(old), "ratio": ratio,
             "pairs": [a / b for a, b in zip(new, old)], "spread": {"new": spread(new), "old": spread(old)},
+            "elsewhere": max(r["elsewhere"][name] for r in runs),
             "within": ratio <= 1 + bound}
 
 
 def table(runs, name):
-    lines = ["| pair | build | " + " | ".join(PROCESSES) + " | all five |",
-             "| ---: | --- |" + " ---: |" * (len(PROCESSES) + 1)]
+    lines = ["| pair | build | " + " | ".join(PROCESSES) + " | all five | others |",
+             "| ---: | --- |" + " ---: |" * (len(PROCESSES) + 2)]
 
-    def line(pair, which, cells):
-        return f"| {pair} | {which} | " + " | ".join(f"{c:.1f}" for c in cells) + " |"
+    def line(pair, which, cells, others=""):
+        return f"| {pair} | {which} | " + " | ".join(f"{c:.1f}" for c in cells) + f" | {others} |"
 
     medians = {}
     for r in runs:
         us = [r["rows"][name][p] for p in PROCESSES]
-        lines.append(line(r["pair"], r["build"], [*us, sum(us)]))
+        lines.append(line(r["pair"], r["build"], [*us, sum(us)], f"{r['elsewhere'][name]:.0%}"))
         medians.setdefault(r["build"], []).append([*us, sum(us)])
     new, old = ([statistics.median(column) for column in zip(*medians[w])] for w in ("new", "old"))
     lines += [line("median", "new", new), line("median", "old", old),
-              "| | new/old | " + " | ".join(f"{a / b:.3f}" if b >= 1 else "–" for a, b in zip(new, old)) + " |"]
+              "| | new/old | " + " | ".join(f"{a / b:.3f}" if b >= 1 else "–" for a, b in zip(new, old))
+              + " | |"]
     return lines
 
 
 def noise(verdict, bound):
+    if verdict["elsewhere"] > QUIET:
+        return f"others used up to {verdict['elsewhere']:.0%} of the machine: measure again when it is quiet"
     if len(verdict["pairs"]) < 2:
         return "noise unknown with one pair"
     spreads = verdict["spread"]
