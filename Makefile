@@ -15,6 +15,7 @@ API_TOOLS = api/tools/node_modules/.package-lock.json
 
 .NOTPARALLEL:
 .PHONY: build run test unit system pages-test faults faults-short seed loadtest benchmark sanitize sanitized \
+  sanitize-units sanitized-units \
   valgrind observe-test lint swag deps clean docker images-test compose-check compose-test k8s-test \
   packages packages-test units-test backup-test
 
@@ -86,10 +87,16 @@ sanitize: deps
 	$(MAKE) BUILD=build-asan SANITIZE=address,undefined sanitized
 	$(MAKE) BUILD=build-tsan SANITIZE=thread sanitized
 
-sanitized:
+# The unit tests alone: quick enough for every change.
+sanitize-units: deps
+	$(MAKE) BUILD=build-asan SANITIZE=address,undefined sanitized-units
+
+sanitized-units:
 	cmake -S . -B $(BUILD) $(GENERATOR) -DSANITIZE=$(SANITIZE)
 	cmake --build $(BUILD)
 	ctest --test-dir $(BUILD) --output-on-failure
+
+sanitized: sanitized-units
 	$(PYTHON) -m pytest $(MAIN_PATH) $(PYTEST_ARGS)
 
 # A thousand messages; a leak or an error in any daemon fails the test.
