@@ -195,19 +195,20 @@ def table(runs, name):
 
 
 def noise(verdict, bound):
-    if verdict["elsewhere"] > QUIET:
-        return f"others used up to {verdict['elsewhere']:.0%} of the machine: measure again when it is quiet"
     if len(verdict["pairs"]) < 2:
         return "noise unknown with one pair"
-    spreads = verdict["spread"]
-    return (f"spread between runs of the same build: new {spreads['new']:.1%}, old {spreads['old']:.1%}"
-            + (", more than the bound: take more pairs" if max(spreads.values()) > bound else ""))
+    spreads, others = verdict["spread"], verdict["elsewhere"]
+    said = f"spread between runs of the same build: new {spreads['new']:.1%}, old {spreads['old']:.1%}"
+    if others > QUIET:
+        return f"{said}; others used up to {others:.0%} of the machine: measure again when it is quiet"
+    return said + (", more than the bound: take more pairs" if max(spreads.values()) > bound else "")
 
 
 def sentence(name, verdict, bound):
     return (f"{'within the bound' if verdict['within'] else 'BEYOND THE BOUND'} {name}: new/old of the medians "
             f"{verdict['ratio']:.3f} ({verdict['new']:.1f} of {verdict['old']:.1f} µs), at most {1 + bound:.3f}; by "
-            f"pair {' '.join(f'{r:.3f}' for r in verdict['pairs'])}; {noise(verdict, bound)}")
+            f"pair {' '.join(f'{r:.3f}' for r in verdict['pairs'])}, their median "
+            f"{statistics.median(verdict['pairs']):.3f}; {noise(verdict, bound)}")
 
 
 def markdown(runs, about, o, names, bound):
