@@ -1,10 +1,8 @@
 #include "api/commit.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "api/batch.h"
 #include "api/commit_queue.h"
@@ -80,15 +78,6 @@ static size_t expire(struct committer *c, struct operation **ops, size_t n)
     return kept;
 }
 
-/* Short, and nothing ends it early: neither new work nor a stop brings the database back. */
-static void pause_ms(int ms)
-{
-    struct timespec until = pause_until(ms);
-
-    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
-        ;
-}
-
 static void log_failure(const char *event, const struct err *err, size_t n)
 {
     log_warn(event, L_ERR(err), L_INT("requests", n));
@@ -106,7 +95,7 @@ static int connect_or_pause(struct committer *c, struct err *err)
     }
     if (atomic_compare_exchange_strong(&c->parent->down_since_ms, &up, clock_mono_ms()))
         log_failure("commit.database_away", err, 0);
-    pause_ms(DOWN_PAUSE_MS);
+    pause_sleep(DOWN_PAUSE_MS); /* neither new work nor a stop brings the database back */
     return -1;
 }
 
@@ -192,7 +181,7 @@ static enum attempt failed(struct committer *c, struct err *err, size_t n, unsig
     }
     log_failure("commit.failed", err, n);
     if (err->kind == ERR_RETRY) {
-        pause_ms(DOWN_PAUSE_MS);
+        pause_sleep(DOWN_PAUSE_MS);
         return ATTEMPT_AGAIN;
     }
     return ATTEMPT_SPLIT;
@@ -288,7 +277,7 @@ static void next_batch(struct committer *c)
         pause_until(commit_queue_has_aside(commit->queue) ? ASIDE_PAUSE_MS : IDLE_BEAT_MS);
 
     while (!commit_queue_may_take(commit->queue) && !at_end(commit))
-        if (pthread_cond_timedwait(&commit->wake, &commit->lock, &until))
+        if (!pause_cond_wait(&commit->wake, &commit->lock, &until))
             break;
     commit_queue_return(commit->queue);
     if (!commit_queue_may_take(commit->queue))

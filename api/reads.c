@@ -226,7 +226,7 @@ static void *reader_main(void *arg)
             break;
         if (!job) {
             until = pause_until(BEAT_MS);
-            pthread_cond_timedwait(&all->wake, &all->lock, &until);
+            pause_cond_wait(&all->wake, &all->lock, &until);
             continue;
         }
         all->first = job->next;

@@ -1,10 +1,8 @@
 #include "consumerd/lane.h"
 
-#include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "consumerd/lane_internal.h"
 #include "consumerd/spans.h"
@@ -351,10 +349,7 @@ static void *run(void *arg)
     if (broker_is_open(l->broker) && !broker_flush(l->broker, &err))
         broker_close(l->broker);
     db_drop(l->db);
-    pthread_mutex_lock(&l->ended_lock);
-    l->ended = true;
-    pthread_cond_signal(&l->ended_cond);
-    pthread_mutex_unlock(&l->ended_lock);
+    pause_leave(&l->pause);
     return NULL;
 }
 
@@ -363,7 +358,6 @@ struct lane *lane_new(const struct lane_config *config)
     const struct consumer_settings *s = &config->settings->consumer;
     bool express = config->type == MESSAGE_EXPRESS;
     struct lane *l = must_alloc(1, sizeof(*l));
-    pthread_condattr_t attr;
 
     claim_register();
     results_register();
@@ -380,17 +374,14 @@ struct lane *lane_new(const struct lane_config *config)
     l->settle_limit = (size_t)s->settle_batch;
     TAILQ_INIT(&l->arrived);
     TAILQ_INIT(&l->suspects);
-    pthread_mutex_init(&l->ended_lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&l->ended_cond, &attr);
-    pthread_condattr_destroy(&attr);
+    pause_init(&l->pause);
     return l;
 }
 
 void lane_start(struct lane *l, struct dispatch *dispatch)
 {
     l->dispatch = dispatch;
+    pause_enter(&l->pause);
     MUST(pthread_create(&l->thread, NULL, run, l) == 0);
     l->started = true;
 }
@@ -409,22 +400,7 @@ void lane_abort(struct lane *l)
 
 bool lane_wait(struct lane *l, int timeout_ms)
 {
-    struct timespec until;
-    bool ended;
-
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += timeout_ms / 1000;
-    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
-    pthread_mutex_lock(&l->ended_lock);
-    while (!l->ended && pthread_cond_timedwait(&l->ended_cond, &l->ended_lock, &until) != ETIMEDOUT)
-        ;
-    ended = l->ended;
-    pthread_mutex_unlock(&l->ended_lock);
-    return ended;
+    return pause_ended(&l->pause, timeout_ms);
 }
 
 void lane_free(struct lane *l)
@@ -439,7 +415,6 @@ void lane_free(struct lane *l)
     free(l->rest.jobs);
     broker_free(l->broker);
     db_free(l->db);
-    pthread_cond_destroy(&l->ended_cond);
-    pthread_mutex_destroy(&l->ended_lock);
+    pause_destroy(&l->pause);
     free(l);
 }

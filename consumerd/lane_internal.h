@@ -13,6 +13,7 @@
 #include "consumerd/lane.h"
 #include "consumerd/results.h"
 #include "consumerd/stats.h"
+#include "libcommon/base/pause.h"
 
 /* Jobs that are to be settled; grows up to what may be in hand. */
 struct job_array {
@@ -28,10 +29,8 @@ struct lane {
     struct broker *broker;
     struct daemon_beat *beat;
     pthread_t thread;
-    pthread_mutex_t ended_lock;
-    pthread_cond_t ended_cond;
+    struct pause pause; /* the wait for its end alone */
     bool started;
-    bool ended;                      /* under ended_lock */
     _Atomic bool draining, aborting; /* any thread */
 
     struct worker_lease lease;

@@ -10,6 +10,7 @@
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
+#include "libcommon/base/pause.h"
 #include "libcommon/db/schema.h"
 #include "libcommon/telemetry/log.h"
 
@@ -22,10 +23,9 @@ struct worker {
     struct db *db;
     struct daemon_beat *beat;
     pthread_t thread;
+    struct pause pause;
+    bool remove_row; /* read after the stop */
     pthread_mutex_t lock;
-    pthread_cond_t wake;
-    bool stopping;
-    bool remove_row;
     uint64_t last_era;          /* the thread's own */
     uint64_t id;                /* under lock */
     _Atomic uint64_t era;       /* of the present incarnation, 0: none */
@@ -66,9 +66,7 @@ void worker_renounce(struct worker *w, uint64_t era)
         if (atomic_compare_exchange_weak(&w->renounced, &seen, era)) {
             log_warn("worker.stale", L_INT("era", era),
                      L_MSG("no heartbeat in time: what is in hand is given up"));
-            pthread_mutex_lock(&w->lock);
-            pthread_cond_signal(&w->wake);
-            pthread_mutex_unlock(&w->lock);
+            pause_poke(&w->pause);
             return;
         }
     }
@@ -88,31 +86,13 @@ bool worker_lease(struct worker *w, struct worker_lease *lease)
     return lease->era && worker_holds(w, lease->era);
 }
 
-/* Waits until the time is over or the worker is to stop; false: stop. */
-static bool pause_ms(struct worker *w, int64_t ms)
+/* A new incarnation is wanted at once. */
+static bool is_over(void *worker)
 {
-    struct timespec until;
-    bool go_on;
+    struct worker *w = worker;
+    uint64_t era = atomic_load(&w->era);
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += ms / 1000;
-    until.tv_nsec += (ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
-    pthread_mutex_lock(&w->lock);
-    while (!w->stopping) {
-        uint64_t era = atomic_load(&w->era);
-
-        if (era && atomic_load(&w->renounced) >= era)
-            break; /* a new incarnation is wanted at once */
-        if (pthread_cond_timedwait(&w->wake, &w->lock, &until))
-            break;
-    }
-    go_on = !w->stopping;
-    pthread_mutex_unlock(&w->lock);
-    return go_on;
+    return era && atomic_load(&w->renounced) >= era;
 }
 
 static int wait_for_schema(struct worker *w, bool *ready, struct err *err)
@@ -276,7 +256,7 @@ static void *run(void *arg)
             clean_old_rows(w);
             clean_at_ms = clock_mono_ms() + CLEAN_INTERVAL_MS;
         }
-    } while (pause_ms(w, wait_ms));
+    } while (!pause_for_or(&w->pause, wait_ms, is_over, w));
     remove_row(w);
     return NULL;
 }
@@ -284,7 +264,6 @@ static void *run(void *arg)
 struct worker *worker_start(const struct settings *settings)
 {
     struct worker *w = must_alloc(1, sizeof(*w));
-    pthread_condattr_t attr;
 
     db_label_register(&register_label);
     db_label_register(&beat_label);
@@ -295,10 +274,7 @@ struct worker *worker_start(const struct settings *settings)
     w->db = db_new(&settings->db);
     w->beat = daemon_beat_new("worker");
     pthread_mutex_init(&w->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&w->wake, &attr);
-    pthread_condattr_destroy(&attr);
+    pause_init(&w->pause);
     MUST(pthread_create(&w->thread, NULL, run, w) == 0);
     return w;
 }
@@ -307,14 +283,11 @@ void worker_stop(struct worker *w, bool remove)
 {
     if (!w)
         return;
-    pthread_mutex_lock(&w->lock);
-    w->stopping = true;
     w->remove_row = remove;
-    pthread_cond_signal(&w->wake);
-    pthread_mutex_unlock(&w->lock);
+    pause_stop(&w->pause);
     pthread_join(w->thread, NULL);
     db_free(w->db);
-    pthread_cond_destroy(&w->wake);
+    pause_destroy(&w->pause);
     pthread_mutex_destroy(&w->lock);
     free(w);
 }

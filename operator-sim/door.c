@@ -5,10 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
+#include "libcommon/base/pause.h"
 #include "libcommon/telemetry/log.h"
 
 #define SHUT_MS 300  /* for answers under way */
@@ -63,12 +63,12 @@ static void shut_door(struct door *d, int drain_ms)
 /* Waits for another wish, at most until until_ms; the lock is held. */
 static void wait_until_ms(struct door *d, int64_t until_ms)
 {
-    struct timespec at = {until_ms / 1000, (long)(until_ms % 1000) * 1000000};
+    struct timespec at = pause_until(until_ms - clock_mono_ms());
 
     if (until_ms == FOREVER)
         pthread_cond_wait(&d->changed, &d->lock);
     else
-        pthread_cond_timedwait(&d->changed, &d->lock, &at);
+        pause_cond_wait(&d->changed, &d->lock, &at);
 }
 
 static void act(struct door *d, bool refuse)
@@ -124,7 +124,6 @@ struct door *door_new(const struct httpd_config *config, bool refuse, int64_t re
                       struct err *err)
 {
     struct door *d = must_alloc(1, sizeof(*d));
-    pthread_condattr_t attr;
     sigset_t all;
     sigset_t before;
 
@@ -132,10 +131,7 @@ struct door *door_new(const struct httpd_config *config, bool refuse, int64_t re
     d->settings = *config->settings;
     d->config.settings = &d->settings;
     pthread_mutex_init(&d->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&d->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    pause_cond_init(&d->changed);
     set_wanted(d, refuse, refuse_ms);
     if (!refuse && open_door(d, err)) {
         door_free(d);

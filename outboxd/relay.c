@@ -8,38 +8,6 @@
 #include "libcommon/telemetry/metrics.h"
 #include "outboxd/relay_internal.h"
 
-struct timespec relay_in(int64_t us)
-{
-    struct timespec at;
-
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    at.tv_sec += us / 1000000;
-    at.tv_nsec += (long)(us % 1000000) * 1000;
-    at.tv_sec += at.tv_nsec / 1000000000;
-    at.tv_nsec %= 1000000000;
-    return at;
-}
-
-static void cond_init(pthread_cond_t *cond)
-{
-    pthread_condattr_t attr;
-
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(cond, &attr);
-    pthread_condattr_destroy(&attr);
-}
-
-void relay_pause_us(struct relay *r, int64_t us)
-{
-    struct timespec until = relay_in(us);
-
-    pthread_mutex_lock(&r->lock);
-    while (!atomic_load(&r->stopping) && pthread_cond_timedwait(&r->wake, &r->lock, &until) == 0)
-        ;
-    pthread_mutex_unlock(&r->lock);
-}
-
 static void register_metrics(struct relay *r)
 {
     static const char *const causes[CAUSES] = {[CAUSE_PAYLOAD] = "cause=\"payload\"",
@@ -77,7 +45,7 @@ static void pool_init(struct relay *r, enum message_type type)
     pool->relay = r;
     pool->type = type;
     pthread_mutex_init(&pool->lock, NULL);
-    cond_init(&pool->nobody_looks);
+    pause_cond_init(&pool->nobody_looks);
     poller_init(&pool->poller, &limits, clock_mono_us());
     snprintf(labels, sizeof(labels), "lane=\"%s\"", message_type_name(type));
     pool->published = metrics_counter("msg_outbox_published_total",
@@ -96,7 +64,7 @@ static void thread_start(struct relay *r, enum message_type type, int64_t number
     t->broker = broker_new(&outboxd_settings.broker, name);
     t->beat = daemon_beat_new("relay");
     claim_init(&t->claim, &outboxd_settings.db, type);
-    r->running++;
+    pause_enter(&r->pause);
     MUST(pthread_create(&t->thread, NULL, relay_thread_main, t) == 0);
     snprintf(name, sizeof(name), "%s-%lld", message_type_name(type), (long long)number);
     pthread_setname_np(t->thread, name);
@@ -108,8 +76,7 @@ struct relay *relay_start(void)
     struct relay *r = must_alloc(1, sizeof(*r));
 
     register_metrics(r);
-    pthread_mutex_init(&r->lock, NULL);
-    cond_init(&r->wake);
+    pause_init(&r->pause);
     r->threads = must_alloc((size_t)(s->high_workers + s->low_workers), sizeof(r->threads[0]));
     for (int i = 0; i < MESSAGE_LANES; i++)
         pool_init(r, (enum message_type)i);
@@ -122,10 +89,7 @@ struct relay *relay_start(void)
 
 static void wake_all(struct relay *r)
 {
-    pthread_mutex_lock(&r->lock);
-    atomic_store(&r->stopping, true);
-    pthread_cond_broadcast(&r->wake);
-    pthread_mutex_unlock(&r->lock);
+    pause_stop(&r->pause);
     for (int i = 0; i < MESSAGE_LANES; i++) {
         pthread_mutex_lock(&r->pools[i].lock);
         pthread_cond_broadcast(&r->pools[i].nobody_looks);
@@ -133,28 +97,13 @@ static void wake_all(struct relay *r)
     }
 }
 
-/* Waits for a count, then joins: a join with a time limit of its own is not portable. */
-static bool join_all(struct relay *r, int timeout_ms)
-{
-    struct timespec until = relay_in((int64_t)timeout_ms * 1000);
-    bool all;
-
-    pthread_mutex_lock(&r->lock);
-    while (r->running && pthread_cond_timedwait(&r->wake, &r->lock, &until) == 0)
-        ;
-    all = !r->running;
-    pthread_mutex_unlock(&r->lock);
-    for (size_t i = 0; all && i < r->n; i++)
-        pthread_join(r->threads[i].thread, NULL);
-    return all;
-}
-
 bool relay_stop(struct relay *r, int timeout_ms)
 {
     wake_all(r);
-    if (!join_all(r, timeout_ms))
+    if (!pause_ended(&r->pause, timeout_ms))
         return false;
     for (size_t i = 0; i < r->n; i++) {
+        pthread_join(r->threads[i].thread, NULL);
         claim_free(&r->threads[i].claim);
         broker_free(r->threads[i].broker);
     }
@@ -162,8 +111,7 @@ bool relay_stop(struct relay *r, int timeout_ms)
         pthread_mutex_destroy(&r->pools[i].lock);
         pthread_cond_destroy(&r->pools[i].nobody_looks);
     }
-    pthread_mutex_destroy(&r->lock);
-    pthread_cond_destroy(&r->wake);
+    pause_destroy(&r->pause);
     free(r->threads);
     free(r);
     return true;

@@ -7,8 +7,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <time.h>
 
+#include "libcommon/base/pause.h"
 #include "outboxd/claim.h"
 #include "outboxd/publish.h"
 #include "outboxd/relay.h"
@@ -42,10 +42,7 @@ struct relay_thread {
 };
 
 struct relay {
-    pthread_mutex_t lock;
-    pthread_cond_t wake; /* stopping, or a thread has ended */
-    size_t running;      /* threads, under lock */
-    _Atomic bool stopping;
+    struct pause pause;               /* of all its threads */
     _Atomic int broker_kind, db_kind; /* err_kind of the trouble last logged; ERR_NONE: fine */
     _Atomic int blocked;              /* connections */
     _Atomic bool waiting_for_schema;
@@ -55,9 +52,6 @@ struct relay {
     struct relay_thread *threads;
 };
 
-struct timespec relay_in(int64_t us); /* a point of the monotonic clock */
-/* Returns at once when the relay is stopping. */
-void relay_pause_us(struct relay *r, int64_t us);
 void *relay_thread_main(void *thread);
 
 #endif

@@ -38,7 +38,7 @@ static void take_pause(struct relay_thread *t)
 
     t->pause_ms = 0;
     if (ms)
-        relay_pause_us(t->pool->relay, ms * 1000);
+        pause_for(&t->pool->relay->pause, ms);
 }
 
 static void db_failed(struct relay_thread *t, const struct err *err)
@@ -137,14 +137,14 @@ static bool broker_takes(struct relay_thread *t)
 static bool start_looking(struct relay_thread *t)
 {
     struct pool *pool = t->pool;
-    struct timespec until = relay_in(ATTEND_EVERY_MS * 1000);
+    struct timespec until = pause_until(ATTEND_EVERY_MS);
     bool mine;
 
     pthread_mutex_lock(&pool->lock);
-    while (pool->looking && !atomic_load(&pool->relay->stopping) &&
-           pthread_cond_timedwait(&pool->nobody_looks, &pool->lock, &until) == 0)
+    while (pool->looking && !pause_stopping(&pool->relay->pause) &&
+           pause_cond_wait(&pool->nobody_looks, &pool->lock, &until))
         ;
-    mine = !pool->looking && !atomic_load(&pool->relay->stopping);
+    mine = !pool->looking && !pause_stopping(&pool->relay->pause);
     if (mine)
         pool->looking = true;
     pthread_mutex_unlock(&pool->lock);
@@ -193,7 +193,7 @@ static bool find_work(struct relay_thread *t)
     struct relay *r = t->pool->relay;
     struct err err;
 
-    while (!atomic_load(&r->stopping)) {
+    while (!pause_stopping(&r->pause)) {
         struct poller_task task;
 
         daemon_beat(t->beat);
@@ -201,7 +201,7 @@ static bool find_work(struct relay_thread *t)
             break;
         task = next_task(t->pool);
         if (task.look == LOOK_WAIT) {
-            relay_pause_us(r, task.wait_us);
+            pause_for_us(&r->pause, task.wait_us);
             continue;
         }
         if (look(t, &task, &err)) {
@@ -357,7 +357,7 @@ static int64_t publish_deadline_ms(struct relay *r)
 {
     int64_t most_ms = outboxd_settings.confirm_timeout_ms;
 
-    if (atomic_load(&r->stopping) && daemon_drain_left_ms() < most_ms)
+    if (pause_stopping(&r->pause) && daemon_drain_left_ms() < most_ms)
         most_ms = daemon_drain_left_ms();
     return clock_mono_ms() + most_ms;
 }
@@ -421,7 +421,7 @@ void *relay_thread_main(void *arg)
     struct relay *r = t->pool->relay;
     bool ready = false;
 
-    while (!atomic_load(&r->stopping)) {
+    while (!pause_stopping(&r->pause)) {
         bool work;
 
         daemon_beat(t->beat);
@@ -436,9 +436,6 @@ void *relay_thread_main(void *arg)
             deliver(t);
     }
     broker_close(t->broker);
-    pthread_mutex_lock(&r->lock);
-    r->running--;
-    pthread_cond_broadcast(&r->wake);
-    pthread_mutex_unlock(&r->lock);
+    pause_leave(&r->pause);
     return NULL;
 }

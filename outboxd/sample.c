@@ -3,19 +3,17 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
+#include "libcommon/base/pause.h"
 #include "libcommon/domain/outbox.h"
 #include "libcommon/telemetry/metrics.h"
 #include "outboxd/settings.h"
 
 struct sampler {
     pthread_t thread;
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    bool stopping, ended;
+    struct pause pause;
     struct db *db;
     struct daemon_beat *beat;
     struct metric *pending[MESSAGE_LANES], *oldest[MESSAGE_LANES];
@@ -57,49 +55,20 @@ static void sample(struct sampler *s)
     db_release(s->db);
 }
 
-static struct timespec monotonic_in(int64_t ms)
-{
-    struct timespec at;
-
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    at.tv_sec += ms / 1000;
-    at.tv_nsec += (long)(ms % 1000) * 1000000;
-    at.tv_sec += at.tv_nsec / 1000000000;
-    at.tv_nsec %= 1000000000;
-    return at;
-}
-
-static bool stopped_within(struct sampler *s, int64_t ms)
-{
-    struct timespec until = monotonic_in(ms);
-    bool stopping;
-
-    pthread_mutex_lock(&s->lock);
-    while (!s->stopping && pthread_cond_timedwait(&s->wake, &s->lock, &until) == 0)
-        ;
-    stopping = s->stopping;
-    pthread_mutex_unlock(&s->lock);
-    return stopping;
-}
-
 static void *sampler_main(void *arg)
 {
     struct sampler *s = arg;
 
     do {
         sample(s);
-    } while (!stopped_within(s, outboxd_settings.sample_ms));
-    pthread_mutex_lock(&s->lock);
-    s->ended = true;
-    pthread_cond_signal(&s->wake);
-    pthread_mutex_unlock(&s->lock);
+    } while (!pause_for(&s->pause, outboxd_settings.sample_ms));
+    pause_leave(&s->pause);
     return NULL;
 }
 
 struct sampler *sampler_start(void)
 {
     struct sampler *s = must_alloc(1, sizeof(*s));
-    pthread_condattr_t attr;
     char labels[32];
 
     db_label_register(&sample_label);
@@ -115,11 +84,8 @@ struct sampler *sampler_start(void)
         metrics_set(s->oldest[i], clock_wall_us() / 1000000);
     }
     s->db = db_new(&outboxd_settings.db);
-    pthread_mutex_init(&s->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&s->wake, &attr);
-    pthread_condattr_destroy(&attr);
+    pause_init(&s->pause);
+    pause_enter(&s->pause);
     MUST(pthread_create(&s->thread, NULL, sampler_main, s) == 0);
     pthread_setname_np(s->thread, "sampler");
     return s;
@@ -127,22 +93,12 @@ struct sampler *sampler_start(void)
 
 bool sampler_stop(struct sampler *s, int timeout_ms)
 {
-    struct timespec until = monotonic_in(timeout_ms);
-    bool ended;
-
-    pthread_mutex_lock(&s->lock);
-    s->stopping = true;
-    pthread_cond_broadcast(&s->wake);
-    while (!s->ended && pthread_cond_timedwait(&s->wake, &s->lock, &until) == 0)
-        ;
-    ended = s->ended;
-    pthread_mutex_unlock(&s->lock);
-    if (!ended)
+    pause_stop(&s->pause);
+    if (!pause_ended(&s->pause, timeout_ms))
         return false;
     pthread_join(s->thread, NULL);
     db_free(s->db);
-    pthread_mutex_destroy(&s->lock);
-    pthread_cond_destroy(&s->wake);
+    pause_destroy(&s->pause);
     free(s);
     return true;
 }

@@ -5,11 +5,11 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "libcommon/base/backoff.h"
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
+#include "libcommon/base/pause.h"
 #include "libcommon/base/random.h"
 #include "libcommon/db/schema.h"
 #include "libcommon/telemetry/log.h"
@@ -33,9 +33,7 @@ struct probe {
     struct metric *up;
     _Atomic int64_t ok_at_ms; /* NEVER_MS: the last check failed, or there was none */
     pthread_t thread;
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    bool stopping;
+    struct pause pause;
 };
 
 static struct db_label probe_label = {.query = "probe"};
@@ -77,34 +75,12 @@ static int check_broker(struct probe *p, struct err *err)
     return broker_ping(p->broker, err);
 }
 
-/* False: the probe is to end. */
-static bool wait_ms(struct probe *p, int64_t ms)
-{
-    struct timespec until;
-    bool stopping;
-
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += ms / 1000;
-    until.tv_nsec += (long)(ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
-    pthread_mutex_lock(&p->lock);
-    while (!p->stopping)
-        if (pthread_cond_timedwait(&p->wake, &p->lock, &until))
-            break;
-    stopping = p->stopping;
-    pthread_mutex_unlock(&p->lock);
-    return !stopping;
-}
-
 static void *probe_main(void *arg)
 {
     struct probe *p = arg;
     unsigned failures = 0;
     bool told = false; /* whether the present state has been logged */
-    int64_t pause_ms;
+    int64_t wait_ms;
 
     do {
         struct err err = {0};
@@ -114,16 +90,16 @@ static void *probe_main(void *arg)
             if (failures || !told)
                 log_info("dependency.up", L_STR("dependency", p->name));
             failures = 0;
-            pause_ms = CHECK_EVERY_MS;
+            wait_ms = CHECK_EVERY_MS;
         } else {
             atomic_store(&p->ok_at_ms, NEVER_MS);
             if (!failures++)
                 log_warn("dependency.down", L_STR("dependency", p->name), L_ERR(&err));
-            pause_ms = backoff_ms(failures, CHECK_EVERY_MS, BACKOFF_MAX_MS, random_u64());
+            wait_ms = backoff_ms(failures, CHECK_EVERY_MS, BACKOFF_MAX_MS, random_u64());
         }
         told = true;
         probe_ok(p);
-    } while (wait_ms(p, pause_ms));
+    } while (!pause_for(&p->pause, wait_ms));
     return NULL;
 }
 
@@ -131,7 +107,6 @@ static struct probe *start(struct probe *p)
 {
     char labels[64] = "dependency=\"";
     size_t at = strlen(labels);
-    pthread_condattr_t attr;
     sigset_t all;
     sigset_t before;
 
@@ -142,11 +117,7 @@ static struct probe *start(struct probe *p)
     p->up =
         metrics_gauge("msg_dependency_up", "1: the last check of it succeeded, lately.", labels);
     atomic_init(&p->ok_at_ms, NEVER_MS);
-    pthread_mutex_init(&p->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&p->wake, &attr);
-    pthread_condattr_destroy(&attr);
+    pause_init(&p->pause);
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before);
     MUST(pthread_create(&p->thread, NULL, probe_main, p) == 0);
@@ -201,14 +172,10 @@ void probe_free(struct probe *p)
 {
     if (!p)
         return;
-    pthread_mutex_lock(&p->lock);
-    p->stopping = true;
-    pthread_cond_signal(&p->wake);
-    pthread_mutex_unlock(&p->lock);
+    pause_stop(&p->pause);
     pthread_join(p->thread, NULL);
     db_free(p->db);
     broker_free(p->broker);
-    pthread_cond_destroy(&p->wake);
-    pthread_mutex_destroy(&p->lock);
+    pause_destroy(&p->pause);
     free(p);
 }

@@ -15,6 +15,7 @@
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
+#include "libcommon/base/pause.h"
 #include "libcommon/net/httpd_internal.h"
 #include "libcommon/telemetry/log.h"
 
@@ -324,7 +325,6 @@ static void build_thread(struct httpd *h, struct http_thread *t, unsigned index)
 struct httpd *httpd_new(const struct httpd_config *config, struct err *err)
 {
     struct httpd *h = must_alloc(1, sizeof(*h));
-    pthread_condattr_t attr;
 
     h->settings = *config->settings;
     h->arg = config->arg;
@@ -332,10 +332,7 @@ struct httpd *httpd_new(const struct httpd_config *config, struct err *err)
     h->thread_count = (unsigned)h->settings.threads;
     h->threads = must_alloc(h->thread_count, sizeof(*h->threads));
     pthread_mutex_init(&h->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&h->drained, &attr);
-    pthread_condattr_destroy(&attr);
+    pause_cond_init(&h->drained);
     build_paths(h, config);
     for (unsigned i = 0; i < h->thread_count; i++)
         h->threads[i].listen_fd = -1;
@@ -430,13 +427,12 @@ bool httpd_wait_drained(struct httpd *h, int timeout_ms)
         return true;
     pthread_mutex_lock(&h->lock);
     while (!(done = is_drained(h)) && !atomic_load(&given_up)) {
-        int64_t now_ms = clock_mono_ms();
-        int64_t next_ms = until_ms - now_ms < PATIENCE_MS ? until_ms : now_ms + PATIENCE_MS;
-        struct timespec next = {next_ms / 1000, (long)(next_ms % 1000) * 1000000};
+        int64_t left_ms = until_ms - clock_mono_ms();
+        struct timespec next = pause_until(left_ms < PATIENCE_MS ? left_ms : PATIENCE_MS);
 
-        if (now_ms >= until_ms)
+        if (left_ms <= 0)
             break;
-        pthread_cond_timedwait(&h->drained, &h->lock, &next);
+        pause_cond_wait(&h->drained, &h->lock, &next);
     }
     pthread_mutex_unlock(&h->lock);
     return done;

@@ -8,13 +8,13 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "libcommon/base/buf.h"
 #include "libcommon/base/clock.h"
 #include "libcommon/base/err.h"
 #include "libcommon/base/must.h"
+#include "libcommon/base/pause.h"
 #include "libcommon/base/trace.h"
 #include "libcommon/telemetry/log_recent.h"
 
@@ -173,40 +173,27 @@ static void *writer_main(void *arg)
 
 void log_start(const char *service, enum log_level level)
 {
-    pthread_condattr_t attr;
-
     logger.service = service;
     logger.level = level;
     logger.ring = must_alloc(1, RING_SIZE);
     logger.stopping = false;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&logger.drained, &attr);
-    pthread_condattr_destroy(&attr);
+    pause_cond_init(&logger.drained);
     MUST(pthread_create(&logger.writer, NULL, writer_main, NULL) == 0);
     logger.running = true;
 }
 
 void log_stop(int timeout_ms)
 {
-    struct timespec until;
+    struct timespec until = pause_until(timeout_ms);
     bool drained;
 
     if (!logger.running)
         return;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += timeout_ms / 1000;
-    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
     pthread_mutex_lock(&logger.lock);
     logger.stopping = true;
     pthread_cond_signal(&logger.filled);
-    while (logger.head != logger.tail)
-        if (pthread_cond_timedwait(&logger.drained, &logger.lock, &until))
-            break;
+    while (logger.head != logger.tail && pause_cond_wait(&logger.drained, &logger.lock, &until))
+        ;
     drained = logger.head == logger.tail;
     pthread_mutex_unlock(&logger.lock);
     if (!drained) {
