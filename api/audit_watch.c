@@ -21,7 +21,7 @@ struct audit_watch {
     pthread_t thread;
     struct pause pause;
     struct db *db;
-    bool failing;
+    bool failing, schema_seen;
     size_t check;                /* of audit_range_checks, where the walk is */
     int64_t after;               /* the id it has come to */
     struct audit_report round;   /* what this round has found so far */
@@ -123,13 +123,15 @@ static int step(struct audit_watch *w, struct err *err)
 static void turn(struct audit_watch *w)
 {
     struct err err = {0};
-    int version = 0;
+    enum schema schema = SCHEMA_UNKNOWN;
     bool mine = false;
     int rc = db_acquire(w->db, &err);
 
-    if (!rc)
-        rc = schema_version(w->db, &version, &err);
-    if (!rc && version >= SCHEMA_VERSION)
+    if (!rc) {
+        schema = schema_look(w->db, &w->schema_seen, &err);
+        rc = schema == SCHEMA_UNKNOWN ? -1 : 0;
+    }
+    if (schema == SCHEMA_READY)
         rc = try_lock(w, &mine, &err);
     if (!rc && mine) {
         rc = step(w, &err);

@@ -95,15 +95,13 @@ static bool is_over(void *worker)
     return era && atomic_load(&w->renounced) >= era;
 }
 
-static int wait_for_schema(struct worker *w, bool *ready, struct err *err)
+static int look_for_schema(struct worker *w, bool *seen, struct err *err)
 {
-    int version = 0;
     int rc = db_acquire(w->db, err);
 
-    if (!rc)
-        rc = schema_version(w->db, &version, err);
+    if (!rc && schema_look(w->db, seen, err) != SCHEMA_READY)
+        rc = -1;
     db_release(w->db);
-    *ready = !rc && version >= SCHEMA_VERSION;
     return rc;
 }
 
@@ -217,15 +215,13 @@ static bool have_incarnation(struct worker *w)
 }
 
 /* One turn: whatever the state asks for. Returns how long to wait for the next. */
-static int64_t turn(struct worker *w, bool *schema_ready, bool *complained)
+static int64_t turn(struct worker *w, bool *schema_seen, bool *complained)
 {
     struct err err = {0};
     int rc;
 
-    if (!*schema_ready) {
-        rc = wait_for_schema(w, schema_ready, &err);
-        if (!rc && !*schema_ready)
-            rc = err_set(&err, ERR_RETRY, 0, "the schema is older than this build needs");
+    if (!*schema_seen) {
+        rc = look_for_schema(w, schema_seen, &err);
     } else if (!have_incarnation(w)) {
         rc = take_incarnation(w, &err);
     } else {
@@ -245,13 +241,13 @@ static void *run(void *arg)
 {
     struct worker *w = arg;
     int64_t clean_at_ms = clock_mono_ms();
-    bool schema_ready = false;
+    bool schema_seen = false;
     bool complained = false;
     int64_t wait_ms = 0;
 
     do {
         daemon_beat(w->beat);
-        wait_ms = turn(w, &schema_ready, &complained);
+        wait_ms = turn(w, &schema_seen, &complained);
         if (w->last_era && clock_mono_ms() >= clean_at_ms) {
             clean_old_rows(w);
             clean_at_ms = clock_mono_ms() + CLEAN_INTERVAL_MS;

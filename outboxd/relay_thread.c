@@ -391,42 +391,42 @@ static void deliver(struct relay_thread *t)
 
 /* ---- threads ---- */
 
-static bool schema_ready(struct relay_thread *t)
+static bool schema_ready(struct relay_thread *t, bool *seen)
 {
-    struct relay *r = t->pool->relay;
     struct db *db = t->claim.db;
+    enum schema schema = SCHEMA_UNKNOWN;
     struct err err;
-    int version = 0;
-    int rc = db_acquire(db, &err);
 
-    if (!rc)
-        rc = schema_version(db, &version, &err);
+    if (*seen)
+        return true;
+    if (!db_acquire(db, &err))
+        schema = schema_look(db, seen, &err);
     db_release(db);
-    if (rc) {
+    if (schema == SCHEMA_UNKNOWN) {
         db_failed(t, &err);
         return false;
     }
     db_worked(t);
-    if (version >= SCHEMA_VERSION)
-        return true;
-    if (!atomic_exchange(&r->waiting_for_schema, true))
-        log_info("schema.waiting", L_INT("version", version), L_INT("needed", SCHEMA_VERSION));
-    t->pause_ms = BLOCKED_WAIT_MS;
-    return false;
+    if (schema == SCHEMA_NOT_YET) {
+        if (!atomic_exchange(&t->pool->relay->waiting_for_schema, true))
+            log_info("schema.waiting", L_MSG(err.msg));
+        t->pause_ms = BLOCKED_WAIT_MS;
+    }
+    return *seen;
 }
 
 void *relay_thread_main(void *arg)
 {
     struct relay_thread *t = arg;
     struct relay *r = t->pool->relay;
-    bool ready = false;
+    bool schema_seen = false;
 
     while (!pause_stopping(&r->pause)) {
         bool work;
 
         daemon_beat(t->beat);
         take_pause(t);
-        if (!ready && !(ready = schema_ready(t)))
+        if (!schema_ready(t, &schema_seen))
             continue;
         if (!broker_takes(t) || !start_looking(t))
             continue;

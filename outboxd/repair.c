@@ -39,7 +39,7 @@ struct repair {
     struct db *db;
     struct broker *broker;
     int64_t low; /* every recipient up to this id is final */
-    bool failing;
+    bool failing, schema_seen;
     struct candidates lanes[MESSAGE_LANES];
     char named[NAMED_MAX][MESSAGE_ID_MAX + 1]; /* the oldest hopeless ones */
     size_t named_count;
@@ -477,13 +477,15 @@ static int run_once(struct repair *r, struct err *err)
 static void turn(struct repair *r)
 {
     struct err err = {0};
-    int version = 0;
+    enum schema schema = SCHEMA_UNKNOWN;
     bool mine = false;
     int rc = db_acquire(r->db, &err);
 
-    if (!rc)
-        rc = schema_version(r->db, &version, &err);
-    if (!rc && version >= SCHEMA_VERSION)
+    if (!rc) {
+        schema = schema_look(r->db, &r->schema_seen, &err);
+        rc = schema == SCHEMA_UNKNOWN ? -1 : 0;
+    }
+    if (schema == SCHEMA_READY)
         rc = try_lock(r, &mine, &err);
     if (!rc && mine) {
         rc = run_once(r, &err);

@@ -43,27 +43,14 @@ static int64_t lower(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* Once there, the schema does not go away; until then nobody may be sent here. */
-static int check_schema(struct probe *p, struct err *err)
-{
-    int version;
-
-    if (schema_version(p->db, &version, err))
-        return -1;
-    p->schema_seen = version >= SCHEMA_VERSION;
-    if (p->schema_seen)
-        return 0;
-    return err_set(err, ERR_RETRY, 0, "schema: version %d, needed is %d", version, SCHEMA_VERSION);
-}
-
 static int check_db(struct probe *p, struct err *err)
 {
     int rc = db_acquire(p->db, err);
 
     if (!rc && p->schema_seen)
         rc = db_run(p->db, &probe_label, "SELECT 1", 8, NULL, err);
-    else if (!rc)
-        rc = check_schema(p, err);
+    else if (!rc && schema_look(p->db, &p->schema_seen, err) != SCHEMA_READY)
+        rc = -1;
     db_release(p->db);
     return rc;
 }

@@ -4,7 +4,8 @@
 
 static struct db_label version_label = {.query = "schema_version"};
 
-int schema_version(struct db *db, int *version, struct err *err)
+/* *version: the highest migration that has finished, 0 for an empty database. */
+static int read_version(struct db *db, int *version, struct err *err)
 {
     static const char sql[] =
         "SELECT COALESCE(MAX(version),0) FROM schema_migrations WHERE finished_at IS NOT NULL";
@@ -22,4 +23,19 @@ int schema_version(struct db *db, int *version, struct err *err)
     *version = row && row[0] ? atoi(row[0]) : 0;
     db_results_free(&results);
     return 0;
+}
+
+enum schema schema_look(struct db *db, bool *seen, struct err *err)
+{
+    int version;
+
+    if (*seen)
+        return SCHEMA_READY;
+    if (read_version(db, &version, err))
+        return SCHEMA_UNKNOWN;
+    *seen = version >= SCHEMA_VERSION;
+    if (*seen)
+        return SCHEMA_READY;
+    err_set(err, ERR_RETRY, 0, "schema: version %d, needed is %d", version, SCHEMA_VERSION);
+    return SCHEMA_NOT_YET;
 }

@@ -10,7 +10,11 @@
 
 #define SCHEMA_VERSION 10
 
-/* *version: the highest migration that has finished, 0 for an empty database. */
-int schema_version(struct db *db, int *version, struct err *err);
+enum schema { SCHEMA_READY, SCHEMA_NOT_YET, SCHEMA_UNKNOWN };
+
+/* Whether the schema is there; db is acquired. *seen is the caller's memory, false at first: a
+ * schema does not go away again, so once it is true nothing is asked. Both other answers fill err:
+ * not yet with ERR_RETRY and the two versions, unknown with what the database said. */
+enum schema schema_look(struct db *db, bool *seen, struct err *err);
 
 #endif
