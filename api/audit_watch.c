@@ -9,10 +9,12 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
 #include "libcommon/base/pause.h"
+#include "libcommon/db/leader.h"
 #include "libcommon/db/schema.h"
 #include "libcommon/telemetry/log.h"
 #include "libcommon/telemetry/metrics.h"
 
+#define LEADER "audit"
 #define RANGE 1000         /* ids a step looks at */
 #define PAUSE_MIN_MS 500   /* small tables need no haste */
 #define PAUSE_MAX_MS 60000 /* nor may one slow statement end the walk */
@@ -29,34 +31,10 @@ struct audit_watch {
     struct metric *mismatch, *rounds;
 };
 
-static struct db_label lock_label = {.query = "audit_lock"};
-
 /* An open recipient is not wrong, and a full outbox neither. */
 static bool is_walked(const struct audit_range_check *c)
 {
     return !c->quiesced_only && strcmp(c->name, "recipient_is_not_stuck") != 0;
-}
-
-static int try_lock(struct audit_watch *w, bool *got, struct err *err)
-{
-    static const char sql[] = "SELECT GET_LOCK(CONCAT(DATABASE(),'.audit'),0)";
-    struct db_results results;
-    char **row;
-
-    if (db_run(w->db, &lock_label, sql, sizeof(sql) - 1, &results, err))
-        return -1;
-    row = db_next(db_only(&results));
-    *got = row && row[0] && !strcmp(row[0], "1");
-    db_results_free(&results);
-    return 0;
-}
-
-static void unlock(struct audit_watch *w)
-{
-    static const char sql[] = "SELECT RELEASE_LOCK(CONCAT(DATABASE(),'.audit'))";
-    struct err ignored;
-
-    db_run(w->db, &lock_label, sql, sizeof(sql) - 1, NULL, &ignored);
 }
 
 static void begin_round(struct audit_watch *w)
@@ -132,10 +110,10 @@ static void turn(struct audit_watch *w)
         rc = schema == SCHEMA_UNKNOWN ? -1 : 0;
     }
     if (schema == SCHEMA_READY)
-        rc = try_lock(w, &mine, &err);
+        rc = leader_try(w->db, LEADER, 0, &mine, &err);
     if (!rc && mine) {
         rc = step(w, &err);
-        unlock(w);
+        leader_resign(w->db, LEADER);
         show(w);
     }
     db_release(w->db);
@@ -170,7 +148,6 @@ struct audit_watch *audit_watch_start(void)
     if (!api_settings.audit_load_pct)
         return NULL;
     w = must_alloc(1, sizeof(*w));
-    db_label_register(&lock_label);
     db_label_register(&audit_label);
     w->mismatch = metrics_gauge("msg_ledger_mismatch",
                                 "Rows of balances, ledger and recipients that do not fit together, "

@@ -3,8 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libcommon/db/leader.h"
 #include "libcommon/telemetry/log.h"
 
+#define LEADER "migrate"
 #define LOCK_WAIT_SEC 5 /* a retry follows */
 #define STATEMENT_TIMEOUT_MS 3600000
 
@@ -25,21 +27,11 @@ static int run(struct db *db, const char *sql, struct db_results *results, struc
 
 static int take_lock(struct db *db, struct err *err)
 {
-    struct db_results results;
-    struct buf sql = {0};
-    char **row;
-    bool got;
-    int rc;
+    bool leads;
 
-    buf_printf(&sql, "SELECT GET_LOCK(CONCAT(DATABASE(),'.migrate'),%d)", LOCK_WAIT_SEC);
-    rc = db_run_buf(db, &migrate_label, &sql, &results, err);
-    buf_free(&sql);
-    if (rc)
+    if (leader_try(db, LEADER, LOCK_WAIT_SEC, &leads, err))
         return -1;
-    row = db_next(db_only(&results));
-    got = row && row[0] && row[0][0] == '1';
-    db_results_free(&results);
-    return got ? 0 : err_set(err, ERR_RETRY, 0, "another process is migrating");
+    return leads ? 0 : err_set(err, ERR_RETRY, 0, "another process is migrating");
 }
 
 static int create_record(struct db *db, struct err *err)
@@ -104,7 +96,6 @@ static int apply(struct db *db, const struct migration *m, enum progress progres
 int migrate_run(struct db *db, int *applied, struct err *err)
 {
     enum progress progress;
-    struct err ignored;
     int rc;
 
     *applied = 0;
@@ -120,6 +111,6 @@ int migrate_run(struct db *db, int *applied, struct err *err)
         if (!rc)
             (*applied)++;
     }
-    run(db, "SELECT RELEASE_LOCK(CONCAT(DATABASE(),'.migrate'))", NULL, &ignored);
+    leader_resign(db, LEADER);
     return rc;
 }

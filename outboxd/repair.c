@@ -7,6 +7,7 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
 #include "libcommon/base/pause.h"
+#include "libcommon/db/leader.h"
 #include "libcommon/db/schema.h"
 #include "libcommon/domain/outbox.h"
 #include "libcommon/domain/recipient.h"
@@ -14,6 +15,7 @@
 #include "libcommon/telemetry/metrics.h"
 #include "outboxd/settings.h"
 
+#define LEADER "repair"
 #define RANGE 10000       /* rows of message_status a statement walks */
 #define BATCH 100         /* messages of one transaction: short locks */
 #define COST_FACTOR 10    /* the walk may cost this part of the time */
@@ -48,31 +50,10 @@ struct repair {
     struct metric *found[MESSAGE_LANES], *repaired[MESSAGE_LANES], *hopeless, *oldest;
 };
 
-static struct db_label lock_label = {.query = "repair_lock"};
 static struct db_label walk_label = {.query = "repair_walk"};
 static struct db_label waiting_label = {.query = "repair_waiting"};
 static struct db_label take_label = {.query = "repair_take"};
 static struct db_label write_label = {.query = "repair_write"};
-
-static int try_lock(struct repair *r, bool *got, struct err *err)
-{
-    static const char sql[] = "SELECT GET_LOCK(CONCAT(DATABASE(),'.repair'),0)";
-    struct db_results results;
-
-    if (db_run(r->db, &lock_label, sql, sizeof(sql) - 1, &results, err))
-        return -1;
-    *got = db_number(db_only(&results)) == 1;
-    db_results_free(&results);
-    return 0;
-}
-
-static void unlock(struct repair *r)
-{
-    static const char sql[] = "SELECT RELEASE_LOCK(CONCAT(DATABASE(),'.repair'))";
-    struct err ignored;
-
-    db_run(r->db, &lock_label, sql, sizeof(sql) - 1, NULL, &ignored);
-}
 
 /* ---- the walk ---- */
 
@@ -486,10 +467,10 @@ static void turn(struct repair *r)
         rc = schema == SCHEMA_UNKNOWN ? -1 : 0;
     }
     if (schema == SCHEMA_READY)
-        rc = try_lock(r, &mine, &err);
+        rc = leader_try(r->db, LEADER, 0, &mine, &err);
     if (!rc && mine) {
         rc = run_once(r, &err);
-        unlock(r);
+        leader_resign(r->db, LEADER);
     }
     db_release(r->db);
     if (rc && err.kind && !r->failing)
@@ -515,8 +496,7 @@ static void *repair_main(void *arg)
 
 static void register_metrics(struct repair *r)
 {
-    struct db_label *labels[] = {&lock_label, &walk_label, &waiting_label, &take_label,
-                                 &write_label};
+    struct db_label *labels[] = {&walk_label, &waiting_label, &take_label, &write_label};
     char text[32];
 
     for (size_t i = 0; i < sizeof(labels) / sizeof(labels[0]); i++)
