@@ -3,10 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PURGE_MAX 1000 /* rows a statement: short locks */
-
-static struct db_label purge_label = {.query = "idempotency_purge"};
-
 static int by_key(const void *a, const void *b)
 {
     const struct operation *x = *(struct operation *const *)a;
@@ -111,24 +107,4 @@ void idempotency_put_store(struct db *db, struct db_packet *packet, struct opera
         db_put_quoted(db, sql, op->response.data, op->response.len);
         buf_putc(sql, ')');
     }
-}
-
-int idempotency_purge(struct db *db, int64_t ttl_hours, uint64_t *deleted, struct err *err)
-{
-    struct db_results results;
-    struct buf sql = {0};
-    int rc;
-
-    db_label_register(&purge_label);
-    buf_printf(&sql,
-               "DELETE FROM idempotency_keys WHERE created_at<NOW(6)-INTERVAL %lld HOUR ORDER BY "
-               "created_at LIMIT %d",
-               (long long)ttl_hours, PURGE_MAX);
-    rc = db_run_buf(db, &purge_label, &sql, &results, err);
-    buf_free(&sql);
-    if (rc)
-        return -1;
-    *deleted = db_only(&results)->affected;
-    db_results_free(&results);
-    return 0;
 }

@@ -24,7 +24,4 @@ void idempotency_apply(struct db_set *found, struct operation **ops, size_t n);
 void idempotency_put_store(struct db *db, struct db_packet *packet, struct operation **ops,
                            size_t n);
 
-/* Deletes keys older than ttl_hours, a bounded number; *deleted tells how many. */
-int idempotency_purge(struct db *db, int64_t ttl_hours, uint64_t *deleted, struct err *err);
-
 #endif

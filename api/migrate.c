@@ -1,13 +1,17 @@
 #include "api/migrate.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "libcommon/base/must.h"
+#include "libcommon/base/pause.h"
 #include "libcommon/db/leader.h"
 #include "libcommon/telemetry/log.h"
 
 #define LEADER "migrate"
 #define LOCK_WAIT_SEC 5 /* a retry follows */
+#define RETRY_MS 500
 #define STATEMENT_TIMEOUT_MS 3600000
 
 static struct db_label migrate_label = {.query = "migrate"};
@@ -113,4 +117,53 @@ int migrate_run(struct db *db, int *applied, struct err *err)
     }
     leader_resign(db, LEADER);
     return rc;
+}
+
+struct migrator {
+    struct db_settings settings;
+    struct pause pause;
+    pthread_t thread;
+};
+
+static void *migrator_main(void *arg)
+{
+    struct migrator *m = arg;
+    struct db *db = db_new(&m->settings);
+    bool failing = false;
+    struct err err;
+    int applied;
+    int rc;
+
+    do {
+        rc = db_acquire(db, &err);
+        if (!rc)
+            rc = migrate_run(db, &applied, &err);
+        db_release(db);
+        if (rc && !failing)
+            log_warn("migrate.failed", L_ERR(&err));
+        failing = rc != 0;
+    } while (rc && !pause_for(&m->pause, RETRY_MS));
+    db_free(db);
+    return NULL;
+}
+
+struct migrator *migrator_start(const struct db_settings *settings)
+{
+    struct migrator *m = must_alloc(1, sizeof(*m));
+
+    m->settings = migrate_settings(settings);
+    pause_init(&m->pause);
+    MUST(pthread_create(&m->thread, NULL, migrator_main, m) == 0);
+    pthread_setname_np(m->thread, "migrate");
+    return m;
+}
+
+void migrator_stop(struct migrator *m)
+{
+    if (!m)
+        return;
+    pause_stop(&m->pause);
+    pthread_join(m->thread, NULL);
+    pause_destroy(&m->pause);
+    free(m);
 }

@@ -29,4 +29,10 @@ struct db_settings migrate_settings(const struct db_settings *settings);
  * changed since; ERR_RETRY when another process is migrating or the database is away. */
 int migrate_run(struct db *db, int *applied, struct err *err);
 
+/* The same from a thread of its own, again and again until it has worked; the first failure is
+ * logged. Whoever needs the schema waits for it (db/schema.h). */
+struct migrator;
+struct migrator *migrator_start(const struct db_settings *settings);
+void migrator_stop(struct migrator *m); /* NULL is fine; waits for the statement under way */
+
 #endif

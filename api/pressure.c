@@ -4,19 +4,14 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#include "api/idempotency.h"
-#include "api/migrate.h"
 #include "api/settings.h"
-#include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
 #include "libcommon/base/pause.h"
 #include "libcommon/daemon/daemon.h"
+#include "libcommon/db/schema.h"
 #include "libcommon/domain/outbox.h"
 #include "libcommon/telemetry/log.h"
 #include "libcommon/telemetry/metrics.h"
-
-#define PURGE_EVERY_MS 10000
-#define RETRY_MS 500
 
 struct pressure {
     pthread_t thread;
@@ -25,6 +20,7 @@ struct pressure {
     struct broker *broker; /* NULL: queue depth is not asked for */
     struct daemon_beat *beat;
     bool failing; /* logged once a change */
+    bool schema_seen;
 
     _Atomic int64_t pending;  /* as sampled */
     _Atomic int64_t accepted; /* since start */
@@ -104,61 +100,31 @@ static void sample_depth(struct pressure *p)
     atomic_store(&p->depth_high, total > api_settings.pressure_depth);
 }
 
-static void report(struct pressure *p, const char *event, int rc, const struct err *err)
+static void turn(struct pressure *p)
 {
+    enum schema schema = SCHEMA_UNKNOWN;
+    struct err err;
+    int rc = db_acquire(p->db, &err);
+
+    if (!rc) {
+        schema = schema_look(p->db, &p->schema_seen, &err);
+        rc = schema == SCHEMA_UNKNOWN ? -1 : 0;
+    }
+    if (schema == SCHEMA_READY)
+        rc = sample(p, &err);
+    db_release(p->db);
     if (rc && !p->failing)
-        log_warn(event, L_ERR(err));
+        log_warn("pressure.sample_failed", L_ERR(&err));
     p->failing = rc != 0;
-}
-
-static void migrate(struct pressure *p)
-{
-    struct db_settings patient = migrate_settings(&api_settings.db);
-    struct db *db = db_new(&patient);
-    struct err err;
-    int applied;
-    int rc;
-
-    do {
-        rc = db_acquire(db, &err);
-        if (!rc)
-            rc = migrate_run(db, &applied, &err);
-        report(p, "migrate.failed", rc, &err);
-        db_release(db);
-    } while (rc && !pause_for(&p->pause, RETRY_MS));
-    db_free(db);
-}
-
-static void purge(struct pressure *p)
-{
-    uint64_t deleted;
-    struct err err;
-
-    if (idempotency_purge(p->db, api_settings.idempotency_ttl_hours, &deleted, &err))
-        log_warn("idempotency.purge_failed", L_ERR(&err));
 }
 
 static void *pressure_main(void *arg)
 {
     struct pressure *p = arg;
-    int64_t purge_at_ms = 0;
-    struct err err;
-    int rc;
 
-    if (api_settings.migrate_on_start)
-        migrate(p);
-    p->beat = daemon_beat_new("pressure"); /* a migration may take its time */
     while (!pause_for(&p->pause, api_settings.pressure_sample_ms)) {
         daemon_beat(p->beat);
-        rc = db_acquire(p->db, &err);
-        if (!rc)
-            rc = sample(p, &err);
-        report(p, "pressure.sample_failed", rc, &err);
-        if (!rc && clock_mono_ms() >= purge_at_ms) {
-            purge(p);
-            purge_at_ms = clock_mono_ms() + PURGE_EVERY_MS;
-        }
-        db_release(p->db);
+        turn(p);
         if (p->broker)
             sample_depth(p);
     }
@@ -180,6 +146,7 @@ struct pressure *pressure_start(void)
         p->depth_gauge = metrics_gauge("msg_queue_depth", "Messages ready in both queues.", "");
         p->broker = broker_new(&api_settings.broker, "pressure");
     }
+    p->beat = daemon_beat_new("pressure");
     pause_init(&p->pause);
     MUST(pthread_create(&p->thread, NULL, pressure_main, p) == 0);
     return p;

@@ -4,8 +4,7 @@
 /*
  * Is the outbox too full to accept more? One thread samples the database several times a second,
  * with bounded statements; requests read the last sample plus what was accepted since, never a
- * table. The same thread migrates at start and purges old idempotency keys: the slow housekeeping
- * of msg-api.
+ * table.
  */
 
 #include <stdbool.h>

@@ -7,7 +7,9 @@
 
 #include "api/audit_watch.h"
 #include "api/commit.h"
+#include "api/housekeeping.h"
 #include "api/limiter.h"
+#include "api/migrate.h"
 #include "api/pressure.h"
 #include "api/reads.h"
 #include "api/settings.h"
@@ -27,8 +29,10 @@ struct server {
     struct commit *commit;
     struct reads *reads;
     struct swagger *swagger;
+    struct migrator *migrator;
     struct pressure *pressure;
     struct audit_watch *audit;
+    struct janitor *janitor;
     struct limiter *global_limit;
     struct limiter *user_limit;
     struct probe *probes[2];
@@ -396,8 +400,10 @@ struct server *server_start(struct err *err)
     server.probes[0] = probe_db(&s->db);
     server.probes[1] = probe_broker(&s->broker);
     daemon_set_probes(server.probes, 2);
+    server.migrator = s->migrate_on_start ? migrator_start(&s->db) : NULL;
     server.pressure = pressure_start();
     server.audit = audit_watch_start();
+    server.janitor = housekeeping_start();
     server.commit = commit_start(answer_operation);
     server.reads = reads_start(answer_read);
     if (httpd_start(server.httpd, err)) {
@@ -410,14 +416,17 @@ struct server *server_start(struct err *err)
 
 void server_stop(struct server *s)
 {
+    janitor_begin_stop(s->janitor);
     httpd_drain(s->httpd);
     if (!httpd_wait_drained(s->httpd, daemon_drain_left_ms()))
         log_warn("server.drain_cut_short", L_MSG("requests were still in hand at the deadline"));
     /* Committers and readers first: they answer into the server. */
     commit_stop(s->commit);
     reads_stop(s->reads);
+    migrator_stop(s->migrator);
     pressure_stop(s->pressure);
     audit_watch_stop(s->audit);
+    janitor_stop(s->janitor);
     httpd_free(s->httpd);
     for (int i = 0; i < 2; i++)
         probe_free(s->probes[i]);

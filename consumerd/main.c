@@ -8,6 +8,7 @@
 
 #include "consumerd/dead.h"
 #include "consumerd/dispatch.h"
+#include "consumerd/housekeeping.h"
 #include "consumerd/lane.h"
 #include "consumerd/settings.h"
 #include "consumerd/stats.h"
@@ -26,6 +27,7 @@ struct parts {
     struct probe *probes[2];
     struct httpd *httpd;
     struct worker *worker;
+    struct janitor *janitor;
     struct dispatch *dispatch;
     struct job_queue *queues[MESSAGE_LANES];
     struct lane *lanes[MESSAGE_LANES];
@@ -58,6 +60,7 @@ static void start_work(struct parts *p)
 
     stats_register(&settings, p->operators, n);
     p->worker = worker_start(&settings);
+    p->janitor = housekeeping_start(&settings);
     for (int type = 0; type < MESSAGE_LANES; type++)
         p->queues[type] = job_queue_new();
     p->dispatch = dispatch_start(&settings, p->operators, n, p->worker, p->queues);
@@ -91,6 +94,7 @@ static void drain(struct parts *p)
 {
     bool clean;
 
+    janitor_begin_stop(p->janitor);
     for (int type = 0; type < MESSAGE_LANES; type++)
         lane_drain(p->lanes[type]);
     dispatch_drain(p->dispatch);
@@ -111,6 +115,7 @@ static void drain(struct parts *p)
     }
     dispatch_free(p->dispatch);
     worker_stop(p->worker, clean);
+    janitor_stop(p->janitor);
 }
 
 int main(int argc, char **argv)

@@ -8,14 +8,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
 #include "libcommon/base/pause.h"
 #include "libcommon/db/schema.h"
 #include "libcommon/telemetry/log.h"
 
 #define RETRY_MS 500
-#define CLEAN_INTERVAL_MS (3600 * 1000)
 
 struct worker {
     const struct settings *settings;
@@ -37,7 +35,6 @@ struct worker {
 static struct db_label register_label = {.query = "worker_register"};
 static struct db_label beat_label = {.query = "worker_heartbeat"};
 static struct db_label remove_label = {.query = "worker_remove"};
-static struct db_label clean_label = {.query = "worker_clean"};
 
 /* Goes on while the machine is suspended, as the database's clock does. */
 static int64_t boot_ms(void)
@@ -181,18 +178,6 @@ static int beat(struct worker *w, struct err *err)
     return 0;
 }
 
-static void clean_old_rows(struct worker *w)
-{
-    static const char sql[] = "DELETE FROM workers WHERE heartbeat_at<NOW(6)-INTERVAL 1 DAY";
-    struct err err;
-
-    if (!db_acquire(w->db, &err)) {
-        if (db_run(w->db, &clean_label, sql, sizeof(sql) - 1, NULL, &err))
-            log_debug("worker.clean_failed", L_ERR(&err));
-        db_release(w->db);
-    }
-}
-
 static void remove_row(struct worker *w)
 {
     struct err err;
@@ -240,7 +225,6 @@ static int64_t turn(struct worker *w, bool *schema_seen, bool *complained)
 static void *run(void *arg)
 {
     struct worker *w = arg;
-    int64_t clean_at_ms = clock_mono_ms();
     bool schema_seen = false;
     bool complained = false;
     int64_t wait_ms = 0;
@@ -248,10 +232,6 @@ static void *run(void *arg)
     do {
         daemon_beat(w->beat);
         wait_ms = turn(w, &schema_seen, &complained);
-        if (w->last_era && clock_mono_ms() >= clean_at_ms) {
-            clean_old_rows(w);
-            clean_at_ms = clock_mono_ms() + CLEAN_INTERVAL_MS;
-        }
     } while (!pause_for_or(&w->pause, wait_ms, is_over, w));
     remove_row(w);
     return NULL;
@@ -264,7 +244,6 @@ struct worker *worker_start(const struct settings *settings)
     db_label_register(&register_label);
     db_label_register(&beat_label);
     db_label_register(&remove_label);
-    db_label_register(&clean_label);
     w->settings = settings;
     w->stop_after_ms = settings_stop_after_ms(&settings->consumer);
     w->db = db_new(&settings->db);

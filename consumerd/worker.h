@@ -12,7 +12,7 @@
  * the thread takes a new one. The row of the old one stays: its silence is what allows the others
  * to take over, and not before every call it may still have had under way is over.
  *
- * Rows of workers that have been dead for a day are deleted; a missing row means dead.
+ * The janitor deletes rows of workers that have been dead for a day; a missing row means dead.
  */
 
 #include <stdbool.h>
