@@ -10,6 +10,7 @@
 #include "consumerd/dispatch.h"
 #include "consumerd/housekeeping.h"
 #include "consumerd/lane.h"
+#include "consumerd/repair.h"
 #include "consumerd/settings.h"
 #include "consumerd/stats.h"
 #include "consumerd/worker.h"
@@ -28,6 +29,7 @@ struct parts {
     struct httpd *httpd;
     struct worker *worker;
     struct janitor *janitor;
+    struct repair *repair;
     struct dispatch *dispatch;
     struct job_queue *queues[MESSAGE_LANES];
     struct lane *lanes[MESSAGE_LANES];
@@ -61,6 +63,7 @@ static void start_work(struct parts *p)
     stats_register(&settings, p->operators, n);
     p->worker = worker_start(&settings);
     p->janitor = housekeeping_start(&settings);
+    p->repair = repair_start(&settings);
     for (int type = 0; type < MESSAGE_LANES; type++)
         p->queues[type] = job_queue_new();
     p->dispatch = dispatch_start(&settings, p->operators, n, p->worker, p->queues);
@@ -95,6 +98,7 @@ static void drain(struct parts *p)
     bool clean;
 
     janitor_begin_stop(p->janitor);
+    repair_begin_stop(p->repair);
     for (int type = 0; type < MESSAGE_LANES; type++)
         lane_drain(p->lanes[type]);
     dispatch_drain(p->dispatch);
@@ -115,6 +119,7 @@ static void drain(struct parts *p)
     }
     dispatch_free(p->dispatch);
     worker_stop(p->worker, clean);
+    repair_stop(p->repair);
     janitor_stop(p->janitor);
 }
 

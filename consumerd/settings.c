@@ -6,6 +6,8 @@
 #include "consumerd/transport.h"
 #include "libcommon/base/buf.h"
 
+#define CONNECTIONS (MESSAGE_LANES + 4)
+
 #define AT(field) offsetof(struct consumer_settings, field)
 #define INT_ROW(name, field, initial, min, max, help)                     \
     {                                                                     \
@@ -96,6 +98,16 @@ static const struct setting consumer_rows[] = {
     INT_ROW("WORKER_DEAD_SEC", dead_sec, "10", 2, 3600,
             "Silence in seconds after which a consumer's work may be taken over. The same for all "
             "consumers."),
+    INT_ROW("REPAIR_AFTER_SEC", repair_after_sec, "60", 0, 86400,
+            "Time without progress after which a message that nothing holds is put into the outbox "
+            "again; doubles with each repair. 0 switches the repair off."),
+    INT_ROW("REPAIR_INTERVAL_MS", repair_interval_ms, "5000", 100, 3600000,
+            "Pause between two searches for such messages, at least."),
+    INT_ROW("REPAIR_MAX", repair_max, "8", 1, 1000,
+            "Repairs of one message after which an alert takes their place."),
+    INT_ROW("REPAIR_MAX_BATCH", repair_max_batch, "2000", 1, 100000,
+            "Messages of a lane repaired after one search, at most."),
+    INT_ROW("REPAIR_RATE", repair_rate, "500", 1, 100000, "Messages repaired a second, at most."),
     SETTINGS_END,
 };
 
@@ -247,6 +259,13 @@ size_t settings_check(const struct settings *s, struct buf *errors)
                    "WORKER_DEAD_SEC=%lld leaves too little time: less OPERATOR_TIMEOUT_MS, three "
                    "quarters of it must hold two heartbeats of WORKER_HEARTBEAT_MS\n",
                    (long long)c->dead_sec);
+        faults++;
+    }
+    if (CONNECTIONS > s->db.max_open) {
+        buf_printf(errors,
+                   "DB_MAX_OPEN_CONNS=%lld is too low: the lanes, the heartbeat, the repair, the "
+                   "janitor and the readiness probe need %d\n",
+                   (long long)s->db.max_open, CONNECTIONS);
         faults++;
     }
     return faults + topology_check(&s->broker, errors);

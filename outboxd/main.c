@@ -5,7 +5,6 @@
 #include "libcommon/telemetry/log.h"
 #include "outboxd/parked.h"
 #include "outboxd/relay.h"
-#include "outboxd/repair.h"
 #include "outboxd/sample.h"
 #include "outboxd/settings.h"
 
@@ -33,7 +32,6 @@ static int run(void)
 {
     struct probe *probes[2];
     struct sampler *sampler;
-    struct repair *repair;
     struct relay *relay;
     struct httpd *httpd;
     struct err err;
@@ -48,15 +46,12 @@ static int run(void)
     daemon_set_probes(probes, 2);
     sampler = sampler_start();
     relay = relay_start();
-    repair = repair_start();
     if (httpd_start(httpd, &err))
         return fail(&err);
     log_info("server.listening", L_INT("port", httpd_port(httpd)));
     daemon_ready();
     daemon_wait();
-    repair_begin_stop(repair);
     ended = relay_stop(relay, daemon_drain_left_ms());
-    repair_stop(repair);
     ended = sampler_stop(sampler, daemon_drain_left_ms()) && ended;
     httpd_drain(httpd);
     httpd_wait_drained(httpd, daemon_drain_left_ms());

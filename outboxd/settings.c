@@ -41,19 +41,6 @@ static const struct setting rows[] = {
         "Pause between two samples of the outbox for the metrics."),
     INT("OUTBOX_SAMPLE_LIMIT", sample_limit, "20000", 1, 10000000,
         "Rows of a lane that a sample counts at most."),
-    INT("REPAIR_AFTER_SEC", repair_after_sec, "60", 0, 86400,
-        "Time without progress after which a message that nothing holds is put into the outbox "
-        "again; doubles with each repair. 0 switches the repair off."),
-    INT("REPAIR_INTERVAL_MS", repair_interval_ms, "5000", 100, 3600000,
-        "Pause between two searches for such messages, at least."),
-    INT("REPAIR_MAX", repair_max, "8", 1, 1000,
-        "Repairs of one message after which an alert takes their place."),
-    INT("REPAIR_MAX_BATCH", repair_max_batch, "2000", 1, 100000,
-        "Messages of a lane repaired after one search, at most."),
-    INT("DELIVERY_TAKEOVERS_MAX", takeovers_max, "5", 1, 1000,
-        "As msg-consumerd's: a message that so many consumers died over is dead-lettered, and not "
-        "repaired."),
-    INT("REPAIR_RATE", repair_rate, "500", 1, 100000, "Messages repaired a second, at most."),
     SETTINGS_END,
 };
 
@@ -73,10 +60,10 @@ static size_t check(struct buf *errors)
     const struct outboxd_settings *s = &outboxd_settings;
     size_t faults = otlp_settings_check(&s->daemon.otlp, errors);
 
-    if (s->high_workers + s->low_workers + 3 > s->db.max_open) {
+    if (s->high_workers + s->low_workers + 2 > s->db.max_open) {
         buf_printf(errors,
                    "DB_MAX_OPEN_CONNS=%lld is too low for OUTBOX_HIGH_WORKERS=%lld, "
-                   "OUTBOX_LOW_WORKERS=%lld, the sampler, the repair and the readiness probe\n",
+                   "OUTBOX_LOW_WORKERS=%lld, the sampler and the readiness probe\n",
                    (long long)s->db.max_open, (long long)s->high_workers,
                    (long long)s->low_workers);
         faults++;

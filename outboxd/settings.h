@@ -19,8 +19,6 @@ struct outboxd_settings {
     int64_t confirm_timeout_ms;
     int64_t max_attempts, retry_base_ms, retry_max_ms;
     int64_t sample_ms, sample_limit;
-    int64_t repair_after_sec, repair_interval_ms, repair_max, repair_max_batch, repair_rate,
-        takeovers_max;
 };
 
 extern struct outboxd_settings outboxd_settings;

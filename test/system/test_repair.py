@@ -1,5 +1,6 @@
 """What the broker has lost comes back; what is merely queued, held or put off is left alone."""
 
+import contextlib
 import json
 
 from harness.audit import audit, quiesce
@@ -13,11 +14,11 @@ QUICK = {"REPAIR_AFTER_SEC": "2", "REPAIR_INTERVAL_MS": "200"}
 
 
 def repaired(stack):
-    return Metrics.of(stack.url("outboxd-1")).sum("msg_repaired_total")
+    return Metrics.of(stack.url("consumerd-1")).sum("msg_repaired_total")
 
 
 def candidates(stack):
-    return Metrics.of(stack.url("outboxd-1")).sum("msg_repair_candidates")
+    return Metrics.of(stack.url("consumerd-1")).sum("msg_repair_candidates")
 
 
 def send_many(stack, count):
@@ -27,6 +28,17 @@ def send_many(stack, count):
         api.sent(customer, [recipient(2 * i), recipient(2 * i + 1)],
                  type="express" if i % 3 == 0 else "normal")
     wait_until(lambda: stack.db.value("SELECT COUNT(*) FROM outbox_events") == 0, 20)
+
+
+@contextlib.contextmanager
+def idle_consumer(stack):
+    """The consumer lives and repairs, but gets no row in `workers`, and so takes nothing."""
+    stack.stop("consumerd-1")
+    stack.db.execute("CREATE TRIGGER nobody BEFORE INSERT ON workers FOR EACH ROW"
+                     " SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT='not now'")
+    stack.start("consumerd-1")
+    yield
+    stack.db.execute("DROP TRIGGER nobody")
 
 
 def purge(stack):
@@ -41,17 +53,16 @@ def purge(stack):
 
 def test_purged_queue(world):
     stack = world(**QUICK)
-    stack.stop("consumerd-1")
-    send_many(stack, 60)
-    wait_until(lambda: candidates(stack) == 60, 30, "a backlog is seen")
-    # Several searches have gone by: a backlog alone is no reason.
-    before = Metrics.of(stack.url("outboxd-1")).sum("db_queries_total", query="repair_walk")
-    wait_until(lambda: Metrics.of(stack.url("outboxd-1")).sum("db_queries_total", query="repair_walk")
-               > before + 6, 20)
-    assert repaired(stack) == 0
-    assert purge(stack) == 60
-    wait_until(lambda: repaired(stack) == 60, 30, "the repair of all")
-    stack.start("consumerd-1")
+    with idle_consumer(stack):
+        send_many(stack, 60)
+        wait_until(lambda: candidates(stack) == 60, 30, "a backlog is seen")
+        # Several searches have gone by: a backlog alone is no reason.
+        before = Metrics.of(stack.url("consumerd-1")).sum("db_queries_total", query="repair_walk")
+        wait_until(lambda: Metrics.of(stack.url("consumerd-1")).sum("db_queries_total", query="repair_walk")
+                   > before + 6, 20)
+        assert repaired(stack) == 0
+        assert purge(stack) == 60
+        wait_until(lambda: repaired(stack) == 60, 30, "the repair of all")
     quiesce(stack)
     assert audit(stack) == []
     assert stack.db.value("SELECT MAX(repairs) FROM messages") == 1
@@ -59,38 +70,37 @@ def test_purged_queue(world):
 
 def test_what_is_beyond_repair_is_named(world):
     stack = world(**QUICK)
-    stack.stop("consumerd-1")
-    send_many(stack, 12)
-    stack.db.execute("UPDATE messages SET repairs=8")  # REPAIR_MAX
-    assert purge(stack) == 12
+    with idle_consumer(stack):
+        send_many(stack, 12)
+        stack.db.execute("UPDATE messages SET repairs=8")  # REPAIR_MAX
+        assert purge(stack) == 12
 
-    def told():
-        lines = [json.loads(l) for l in stack.log_text("outboxd-1").splitlines() if "repair.given_up" in l]
-        return [l for l in lines if l["messages"] == 12]
+        def told():
+            lines = [json.loads(l) for l in stack.log_text("consumerd-1").splitlines() if "repair.given_up" in l]
+            return [l for l in lines if l["messages"] == 12]
 
-    ids = wait_until(told, 30)[0]["message_ids"].split(" ")
-    ours = [i for (i,) in stack.db.rows("SELECT message_identifier FROM message_status GROUP BY"
-                                        " message_identifier ORDER BY MIN(id)")]
-    assert len(ids) == 10 and ids == ours[:10]
-    assert Metrics.of(stack.url("outboxd-1")).value("msg_repair_given_up") == 12
-    assert repaired(stack) == 0
+        ids = wait_until(told, 30)[0]["message_ids"].split(" ")
+        ours = [i for (i,) in stack.db.rows("SELECT message_identifier FROM message_status GROUP BY"
+                                            " message_identifier ORDER BY MIN(id)")]
+        assert len(ids) == 10 and ids == ours[:10]
+        assert Metrics.of(stack.url("consumerd-1")).value("msg_repair_given_up") == 12
+        assert repaired(stack) == 0
 
 
 def test_a_late_original_is_harmless(world):
     """A message that was thought lost arrives beside its repaired twin: sent once."""
     stack = world(**QUICK)
-    stack.stop("consumerd-1")
-    send_many(stack, 1)
-    connection = stack.broker.connect()
-    channel = connection.channel()
-    held = None
-    for name in (stack.broker.express, stack.broker.normal):
-        method, properties, body = channel.basic_get(name)  # unacknowledged: in nobody's count
-        held = held or method and (name, properties, body)
-    assert held
-    wait_until(lambda: repaired(stack) == 1, 30)
-    connection.close()  # the original is back in its queue
-    stack.start("consumerd-1")
+    with idle_consumer(stack):
+        send_many(stack, 1)
+        connection = stack.broker.connect()
+        channel = connection.channel()
+        held = None
+        for name in (stack.broker.express, stack.broker.normal):
+            method, properties, body = channel.basic_get(name)  # unacknowledged: in nobody's count
+            held = held or method and (name, properties, body)
+        assert held
+        wait_until(lambda: repaired(stack) == 1, 30)
+        connection.close()  # the original is back in its queue
     quiesce(stack)
     assert audit(stack) == []
     assert sum(operator.counts()["requests"] for operator in stack.operators) == 2

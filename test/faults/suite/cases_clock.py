@@ -119,7 +119,7 @@ def jumping(run, site, clocks, judge, result):
         if seen != {-1, 0, 1}:
             result.violate(f"identifiers were made {sorted(seen)} hours off: the clocks did not jump")
     taken = total(site.of("consumerd"), "msg_takeovers_total")
-    repaired = total(site.of("outboxd"), "msg_repaired_total")
+    repaired = total(site.of("consumerd"), "msg_repaired_total")
     if taken or repaired or result.repeats:
         result.violate(f"{taken:.0f} recipients taken over, {repaired:.0f} messages repaired,"
                        f" {result.repeats} repeats at the operators")

@@ -1,0 +1,27 @@
+#ifndef CONSUMERD_REPAIR_H
+#define CONSUMERD_REPAIR_H
+
+/*
+ * Brings messages back that nobody works on any more: the broker lost its data, a queue was purged.
+ * A candidate has a recipient that is not final and has not moved for a while, no outbox row, no
+ * parked row and no living owner (WORKER_DEAD_SEC), and is not one that was given up on for killing
+ * consumers (DELIVERY_TAKEOVERS_MAX). It may still wait in a queue: so nothing is done while the
+ * lane's queue, with what the consumers hold unclaimed, is at least as long as the list of
+ * candidates. A repaired message goes into the outbox once more under an event type of its own; a
+ * late original is harmless, because recipients are claimed by owner and attempt. Each further
+ * repair of a message waits twice as long; after REPAIR_MAX of them an alert stands in its place.
+ *
+ * One process at a time, by a named lock. A thread with connections of its own. The same walk feeds
+ * the age of the oldest recipient that is not final.
+ */
+
+#include "consumerd/settings.h"
+
+struct repair;
+
+/* NULL: switched off, which is fine for the others. */
+struct repair *repair_start(const struct settings *settings);
+void repair_begin_stop(struct repair *r); /* so that it ends while other parts drain */
+void repair_stop(struct repair *r);       /* bounded by the database's and the broker's timeouts */
+
+#endif

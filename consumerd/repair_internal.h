@@ -1,0 +1,63 @@
+#ifndef CONSUMERD_REPAIR_INTERNAL_H
+#define CONSUMERD_REPAIR_INTERNAL_H
+
+/*
+ * What repair.c (the thread, its turns, what it decides), repair_walk.c (the search) and
+ * repair_enqueue.c (the way back into the outbox) share; nobody else includes this. All of it
+ * belongs to the repair's thread, but for the pause.
+ */
+
+#include <pthread.h>
+
+#include "consumerd/repair.h"
+#include "libcommon/base/pause.h"
+#include "libcommon/broker/broker.h"
+#include "libcommon/db/db.h"
+#include "libcommon/domain/message.h"
+
+#define REPAIR_NAMED_MAX 10 /* hopeless messages whose ids are logged */
+
+struct candidate {
+    char id[MESSAGE_ID_MAX + 1];
+};
+
+struct candidates {
+    struct candidate *list; /* at most repair_max_batch: the oldest */
+    size_t n;
+    uint64_t count;    /* all of them */
+    uint64_t hopeless; /* repaired REPAIR_MAX times already */
+};
+
+/* What a walk has found. */
+struct repair_found {
+    struct candidates lanes[MESSAGE_LANES];
+    char named[REPAIR_NAMED_MAX][MESSAGE_ID_MAX + 1]; /* the oldest hopeless ones */
+    size_t named_count;
+    int64_t oldest; /* since when the oldest open recipient waits, in seconds; 0: none is open */
+};
+
+struct repair {
+    const struct settings *settings;
+    pthread_t thread;
+    struct pause pause;
+    struct db *db;
+    struct broker *broker;
+    int64_t low; /* every recipient up to this id is final */
+    bool failing, schema_seen;
+    struct repair_found found;
+    struct db_packet packet;
+    struct metric *candidates[MESSAGE_LANES], *repaired[MESSAGE_LANES], *hopeless, *oldest;
+};
+
+void repair_walk_register(void);
+/* Looks at every recipient from the lowest open one to those that are too young, into r->found.
+ * -1, or 1 when the thread is to stop. */
+int repair_walk(struct repair *r, struct err *err);
+
+void repair_enqueue_register(void);
+/* Puts those messages into the outbox once more, by one transaction: their open recipients that are
+ * in nobody's hands. *done: how many messages that were. */
+int repair_enqueue(struct repair *r, const struct candidate *list, size_t n, size_t *done,
+                   struct err *err);
+
+#endif

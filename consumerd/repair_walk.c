@@ -1,0 +1,140 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "consumerd/repair_internal.h"
+#include "libcommon/domain/recipient.h"
+
+#define RANGE 10000 /* rows of message_status a statement walks */
+
+static struct db_label walk_label = {.query = "repair_walk"};
+
+void repair_walk_register(void)
+{
+    db_label_register(&walk_label);
+}
+
+/* The rows of a range that are not final and have not moved for repair_after_sec, by message; then
+ * the first open id, the last id, and since when the oldest open one waits. The range ends before
+ * rows so young that older ids may still become visible. */
+static void put_walk(struct repair *r, int64_t after)
+{
+    const struct consumer_settings *s = &r->settings->consumer;
+    long long age = (long long)s->repair_after_sec;
+    struct buf open = {0};
+
+    db_packet_reset(&r->packet);
+    recipient_put_states(&open, RECIPIENT_OPEN);
+    buf_printf(
+        db_statement(&r->packet, "candidates"),
+        "SELECT t.message_identifier,t.type,MAX(m.repairs) FROM "
+        "(SELECT id,message_identifier,type,status,owner,takeovers,updated_at FROM message_status "
+        "FORCE INDEX(PRIMARY) WHERE id>%lld ORDER BY id LIMIT %d) t "
+        "STRAIGHT_JOIN messages m ON m.message_identifier=t.message_identifier "
+        "WHERE t.status IN (%s) AND t.updated_at<NOW(6)-INTERVAL %lld SECOND "
+        "AND t.takeovers<%lld "
+        "AND (m.repaired_at IS NULL OR m.repaired_at<NOW(6)-INTERVAL "
+        "(%lld*(1<<LEAST(m.repairs,6))) SECOND) "
+        "AND NOT EXISTS (SELECT 1 FROM workers w WHERE w.id=t.owner AND "
+        "w.heartbeat_at>NOW(6)-INTERVAL %lld SECOND) "
+        "AND NOT EXISTS (SELECT 1 FROM outbox_events o WHERE o.aggregate_id=t.message_identifier) "
+        "AND NOT EXISTS (SELECT 1 FROM outbox_parked p WHERE p.aggregate_id=t.message_identifier) "
+        "GROUP BY t.message_identifier,t.type ORDER BY MIN(t.id)",
+        (long long)after, RANGE, open.data, age, (long long)s->takeovers_max, age,
+        (long long)s->dead_sec);
+    buf_printf(db_statement(&r->packet, "range"),
+               "SELECT COALESCE(MIN(IF(t.status IN (%s),t.id,NULL)),0),"
+               "COALESCE(MAX(IF(t.created_at<NOW(6)-INTERVAL %lld SECOND,t.id,NULL)),0),COUNT(*),"
+               "COALESCE(UNIX_TIMESTAMP(MIN(IF(t.status IN (%s),t.created_at,NULL))),0) "
+               "FROM (SELECT id,status,created_at FROM message_status FORCE INDEX(PRIMARY) WHERE "
+               "id>%lld ORDER BY id LIMIT %d) t",
+               open.data, age, open.data, (long long)after, RANGE);
+    r->packet.sql.failed |= open.failed;
+    buf_free(&open);
+}
+
+static void note(struct repair *r, char **row)
+{
+    enum message_type type;
+    struct repair_found *found = &r->found;
+    struct candidates *c;
+    unsigned repairs = (unsigned)strtoul(row[2], NULL, 10);
+
+    if (!message_type_parse(row[1], &type) || strlen(row[0]) > MESSAGE_ID_MAX)
+        return;
+    c = &found->lanes[type];
+    if (repairs >= (unsigned)r->settings->consumer.repair_max) {
+        c->hopeless++;
+        if (found->named_count < REPAIR_NAMED_MAX)
+            snprintf(found->named[found->named_count++], sizeof(found->named[0]), "%s", row[0]);
+        return;
+    }
+    c->count++;
+    if (c->n == (size_t)r->settings->consumer.repair_max_batch)
+        return;
+    snprintf(c->list[c->n].id, sizeof(c->list[0].id), "%s", row[0]);
+    c->n++;
+}
+
+/* What one range says about where the next begins. */
+struct range {
+    int64_t first_open;
+    int64_t last_old; /* the last id old enough to be behind no commit */
+    int64_t rows, oldest;
+};
+
+static int walk_range(struct repair *r, int64_t after, struct range *range, struct err *err)
+{
+    struct db_results results;
+    char **row;
+
+    put_walk(r, after);
+    if (db_run_packet(r->db, &walk_label, &r->packet, &results, err))
+        return -1;
+    while ((row = db_next(db_result(&results, "candidates"))))
+        note(r, row);
+    row = db_next(db_result(&results, "range"));
+    *range = (struct range){0};
+    if (row) {
+        range->first_open = strtoll(row[0], NULL, 10);
+        range->last_old = strtoll(row[1], NULL, 10);
+        range->rows = strtoll(row[2], NULL, 10);
+        range->oldest = strtoll(row[3], NULL, 10);
+    }
+    db_results_free(&results);
+    return 0;
+}
+
+static void forget(struct repair_found *found)
+{
+    for (int i = 0; i < MESSAGE_LANES; i++)
+        found->lanes[i].n = found->lanes[i].count = found->lanes[i].hopeless = 0;
+    found->named_count = 0;
+    found->oldest = 0;
+}
+
+int repair_walk(struct repair *r, struct err *err)
+{
+    int64_t after = r->low;
+    bool all_final = true;
+    struct range range;
+
+    forget(&r->found);
+    do {
+        if (walk_range(r, after, &range, err))
+            return -1;
+        if (all_final && range.first_open)
+            r->low = range.first_open - 1;
+        else if (all_final && range.last_old)
+            r->low = range.last_old;
+        all_final = all_final && !range.first_open;
+        if (range.oldest && (!r->found.oldest || range.oldest < r->found.oldest))
+            r->found.oldest = range.oldest;
+        if (range.last_old <= after)
+            break;
+        after = range.last_old;
+        if (pause_for(&r->pause, 0))
+            return 1;
+    } while (range.rows == RANGE);
+    return 0;
+}
