@@ -15,8 +15,8 @@
  * Every transition is a function here: it runs in the caller's transaction, changes only rows that
  * are in a state that it may begin from and that answer to the fence (owner and attempt, as they
  * were when the caller claimed or locked the row), and says which rows it changed. All of them pass
- * the same gate in recipient.c: whoever wants to store something with a change of state does it
- * there, where the changed rows are known and the transaction is still open.
+ * the same gate in recipient_change.c: whoever wants to store something with a change of state does
+ * it there, where the changed rows are known and the transaction is still open.
  *
  * Lock order: recipients (by message and number, or by id), then messages, then balances, then the
  * ledger. Everything but the functions named put, and those without a struct db, blocks.

@@ -1,0 +1,426 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "libcommon/domain/ledger.h"
+#include "libcommon/domain/recipient_internal.h"
+
+#define CHUNK 500 /* ids of one statement */
+#define REASON_MAX 255
+
+static struct db_label claim_label = {.query = "claim_update"};
+static struct db_label deliver_label = {.query = "settle_done"};
+static struct db_label hold_label = {.query = "settle_lock"};
+static struct db_label put_off_label = {.query = "settle_later"};
+static struct db_label fail_label = {.query = "settle_failed"};
+static struct db_label forget_label = {.query = "dead_clean"};
+
+void recipient_change_register(void)
+{
+    db_label_register(&claim_label);
+    db_label_register(&deliver_label);
+    db_label_register(&hold_label);
+    db_label_register(&put_off_label);
+    db_label_register(&fail_label);
+    db_label_register(&forget_label);
+}
+
+#define IN(state) (1u << (state))
+
+static const struct {
+    unsigned from;
+    enum recipient_state to;
+} transitions[RECIPIENT_TRANSITIONS] = {
+    [RECIPIENT_CLAIM] = {IN(RECIPIENT_PENDING), RECIPIENT_SENDING},
+    [RECIPIENT_TAKE_OVER] = {IN(RECIPIENT_SENDING), RECIPIENT_SENDING},
+    [RECIPIENT_DELIVER] = {IN(RECIPIENT_SENDING), RECIPIENT_DONE},
+    [RECIPIENT_PUT_OFF] = {IN(RECIPIENT_SENDING), RECIPIENT_PENDING},
+    [RECIPIENT_FAIL] = {IN(RECIPIENT_SENDING), RECIPIENT_FAILED},
+    [RECIPIENT_DROP] = {IN(RECIPIENT_PENDING) | IN(RECIPIENT_SENDING), RECIPIENT_FAILED},
+};
+
+static void put_from(struct buf *sql, enum recipient_transition transition)
+{
+    const char *separator = "'";
+
+    for (int i = 0; i < RECIPIENT_STATES; i++) {
+        if (!(transitions[transition].from & IN(i)))
+            continue;
+        buf_puts(sql, separator);
+        buf_puts(sql, recipient_state_name((enum recipient_state)i));
+        buf_putc(sql, '\'');
+        separator = ",'";
+    }
+}
+
+static const char *to_name(enum recipient_transition transition)
+{
+    return recipient_state_name(transitions[transition].to);
+}
+
+/* The gate: n rows of changes, all HELD, have gone through transition, and nothing is committed.
+ * What has to be stored along with a change of state is stored from here. */
+static void pass(enum recipient_transition transition, struct recipient_change *changes, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (changes[i].transition == transition && changes[i].result == RECIPIENT_HELD)
+            changes[i].result = RECIPIENT_CHANGED;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    uint64_t x = ((const struct recipient_change *)a)->id;
+    uint64_t y = ((const struct recipient_change *)b)->id;
+
+    return x < y ? -1 : x > y;
+}
+
+static struct recipient_change *find(struct recipient_change *changes, size_t n, uint64_t id)
+{
+    struct recipient_change key = {.id = id};
+
+    return bsearch(&key, changes, n, sizeof(key), by_id);
+}
+
+/* INVARIANT: takeovers counts consumers that died over the row. Assignments run from left to right,
+ * so it looks at the former owner: a claim of our own whose answer was lost killed nobody. */
+static void put_claim(struct buf *sql, enum recipient_transition transition, uint64_t owner,
+                      const uint64_t *ids, size_t n)
+{
+    buf_printf(sql,
+               "UPDATE message_status FORCE INDEX(PRIMARY) SET takeovers=takeovers+(%d AND "
+               "owner<>%llu),status='%s',owner=%llu,attempt=attempt+1,"
+               "first_claimed_at=COALESCE(first_claimed_at,NOW(6)) WHERE id IN (",
+               transition == RECIPIENT_TAKE_OVER, (unsigned long long)owner, to_name(transition),
+               (unsigned long long)owner);
+    for (size_t i = 0; i < n; i++) {
+        if (i)
+            buf_putc(sql, ',');
+        buf_put_uint(sql, ids[i]);
+    }
+    buf_puts(sql, ") AND status IN (");
+    put_from(sql, transition);
+    buf_putc(sql, ')');
+}
+
+int recipient_claim(struct db *db, enum recipient_transition transition, uint64_t owner,
+                    const uint64_t *ids, size_t n, struct err *err)
+{
+    struct buf sql = {0};
+    int rc = 0;
+
+    for (size_t i = 0; i < n && !rc; i += CHUNK) {
+        size_t count = n - i < CHUNK ? n - i : CHUNK;
+        struct db_results results;
+
+        buf_reset(&sql);
+        put_claim(&sql, transition, owner, ids + i, count);
+        rc = db_run_buf(db, &claim_label, &sql, &results, err);
+        if (rc)
+            break;
+        if (db_only(&results)->affected != count)
+            rc = err_set(err, ERR_BUG, 0, "claim: rows changed under their lock");
+        db_results_free(&results);
+    }
+    buf_free(&sql);
+    return rc;
+}
+
+static void put_quoted_json(struct db *db, struct buf *sql, const struct buf *json)
+{
+    if (json->failed)
+        sql->failed = true;
+    else
+        db_put_quoted(db, sql, json->data, json->len);
+}
+
+/* ---- deliver ---- */
+
+static void put_delivered(struct buf *json, const struct recipient_change *changes, size_t n)
+{
+    bool any = false;
+
+    buf_putc(json, '[');
+    for (size_t i = 0; i < n; i++) {
+        const struct recipient_change *c = &changes[i];
+
+        if (c->result != RECIPIENT_HELD)
+            continue;
+        buf_puts(json, any ? ",[" : "[");
+        any = true;
+        buf_put_uint(json, c->id);
+        buf_putc(json, ',');
+        buf_put_uint(json, c->attempt);
+        buf_puts(json, ",\"");
+        buf_puts(json, c->provider);
+        buf_puts(json, "\",");
+        buf_put_json(json, c->provider_id, strlen(c->provider_id));
+        buf_puts(json, ",\"");
+        buf_puts(json, c->unknown);
+        buf_puts(json, "\"]");
+    }
+    buf_putc(json, ']');
+}
+
+/* The join, in the order of the ids given, makes this as cheap on a table of ten rows as on one of
+ * ten million: a long IN list is planned as a scan of a small table. */
+static int write_delivered(struct db *db, uint64_t owner, const struct recipient_change *changes,
+                           size_t n, uint64_t *matched, struct err *err)
+{
+    struct db_results results;
+    struct buf json = {0};
+    struct buf sql = {0};
+    int rc;
+
+    put_delivered(&json, changes, n);
+    buf_puts(&sql, "UPDATE JSON_TABLE(");
+    put_quoted_json(db, &sql, &json);
+    buf_printf(&sql,
+               ",'$[*]' COLUMNS(id BIGINT PATH '$[0]',attempt INT UNSIGNED PATH '$[1]',"
+               "provider VARCHAR(50) PATH '$[2]',provider_id VARCHAR(128) PATH '$[3]',"
+               "unknown_operators VARCHAR(255) PATH '$[4]')) j "
+               "STRAIGHT_JOIN message_status m FORCE INDEX(PRIMARY) ON m.id=j.id "
+               "SET m.status='%s',m.provider=j.provider,m.provider_message_id=j.provider_id,"
+               "m.unknown_operators=j.unknown_operators,m.last_error='' "
+               "WHERE m.status IN (",
+               to_name(RECIPIENT_DELIVER));
+    put_from(&sql, RECIPIENT_DELIVER);
+    buf_printf(&sql, ") AND m.owner=%llu AND m.attempt=j.attempt", (unsigned long long)owner);
+    rc = db_run_buf(db, &deliver_label, &sql, &results, err);
+    buf_free(&sql);
+    buf_free(&json);
+    if (rc)
+        return -1;
+    *matched = db_only(&results)->affected;
+    db_results_free(&results);
+    return 0;
+}
+
+static size_t count_held(const struct recipient_change *changes, size_t n)
+{
+    size_t held = 0;
+
+    for (size_t i = 0; i < n; i++)
+        held += changes[i].result == RECIPIENT_HELD;
+    return held;
+}
+
+/* Nearly always all rows answer to the fence, and one statement is enough. When some do not, the
+ * transaction begins again, and they are locked and looked at first. */
+int recipient_deliver(struct db *db, uint64_t owner, struct recipient_change *changes, size_t n,
+                      struct err *err)
+{
+    uint64_t matched = 0;
+    size_t held;
+
+    qsort(changes, n, sizeof(*changes), by_id);
+    for (size_t i = 0; i < n; i++)
+        changes[i].result = RECIPIENT_HELD;
+    if (write_delivered(db, owner, changes, n, &matched, err))
+        return -1;
+    if (matched != n) {
+        db_rollback(db);
+        db_begin(db);
+        if (recipient_hold(db, owner, changes, n, err))
+            return -1;
+        held = count_held(changes, n);
+        if (held && write_delivered(db, owner, changes, n, &matched, err))
+            return -1;
+        if (held && matched != held)
+            return err_set(err, ERR_BUG, 0, "deliver: rows changed under their lock");
+    }
+    pass(RECIPIENT_DELIVER, changes, n);
+    return 0;
+}
+
+/* ---- hold ---- */
+
+static enum recipient_result look_at(const struct recipient_change *c, uint64_t owner, char **row)
+{
+    enum recipient_state state;
+
+    if (!recipient_state_parse(row[1], &state) || strtoul(row[3], NULL, 10) != c->attempt)
+        return RECIPIENT_LOST;
+    if ((transitions[c->transition].from & IN(state)) && strtoull(row[2], NULL, 10) == owner)
+        return RECIPIENT_HELD;
+    return state == transitions[c->transition].to ? RECIPIENT_ALREADY : RECIPIENT_LOST;
+}
+
+static int hold_chunk(struct db *db, uint64_t owner, struct recipient_change *changes, size_t n,
+                      struct err *err)
+{
+    struct db_results results;
+    struct buf sql = {0};
+    char **row;
+    int rc;
+
+    buf_puts(&sql, "SELECT id,status,owner,attempt FROM message_status FORCE INDEX(PRIMARY) "
+                   "WHERE id IN (");
+    for (size_t i = 0; i < n; i++) {
+        if (i)
+            buf_putc(&sql, ',');
+        buf_put_uint(&sql, changes[i].id);
+    }
+    buf_puts(&sql, ") ORDER BY id FOR UPDATE");
+    rc = db_run_buf(db, &hold_label, &sql, &results, err);
+    buf_free(&sql);
+    if (rc)
+        return -1;
+    while ((row = db_next(db_only(&results)))) {
+        struct recipient_change *c = find(changes, n, strtoull(row[0], NULL, 10));
+
+        if (c)
+            c->result = look_at(c, owner, row);
+    }
+    db_results_free(&results);
+    return 0;
+}
+
+int recipient_hold(struct db *db, uint64_t owner, struct recipient_change *changes, size_t n,
+                   struct err *err)
+{
+    int rc = 0;
+
+    qsort(changes, n, sizeof(*changes), by_id);
+    for (size_t i = 0; i < n; i++)
+        changes[i].result = RECIPIENT_LOST;
+    for (size_t i = 0; i < n && !rc; i += CHUNK)
+        rc = hold_chunk(db, owner, changes + i, n - i < CHUNK ? n - i : CHUNK, err);
+    return rc;
+}
+
+/* ---- put off, fail, drop ---- */
+
+static bool is_to_do(const struct recipient_change *c, enum recipient_transition transition)
+{
+    return c->transition == transition && c->result == RECIPIENT_HELD;
+}
+
+/* [id, attempt, reason, operators that may have it or null] of each; returns how many. */
+static size_t put_ended(struct buf *json, enum recipient_transition transition,
+                        const struct recipient_change *changes, size_t n)
+{
+    size_t count = 0;
+
+    buf_putc(json, '[');
+    for (size_t i = 0; i < n; i++) {
+        const struct recipient_change *c = &changes[i];
+
+        if (!is_to_do(c, transition))
+            continue;
+        buf_puts(json, count++ ? ",[" : "[");
+        buf_put_uint(json, c->id);
+        buf_putc(json, ',');
+        buf_put_uint(json, c->attempt);
+        buf_putc(json, ',');
+        buf_put_json(json, c->reason, strnlen(c->reason, REASON_MAX));
+        buf_putc(json, ',');
+        if (c->unknown)
+            buf_put_json(json, c->unknown, strlen(c->unknown));
+        else
+            buf_puts(json, "null");
+        buf_putc(json, ']');
+    }
+    buf_putc(json, ']');
+    return count;
+}
+
+/* The rows are locked and were seen to be ours: anything else is a broken promise of the caller. */
+static int write_ended(struct db *db, struct db_label *label, enum recipient_transition transition,
+                       struct recipient_change *changes, size_t n, struct err *err)
+{
+    const char *forget = transition == RECIPIENT_PUT_OFF ? "m.takeovers=0," : "";
+    struct db_results results;
+    struct buf json = {0};
+    struct buf sql = {0};
+    size_t count = put_ended(&json, transition, changes, n);
+    int rc;
+
+    buf_puts(&sql, "UPDATE JSON_TABLE(");
+    put_quoted_json(db, &sql, &json);
+    buf_printf(&sql,
+               ",'$[*]' COLUMNS(id BIGINT PATH '$[0]',attempt INT UNSIGNED PATH '$[1]',"
+               "reason VARCHAR(255) PATH '$[2]',may_have VARCHAR(255) PATH '$[3]')) j "
+               "STRAIGHT_JOIN message_status m FORCE INDEX(PRIMARY) ON m.id=j.id "
+               "SET m.status='%s',m.owner=0,%sm.last_error=j.reason,"
+               "m.unknown_operators=COALESCE(j.may_have,m.unknown_operators) WHERE m.status IN (",
+               to_name(transition), forget);
+    put_from(&sql, transition);
+    buf_puts(&sql, ") AND m.attempt=j.attempt");
+    rc = count ? db_run_buf(db, label, &sql, &results, err) : 0;
+    buf_free(&sql);
+    buf_free(&json);
+    if (rc || !count)
+        return rc;
+    if (db_only(&results)->affected != count)
+        rc = err_set(err, ERR_BUG, 0, "recipient: a row changed under its lock");
+    db_results_free(&results);
+    return rc;
+}
+
+int recipient_put_off(struct db *db, struct recipient_change *changes, size_t n, struct err *err)
+{
+    if (write_ended(db, &put_off_label, RECIPIENT_PUT_OFF, changes, n, err))
+        return -1;
+    pass(RECIPIENT_PUT_OFF, changes, n);
+    return 0;
+}
+
+static int refund(struct db *db, const struct recipient_change *changes, size_t n, struct err *err)
+{
+    struct ledger_refund *refunds = calloc(n + 1, sizeof(*refunds));
+    size_t count = 0;
+    int rc;
+
+    if (!refunds)
+        return err_set(err, ERR_RETRY, 0, "out of memory");
+    for (size_t i = 0; i < n; i++)
+        if (is_to_do(&changes[i], RECIPIENT_FAIL) || is_to_do(&changes[i], RECIPIENT_DROP))
+            refunds[count++] = (struct ledger_refund){.user_id = changes[i].user_id,
+                                                      .amount = changes[i].price,
+                                                      .message_id = changes[i].message_id,
+                                                      .position = changes[i].position};
+    rc = ledger_refund(db, refunds, count, err);
+    free(refunds);
+    return rc;
+}
+
+int recipient_fail(struct db *db, struct recipient_change *changes, size_t n, struct err *err)
+{
+    if (write_ended(db, &fail_label, RECIPIENT_FAIL, changes, n, err) ||
+        write_ended(db, &fail_label, RECIPIENT_DROP, changes, n, err) ||
+        refund(db, changes, n, err))
+        return -1;
+    pass(RECIPIENT_FAIL, changes, n);
+    pass(RECIPIENT_DROP, changes, n);
+    return 0;
+}
+
+struct recipient_change recipient_drop(const struct recipient *r, const char *reason)
+{
+    return (struct recipient_change){
+        .id = r->id,
+        .transition = RECIPIENT_DROP,
+        .attempt = r->attempt,
+        .position = r->position,
+        .message_id = r->message_id,
+        .user_id = r->user_id,
+        .price = r->price,
+        .reason = reason,
+        .result = RECIPIENT_HELD,
+    };
+}
+
+int recipient_forget_takeovers(struct db *db, const char *message_id, struct err *err)
+{
+    struct buf sql = {0};
+    int rc;
+
+    buf_puts(&sql, "UPDATE message_status FORCE INDEX(uq_message_status_identifier_recipient) SET "
+                   "takeovers=0 WHERE status IN (");
+    recipient_put_states(&sql, RECIPIENT_OPEN);
+    buf_puts(&sql, ") AND message_identifier=");
+    db_put_quoted(db, &sql, message_id, strlen(message_id));
+    rc = db_run_buf(db, &forget_label, &sql, NULL, err);
+    buf_free(&sql);
+    return rc;
+}
