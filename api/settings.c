@@ -4,72 +4,65 @@
 
 struct api_settings api_settings;
 
-#define INT(name, field, initial, min, max, help)                                               \
-    {                                                                                           \
-        name, SETTING_INT, offsetof(struct api_settings, field), initial, min, max, NULL, help, \
-            NULL                                                                                \
-    }
-#define BOOL(name, field, initial, help)                                                          \
-    {                                                                                             \
-        name, SETTING_BOOL, offsetof(struct api_settings, field), initial, 0, 0, NULL, help, NULL \
-    }
-
 static const struct setting listen_rows[] = {HTTPD_LISTEN_ROW(":8080"), SETTINGS_END};
 
 static const struct setting rows[] = {
-    INT("MAX_RECIPIENTS", max_recipients, "1000", 1, 10000, "Most recipients of one send."),
-    INT("PAGE_SIZE_DEFAULT", page_default, "100", 1, 10000,
-        "Rows of a history or balance page when limit is absent."),
-    INT("PAGE_SIZE_MAX", page_max, "1000", 1, 10000, "Largest limit a page may ask for."),
-    INT("GLOBAL_RATE_LIMIT_RPS", global_rps, "1000", 0, 10000000,
-        "Requests a second over all routes but health, metrics and status; 0 switches the limit "
-        "off."),
-    INT("GLOBAL_RATE_LIMIT_BURST", global_burst, "1000", 1, 10000000,
-        "Requests the global limit lets through at once."),
-    INT("USER_RATE_LIMIT_RPS", user_rps, "20", 0, 10000000,
-        "Sends a second of one customer_id; 0 switches the limit off."),
-    INT("USER_RATE_LIMIT_BURST", user_burst, "20", 1, 10000000,
-        "Sends the customer limit lets through at once."),
-    BOOL("BACKPRESSURE_ENABLED", pressure_enabled, "true",
-         "Refuse sends with 503 while the outbox is too full."),
-    INT("BACKPRESSURE_OUTBOX_PENDING_THRESHOLD", pressure_pending, "10000", 0, 100000000,
-        "Outbox rows above which sends are refused."),
-    INT("BACKPRESSURE_OLDEST_AGE_SEC", pressure_age_sec, "0", 0, 86400,
-        "Age of the oldest unpublished outbox row above which sends are refused; 0 switches it "
-        "off."),
-    INT("BACKPRESSURE_QUEUE_DEPTH", pressure_depth, "0", 0, 1000000000,
+    SETTING_INT_ROW(api_settings, max_recipients, "MAX_RECIPIENTS", "1000", 1, 10000,
+                    "Most recipients of one send."),
+    SETTING_INT_ROW(api_settings, page_default, "PAGE_SIZE_DEFAULT", "100", 1, 10000,
+                    "Rows of a history or balance page when limit is absent."),
+    SETTING_INT_ROW(api_settings, page_max, "PAGE_SIZE_MAX", "1000", 1, 10000,
+                    "Largest limit a page may ask for."),
+    SETTING_INT_ROW(api_settings, global_rps, "GLOBAL_RATE_LIMIT_RPS", "1000", 0, 10000000,
+                    "Requests a second over all routes but health, metrics and status; 0 switches "
+                    "the limit off."),
+    SETTING_INT_ROW(api_settings, global_burst, "GLOBAL_RATE_LIMIT_BURST", "1000", 1, 10000000,
+                    "Requests the global limit lets through at once."),
+    SETTING_INT_ROW(api_settings, user_rps, "USER_RATE_LIMIT_RPS", "20", 0, 10000000,
+                    "Sends a second of one customer_id; 0 switches the limit off."),
+    SETTING_INT_ROW(api_settings, user_burst, "USER_RATE_LIMIT_BURST", "20", 1, 10000000,
+                    "Sends the customer limit lets through at once."),
+    SETTING_BOOL_ROW(api_settings, pressure_enabled, "BACKPRESSURE_ENABLED", "true",
+                     "Refuse sends with 503 while the outbox is too full."),
+    SETTING_INT_ROW(api_settings, pressure_pending, "BACKPRESSURE_OUTBOX_PENDING_THRESHOLD",
+                    "10000", 0, 100000000, "Outbox rows above which sends are refused."),
+    SETTING_INT_ROW(api_settings, pressure_age_sec, "BACKPRESSURE_OLDEST_AGE_SEC", "0", 0, 86400,
+                    "Age of the oldest unpublished outbox row above which sends are refused; 0 "
+                    "switches it off."),
+    SETTING_INT_ROW(
+        api_settings, pressure_depth, "BACKPRESSURE_QUEUE_DEPTH", "0", 0, 1000000000,
         "Messages in the broker's queues above which sends are refused; 0 switches it off."),
-    INT("BACKPRESSURE_SAMPLE_MS", pressure_sample_ms, "200", 20, 10000,
-        "How often the outbox is sampled."),
-    INT("COMMITTERS", committers, "2", 1, 64,
-        "Threads that commit sends and top-ups, each with a connection."),
-    INT("COMMIT_BESIDE_ROWS", commit_beside_rows, "100", 1, 1000000,
-        "Recipients that must wait before another committer joins those at work."),
-    INT("COMMIT_MAX_ROWS", commit_max_rows, "1000", 1, 10000,
-        "Most recipients committed in one transaction."),
-    INT("COMMIT_MAX_BYTES", commit_max_bytes, "2097152", 65536, 8388608,
-        "Most bytes of texts and recipients committed in one transaction; keep well below "
-        "max_allowed_packet."),
-    INT("COMMIT_QUEUE_MAX", commit_queue_max, "20000", 1, 1000000,
-        "Requests waiting for a committer before 503."),
-    INT("COMMIT_QUEUE_MAX_BYTES", commit_queue_bytes, "25165824", 1048576, 1073741824,
-        "Bytes of requests waiting for a committer before 503."),
-    INT("REQUEST_DEADLINE_MS", request_deadline_ms, "5000", 100, 60000,
-        "Longest a request waits for the database before it is answered with 503."),
-    INT("READ_CONNS", readers, "4", 1, 64,
-        "Threads that answer history and balance, each with a connection."),
-    INT("READ_QUEUE_MAX", read_queue_max, "1000", 1, 100000,
-        "Reads waiting for a thread before 503."),
-    INT("IDEMPOTENCY_TTL_HOURS", idempotency_ttl_hours, "24", 1, 8760,
-        "How long an Idempotency-Key is remembered."),
-    INT("AUDIT_LOAD_PCT", audit_load_pct, "1", 0, 50,
-        "Share of one database connection's time for the running audit, in percent; 0 switches it "
-        "off."),
-    BOOL("MIGRATE_ON_START", migrate_on_start, "true",
-         "Bring the database's schema up to date at start."),
-    {"SWAGGER_DIR", SETTING_STRING, offsetof(struct api_settings, swagger_dir), "", 0, 1024, NULL,
-     "Folder with the files of /swagger/; empty: what was built or installed with the program.",
-     NULL},
+    SETTING_INT_ROW(api_settings, pressure_sample_ms, "BACKPRESSURE_SAMPLE_MS", "200", 20, 10000,
+                    "How often the outbox is sampled."),
+    SETTING_INT_ROW(api_settings, committers, "COMMITTERS", "2", 1, 64,
+                    "Threads that commit sends and top-ups, each with a connection."),
+    SETTING_INT_ROW(api_settings, commit_beside_rows, "COMMIT_BESIDE_ROWS", "100", 1, 1000000,
+                    "Recipients that must wait before another committer joins those at work."),
+    SETTING_INT_ROW(api_settings, commit_max_rows, "COMMIT_MAX_ROWS", "1000", 1, 10000,
+                    "Most recipients committed in one transaction."),
+    SETTING_INT_ROW(api_settings, commit_max_bytes, "COMMIT_MAX_BYTES", "2097152", 65536, 8388608,
+                    "Most bytes of texts and recipients committed in one transaction; keep well "
+                    "below max_allowed_packet."),
+    SETTING_INT_ROW(api_settings, commit_queue_max, "COMMIT_QUEUE_MAX", "20000", 1, 1000000,
+                    "Requests waiting for a committer before 503."),
+    SETTING_INT_ROW(api_settings, commit_queue_bytes, "COMMIT_QUEUE_MAX_BYTES", "25165824", 1048576,
+                    1073741824, "Bytes of requests waiting for a committer before 503."),
+    SETTING_INT_ROW(api_settings, request_deadline_ms, "REQUEST_DEADLINE_MS", "5000", 100, 60000,
+                    "Longest a request waits for the database before it is answered with 503."),
+    SETTING_INT_ROW(api_settings, readers, "READ_CONNS", "4", 1, 64,
+                    "Threads that answer history and balance, each with a connection."),
+    SETTING_INT_ROW(api_settings, read_queue_max, "READ_QUEUE_MAX", "1000", 1, 100000,
+                    "Reads waiting for a thread before 503."),
+    SETTING_INT_ROW(api_settings, idempotency_ttl_hours, "IDEMPOTENCY_TTL_HOURS", "24", 1, 8760,
+                    "How long an Idempotency-Key is remembered."),
+    SETTING_INT_ROW(api_settings, audit_load_pct, "AUDIT_LOAD_PCT", "1", 0, 50,
+                    "Share of one database connection's time for the running audit, in percent; 0 "
+                    "switches it off."),
+    SETTING_BOOL_ROW(api_settings, migrate_on_start, "MIGRATE_ON_START", "true",
+                     "Bring the database's schema up to date at start."),
+    SETTING_TEXT_ROW(
+        api_settings, swagger_dir, SETTING_STRING, "SWAGGER_DIR", "", 1024, NULL,
+        "Folder with the files of /swagger/; empty: what was built or installed with the program."),
     SETTINGS_END,
 };
 

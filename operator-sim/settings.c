@@ -28,23 +28,22 @@ static bool check_addr(const char *value, char *why, size_t size)
 static const struct setting listen_rows[] = {HTTPD_LISTEN_ROW(":9001"), SETTINGS_END};
 
 static const struct setting rows[] = {
-    {"CONTROL_ADDR", SETTING_STRING, offsetof(struct sim_settings, control_addr), "", 0, 300, NULL,
-     "A second address for faults and ledger, which stays open while the first is told to refuse; "
-     "empty: none.",
-     check_addr},
-    {"SIM_NAME", SETTING_STRING, offsetof(struct sim_settings, name), "operator", 1, 32, NULL,
-     "The operator's name; its identifiers begin with it.", NULL},
-    {"SIM_FAULTS", SETTING_STRING, offsetof(struct sim_settings, faults), "{}", 2, 4096, NULL,
-     "Faults from the start, as PUT /faults takes them; also --faults.", check_faults},
-    {"SIM_SEED", SETTING_INT, offsetof(struct sim_settings, seed), "1", 0, INT64_MAX, NULL,
-     "Seed of all that is random.", NULL},
-    {"SIM_HANG_MS", SETTING_INT, offsetof(struct sim_settings, hang_ms), "30000", 100, 600000, NULL,
-     "How long a hanging request is held before its connection is cut.", NULL},
-    {"SIM_LEDGER_MAX", SETTING_INT, offsetof(struct sim_settings, ledger_max), "5000000", 1000,
-     100000000, NULL, "Most references remembered; beyond it requests are answered with 503.",
-     NULL},
-    {"SIM_LEDGER_FILE", SETTING_STRING, offsetof(struct sim_settings, ledger_file), "", 0, 4096,
-     NULL, "File that keeps what was accepted over a restart; empty: memory only.", NULL},
+    SETTING_TEXT_ROW(sim_settings, control_addr, SETTING_STRING, "CONTROL_ADDR", "", 300,
+                     check_addr,
+                     "A second address for faults and ledger, which stays open while the first is "
+                     "told to refuse; empty: none."),
+    SETTING_TEXT_ROW(sim_settings, name, SETTING_STRING, "SIM_NAME", "operator", 32, NULL,
+                     "The operator's name; its identifiers begin with it."),
+    SETTING_TEXT_ROW(sim_settings, faults, SETTING_STRING, "SIM_FAULTS", "{}", 4096, check_faults,
+                     "Faults from the start, as PUT /faults takes them; also --faults."),
+    SETTING_INT_ROW(sim_settings, seed, "SIM_SEED", "1", 0, INT64_MAX,
+                    "Seed of all that is random."),
+    SETTING_INT_ROW(sim_settings, hang_ms, "SIM_HANG_MS", "30000", 100, 600000,
+                    "How long a hanging request is held before its connection is cut."),
+    SETTING_INT_ROW(sim_settings, ledger_max, "SIM_LEDGER_MAX", "5000000", 1000, 100000000,
+                    "Most references remembered; beyond it requests are answered with 503."),
+    SETTING_TEXT_ROW(sim_settings, ledger_file, SETTING_STRING, "SIM_LEDGER_FILE", "", 4096, NULL,
+                     "File that keeps what was accepted over a restart; empty: memory only."),
     SETTINGS_END};
 
 static const struct settings_group groups[] = {

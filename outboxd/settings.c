@@ -5,42 +5,40 @@
 
 struct outboxd_settings outboxd_settings;
 
-#define INT(name, field, initial, min, max, help)                                             \
-    {                                                                                         \
-        name, SETTING_INT, offsetof(struct outboxd_settings, field), initial, min, max, NULL, \
-            help, NULL                                                                        \
-    }
-
 static const struct setting listen_rows[] = {HTTPD_LISTEN_ROW(":8081"), SETTINGS_END};
 
 static const struct setting rows[] = {
-    INT("OUTBOX_HIGH_WORKERS", high_workers, "4", 1, 16,
-        "Threads that publish rows of priority 5 and above (express)."),
-    INT("OUTBOX_LOW_WORKERS", low_workers, "2", 1, 16, "Threads that publish the other rows."),
-    INT("OUTBOX_BATCH", batch, "200", 1, CLAIM_MAX, "Most rows claimed and published at once."),
-    INT("OUTBOX_BATCH_BYTES", batch_bytes, "2097152", 65536, 67108864,
-        "Payload bytes of a batch above which the next ones get smaller."),
-    INT("OUTBOX_POLL_MIN_MS", poll_min_ms, "50", 1, 1000,
-        "Pause between two looks for new rows while some come."),
-    INT("OUTBOX_POLL_MAX_MS", poll_max_ms, "150", 1, 10000, "Pause it grows to while none come."),
-    INT("OUTBOX_LAG_MS", lag_ms, "1000", 10, 60000,
-        "Longest that a transaction of msg-api may take to commit a row that newer rows have "
-        "passed; "
-        "slower ones wait for a full look."),
-    INT("OUTBOX_FULL_LOOK_MS", full_look_ms, "2000", 100, 600000,
-        "Pause between two looks at the whole outbox, at least; longer when such a look costs "
-        "much."),
-    INT("OUTBOX_CONFIRM_TIMEOUT_MS", confirm_timeout_ms, "3000", 100, 4500,
+    SETTING_INT_ROW(outboxd_settings, high_workers, "OUTBOX_HIGH_WORKERS", "4", 1, 16,
+                    "Threads that publish rows of priority 5 and above (express)."),
+    SETTING_INT_ROW(outboxd_settings, low_workers, "OUTBOX_LOW_WORKERS", "2", 1, 16,
+                    "Threads that publish the other rows."),
+    SETTING_INT_ROW(outboxd_settings, batch, "OUTBOX_BATCH", "200", 1, CLAIM_MAX,
+                    "Most rows claimed and published at once."),
+    SETTING_INT_ROW(outboxd_settings, batch_bytes, "OUTBOX_BATCH_BYTES", "2097152", 65536, 67108864,
+                    "Payload bytes of a batch above which the next ones get smaller."),
+    SETTING_INT_ROW(outboxd_settings, poll_min_ms, "OUTBOX_POLL_MIN_MS", "50", 1, 1000,
+                    "Pause between two looks for new rows while some come."),
+    SETTING_INT_ROW(outboxd_settings, poll_max_ms, "OUTBOX_POLL_MAX_MS", "150", 1, 10000,
+                    "Pause it grows to while none come."),
+    SETTING_INT_ROW(outboxd_settings, lag_ms, "OUTBOX_LAG_MS", "1000", 10, 60000,
+                    "Longest that a transaction of msg-api may take to commit a row that newer "
+                    "rows have passed; slower ones wait for a full look."),
+    SETTING_INT_ROW(outboxd_settings, full_look_ms, "OUTBOX_FULL_LOOK_MS", "2000", 100, 600000,
+                    "Pause between two looks at the whole outbox, at least; longer when such a "
+                    "look costs much."),
+    SETTING_INT_ROW(
+        outboxd_settings, confirm_timeout_ms, "OUTBOX_CONFIRM_TIMEOUT_MS", "3000", 100, 4500,
         "Longest a batch waits for the broker's confirms. Row locks are held that long."),
-    INT("OUTBOX_MAX_ATTEMPTS", max_attempts, "10", 1, 1000,
-        "Attempts after which a row that cannot be published is parked."),
-    INT("OUTBOX_RETRY_BASE_MS", retry_base_ms, "1000", 10, 60000,
-        "Pause after a row's first failed attempt; doubles with each."),
-    INT("OUTBOX_RETRY_MAX_MS", retry_max_ms, "60000", 10, 3600000, "Longest such pause."),
-    INT("OUTBOX_SAMPLE_MS", sample_ms, "2000", 100, 600000,
-        "Pause between two samples of the outbox for the metrics."),
-    INT("OUTBOX_SAMPLE_LIMIT", sample_limit, "20000", 1, 10000000,
-        "Rows of a lane that a sample counts at most."),
+    SETTING_INT_ROW(outboxd_settings, max_attempts, "OUTBOX_MAX_ATTEMPTS", "10", 1, 1000,
+                    "Attempts after which a row that cannot be published is parked."),
+    SETTING_INT_ROW(outboxd_settings, retry_base_ms, "OUTBOX_RETRY_BASE_MS", "1000", 10, 60000,
+                    "Pause after a row's first failed attempt; doubles with each."),
+    SETTING_INT_ROW(outboxd_settings, retry_max_ms, "OUTBOX_RETRY_MAX_MS", "60000", 10, 3600000,
+                    "Longest such pause."),
+    SETTING_INT_ROW(outboxd_settings, sample_ms, "OUTBOX_SAMPLE_MS", "2000", 100, 600000,
+                    "Pause between two samples of the outbox for the metrics."),
+    SETTING_INT_ROW(outboxd_settings, sample_limit, "OUTBOX_SAMPLE_LIMIT", "20000", 1, 10000000,
+                    "Rows of a lane that a sample counts at most."),
     SETTINGS_END,
 };
 

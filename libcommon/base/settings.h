@@ -21,8 +21,8 @@ struct buf;
 
 enum setting_type {
     SETTING_INT,
-    SETTING_BOOL,   /* true false 1 0 yes no on off */
-    SETTING_STRING, /* max: longest length in bytes, 0 = 1,024 */
+    SETTING_BOOL, /* true false 1 0 yes no on off */
+    SETTING_STRING,
     SETTING_ADDR,   /* host:port or :port */
     SETTING_CHOICE, /* one of choices; with the default "" also none of them */
     SETTING_URI,    /* a string whose password is masked where it is shown */
@@ -34,12 +34,35 @@ struct setting {
     enum setting_type type;
     size_t offset;       /* into the group's target */
     const char *initial; /* default as text; NULL: required; "" for strings: may be empty */
-    int64_t min, max;
+    int64_t min, max;    /* of a number; max of a text: its longest length in bytes, 0 = 1,024 */
     const char *choices; /* "a b c" for SETTING_CHOICE */
     const char *help;
     /* Further check of a non-empty string; writes a sentence's end ("must be ...") on failure. */
     bool (*check)(const char *value, char *why, size_t size);
 };
+
+/* A row of a table whose group's target is a struct tag_. longest: as max above; check may be NULL.
+ */
+#define SETTING_INT_ROW(tag_, field_, name_, initial_, min_, max_, help_)              \
+    {                                                                                  \
+        .name = (name_), .type = SETTING_INT, .offset = offsetof(struct tag_, field_), \
+        .initial = (initial_), .min = (min_), .max = (max_), .help = (help_)           \
+    }
+#define SETTING_BOOL_ROW(tag_, field_, name_, initial_, help_)                          \
+    {                                                                                   \
+        .name = (name_), .type = SETTING_BOOL, .offset = offsetof(struct tag_, field_), \
+        .initial = (initial_), .help = (help_)                                          \
+    }
+#define SETTING_CHOICE_ROW(tag_, field_, name_, initial_, choices_, help_)                \
+    {                                                                                     \
+        .name = (name_), .type = SETTING_CHOICE, .offset = offsetof(struct tag_, field_), \
+        .initial = (initial_), .choices = (choices_), .help = (help_)                     \
+    }
+#define SETTING_TEXT_ROW(tag_, field_, kind_, name_, initial_, longest_, check_, help_) \
+    {                                                                                   \
+        .name = (name_), .type = (kind_), .offset = offsetof(struct tag_, field_),      \
+        .initial = (initial_), .max = (longest_), .check = (check_), .help = (help_)    \
+    }
 
 /* The last row of every table. */
 #define SETTINGS_END \

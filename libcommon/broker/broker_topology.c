@@ -17,33 +17,21 @@ static bool check_uri(const char *value, char *why, size_t size)
     return ok;
 }
 
-#define NUMBER(env, field, initial_value, least, most, text)                                   \
-    {                                                                                          \
-        .name = (env), .type = SETTING_INT, .offset = offsetof(struct broker_settings, field), \
-        .initial = (initial_value), .min = (least), .max = (most), .help = (text)              \
-    }
-
 const struct setting broker_settings_rows[] = {
-    {.name = "RABBIT_URI",
-     .type = SETTING_URI,
-     .offset = offsetof(struct broker_settings, uri),
-     .help = "Where RabbitMQ is: amqp://user:password@host:5672/vhost, or amqps:// (5671) for TLS. "
-             "No vhost means /.",
-     .check = check_uri},
-    {.name = "RABBIT_TLS_CA",
-     .type = SETTING_STRING,
-     .offset = offsetof(struct broker_settings, tls_ca),
-     .initial = "/etc/ssl/certs/ca-certificates.crt",
-     .min = 1,
-     .max = 4096,
-     .help = "PEM file of the authorities that amqps:// certificates are verified against."},
-    NUMBER(
-        "RABBIT_HEARTBEAT_SEC", heartbeat_sec, "5", 2, 600,
+    SETTING_TEXT_ROW(broker_settings, uri, SETTING_URI, "RABBIT_URI", NULL, 0, check_uri,
+                     "Where RabbitMQ is: amqp://user:password@host:5672/vhost, or amqps:// (5671) "
+                     "for TLS. No vhost means /."),
+    SETTING_TEXT_ROW(
+        broker_settings, tls_ca, SETTING_STRING, "RABBIT_TLS_CA",
+        "/etc/ssl/certs/ca-certificates.crt", 4096, NULL,
+        "PEM file of the authorities that amqps:// certificates are verified against."),
+    SETTING_INT_ROW(
+        broker_settings, heartbeat_sec, "RABBIT_HEARTBEAT_SEC", "5", 2, 600,
         "AMQP heartbeat in seconds; a peer that is silent for two to three of them is given up."),
-    NUMBER("RABBIT_CONNECT_TIMEOUT_MS", connect_timeout_ms, "5000", 100, 60000,
-           "Longest wait for a connection and its login, each."),
-    NUMBER("RABBIT_RPC_TIMEOUT_MS", rpc_timeout_ms, "5000", 100, 60000,
-           "Longest wait for the broker's answer, or for it to take what is written."),
+    SETTING_INT_ROW(broker_settings, connect_timeout_ms, "RABBIT_CONNECT_TIMEOUT_MS", "5000", 100,
+                    60000, "Longest wait for a connection and its login, each."),
+    SETTING_INT_ROW(broker_settings, rpc_timeout_ms, "RABBIT_RPC_TIMEOUT_MS", "5000", 100, 60000,
+                    "Longest wait for the broker's answer, or for it to take what is written."),
     SETTINGS_END,
 };
 

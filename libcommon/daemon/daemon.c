@@ -38,15 +38,17 @@ struct daemon_beat {
 };
 
 const struct setting daemon_settings_rows[] = {
-    {"APP_NAME", SETTING_STRING, offsetof(struct daemon_settings, app_name),
-     "distributed-messaging-platform", 1, 128, NULL, "Name of the installation, for logs.", NULL},
-    {"LOG_LEVEL", SETTING_CHOICE, offsetof(struct daemon_settings, log_level), "info", 0, 0,
-     "debug info warn error", "Lowest level that is logged.", NULL},
-    {"DRAIN_TIMEOUT_MS", SETTING_INT, offsetof(struct daemon_settings, drain_timeout_ms), "20000",
-     0, 600000, NULL, "Longest time from SIGTERM to the end of the process.", NULL},
-    {"MSG_FAILPOINT", SETTING_STRING, offsetof(struct daemon_settings, failpoint), "", 0, 128, NULL,
-     "For tests of bad days: name:kill, name:error or name:delay=<ms>, with :every=<n> if wanted.",
-     failpoint_check},
+    SETTING_TEXT_ROW(daemon_settings, app_name, SETTING_STRING, "APP_NAME",
+                     "distributed-messaging-platform", 128, NULL,
+                     "Name of the installation, for logs."),
+    SETTING_CHOICE_ROW(daemon_settings, log_level, "LOG_LEVEL", "info", "debug info warn error",
+                       "Lowest level that is logged."),
+    SETTING_INT_ROW(daemon_settings, drain_timeout_ms, "DRAIN_TIMEOUT_MS", "20000", 0, 600000,
+                    "Longest time from SIGTERM to the end of the process."),
+    SETTING_TEXT_ROW(daemon_settings, failpoint, SETTING_STRING, "MSG_FAILPOINT", "", 128,
+                     failpoint_check,
+                     "For tests of bad days: name:kill, name:error or name:delay=<ms>, with "
+                     ":every=<n> if wanted."),
     SETTINGS_END};
 
 static struct {

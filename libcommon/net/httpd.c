@@ -23,22 +23,21 @@
 #define PATIENCE_MS 100 /* how often a wait looks whether it was given up */
 
 const struct setting httpd_settings_rows[] = {
-    {"HTTP_THREADS", SETTING_INT, offsetof(struct httpd_settings, threads), "2", 1, 64, NULL,
-     "Threads that serve HTTP, each with a listener of its own.", NULL},
-    {"HTTP_MAX_CONNECTIONS", SETTING_INT, offsetof(struct httpd_settings, max_connections), "8192",
-     16, 1000000, NULL,
-     "Most connections held at once; further ones wait to be accepted, and idle ones are closed.",
-     NULL},
-    {"HTTP_MAX_BODY_BYTES", SETTING_INT, offsetof(struct httpd_settings, max_body_bytes), "1048576",
-     1024, 67108864, NULL, "Largest request body; a larger one is answered with 413.", NULL},
-    {"HTTP_MAX_HEADER_BYTES", SETTING_INT, offsetof(struct httpd_settings, max_header_bytes),
-     "16384", 1024, 1048576, NULL, "Largest request line and headers together.", NULL},
-    {"HTTP_READ_TIMEOUT_MS", SETTING_INT, offsetof(struct httpd_settings, read_timeout_ms), "10000",
-     100, 600000, NULL, "Longest time from the first byte of a request to its last.", NULL},
-    {"HTTP_IDLE_TIMEOUT_MS", SETTING_INT, offsetof(struct httpd_settings, idle_timeout_ms), "60000",
-     100, 3600000, NULL, "Longest time a connection is kept between requests.", NULL},
-    {"HTTP_WRITE_TIMEOUT_MS", SETTING_INT, offsetof(struct httpd_settings, write_timeout_ms),
-     "10000", 100, 600000, NULL, "Longest time a client may take to read its answer.", NULL},
+    SETTING_INT_ROW(httpd_settings, threads, "HTTP_THREADS", "2", 1, 64,
+                    "Threads that serve HTTP, each with a listener of its own."),
+    SETTING_INT_ROW(httpd_settings, max_connections, "HTTP_MAX_CONNECTIONS", "8192", 16, 1000000,
+                    "Most connections held at once; further ones wait to be accepted, and idle "
+                    "ones are closed."),
+    SETTING_INT_ROW(httpd_settings, max_body_bytes, "HTTP_MAX_BODY_BYTES", "1048576", 1024,
+                    67108864, "Largest request body; a larger one is answered with 413."),
+    SETTING_INT_ROW(httpd_settings, max_header_bytes, "HTTP_MAX_HEADER_BYTES", "16384", 1024,
+                    1048576, "Largest request line and headers together."),
+    SETTING_INT_ROW(httpd_settings, read_timeout_ms, "HTTP_READ_TIMEOUT_MS", "10000", 100, 600000,
+                    "Longest time from the first byte of a request to its last."),
+    SETTING_INT_ROW(httpd_settings, idle_timeout_ms, "HTTP_IDLE_TIMEOUT_MS", "60000", 100, 3600000,
+                    "Longest time a connection is kept between requests."),
+    SETTING_INT_ROW(httpd_settings, write_timeout_ms, "HTTP_WRITE_TIMEOUT_MS", "10000", 100, 600000,
+                    "Longest time a client may take to read its answer."),
     SETTINGS_END};
 
 static _Thread_local struct http_thread *current;

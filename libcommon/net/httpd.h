@@ -27,14 +27,10 @@ struct httpd_settings {
     int64_t write_timeout_ms; /* a client that does not read its answer */
 };
 
-/* Each program makes its row for LISTEN_ADDR (the default port differs): HTTPD_LISTEN_ROW(struct s,
- * field) */
-#define HTTPD_LISTEN_ROW(initial_value)                                                     \
-    {                                                                                       \
-        .name = "LISTEN_ADDR", .type = SETTING_ADDR,                                        \
-        .offset = offsetof(struct httpd_settings, listen_addr), .initial = (initial_value), \
-        .help = "Address the HTTP server listens on; :port means every address."            \
-    }
+/* Each program has a row of its own for LISTEN_ADDR: the default port differs. */
+#define HTTPD_LISTEN_ROW(initial)                                                                \
+    SETTING_TEXT_ROW(httpd_settings, listen_addr, SETTING_ADDR, "LISTEN_ADDR", initial, 0, NULL, \
+                     "Address the HTTP server listens on; :port means every address.")
 extern const struct setting httpd_settings_rows[]; /* the others */
 
 struct httpd;

@@ -18,67 +18,68 @@ static bool check_headers(const char *value, char *why, size_t size);
 static bool check_ratio(const char *value, char *why, size_t size);
 static bool check_file(const char *value, char *why, size_t size);
 
-#define AT(field) offsetof(struct otlp_settings, field)
-#define INT_ROW(name, field, initial, min, max, help)                     \
-    {                                                                     \
-        name, SETTING_INT, AT(field), initial, min, max, NULL, help, NULL \
-    }
 /* A setting for all signals and the same for traces. */
-#define EXPORTER_ROWS(name, field, type, longest, choices, help, check)                      \
-    {"OTEL_EXPORTER_OTLP_" name, type, AT(all.field), "", 0, longest, choices, help, check}, \
-    {                                                                                        \
-        "OTEL_EXPORTER_OTLP_TRACES_" name, type, AT(traces.field), "", 0, longest, choices,  \
-            "The same for traces; wins.", check                                              \
-    }
+#define CHOICE_ROWS(field, name, choices, help)                                                  \
+    SETTING_CHOICE_ROW(otlp_settings, all.field, "OTEL_EXPORTER_OTLP_" name, "", choices, help), \
+        SETTING_CHOICE_ROW(otlp_settings, traces.field, "OTEL_EXPORTER_OTLP_TRACES_" name, "",   \
+                           choices, SAME)
+#define TEXT_ROWS(field, kind, name, longest, check, help)                                         \
+    SETTING_TEXT_ROW(otlp_settings, all.field, kind, "OTEL_EXPORTER_OTLP_" name, "", longest,      \
+                     check, help),                                                                 \
+        SETTING_TEXT_ROW(otlp_settings, traces.field, kind, "OTEL_EXPORTER_OTLP_TRACES_" name, "", \
+                         longest, check, SAME)
+#define SAME "The same for traces; wins."
 
 const struct setting otlp_settings_rows[] = {
-    {"OTEL_SDK_DISABLED", SETTING_BOOL, AT(disabled), "false", 0, 0, NULL,
-     "Switches tracing off, whatever else is set.", NULL},
-    {"OTEL_TRACES_EXPORTER", SETTING_CHOICE, AT(exporter), "otlp", 0, 0, "otlp none",
-     "Where spans go; none switches tracing off.", NULL},
-    {"OTEL_SERVICE_NAME", SETTING_STRING, AT(service_name), "", 0, 256, NULL,
-     "Name of the service in traces; empty: the program's.", NULL},
-    {"OTEL_RESOURCE_ATTRIBUTES", SETTING_STRING, AT(resource_attributes), "", 0, VALUE_MAX, NULL,
-     "More attributes of the service, as key=value,key=value with values percent-encoded.",
-     check_pairs},
-    {"OTEL_TRACES_SAMPLER", SETTING_CHOICE, AT(sampler), "parentbased_always_on", 0, 0,
-     "always_on always_off traceidratio parentbased_always_on parentbased_always_off "
-     "parentbased_traceidratio",
-     "Which requests are traced; the parentbased ones keep to what the caller has decided.", NULL},
-    {"OTEL_TRACES_SAMPLER_ARG", SETTING_STRING, AT(sampler_arg), "1.0", 0, 32, NULL,
-     "Share of requests that the traceidratio samplers take, 0 to 1.", check_ratio},
-    INT_ROW("OTEL_BSP_SCHEDULE_DELAY", schedule_delay_ms, "5000", 10, 3600000,
-            "Longest time in milliseconds that a span waits for its batch to fill."),
-    INT_ROW("OTEL_BSP_EXPORT_TIMEOUT", export_timeout_ms, "30000", 10, 600000,
-            "Longest time in milliseconds to get a batch to the collector, repeats included."),
-    INT_ROW("OTEL_BSP_MAX_QUEUE_SIZE", queue_max, "2048", 2, 65536,
-            "Spans that may wait; further ones are dropped. Each takes 2 KiB."),
-    INT_ROW("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", batch_max, "512", 1, 8192, "Most spans of a batch."),
-    EXPORTER_ROWS("ENDPOINT", endpoint, SETTING_URI, 1024, NULL,
-                  "The collector: a URL, to which v1/traces is added, or host:port, which means "
-                  "gRPC. Empty: tracing is off. For traces: a URL that is used as it is.",
-                  check_endpoint),
-    EXPORTER_ROWS("PROTOCOL", protocol, SETTING_CHOICE, 0, "grpc http/protobuf",
-                  "How to speak to it; empty: http/protobuf to a URL, grpc to host:port.", NULL),
-    EXPORTER_ROWS("INSECURE", insecure, SETTING_CHOICE, 0, "true false",
-                  "Whether host:port is spoken to without TLS; a URL's scheme says it.", NULL),
-    EXPORTER_ROWS("HEADERS", headers, SETTING_SECRET, VALUE_MAX, NULL,
-                  "Headers of each request, as name=value,name=value with values percent-encoded.",
-                  check_headers),
-    EXPORTER_ROWS("COMPRESSION", compression, SETTING_CHOICE, 0, "gzip none",
-                  "Compression of requests; empty: none.", NULL),
-    INT_ROW("OTEL_EXPORTER_OTLP_TIMEOUT", all.timeout_ms, "10000", 10, 600000,
-            "Longest time in milliseconds of one request to the collector."),
-    INT_ROW("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", traces.timeout_ms, "0", 0, 600000,
-            "The same for traces; 0: as the other."),
-    EXPORTER_ROWS("CERTIFICATE", certificate, SETTING_STRING, 0, NULL,
-                  "File of the authorities that the collector's certificate is checked against; "
-                  "empty: the system's.",
-                  check_file),
-    EXPORTER_ROWS("CLIENT_CERTIFICATE", client_certificate, SETTING_STRING, 0, NULL,
-                  "File of the certificate shown to the collector.", check_file),
-    EXPORTER_ROWS("CLIENT_KEY", client_key, SETTING_STRING, 0, NULL,
-                  "File of that certificate's key.", check_file),
+    SETTING_BOOL_ROW(otlp_settings, disabled, "OTEL_SDK_DISABLED", "false",
+                     "Switches tracing off, whatever else is set."),
+    SETTING_CHOICE_ROW(otlp_settings, exporter, "OTEL_TRACES_EXPORTER", "otlp", "otlp none",
+                       "Where spans go; none switches tracing off."),
+    SETTING_TEXT_ROW(otlp_settings, service_name, SETTING_STRING, "OTEL_SERVICE_NAME", "", 256,
+                     NULL, "Name of the service in traces; empty: the program's."),
+    SETTING_TEXT_ROW(
+        otlp_settings, resource_attributes, SETTING_STRING, "OTEL_RESOURCE_ATTRIBUTES", "",
+        VALUE_MAX, check_pairs,
+        "More attributes of the service, as key=value,key=value with values percent-encoded."),
+    SETTING_CHOICE_ROW(
+        otlp_settings, sampler, "OTEL_TRACES_SAMPLER", "parentbased_always_on",
+        "always_on always_off traceidratio parentbased_always_on parentbased_always_off "
+        "parentbased_traceidratio",
+        "Which requests are traced; the parentbased ones keep to what the caller has decided."),
+    SETTING_TEXT_ROW(otlp_settings, sampler_arg, SETTING_STRING, "OTEL_TRACES_SAMPLER_ARG", "1.0",
+                     32, check_ratio,
+                     "Share of requests that the traceidratio samplers take, 0 to 1."),
+    SETTING_INT_ROW(otlp_settings, schedule_delay_ms, "OTEL_BSP_SCHEDULE_DELAY", "5000", 10,
+                    3600000,
+                    "Longest time in milliseconds that a span waits for its batch to fill."),
+    SETTING_INT_ROW(
+        otlp_settings, export_timeout_ms, "OTEL_BSP_EXPORT_TIMEOUT", "30000", 10, 600000,
+        "Longest time in milliseconds to get a batch to the collector, repeats included."),
+    SETTING_INT_ROW(otlp_settings, queue_max, "OTEL_BSP_MAX_QUEUE_SIZE", "2048", 2, 65536,
+                    "Spans that may wait; further ones are dropped. Each takes 2 KiB."),
+    SETTING_INT_ROW(otlp_settings, batch_max, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "512", 1, 8192,
+                    "Most spans of a batch."),
+    TEXT_ROWS(endpoint, SETTING_URI, "ENDPOINT", 1024, check_endpoint,
+              "The collector: a URL, to which v1/traces is added, or host:port, which means gRPC. "
+              "Empty: tracing is off. For traces: a URL that is used as it is."),
+    CHOICE_ROWS(protocol, "PROTOCOL", "grpc http/protobuf",
+                "How to speak to it; empty: http/protobuf to a URL, grpc to host:port."),
+    CHOICE_ROWS(insecure, "INSECURE", "true false",
+                "Whether host:port is spoken to without TLS; a URL's scheme says it."),
+    TEXT_ROWS(headers, SETTING_SECRET, "HEADERS", VALUE_MAX, check_headers,
+              "Headers of each request, as name=value,name=value with values percent-encoded."),
+    CHOICE_ROWS(compression, "COMPRESSION", "gzip none", "Compression of requests; empty: none."),
+    SETTING_INT_ROW(otlp_settings, all.timeout_ms, "OTEL_EXPORTER_OTLP_TIMEOUT", "10000", 10,
+                    600000, "Longest time in milliseconds of one request to the collector."),
+    SETTING_INT_ROW(otlp_settings, traces.timeout_ms, "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "0", 0,
+                    600000, "The same for traces; 0: as the other."),
+    TEXT_ROWS(certificate, SETTING_STRING, "CERTIFICATE", 0, check_file,
+              "File of the authorities that the collector's certificate is checked against; empty: "
+              "the system's."),
+    TEXT_ROWS(client_certificate, SETTING_STRING, "CLIENT_CERTIFICATE", 0, check_file,
+              "File of the certificate shown to the collector."),
+    TEXT_ROWS(client_key, SETTING_STRING, "CLIENT_KEY", 0, check_file,
+              "File of that certificate's key."),
     SETTINGS_END};
 
 /* ---- key=value lists ---- */

@@ -22,13 +22,13 @@ static bool no_spaces(const char *value, char *why, size_t size)
 }
 
 static const struct setting rows[] = {
-    {"T_NUMBER", SETTING_INT, offsetof(struct target, number), "5", -10, 10, NULL, "Help.", NULL},
-    {"T_FLAG", SETTING_BOOL, offsetof(struct target, flag), "true", 0, 0, NULL, "Help.", NULL},
-    {"T_TEXT", SETTING_STRING, offsetof(struct target, text), "", 0, 8, NULL, "Help.", no_spaces},
-    {"T_ADDR", SETTING_ADDR, offsetof(struct target, addr), ":80", 0, 0, NULL, "Help.", NULL},
-    {"T_CHOICE", SETTING_CHOICE, offsetof(struct target, choice), "a", 0, 0, "a bc", "Help.", NULL},
-    {"T_URI", SETTING_URI, offsetof(struct target, uri), "", 0, 0, NULL, "Help.", NULL},
-    {"T_SECRET", SETTING_SECRET, offsetof(struct target, secret), NULL, 0, 0, NULL, "Help.", NULL},
+    SETTING_INT_ROW(target, number, "T_NUMBER", "5", -10, 10, "Help."),
+    SETTING_BOOL_ROW(target, flag, "T_FLAG", "true", "Help."),
+    SETTING_TEXT_ROW(target, text, SETTING_STRING, "T_TEXT", "", 8, no_spaces, "Help."),
+    SETTING_TEXT_ROW(target, addr, SETTING_ADDR, "T_ADDR", ":80", 0, NULL, "Help."),
+    SETTING_CHOICE_ROW(target, choice, "T_CHOICE", "a", "a bc", "Help."),
+    SETTING_TEXT_ROW(target, uri, SETTING_URI, "T_URI", "", 0, NULL, "Help."),
+    SETTING_TEXT_ROW(target, secret, SETTING_SECRET, "T_SECRET", NULL, 0, NULL, "Help."),
     SETTINGS_END};
 static const struct settings_group group = {rows, &target};
 
