@@ -357,12 +357,12 @@ static void open_swagger(void)
 }
 
 static const struct httpd_route routes[] = {
-    {"POST", "/messages/send", handle_send, false},
-    {"GET", "/messages/history", handle_history, false},
-    {"GET", "/balance", handle_balance, false},
-    {"POST", "/balance/add", handle_topup, false},
-    {"GET", "/swagger", handle_swagger, false},
-    {"GET", "/swagger/*", handle_swagger, false},
+    {"POST", "/messages/send", handle_send, 0, NULL},
+    {"GET", "/messages/history", handle_history, 0, NULL},
+    {"GET", "/balance", handle_balance, 0, NULL},
+    {"POST", "/balance/add", handle_topup, 0, NULL},
+    {"GET", "/swagger", handle_swagger, 0, NULL},
+    {"GET", "/swagger/*", handle_swagger, 0, NULL},
     DAEMON_ROUTES,
 };
 

@@ -268,21 +268,23 @@ static void handle_lookup(struct httpd_request *req, void *arg)
     carry_out(sim, req, &v, reference);
 }
 
+#define ROUTE_WORDS (HTTPD_NO_SPAN | HTTPD_EXPECT_200)
+
 /* clang-format off */
-#define CONTROL_ROUTES                                        \
-    {"GET", "/ledger", control_ledger, true},                  \
-    {"GET", "/ledger/count", control_ledger_count, true},      \
-    {"POST", "/ledger/find", control_ledger_find, true},       \
-    {"GET", "/ledger/*", control_ledger_entry, true},          \
-    {"GET", "/faults", control_get_faults, true},              \
-    {"PUT", "/faults", control_put_faults, true},              \
-    {"DELETE", "/faults", control_delete_faults, true},        \
+#define CONTROL_ROUTES                                                 \
+    {"GET", "/ledger", control_ledger, ROUTE_WORDS, NULL},             \
+    {"GET", "/ledger/count", control_ledger_count, ROUTE_WORDS, NULL}, \
+    {"POST", "/ledger/find", control_ledger_find, ROUTE_WORDS, NULL},  \
+    {"GET", "/ledger/*", control_ledger_entry, ROUTE_WORDS, NULL},     \
+    {"GET", "/faults", control_get_faults, ROUTE_WORDS, NULL},         \
+    {"PUT", "/faults", control_put_faults, ROUTE_WORDS, NULL},         \
+    {"DELETE", "/faults", control_delete_faults, ROUTE_WORDS, NULL},   \
     DAEMON_ROUTES
 /* clang-format on */
 
 static const struct httpd_route main_routes[] = {
-    {"POST", "/messages", handle_send, true},
-    {"GET", "/messages/*", handle_lookup, true},
+    {"POST", "/messages", handle_send, ROUTE_WORDS, NULL},
+    {"GET", "/messages/*", handle_lookup, ROUTE_WORDS, NULL},
     CONTROL_ROUTES,
 };
 static const struct httpd_route control_routes[] = {CONTROL_ROUTES};

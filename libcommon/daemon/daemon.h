@@ -64,13 +64,14 @@ void daemon_stop(void); /* flushes spans, while there is time, and the log; last
  * /status, a page for people, with the /status.json it reads. Set before httpd_start; probes
  * outlive the server. */
 void daemon_set_probes(struct probe *const *probes, size_t n);
+#define DAEMON_ROUTE_WORDS (HTTPD_NO_LIMIT | HTTPD_NO_SPAN | HTTPD_EXPECT_200)
 /* clang-format off */
-#define DAEMON_ROUTES                                           \
-    {"GET", "/healthz", daemon_handle_healthz, true},           \
-    {"GET", "/readyz", daemon_handle_readyz, true},             \
-    {"GET", "/metrics", daemon_handle_metrics, true},           \
-    {"GET", "/status", status_handle_page, true},               \
-    {"GET", "/status.json", daemon_handle_status, true}
+#define DAEMON_ROUTES                                                           \
+    {"GET", "/healthz", daemon_handle_healthz, DAEMON_ROUTE_WORDS, NULL},       \
+    {"GET", "/readyz", daemon_handle_readyz, DAEMON_ROUTE_WORDS, NULL},         \
+    {"GET", "/metrics", daemon_handle_metrics, DAEMON_ROUTE_WORDS, NULL},       \
+    {"GET", "/status", status_handle_page, DAEMON_ROUTE_WORDS, NULL},           \
+    {"GET", "/status.json", daemon_handle_status, DAEMON_ROUTE_WORDS, NULL}
 /* clang-format on */
 void daemon_handle_healthz(struct httpd_request *req, void *arg);
 void daemon_handle_readyz(struct httpd_request *req, void *arg);

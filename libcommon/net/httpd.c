@@ -48,11 +48,6 @@ struct http_thread *http_current_thread(void)
     return current;
 }
 
-unsigned httpd_thread(const struct httpd_request *req)
-{
-    return req->thread->index;
-}
-
 uint16_t httpd_port(const struct httpd *h)
 {
     return h->port;
@@ -296,12 +291,11 @@ static struct event_base *new_base(void)
     return base;
 }
 
-static void build_thread(struct httpd *h, struct http_thread *t, unsigned index)
+static void build_thread(struct httpd *h, struct http_thread *t)
 {
     const struct httpd_settings *s = &h->settings;
 
     t->server = h;
-    t->index = index;
     t->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     MUST(t->wake_fd >= 0);
     t->base = new_base();
@@ -336,7 +330,7 @@ struct httpd *httpd_new(const struct httpd_config *config, struct err *err)
     for (unsigned i = 0; i < h->thread_count; i++)
         h->threads[i].listen_fd = -1;
     for (unsigned i = 0; i < h->thread_count; i++)
-        build_thread(h, &h->threads[i], i);
+        build_thread(h, &h->threads[i]);
     if (bind_addr(h, err)) {
         httpd_free(h);
         return NULL;

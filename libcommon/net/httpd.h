@@ -8,7 +8,7 @@
  * read differently (repeated Content-Length or Host, blanks before a colon, bodies on HEAD, ...)
  * are refused with 400 and the connection is closed. Slow and surplus clients are cut off: limits
  * in the settings. A request whose client has gone is answered into nothing. Each answer to a route
- * that is not unlimited is a span (tracer.h), if its context is sampled.
+ * is counted, timed and, if its context is sampled, a span (tracer.h), unless the route says no.
  */
 
 #include <stdbool.h>
@@ -38,11 +38,20 @@ struct httpd_request;
 
 typedef void httpd_handler(struct httpd_request *req, void *arg);
 
+/* What a route goes without. */
+enum httpd_route_word {
+    HTTPD_NO_LIMIT = 1 << 0,   /* admit is not asked */
+    HTTPD_NO_SPAN = 1 << 1,    /* its answers are no spans */
+    HTTPD_NO_METRIC = 1 << 2,  /* its answers are neither counted nor timed */
+    HTTPD_EXPECT_200 = 1 << 3, /* for machines of ours: 200 alone has its counter from the start */
+};
+
 struct httpd_route {
     const char *method; /* "GET", "POST", "PUT", "DELETE"; GET answers HEAD too */
     const char *path;   /* exact, or a prefix that ends in an asterisk */
     httpd_handler *handler;
-    bool unlimited; /* admit is not asked (health, metrics) */
+    unsigned words;    /* of enum httpd_route_word */
+    const void *needs; /* for admit and the handler; the server does not look at it */
 };
 
 struct httpd_config {
@@ -67,8 +76,6 @@ bool httpd_wait_drained(struct httpd *h, int timeout_ms);
  */
 void httpd_give_up(void);
 void httpd_free(struct httpd *h); /* ends the threads; nobody may hold a request any more */
-/* Which of the threads this request belongs to, 0..threads-1. */
-unsigned httpd_thread(const struct httpd_request *req);
 
 /* Valid until the answer is given; on the handler's thread only, so copy what must outlive the
  * handler. */
@@ -82,8 +89,14 @@ const char *httpd_body(const struct httpd_request *req, size_t *n);          /* 
  * the caller's tracestate or "". Stable until the answer. */
 const struct trace_context *httpd_trace(const struct httpd_request *req);
 const char *httpd_tracestate(const struct httpd_request *req);
-/* Whom the request is about, for its span; by the handler. */
+/* Whom the request is about, for its span; by admit or the handler. */
 void httpd_set_user(struct httpd_request *req, int64_t user_id);
+/* What the row of its route says. */
+const void *httpd_needs(const struct httpd_request *req);
+/* HTTPD_ROOM bytes for what the program knows about the request: zero at first, stable until the
+ * answer. */
+#define HTTPD_ROOM 32
+void *httpd_room(struct httpd_request *req);
 
 /* Holds back the answer or reset that follows by delay_us, or until the server drains. */
 void httpd_delay(struct httpd_request *req, int64_t delay_us);

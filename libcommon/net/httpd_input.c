@@ -49,6 +49,16 @@ void httpd_set_user(struct httpd_request *req, int64_t user_id)
     req->user_id = user_id;
 }
 
+const void *httpd_needs(const struct httpd_request *req)
+{
+    return http_route(req)->needs;
+}
+
+void *httpd_room(struct httpd_request *req)
+{
+    return req->room;
+}
+
 /* A string of the request's own; NULL when memory is out. */
 static char *new_text(struct httpd_request *req, size_t n)
 {

@@ -95,7 +95,6 @@ struct http_conn {
 
 struct http_thread {
     struct httpd *server;
-    unsigned index;
     pthread_t thread;
     struct event_base *base;
     struct evhttp *http;
@@ -155,6 +154,7 @@ struct httpd_request {
     struct trace_context parent; /* the caller's, if has_parent */
     bool has_parent;
     int64_t user_id; /* 0: not known */
+    _Alignas(max_align_t) unsigned char room[HTTPD_ROOM];
     const char *tracestate;
     const char *decoded_path;
     struct httpd_text *texts; /* decoded strings, freed with the request */
@@ -167,6 +167,12 @@ struct httpd_request {
     size_t body_len;
     char small[384];
 };
+
+/* The row of the request's route; NULL when there is none. */
+static inline const struct httpd_route *http_route(const struct httpd_request *req)
+{
+    return req->path->routes[req->method];
+}
 
 /* The thread that runs now, NULL outside of the server. */
 struct http_thread *http_current_thread(void);

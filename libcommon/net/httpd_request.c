@@ -331,7 +331,7 @@ static void dispatch(struct httpd_request *req)
     } else if (!route) {
         httpd_set_header(req, "Allow", path->allow);
         httpd_reply_error(req, 405, "method_not_allowed", "The method is not allowed here.", NULL);
-    } else if (route->unlimited || !h->admit || h->admit(req, h->arg)) {
+    } else if ((route->words & HTTPD_NO_LIMIT) || !h->admit || h->admit(req, h->arg)) {
         route->handler(req, h->arg);
     }
 }

@@ -37,9 +37,9 @@ static const char *client_address(const struct httpd_request *req, int64_t *port
 
 bool http_span_wanted(const struct httpd_request *req)
 {
-    const struct httpd_route *route = req->path->routes[req->method];
+    const struct httpd_route *route = http_route(req);
 
-    return route && !route->unlimited && tracer_wants(&req->trace);
+    return route && !(route->words & HTTPD_NO_SPAN) && tracer_wants(&req->trace);
 }
 
 void http_span_answer(const struct httpd_request *req)

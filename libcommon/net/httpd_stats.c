@@ -86,14 +86,20 @@ static void register_shared(void)
 }
 
 /* What a route may be expected to answer has its counter from the start: a rate misses what came
- * before its series did. A route without limits is for machines of ours, which are answered 200. */
+ * before its series did. */
 static void register_expected(const struct http_path *path, enum http_method method)
 {
     static const short expected[] = {200, 400, 402, 409, 422, 429, 500, 503};
-    size_t n = path->routes[method]->unlimited ? 1 : sizeof(expected) / sizeof(expected[0]);
+    size_t n =
+        path->routes[method]->words & HTTPD_EXPECT_200 ? 1 : sizeof(expected) / sizeof(expected[0]);
 
     for (size_t i = 0; i < n; i++)
         register_answers(path, method, slot_of_status[expected[i]]);
+}
+
+static bool is_counted(const struct httpd_route *route)
+{
+    return route && !(route->words & HTTPD_NO_METRIC);
 }
 
 void http_stats_register(struct httpd *h)
@@ -102,7 +108,7 @@ void http_stats_register(struct httpd *h)
     for (size_t i = 0; i < h->path_count; i++)
         for (int method = 0; method < HTTP_METHODS; method++)
             /* HEAD, unless it is a route of its own, is counted when it first comes */
-            if (h->paths[i].routes[method] &&
+            if (is_counted(h->paths[i].routes[method]) &&
                 (method != HTTP_HEAD ||
                  h->paths[i].routes[HTTP_HEAD] != h->paths[i].routes[HTTP_GET])) {
                 h->paths[i].seconds[method] =
@@ -120,6 +126,8 @@ void http_stats_answer(struct http_thread *t, const struct http_path *path, enum
     struct metric **answers = &t->answers[path - t->server->paths][method][slot];
     struct metric *seconds = path->seconds[method];
 
+    if (path->routes[method] && !is_counted(path->routes[method]))
+        return;
     if (!*answers)
         *answers = register_answers(path, method, slot);
     metrics_add(*answers, 1);

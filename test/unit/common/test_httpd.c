@@ -14,6 +14,7 @@
 #include "libcommon/base/buf.h"
 #include "libcommon/base/clock.h"
 #include "libcommon/net/httpd.h"
+#include "libcommon/telemetry/metrics.h"
 #include "test/unit/suite.h"
 
 #define HELD_MAX 600
@@ -94,7 +95,11 @@ static void handle_none(struct httpd_request *req, void *arg)
 
 static bool admit(struct httpd_request *req, void *arg)
 {
+    const char *row = httpd_needs(req);
+
     (void)arg;
+    if (row)
+        snprintf(httpd_room(req), HTTPD_ROOM, "%s", row);
     if (!httpd_header(req, "X-Refuse"))
         return true;
     httpd_set_header(req, "Retry-After", "1");
@@ -102,11 +107,27 @@ static bool admit(struct httpd_request *req, void *arg)
     return false;
 }
 
+static const char needs[] = "what the row says";
+
+/* What admit leaves in the request's room is there for the handler. */
+static void handle_needy(struct httpd_request *req, void *arg)
+{
+    (void)arg;
+    httpd_reply(req, 200, httpd_room(req), strlen(httpd_room(req)));
+}
+
 static const struct httpd_route routes[] = {
-    {"POST", "/echo", handle_echo, false},   {"GET", "/show", handle_show, false},
-    {"GET", "/show/*", handle_show, false},  {"GET", "/held", handle_held, false},
-    {"GET", "/late", handle_late, false},    {"GET", "/reset", handle_reset, false},
-    {"DELETE", "/show", handle_none, false}, {"GET", "/open", handle_show, true},
+    {"POST", "/echo", handle_echo, 0, NULL},
+    {"GET", "/show", handle_show, 0, NULL},
+    {"GET", "/show/*", handle_show, 0, NULL},
+    {"GET", "/held", handle_held, 0, NULL},
+    {"GET", "/late", handle_late, 0, NULL},
+    {"GET", "/reset", handle_reset, 0, NULL},
+    {"DELETE", "/show", handle_none, 0, NULL},
+    {"GET", "/open", handle_show, HTTPD_NO_LIMIT, NULL},
+    {"GET", "/needy", handle_needy, 0, needs},
+    {"GET", "/uncounted", handle_show, HTTPD_NO_METRIC, NULL},
+    {"GET", "/machines", handle_show, HTTPD_EXPECT_200, NULL},
 };
 
 static void setup(void)
@@ -283,6 +304,34 @@ START_TEST(admission)
     assert_has(answer, "\r\nRetry-After: 1\r\n");
     assert_has(answer, "{\"error\":\"rate_limit_exceeded\",\"message\":\"Too \\\"many\\\".\"}");
     assert_begins(ask(REQUEST("GET", "/open", CLOSE "X-Refuse: 1\r\n")), "HTTP/1.1 200");
+    assert_has(ask(REQUEST("GET", "/needy", CLOSE)), "\r\n\r\nwhat the row says");
+}
+END_TEST
+
+/* Whether the metrics have a series of this path and status. */
+static bool counted(const char *metric, const char *path, const char *status)
+{
+    struct buf text = {0};
+    char series[128];
+    bool found;
+
+    snprintf(series, sizeof(series), "%s{path=\"%s\",method=\"GET\"%s", metric, path, status);
+    metrics_render(&text, METRICS_PLAIN);
+    buf_putc(&text, '\0');
+    found = strstr(text.data, series) != NULL;
+    buf_free(&text);
+    return found;
+}
+
+START_TEST(what_a_route_goes_without)
+{
+    ask(REQUEST("GET", "/uncounted", CLOSE));
+    ck_assert(!counted("http_requests_total", "/uncounted", ""));
+    ck_assert(!counted("http_request_duration_seconds_count", "/uncounted", ""));
+    ck_assert(counted("http_requests_total", "/machines", ",status=\"200\""));
+    ck_assert(counted("http_request_duration_seconds_count", "/machines", ""));
+    ck_assert(!counted("http_requests_total", "/machines", ",status=\"429\""));
+    ck_assert(counted("http_requests_total", "/show", ",status=\"429\""));
 }
 END_TEST
 
@@ -530,6 +579,7 @@ int main(void)
     tcase_add_test(t, what_a_handler_sees);
     tcase_add_test(t, answers_without_a_body);
     tcase_add_test(t, admission);
+    tcase_add_test(t, what_a_route_goes_without);
     tcase_add_loop_test(t, ambiguous_requests_end_the_connection, 0,
                         (int)(sizeof(smuggling) / sizeof(smuggling[0])));
     tcase_add_test(t, limits_are_answered_as_json);
