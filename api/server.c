@@ -1,16 +1,16 @@
 #include "api/server.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/admission.h"
 #include "api/audit_watch.h"
 #include "api/commit.h"
 #include "api/housekeeping.h"
-#include "api/limiter.h"
 #include "api/migrate.h"
 #include "api/pressure.h"
+#include "api/query.h"
 #include "api/reads.h"
 #include "api/settings.h"
 #include "api/swagger.h"
@@ -20,7 +20,6 @@
 #include "libcommon/telemetry/log.h"
 #include "libcommon/telemetry/metrics.h"
 
-#define RATE_MESSAGE "Too many requests. Please retry later."
 #define OVERLOAD_MESSAGE "The system is temporarily overloaded. Please retry later."
 #define RETRY_AFTER_SEC "1"
 
@@ -33,10 +32,8 @@ struct server {
     struct pressure *pressure;
     struct audit_watch *audit;
     struct janitor *janitor;
-    struct limiter *global_limit;
-    struct limiter *user_limit;
+    struct admission *admission;
     struct probe *probes[2];
-    struct metric *limited_global, *limited_user;
     struct metric *pressed;
     struct metric *key_replayed, *key_reused;
 };
@@ -48,14 +45,6 @@ static void reply_retry(struct httpd_request *req, int status, const char *code,
 {
     httpd_set_header(req, "Retry-After", retry_after);
     httpd_reply_error(req, status, code, message, NULL);
-}
-
-static void reply_limited(struct httpd_request *req, int64_t wait_sec)
-{
-    char text[24];
-
-    snprintf(text, sizeof(text), "%lld", (long long)wait_sec);
-    reply_retry(req, 429, "rate_limit_exceeded", RATE_MESSAGE, text);
 }
 
 static void reply_overloaded(struct httpd_request *req)
@@ -72,14 +61,8 @@ static void reply_unavailable(struct httpd_request *req)
 
 static bool admit(struct httpd_request *req, void *arg)
 {
-    int64_t wait_sec = limiter_take(server.global_limit, 0, clock_mono_us());
-
     (void)arg;
-    if (!wait_sec)
-        return true;
-    metrics_add(server.limited_global, 1);
-    reply_limited(req, wait_sec);
-    return false;
+    return admission_enter(server.admission, req);
 }
 
 /* A committer has decided: runs on its thread. */
@@ -148,6 +131,15 @@ static void reply_fault(struct httpd_request *req, const struct operation_fault 
         httpd_reply_error(req, 400, fault->code, fault->message, fault->field);
 }
 
+/* The body has named its customer. False: answered. */
+static bool take_customer(struct httpd_request *req, struct operation *op)
+{
+    if (admission_name(server.admission, req, op->customer_id))
+        return true;
+    operation_free(op);
+    return false;
+}
+
 /* Reads the key, if any. False: answered. */
 static bool take_key(struct httpd_request *req, struct operation *op)
 {
@@ -177,7 +169,6 @@ static void handle_send(struct httpd_request *req, void *arg)
                                             .prices = &api_settings.prices};
     struct operation_fault fault;
     struct operation *op;
-    int64_t wait_sec;
     const char *body;
     size_t n;
 
@@ -188,15 +179,7 @@ static void handle_send(struct httpd_request *req, void *arg)
         reply_fault(req, &fault);
         return;
     }
-    httpd_set_user(req, op->customer_id);
-    wait_sec = limiter_take(server.user_limit, op->customer_id, clock_mono_us());
-    if (wait_sec) {
-        metrics_add(server.limited_user, 1);
-        operation_free(op);
-        reply_limited(req, wait_sec);
-        return;
-    }
-    if (!take_key(req, op))
+    if (!take_customer(req, op) || !take_key(req, op))
         return;
     if (pressure_high(server.pressure)) {
         if (!op->key) {
@@ -227,8 +210,7 @@ static void handle_topup(struct httpd_request *req, void *arg)
         reply_fault(req, &fault);
         return;
     }
-    httpd_set_user(req, op->customer_id);
-    if (take_key(req, op))
+    if (take_customer(req, op) && take_key(req, op))
         submit(req, op);
 }
 
@@ -243,43 +225,11 @@ static void answer_read(const struct read_job *job, enum read_outcome outcome,
         httpd_reply_error(job->request, 500, "internal_error", "Something went wrong.", NULL);
 }
 
-/* A whole number from min to max in the query; an absent one is initial. False: answered. */
-static bool take_number(struct httpd_request *req, const char *name, int64_t min, int64_t max,
-                        int64_t initial, int64_t *out)
-{
-    const char *text = httpd_query(req, name);
-    char message[96];
-    char *end;
-    long long v;
-
-    *out = initial;
-    if (!text && initial >= min)
-        return true;
-    if (text && *text >= '0' && *text <= '9') {
-        errno = 0;
-        v = strtoll(text, &end, 10);
-        if (!errno && !*end && v >= min && v <= max) {
-            *out = v;
-            return true;
-        }
-    }
-    if (!text)
-        snprintf(message, sizeof(message), "This parameter is required.");
-    else if (max == INT64_MAX)
-        snprintf(message, sizeof(message), "Must be a positive whole number.");
-    else
-        snprintf(message, sizeof(message), "Must be a whole number from %lld to %lld.",
-                 (long long)min, (long long)max);
-    httpd_reply_error(req, 400, "invalid_input", message, name);
-    return false;
-}
-
 static bool take_page(struct httpd_request *req, struct read_job *job)
 {
-    return take_number(req, "user_id", 1, INT64_MAX, 0, &job->user_id) &&
-           take_number(req, "limit", 1, api_settings.page_max, api_settings.page_default,
-                       &job->limit) &&
-           take_number(req, "cursor", 1, INT64_MAX, INT64_MAX, &job->before);
+    return query_number(req, "limit", 1, api_settings.page_max, api_settings.page_default,
+                        &job->limit) &&
+           query_number(req, "cursor", 1, INT64_MAX, INT64_MAX, &job->before);
 }
 
 static void reply_unknown_state(struct httpd_request *req)
@@ -315,7 +265,7 @@ static bool take_filters(struct httpd_request *req, struct read_job *job)
 
 static void submit_read(struct httpd_request *req, struct read_job *job)
 {
-    httpd_set_user(req, job->user_id);
+    job->user_id = admission_identity(req)->customer_id;
     job->request = req;
     job->deadline_ms = clock_mono_ms() + api_settings.request_deadline_ms;
     if (!reads_submit(server.reads, job))
@@ -356,24 +306,26 @@ static void open_swagger(void)
         LOG_EVENT(*dir ? LOG_WARN : LOG_INFO, "swagger.absent", L_ERR(&err));
 }
 
+static const struct admission_needs send_needs = {.subject = SUBJECT_IN_BODY,
+                                                  .customer_limit = true};
+static const struct admission_needs topup_needs = {.subject = SUBJECT_IN_BODY};
+static const struct admission_needs read_needs = {.subject = SUBJECT_IN_QUERY};
+static const struct admission_needs page_needs = {.subject = SUBJECT_NOBODY};
+
 static const struct httpd_route routes[] = {
-    {"POST", "/messages/send", handle_send, 0, NULL},
-    {"GET", "/messages/history", handle_history, 0, NULL},
-    {"GET", "/balance", handle_balance, 0, NULL},
-    {"POST", "/balance/add", handle_topup, 0, NULL},
-    {"GET", "/swagger", handle_swagger, 0, NULL},
-    {"GET", "/swagger/*", handle_swagger, 0, NULL},
+    {"POST", "/messages/send", handle_send, 0, &send_needs},
+    {"GET", "/messages/history", handle_history, 0, &read_needs},
+    {"GET", "/balance", handle_balance, 0, &read_needs},
+    {"POST", "/balance/add", handle_topup, 0, &topup_needs},
+    {"GET", "/swagger", handle_swagger, 0, &page_needs},
+    {"GET", "/swagger/*", handle_swagger, 0, &page_needs},
     DAEMON_ROUTES,
 };
 
 static void register_metrics(void)
 {
-    static const char limited[] = "Requests refused by a rate limit.";
     static const char keys[] = "Requests whose Idempotency-Key was known.";
 
-    server.limited_global =
-        metrics_counter("rate_limited_requests_total", limited, "scope=\"global\"");
-    server.limited_user = metrics_counter("rate_limited_requests_total", limited, "scope=\"user\"");
     server.pressed = metrics_counter("backpressure_rejections_total",
                                      "Sends refused because of backpressure.", "");
     server.key_replayed = metrics_counter("msg_idempotency_total", keys, "result=\"replayed\"");
@@ -389,11 +341,16 @@ struct server *server_start(struct err *err)
         .route_count = sizeof(routes) / sizeof(routes[0]),
         .admit = admit,
     };
+    const struct admission_config limits = {
+        .global_rps = s->global_rps,
+        .global_burst = s->global_burst,
+        .customer_rps = s->user_rps,
+        .customer_burst = s->user_burst,
+    };
 
     register_metrics();
     open_swagger();
-    server.global_limit = limiter_new(s->global_rps, s->global_burst);
-    server.user_limit = limiter_new(s->user_rps, s->user_burst);
+    server.admission = admission_new(&limits);
     server.httpd = httpd_new(&config, err);
     if (!server.httpd)
         return NULL;
@@ -430,7 +387,6 @@ void server_stop(struct server *s)
     httpd_free(s->httpd);
     for (int i = 0; i < 2; i++)
         probe_free(s->probes[i]);
-    limiter_free(s->global_limit);
-    limiter_free(s->user_limit);
+    admission_free(s->admission);
     swagger_close(s->swagger);
 }

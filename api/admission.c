@@ -1,0 +1,119 @@
+#include "api/admission.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "api/limiter.h"
+#include "api/query.h"
+#include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
+#include "libcommon/telemetry/metrics.h"
+
+#define RATE_MESSAGE "Too many requests. Please retry later."
+
+struct limit {
+    struct limiter *buckets;
+    struct metric *refused;
+};
+
+struct admission {
+    struct limit global, customer;
+};
+
+_Static_assert(sizeof(struct identity) <= HTTPD_ROOM, "an identity stays with its request");
+
+static void open_limit(struct limit *limit, int64_t rps, int64_t burst, const char *labels)
+{
+    limit->buckets = limiter_new(rps, burst);
+    limit->refused =
+        metrics_counter("rate_limited_requests_total", "Requests refused by a rate limit.", labels);
+}
+
+struct admission *admission_new(const struct admission_config *config)
+{
+    struct admission *a = must_alloc(1, sizeof(*a));
+
+    open_limit(&a->global, config->global_rps, config->global_burst, "scope=\"global\"");
+    open_limit(&a->customer, config->customer_rps, config->customer_burst, "scope=\"user\"");
+    return a;
+}
+
+void admission_free(struct admission *a)
+{
+    if (!a)
+        return;
+    limiter_free(a->global.buckets);
+    limiter_free(a->customer.buckets);
+    free(a);
+}
+
+static int64_t take(struct limit *limit, int64_t key, int64_t now_us)
+{
+    int64_t wait_sec = limiter_take(limit->buckets, key, now_us);
+
+    if (wait_sec)
+        metrics_add(limit->refused, 1);
+    return wait_sec;
+}
+
+/* One bucket, whoever asks. */
+int64_t admission_take_global(struct admission *a, const struct identity *who, int64_t now_us)
+{
+    (void)who;
+    return take(&a->global, 0, now_us);
+}
+
+int64_t admission_take_customer(struct admission *a, const struct admission_needs *needs,
+                                const struct identity *who, int64_t now_us)
+{
+    return needs->customer_limit ? take(&a->customer, who->customer_id, now_us) : 0;
+}
+
+/* Whether the request may go on; answers when it must wait. */
+static bool pass(struct httpd_request *req, int64_t wait_sec)
+{
+    char text[24];
+
+    if (!wait_sec)
+        return true;
+    snprintf(text, sizeof(text), "%lld", (long long)wait_sec);
+    httpd_set_header(req, "Retry-After", text);
+    httpd_reply_error(req, 429, "rate_limit_exceeded", RATE_MESSAGE, NULL);
+    return false;
+}
+
+static struct identity *identity_of(struct httpd_request *req)
+{
+    return httpd_room(req);
+}
+
+const struct identity *admission_identity(struct httpd_request *req)
+{
+    return identity_of(req);
+}
+
+bool admission_enter(struct admission *a, struct httpd_request *req)
+{
+    const struct admission_needs *needs = httpd_needs(req);
+    struct identity *who = identity_of(req); /* nobody: no request proves more than that */
+    int64_t customer_id;
+
+    MUST(needs != NULL); /* a route that states nothing goes without admission */
+    if (!pass(req, admission_take_global(a, who, clock_mono_us())))
+        return false;
+    if (needs->subject != SUBJECT_IN_QUERY)
+        return true;
+    return query_number(req, "user_id", 1, INT64_MAX, 0, &customer_id) &&
+           admission_name(a, req, customer_id);
+}
+
+bool admission_name(struct admission *a, struct httpd_request *req, int64_t customer_id)
+{
+    const struct admission_needs *needs = httpd_needs(req);
+    struct identity *who = identity_of(req);
+
+    MUST(needs->subject != SUBJECT_NOBODY);
+    who->customer_id = customer_id;
+    httpd_set_user(req, customer_id);
+    return pass(req, admission_take_customer(a, needs, who, clock_mono_us()));
+}

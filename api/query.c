@@ -1,0 +1,35 @@
+#include "api/query.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+bool query_number(struct httpd_request *req, const char *name, int64_t min, int64_t max,
+                  int64_t initial, int64_t *out)
+{
+    const char *text = httpd_query(req, name);
+    char message[96];
+    char *end;
+    long long v;
+
+    *out = initial;
+    if (!text && initial >= min)
+        return true;
+    if (text && *text >= '0' && *text <= '9') {
+        errno = 0;
+        v = strtoll(text, &end, 10);
+        if (!errno && !*end && v >= min && v <= max) {
+            *out = v;
+            return true;
+        }
+    }
+    if (!text)
+        snprintf(message, sizeof(message), "This parameter is required.");
+    else if (max == INT64_MAX)
+        snprintf(message, sizeof(message), "Must be a positive whole number.");
+    else
+        snprintf(message, sizeof(message), "Must be a whole number from %lld to %lld.",
+                 (long long)min, (long long)max);
+    httpd_reply_error(req, 400, "invalid_input", message, name);
+    return false;
+}
