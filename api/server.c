@@ -33,7 +33,6 @@ struct server {
     struct audit_watch *audit;
     struct janitor *janitor;
     struct admission *admission;
-    struct probe *probes[2];
     struct metric *pressed;
     struct metric *key_replayed, *key_reused;
 };
@@ -348,15 +347,12 @@ struct server *server_start(struct err *err)
         .customer_burst = s->user_burst,
     };
 
-    register_metrics();
-    open_swagger();
-    server.admission = admission_new(&limits);
     server.httpd = httpd_new(&config, err);
     if (!server.httpd)
         return NULL;
-    server.probes[0] = probe_db(&s->db);
-    server.probes[1] = probe_broker(&s->broker);
-    daemon_set_probes(server.probes, 2);
+    register_metrics();
+    open_swagger();
+    server.admission = admission_new(&limits);
     server.migrator = s->migrate_on_start ? migrator_start(&s->db) : NULL;
     server.pressure = pressure_start();
     server.audit = audit_watch_start();
@@ -364,14 +360,15 @@ struct server *server_start(struct err *err)
     server.commit = commit_start(answer_operation);
     server.reads = reads_start(answer_read);
     if (httpd_start(server.httpd, err)) {
-        server_stop(&server);
+        server_drain(&server);
+        server_free(&server);
         return NULL;
     }
     log_info("server.listening", L_INT("port", httpd_port(server.httpd)));
     return &server;
 }
 
-void server_stop(struct server *s)
+void server_drain(struct server *s)
 {
     janitor_begin_stop(s->janitor);
     httpd_drain(s->httpd);
@@ -384,9 +381,13 @@ void server_stop(struct server *s)
     pressure_stop(s->pressure);
     audit_watch_stop(s->audit);
     janitor_stop(s->janitor);
+}
+
+void server_free(struct server *s)
+{
+    if (!s)
+        return;
     httpd_free(s->httpd);
-    for (int i = 0; i < 2; i++)
-        probe_free(s->probes[i]);
     admission_free(s->admission);
     swagger_close(s->swagger);
 }

@@ -12,11 +12,12 @@
 
 struct server;
 
-/* Starts committers, readers, sampler, probes and the HTTP server. NULL when the address cannot be
- * bound. */
-struct server *server_start(struct err *err);
-/* Drains within timeout: no new connections, every accepted request answered, then everything ends.
+/* Starts committers, readers, sampler and the HTTP server. NULL when the address cannot be bound.
  */
-void server_stop(struct server *s);
+struct server *server_start(struct err *err);
+/* Within the drain's time: no new connections, every accepted request answered, then the threads
+ * behind the server end. */
+void server_drain(struct server *s);
+void server_free(struct server *s); /* after that; NULL is fine */
 
 #endif

@@ -371,7 +371,5 @@ int dead_main(const struct settings *settings, int argc, char **argv)
         return run(d, argv[0]);
     free(d->ids);
     free(d);
-    fprintf(stderr, "usage: msg-consumerd dead list | show ID | replay ID...|--all [--dry-run] | "
-                    "drop ID...|--all [--dry-run]\n");
-    return EXIT_SETTINGS;
+    return DAEMON_USAGE;
 }

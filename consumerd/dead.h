@@ -14,7 +14,7 @@
 
 #include "consumerd/settings.h"
 
-/* argv[0] is the verb's name. Returns the exit code. */
+/* As a daemon_verb's run. */
 int dead_main(const struct settings *settings, int argc, char **argv);
 
 #endif

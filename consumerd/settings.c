@@ -8,6 +8,8 @@
 
 #define CONNECTIONS (MESSAGE_LANES + 4)
 
+struct settings consumerd_settings;
+
 static bool check_operators(const char *value, char *why, size_t size)
 {
     struct operator_address parsed[OPERATORS_MAX];
@@ -17,7 +19,7 @@ static bool check_operators(const char *value, char *why, size_t size)
 
 static const struct setting listen_rows[] = {HTTPD_LISTEN_ROW(":8082"), SETTINGS_END};
 
-static const struct setting consumer_rows[] = {
+static const struct setting rows[] = {
     SETTING_TEXT_ROW(consumer_settings, operators, SETTING_STRING, "OPERATORS",
                      "operatorA=http://127.0.0.1:9001,operatorB=http://127.0.0.1:9002", 4096,
                      check_operators, "Operators in the order of their use, as name=url,name=url."),
@@ -113,17 +115,16 @@ static const struct setting consumer_rows[] = {
     SETTINGS_END,
 };
 
-void settings_groups(struct settings *s, struct settings_group groups[SETTINGS_GROUPS])
-{
-    const struct settings_group all[SETTINGS_GROUPS] = {
-        {listen_rows, &s->httpd},           {daemon_settings_rows, &s->daemon},
-        {httpd_settings_rows, &s->httpd},   {db_settings_rows, &s->db},
-        {broker_settings_rows, &s->broker}, {topology_settings_rows, &s->broker},
-        {consumer_rows, &s->consumer},      {otlp_settings_rows, &s->daemon.otlp},
-    };
-
-    memcpy(groups, all, sizeof(all));
-}
+static const struct settings_group groups[] = {
+    {listen_rows, &consumerd_settings.httpd},
+    {daemon_settings_rows, &consumerd_settings.daemon},
+    {httpd_settings_rows, &consumerd_settings.httpd},
+    {db_settings_rows, &consumerd_settings.db},
+    {broker_settings_rows, &consumerd_settings.broker},
+    {topology_settings_rows, &consumerd_settings.broker},
+    {rows, &consumerd_settings.consumer},
+    {otlp_settings_rows, &consumerd_settings.daemon.otlp},
+};
 
 static bool name_ok(const char *s, size_t n)
 {
@@ -251,8 +252,24 @@ int64_t settings_stop_after_ms(const struct consumer_settings *s)
     return (s->dead_sec * 1000 - s->timeout_ms) * 3 / 4;
 }
 
-size_t settings_check(const struct settings *s, struct buf *errors)
+void settings_breaker(const struct consumer_settings *s, struct breaker_config *out)
 {
+    *out = (struct breaker_config){
+        .failures = (unsigned)s->breaker_failures,
+        .open_ms = s->breaker_open_ms,
+        .probes = (unsigned)s->breaker_probes,
+        .successes = (unsigned)s->breaker_successes,
+        .window_ms = s->breaker_window_ms,
+        .window_calls = (unsigned)s->breaker_window_calls,
+        .failure_pct = (unsigned)s->breaker_failure_pct,
+        .slow_pct = (unsigned)s->breaker_slow_pct,
+        .slow_ms = s->breaker_slow_ms,
+    };
+}
+
+static size_t check(struct buf *errors)
+{
+    const struct settings *s = &consumerd_settings;
     const struct consumer_settings *c = &s->consumer;
     size_t faults = otlp_settings_check(&s->daemon.otlp, errors);
 
@@ -273,17 +290,15 @@ size_t settings_check(const struct settings *s, struct buf *errors)
     return faults + topology_check(&s->broker, errors);
 }
 
-void settings_breaker(const struct consumer_settings *s, struct breaker_config *out)
-{
-    *out = (struct breaker_config){
-        .failures = (unsigned)s->breaker_failures,
-        .open_ms = s->breaker_open_ms,
-        .probes = (unsigned)s->breaker_probes,
-        .successes = (unsigned)s->breaker_successes,
-        .window_ms = s->breaker_window_ms,
-        .window_calls = (unsigned)s->breaker_window_calls,
-        .failure_pct = (unsigned)s->breaker_failure_pct,
-        .slow_pct = (unsigned)s->breaker_slow_pct,
-        .slow_ms = s->breaker_slow_ms,
-    };
-}
+const struct daemon_program consumerd_program = {
+    .name = "msg-consumerd",
+    .summary = "Delivers messages from the broker through the operators.",
+    .verbs =
+        "  msg-consumerd dead list                              letters in the dead-letter queue\n"
+        "  msg-consumerd dead show ID                           one of them with its body\n"
+        "  msg-consumerd dead replay ID...|--all [--dry-run]    to its lane again\n"
+        "  msg-consumerd dead drop ID...|--all [--dry-run]      fails and refunds what is open\n",
+    .groups = groups,
+    .group_count = sizeof(groups) / sizeof(groups[0]),
+    .check = check,
+};

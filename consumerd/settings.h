@@ -48,12 +48,8 @@ struct settings {
     struct consumer_settings consumer;
 };
 
-#define SETTINGS_GROUPS 8
-/* The groups of *s, for daemon_cli; s and groups must outlive the program's use of them. */
-void settings_groups(struct settings *s, struct settings_group groups[SETTINGS_GROUPS]);
-
-/* What no single row can tell: appends a line to errors for each fault, returns their number. */
-size_t settings_check(const struct settings *s, struct buf *errors);
+extern struct settings consumerd_settings;
+extern const struct daemon_program consumerd_program;
 
 /* "name=url,name=url": how many there are (1 to OPERATORS_MAX), or 0 with the end of a sentence. */
 size_t settings_parse_operators(const char *text, struct operator_address out[OPERATORS_MAX],

@@ -1,9 +1,50 @@
-#include <stdio.h>
+/* operator-sim: plays an operator. Reading order: sim.h, fault.h, ledger.h. */
+
 #include <stdlib.h>
 #include <string.h>
 
 #include "libcommon/telemetry/log.h"
 #include "operator-sim/sim.h"
+
+struct parts {
+    struct sim *sim;
+};
+
+static int build(struct parts *p, struct err *err)
+{
+    p->sim = sim_start(&sim_settings, err);
+    return p->sim ? 0 : -1;
+}
+
+static void drain(struct parts *p)
+{
+    sim_drain(p->sim);
+}
+
+static void release(struct parts *p)
+{
+    sim_free(p->sim);
+}
+
+static int serve(void)
+{
+    struct parts parts = {0};
+    struct err err;
+    int rc;
+
+    daemon_start(&sim_program, &sim_settings.daemon);
+    rc = build(&parts, &err);
+    if (rc) {
+        log_error("server.start_failed", L_ERR(&err));
+    } else {
+        daemon_ready();
+        daemon_wait();
+        drain(&parts);
+    }
+    release(&parts);
+    daemon_stop();
+    return rc ? EXIT_FAILURE : EXIT_SUCCESS;
+}
 
 /* --faults JSON stands for SIM_FAULTS; the rest of the line is as in every program. */
 static int take_faults(int argc, char **argv)
@@ -15,37 +56,8 @@ static int take_faults(int argc, char **argv)
     return argc - 2;
 }
 
-static int run(void)
-{
-    struct sim *sim;
-    struct err err;
-
-    daemon_start(&sim_program, &sim_settings.daemon);
-    sim = sim_start(&sim_settings, &err);
-    if (!sim) {
-        log_error("start.failed", L_ERR(&err));
-        daemon_stop();
-        return EXIT_FAILURE;
-    }
-    daemon_ready();
-    daemon_wait();
-    sim_stop(sim);
-    daemon_stop();
-    return EXIT_SUCCESS;
-}
-
 int main(int argc, char **argv)
 {
-    int rc;
-
     argc = take_faults(argc, argv);
-    rc = daemon_cli(&sim_program, argc, argv);
-    if (rc < 0 && argc > 1) {
-        fprintf(stderr, "operator-sim: unknown verb; see operator-sim --help\n");
-        rc = EXIT_SETTINGS;
-    } else if (rc < 0) {
-        rc = run();
-    }
-    settings_free(sim_program.groups, sim_program.group_count);
-    return rc;
+    return daemon_main(&sim_program, NULL, serve, argc, argv);
 }

@@ -357,20 +357,25 @@ struct sim *sim_start(const struct sim_settings *settings, struct err *err)
         goto fail;
     return sim;
 fail:
-    sim_stop(sim);
+    sim_drain(sim);
+    sim_free(sim);
     return NULL;
 }
 
-void sim_stop(struct sim *sim)
+void sim_drain(struct sim *sim)
 {
-    if (!sim)
-        return;
     if (sim->control)
         httpd_drain(sim->control);
     if (sim->door)
         door_drain(sim->door, daemon_drain_left_ms());
     if (sim->control)
         httpd_wait_drained(sim->control, daemon_drain_left_ms());
+}
+
+void sim_free(struct sim *sim)
+{
+    if (!sim)
+        return;
     httpd_free(sim->control);
     door_free(sim->door);
     ledger_close(sim->ledger);

@@ -48,6 +48,7 @@
 struct sim;
 
 struct sim *sim_start(const struct sim_settings *settings, struct err *err);
-void sim_stop(struct sim *sim); /* drains, frees; NULL is fine */
+void sim_drain(struct sim *sim); /* within the drain's time */
+void sim_free(struct sim *sim);  /* NULL is fine, half-built too */
 
 #endif

@@ -369,13 +369,10 @@ int parked_main(int argc, char **argv)
     const struct verb *verb = argc ? find_verb(argv[0]) : NULL;
     const char **ids = calloc((size_t)argc + 1, sizeof(*ids));
     struct order o = {0};
-    int rc = EXIT_SETTINGS;
+    int rc = DAEMON_USAGE;
 
     if (ids && verb && parse(argc, argv, verb, ids, &o))
         rc = run(verb, &o);
-    else
-        fprintf(stderr, "usage: msg-outboxd parked list|show ID|requeue ID...|--all [--dry-run]|"
-                        "drop ID... [--dry-run]\n");
     free(ids);
     return rc;
 }

@@ -4,7 +4,7 @@
 /* msg-outboxd parked list|show|requeue|drop: what a person does about rows that could not be
  * published. Each row is one transaction; what was done is told by log lines. */
 
-/* argv[0] is the verb's name. Returns the exit code. */
+/* As a daemon_verb's run. */
 int parked_main(int argc, char **argv);
 
 #endif

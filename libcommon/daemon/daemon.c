@@ -19,7 +19,6 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
 #include "libcommon/daemon/failpoint.h"
-#include "libcommon/daemon/health.h"
 #include "libcommon/telemetry/log.h"
 #include "libcommon/telemetry/log_recent.h"
 #include "libcommon/telemetry/metrics.h"
@@ -54,7 +53,7 @@ const struct setting daemon_settings_rows[] = {
 static struct {
     const struct daemon_program *program;
     const struct daemon_settings *settings;
-    struct probe *const *probes;
+    struct probe *probes[2];
     size_t probe_count;
     int signals; /* signalfd */
     int stop;    /* eventfd: the watcher is to end */
@@ -66,67 +65,6 @@ static struct {
     struct daemon_beat beats[BEATS_MAX];
     _Atomic size_t beat_count;
 } d = {.signals = -1, .stop = -1};
-
-/* ---- command line ---- */
-
-static int print_help(const struct daemon_program *p)
-{
-    printf("%s: %s\n\nUsage: %s [option]\n%s"
-           "  --help               this text\n"
-           "  --version            the version\n"
-           "  --check              checks the settings and ends: 0 or %d\n"
-           "  --health             asks the one that runs here for /healthz: 0 or 1\n"
-           "  --settings-markdown  the settings as a table\n"
-           "\nSettings, from the environment:\n",
-           p->name, p->summary, p->name, p->verbs ? p->verbs : "", EXIT_SETTINGS);
-    settings_print_help(p->groups, p->group_count, stdout);
-    return 0;
-}
-
-static int check_settings(const struct daemon_program *p)
-{
-    struct buf errors = {0};
-    size_t faults = settings_load(p->groups, p->group_count, &errors);
-
-    /* A check across settings may read what a fault has left unset. */
-    if (!faults && p->check)
-        faults = p->check(&errors);
-    if (faults)
-        fprintf(stderr, "%s: %zu wrong setting%s\n%s", p->name, faults, faults == 1 ? "" : "s",
-                errors.data ? errors.data : "");
-    buf_free(&errors);
-    return faults ? EXIT_SETTINGS : 0;
-}
-
-int daemon_cli(const struct daemon_program *program, int argc, char **argv)
-{
-    const char *option = argc > 1 && argv[1][0] == '-' ? argv[1] : NULL;
-    int rc;
-
-    if (option && (!strcmp(option, "--help") || !strcmp(option, "-h")))
-        return print_help(program);
-    if (option && !strcmp(option, "--version")) {
-        printf("%s %s\n", program->name, PROJECT_VERSION);
-        return 0;
-    }
-    if (option && !strcmp(option, "--settings-markdown")) {
-        settings_print_markdown(program->groups, program->group_count, stdout);
-        return 0;
-    }
-    if (option && !strcmp(option, "--health"))
-        return health_check(program);
-    if (option && strcmp(option, "--check") != 0) {
-        fprintf(stderr, "%s: unknown option %s; --help lists them\n", program->name, option);
-        return EXIT_SETTINGS;
-    }
-    rc = check_settings(program);
-    if (!option && !rc)
-        return -1;
-    if (!rc)
-        printf("settings ok\n");
-    settings_free(program->groups, program->group_count);
-    return rc;
-}
 
 /* ---- start ---- */
 
@@ -345,6 +283,8 @@ void daemon_stop(void)
     int left_ms = daemon_drain_left_ms();
     uint64_t one = 1;
 
+    for (size_t i = 0; i < d.probe_count; i++)
+        probe_free(d.probes[i]);
     otlp_stop(left_ms < TRACE_FLUSH_MS ? left_ms : TRACE_FLUSH_MS);
     if (d.watching) {
         while (write(d.stop, &one, sizeof(one)) < 0)
@@ -358,10 +298,28 @@ void daemon_stop(void)
 
 /* ---- /healthz /readyz /metrics /status.json ---- */
 
-void daemon_set_probes(struct probe *const *probes, size_t n)
+void daemon_depend_on(const struct db_settings *db, const struct broker_settings *broker)
 {
-    d.probes = probes;
-    d.probe_count = n;
+    d.probes[0] = probe_db(db);
+    d.probes[1] = probe_broker(broker);
+    d.probe_count = 2;
+}
+
+struct httpd *daemon_http_start(const struct httpd_settings *settings, struct err *err)
+{
+    static const struct httpd_route routes[] = {DAEMON_ROUTES};
+    const struct httpd_config config = {
+        .settings = settings, .routes = routes, .route_count = sizeof(routes) / sizeof(routes[0])};
+    struct httpd *httpd = httpd_new(&config, err);
+
+    if (!httpd)
+        return NULL;
+    if (httpd_start(httpd, err)) {
+        httpd_free(httpd);
+        return NULL;
+    }
+    log_info("server.listening", L_INT("port", httpd_port(httpd)));
+    return httpd;
 }
 
 void daemon_handle_healthz(struct httpd_request *req, void *arg)

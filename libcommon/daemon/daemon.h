@@ -3,9 +3,10 @@
 
 /*
  * What every daemon's main does around its own work: the command line, settings, log, signals,
- * service-manager notification, /healthz /readyz /metrics /status. Order in main: daemon_cli, then
- * daemon_start, build the parts, daemon_ready, daemon_wait (returns on SIGTERM or SIGINT), drain,
- * exit 0.
+ * service-manager notification, /healthz /readyz /metrics /status. main is daemon_main with the
+ * program, its verbs and the function that serves. That one is the same everywhere: daemon_start,
+ * build the parts, daemon_ready, daemon_wait (returns on SIGTERM or SIGINT), drain, free in reverse
+ * order, daemon_stop, exit code.
  */
 
 #include <stdbool.h>
@@ -38,10 +39,21 @@ struct daemon_program {
     size_t (*check)(struct buf *errors);
 };
 
-/* --help, --version, --check, --health, --settings-markdown; loads the settings. Returns -1 to go
- * on, else the exit code. A first argument that does not begin with "-" is left to the caller (a
- * verb). */
-int daemon_cli(const struct daemon_program *program, int argc, char **argv);
+#define DAEMON_USAGE (-1)
+
+/* "msg-outboxd parked ...": the last row of a table has no name. */
+struct daemon_verb {
+    const char *name;
+    const char *usage; /* what may follow the name, "" for nothing */
+    /* Gets what follows the verb. Returns the exit code, or DAEMON_USAGE when it cannot be read. */
+    int (*run)(int argc, char **argv);
+};
+
+/* --help, --version, --check, --health, --settings-markdown; else loads the settings and runs the
+ * verb (verbs may be NULL) or, without one, serve. Returns the exit code: EXIT_SETTINGS for wrong
+ * settings, options and verbs. */
+int daemon_main(const struct daemon_program *program, const struct daemon_verb *verbs,
+                int (*serve)(void), int argc, char **argv);
 
 /* Log, tracing, signals (SIGTERM and SIGINT blocked in all threads, SIGPIPE ignored), file limit,
  * the start-up line with the effective settings. Before any thread is started. */
@@ -58,12 +70,15 @@ void daemon_ready(void); /* READY=1 */
 void daemon_wait(void);
 /* What is left of drain_timeout_ms since the signal, never below 0. */
 int daemon_drain_left_ms(void);
-void daemon_stop(void); /* flushes spans, while there is time, and the log; last call in main */
+void daemon_stop(void); /* flushes spans, while there is time, and the log; after all parts */
 
-/* /healthz, /readyz (all probes must be ok; "?for=traffic" asks the first alone), /metrics, and
- * /status, a page for people, with the /status.json it reads. Set before httpd_start; probes
- * outlive the server. */
-void daemon_set_probes(struct probe *const *probes, size_t n);
+/* What readiness depends on; watched until daemon_stop. Before the HTTP server is started. */
+void daemon_depend_on(const struct db_settings *db, const struct broker_settings *broker);
+/* The HTTP server of a daemon that has no routes but these, started. NULL on failure. */
+struct httpd *daemon_http_start(const struct httpd_settings *settings, struct err *err);
+
+/* /healthz, /readyz (all that it depends on must be ok; "?for=traffic" asks the first alone),
+ * /metrics, and /status, a page for people, with the /status.json it reads. */
 #define DAEMON_ROUTE_WORDS (HTTPD_NO_LIMIT | HTTPD_NO_SPAN | HTTPD_EXPECT_200)
 /* clang-format off */
 #define DAEMON_ROUTES                                                           \

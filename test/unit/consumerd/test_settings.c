@@ -80,23 +80,22 @@ END_TEST
 
 START_TEST(defaults_are_consistent_and_bad_ones_are_told)
 {
-    struct settings s = {0};
-    struct settings_group groups[SETTINGS_GROUPS];
+    const struct daemon_program *program = &consumerd_program;
+    struct settings *s = &consumerd_settings;
     struct buf errors = {0};
 
     setenv("DB_PASSWORD", "x", 1);
     setenv("RABBIT_URI", "amqp://u:p@127.0.0.1:5672/", 1);
-    settings_groups(&s, groups);
-    ck_assert_uint_eq(settings_load(groups, SETTINGS_GROUPS, &errors), 0);
-    ck_assert_uint_eq(settings_check(&s, &errors), 0);
+    ck_assert_uint_eq(settings_load(program->groups, program->group_count, &errors), 0);
+    ck_assert_uint_eq(program->check(&errors), 0);
     /* It stops itself while a call that is under way can still end before others take over. */
-    ck_assert_int_lt(settings_stop_after_ms(&s.consumer) + s.consumer.timeout_ms,
-                     s.consumer.dead_sec * 1000);
-    s.consumer.dead_sec = 3;
-    free(s.broker.queues[MESSAGE_EXPRESS]);
-    s.broker.queues[MESSAGE_EXPRESS] = strdup(s.broker.queues[MESSAGE_NORMAL]);
-    ck_assert_uint_eq(settings_check(&s, &errors), 2);
-    settings_free(groups, SETTINGS_GROUPS);
+    ck_assert_int_lt(settings_stop_after_ms(&s->consumer) + s->consumer.timeout_ms,
+                     s->consumer.dead_sec * 1000);
+    s->consumer.dead_sec = 3;
+    free(s->broker.queues[MESSAGE_EXPRESS]);
+    s->broker.queues[MESSAGE_EXPRESS] = strdup(s->broker.queues[MESSAGE_NORMAL]);
+    ck_assert_uint_eq(program->check(&errors), 2);
+    settings_free(program->groups, program->group_count);
     buf_free(&errors);
 }
 END_TEST

@@ -1,0 +1,12 @@
+#ifndef API_VERBS_H
+#define API_VERBS_H
+
+/* msg-api's verbs: what a person or a script runs beside the server. Each is a daemon_verb's run,
+ * with a database connection of its own. Block. */
+
+/* Brings the schema up to date. */
+int verbs_migrate(int argc, char **argv);
+/* Checks that money and messages add up; 1 when they do not. */
+int verbs_audit(int argc, char **argv);
+
+#endif

@@ -1,0 +1,87 @@
+#include "consumerd/consumer.h"
+
+#include <stdlib.h>
+
+#include "consumerd/dispatch.h"
+#include "consumerd/lane.h"
+#include "consumerd/stats.h"
+#include "consumerd/worker.h"
+#include "libcommon/base/must.h"
+#include "libcommon/telemetry/log.h"
+
+#define HURRY_MS 1500 /* of the drain's time, for settling what had to be interrupted */
+#define ABORT_MS 500
+
+struct consumer {
+    struct operator_address operators[OPERATORS_MAX];
+    struct worker *worker;
+    struct dispatch *dispatch;
+    struct job_queue *queues[MESSAGE_LANES];
+    struct lane *lanes[MESSAGE_LANES];
+};
+
+struct consumer *consumer_start(const struct settings *settings)
+{
+    struct consumer *c = must_alloc(1, sizeof(*c));
+    char why[128];
+    size_t n =
+        settings_parse_operators(settings->consumer.operators, c->operators, why, sizeof(why));
+
+    stats_register(settings, c->operators, n);
+    c->worker = worker_start(settings);
+    for (int type = 0; type < MESSAGE_LANES; type++)
+        c->queues[type] = job_queue_new();
+    c->dispatch = dispatch_start(settings, c->operators, n, c->worker, c->queues);
+    for (int type = MESSAGE_LANES - 1; type >= 0; type--) {
+        const struct lane_config config = {.type = (enum message_type)type,
+                                           .settings = settings,
+                                           .operators = c->operators,
+                                           .operator_count = n,
+                                           .worker = c->worker,
+                                           .queue = c->queues[type]};
+
+        c->lanes[type] = lane_new(&config);
+        lane_start(c->lanes[type], c->dispatch);
+    }
+    return c;
+}
+
+/* True: both lanes have ended. */
+static bool wait_for_lanes(struct consumer *c, int reserve_ms)
+{
+    bool all = true;
+
+    for (int type = 0; type < MESSAGE_LANES; type++) {
+        int left_ms = daemon_drain_left_ms() - reserve_ms;
+
+        all &= lane_wait(c->lanes[type], left_ms > 0 ? left_ms : 0);
+    }
+    return all;
+}
+
+void consumer_stop(struct consumer *c)
+{
+    bool clean;
+
+    for (int type = 0; type < MESSAGE_LANES; type++)
+        lane_drain(c->lanes[type]);
+    dispatch_drain(c->dispatch);
+    clean = wait_for_lanes(c, HURRY_MS);
+    if (!clean) {
+        dispatch_hurry(c->dispatch);
+        clean = wait_for_lanes(c, ABORT_MS);
+    }
+    if (!clean)
+        log_warn("consumer.drain_cut_short",
+                 L_MSG("what was left in hand is taken over by other consumers"));
+    for (int type = 0; type < MESSAGE_LANES; type++)
+        lane_abort(c->lanes[type]);
+    dispatch_stop(c->dispatch);
+    for (int type = 0; type < MESSAGE_LANES; type++) {
+        lane_free(c->lanes[type]); /* until it ends, its thread may still submit */
+        job_queue_free(c->queues[type]);
+    }
+    dispatch_free(c->dispatch);
+    worker_stop(c->worker, clean);
+    free(c);
+}
