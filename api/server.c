@@ -15,7 +15,6 @@
 #include "api/settings.h"
 #include "api/swagger.h"
 #include "libcommon/base/clock.h"
-#include "libcommon/base/must.h"
 #include "libcommon/daemon/daemon.h"
 #include "libcommon/telemetry/log.h"
 #include "libcommon/telemetry/metrics.h"

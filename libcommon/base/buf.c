@@ -1,5 +1,6 @@
 #include "libcommon/base/buf.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,7 +85,8 @@ void buf_put_int(struct buf *b, int64_t v)
     }
 }
 
-void buf_vprintf(struct buf *b, const char *fmt, va_list ap)
+static void __attribute__((format(printf, 2, 0)))
+put_formatted(struct buf *b, const char *fmt, va_list ap)
 {
     va_list again;
     int n;
@@ -103,7 +105,7 @@ void buf_printf(struct buf *b, const char *fmt, ...)
     va_list ap;
 
     va_start(ap, fmt);
-    buf_vprintf(b, fmt, ap);
+    put_formatted(b, fmt, ap);
     va_end(ap);
 }
 

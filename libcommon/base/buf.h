@@ -6,7 +6,6 @@
  * and ignores further writes, so that a builder checks once, at its end.
  */
 
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -27,7 +26,6 @@ void buf_putc(struct buf *b, char c);
 void buf_put_int(struct buf *b, int64_t v);
 void buf_put_uint(struct buf *b, uint64_t v);
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void buf_vprintf(struct buf *b, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
 void buf_put_hex(struct buf *b, const void *p, size_t n);
 /* A JSON string with its quotes (RFC 8259 section 7). Bytes that are not UTF-8 are passed as they
  * are. */

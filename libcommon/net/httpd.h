@@ -79,7 +79,6 @@ void httpd_free(struct httpd *h); /* ends the threads; nobody may hold a request
 
 /* Valid until the answer is given; on the handler's thread only, so copy what must outlive the
  * handler. */
-const char *httpd_method(const struct httpd_request *req);
 const char *httpd_path(const struct httpd_request *req); /* decoded, without query */
 const char *httpd_query(const struct httpd_request *req,
                         const char *name); /* decoded; NULL: absent */

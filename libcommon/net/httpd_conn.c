@@ -6,7 +6,6 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
 #include "libcommon/net/httpd_internal.h"
-#include "libcommon/telemetry/log.h"
 
 #define SWEEP_MS 200
 #define LINGER_MS 2000          /* for a refused client to finish writing and read its answer */

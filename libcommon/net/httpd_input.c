@@ -7,11 +7,6 @@
 #include "libcommon/net/httpd_internal.h"
 #include "libcommon/telemetry/tracer.h"
 
-const char *httpd_method(const struct httpd_request *req)
-{
-    return http_method_name(req->method);
-}
-
 const char *httpd_path(const struct httpd_request *req)
 {
     return req->decoded_path;

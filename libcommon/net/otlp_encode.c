@@ -192,13 +192,9 @@ static void set_value(struct attr *a, struct tracer_record *r, const struct trac
         a->value.value_case = OTLP__ANY_VALUE__VALUE_INT_VALUE;
         a->value.int_value = v->v.num;
         break;
-    case TRACER_BOOL:
+    default:
         a->value.value_case = OTLP__ANY_VALUE__VALUE_BOOL_VALUE;
         a->value.bool_value = v->v.flag;
-        break;
-    default:
-        a->value.value_case = OTLP__ANY_VALUE__VALUE_DOUBLE_VALUE;
-        a->value.double_value = v->v.real;
     }
 }
 

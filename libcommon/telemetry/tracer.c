@@ -98,9 +98,6 @@ static void put_attr(struct tracer_record *r, const struct tracer_attr *a)
     case TRACER_BOOL:
         v->v.flag = a->v.flag;
         break;
-    case TRACER_REAL:
-        v->v.real = a->v.real;
-        break;
     }
     r->attr_count++;
 }

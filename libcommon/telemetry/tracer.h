@@ -75,19 +75,17 @@ enum tracer_status { TRACER_UNSET, TRACER_OK, TRACER_ERROR };
 
 struct tracer_attr {
     const char *key; /* a literal: it is not copied */
-    enum { TRACER_STR, TRACER_INT, TRACER_BOOL, TRACER_REAL } type;
+    enum { TRACER_STR, TRACER_INT, TRACER_BOOL } type;
     union {
         const char *str; /* copied; NULL or "": the attribute is left out */
         int64_t num;
         bool flag;
-        double real;
     } v;
 };
 
 #define T_STR(k, s) ((struct tracer_attr){.key = (k), .type = TRACER_STR, .v.str = (s)})
 #define T_INT(k, n) ((struct tracer_attr){.key = (k), .type = TRACER_INT, .v.num = (int64_t)(n)})
 #define T_BOOL(k, b) ((struct tracer_attr){.key = (k), .type = TRACER_BOOL, .v.flag = (b)})
-#define T_REAL(k, x) ((struct tracer_attr){.key = (k), .type = TRACER_REAL, .v.real = (x)})
 
 /* All pointers are borrowed for the call. */
 struct tracer_span {

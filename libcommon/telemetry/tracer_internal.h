@@ -24,7 +24,6 @@ struct tracer_value {
     unsigned type; /* as in struct tracer_attr */
     union {
         int64_t num;
-        double real;
         bool flag;
         uint16_t text;
     } v;
