@@ -1,8 +1,12 @@
 #include <check.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "libcommon/domain/recipient.h"
+#include "test/unit/fake_db.h"
 #include "test/unit/suite.h"
+
+#define ME 7
 
 START_TEST(states_parse_back_in_either_case)
 {
@@ -86,6 +90,202 @@ START_TEST(what_is_dropped_is_held_by_the_caller)
 }
 END_TEST
 
+/* ---- transitions, at a scripted database ---- */
+
+static struct db *db;
+static struct recipient_change changes[3];
+
+static void setup(void)
+{
+    fake_db_begin();
+    recipient_register();
+    db = fake_db_new();
+    for (unsigned i = 0; i < 3; i++)
+        changes[i] = (struct recipient_change){.id = 3 - i, /* not in order */
+                                               .transition = RECIPIENT_DELIVER,
+                                               .attempt = 4,
+                                               .position = i,
+                                               .message_id = "m-1",
+                                               .user_id = 10 + i,
+                                               .price = 5,
+                                               .provider = "alfa",
+                                               .provider_id = "p",
+                                               .unknown = "",
+                                               .reason = "why"};
+}
+
+static void teardown(void)
+{
+    db_free(db);
+    fake_db_end();
+}
+
+static void turn_into(enum recipient_transition transition)
+{
+    for (unsigned i = 0; i < 3; i++)
+        changes[i].transition = transition;
+}
+
+static int deliver(struct err *err)
+{
+    db_begin(db);
+    return recipient_deliver(db, ME, changes, 3, err);
+}
+
+/* Of changes, which are in the order of ids by now. */
+static void expect_results(enum recipient_result a, enum recipient_result b,
+                           enum recipient_result c)
+{
+    ck_assert_uint_eq(changes[0].id, 1);
+    ck_assert_int_eq(changes[0].result, a);
+    ck_assert_int_eq(changes[1].result, b);
+    ck_assert_int_eq(changes[2].result, c);
+}
+
+START_TEST(what_answers_to_the_fence_is_delivered_by_one_statement)
+{
+    struct err err;
+
+    EXPECT("settle_done",
+           .has = {"[1,4,\"alfa\",\"p\",\"\"],[2,", "m.status='done'", "m.owner=7", "'sending'"},
+           .affected = 3);
+    ck_assert_int_eq(deliver(&err), 0);
+    ck_assert_str_eq(fake_db_ran(), "begin settle_done");
+    expect_results(RECIPIENT_CHANGED, RECIPIENT_CHANGED, RECIPIENT_CHANGED);
+}
+END_TEST
+
+START_TEST(rows_that_are_lost_are_found_by_looking_and_left_alone)
+{
+    struct err err;
+
+    EXPECT("settle_done", .affected = 1);
+    EXPECT("settle_lock", .has = {"(1,2,3)", "FOR UPDATE"},
+           .rows = "1|sending|7|4\n2|sending|8|5"); /* 2: taken over; 3: gone */
+    EXPECT("settle_done", .has = {"[1,4,"}, .lacks = {"[2,", "[3,"}, .affected = 1);
+    ck_assert_int_eq(deliver(&err), 0);
+    ck_assert_str_eq(fake_db_ran(), "begin settle_done rollback begin settle_lock settle_done");
+    expect_results(RECIPIENT_CHANGED, RECIPIENT_LOST, RECIPIENT_LOST);
+}
+END_TEST
+
+START_TEST(delivered_by_a_commit_whose_answer_was_lost)
+{
+    struct err err;
+
+    EXPECT("settle_done", .affected = 0);
+    EXPECT("settle_lock", .rows = "1|done|7|4\n2|done|7|4\n3|done|7|5");
+    ck_assert_int_eq(deliver(&err), 0);
+    expect_results(RECIPIENT_ALREADY, RECIPIENT_ALREADY, RECIPIENT_LOST); /* 3: another's */
+}
+END_TEST
+
+START_TEST(rows_that_change_under_their_lock_are_a_bug)
+{
+    struct err err;
+
+    EXPECT("settle_done", .affected = 2);
+    EXPECT("settle_lock", .rows = "1|sending|7|4\n2|sending|7|4\n3|sending|7|4");
+    EXPECT("settle_done", .affected = 2);
+    ck_assert_int_eq(deliver(&err), -1);
+    ck_assert_int_eq(err.kind, ERR_BUG);
+}
+END_TEST
+
+START_TEST(a_claim_is_of_all_rows_or_a_bug)
+{
+    const uint64_t ids[] = {1, 2};
+    struct err err;
+
+    EXPECT("claim_update", .has = {"owner=7", "attempt=attempt+1", "IN (1,2)", "('pending')"},
+           .affected = 2);
+    EXPECT("claim_update", .has = {"('sending')", "takeovers+(1 AND"}, .affected = 1);
+    db_begin(db);
+    ck_assert_int_eq(recipient_claim(db, RECIPIENT_CLAIM, ME, ids, 2, &err), 0);
+    ck_assert_int_eq(recipient_claim(db, RECIPIENT_TAKE_OVER, ME, ids, 2, &err), -1);
+    ck_assert_int_eq(err.kind, ERR_BUG);
+}
+END_TEST
+
+/* 1 is held, 2 was failed before by us, 3 is somebody else's. */
+static void hold(enum recipient_transition transition, const char *to)
+{
+    static char rows[128];
+    struct err err;
+
+    turn_into(transition);
+    snprintf(rows, sizeof(rows), "1|sending|7|4\n2|%s|0|4\n3|sending|8|5", to);
+    EXPECT("settle_lock", .rows = rows);
+    db_begin(db);
+    ck_assert_int_eq(recipient_hold(db, ME, changes, 3, &err), 0);
+    expect_results(RECIPIENT_HELD, RECIPIENT_ALREADY, RECIPIENT_LOST);
+}
+
+START_TEST(only_what_is_held_fails_and_gets_its_money_back)
+{
+    struct err err;
+
+    hold(RECIPIENT_FAIL, "failed");
+    EXPECT("settle_failed", .has = {"[[1,4,\"why\",\"\"]]", "m.status='failed'"}, .affected = 1);
+    EXPECT("refund_lock_balances", .has = {"IN (12)", "FOR UPDATE"}, .rows = "12|100");
+    EXPECT("refund", .has = {"(12,5,'refund'", "'r-m-1-2'"}, .lacks = {"r-m-1-1", "r-m-1-0"});
+    EXPECT("refund", .has = {"[12,5]", "u.balance+j.d"});
+    ck_assert_int_eq(recipient_fail(db, changes, 3, &err), 0);
+    expect_results(RECIPIENT_CHANGED, RECIPIENT_ALREADY, RECIPIENT_LOST);
+}
+END_TEST
+
+START_TEST(a_second_refund_is_a_bug)
+{
+    struct err err;
+
+    hold(RECIPIENT_FAIL, "failed");
+    EXPECT("settle_failed", .affected = 1);
+    EXPECT("refund_lock_balances", .rows = "12|100");
+    EXPECT("refund", .error = FAKE_DUPLICATE);
+    ck_assert_int_eq(recipient_fail(db, changes, 3, &err), -1);
+    ck_assert_int_eq(err.kind, ERR_BUG);
+    expect_results(RECIPIENT_HELD, RECIPIENT_ALREADY, RECIPIENT_LOST); /* nothing has changed */
+}
+END_TEST
+
+START_TEST(no_money_goes_back_for_rows_that_changed_under_their_lock)
+{
+    struct err err;
+
+    hold(RECIPIENT_FAIL, "failed");
+    EXPECT("settle_failed", .affected = 0);
+    ck_assert_int_eq(recipient_fail(db, changes, 3, &err), -1);
+    ck_assert_int_eq(err.kind, ERR_BUG);
+}
+END_TEST
+
+START_TEST(only_what_is_held_is_put_off)
+{
+    struct err err;
+
+    hold(RECIPIENT_PUT_OFF, "pending");
+    EXPECT("settle_later", .has = {"[[1,4,", "m.status='pending',m.owner=0", "m.takeovers=0"},
+           .affected = 1);
+    ck_assert_int_eq(recipient_put_off(db, changes, 3, &err), 0);
+    expect_results(RECIPIENT_CHANGED, RECIPIENT_ALREADY, RECIPIENT_LOST);
+}
+END_TEST
+
+START_TEST(nothing_held_is_nothing_to_write)
+{
+    struct err err;
+
+    turn_into(RECIPIENT_FAIL);
+    EXPECT("settle_lock", .rows = "");
+    db_begin(db);
+    ck_assert_int_eq(recipient_hold(db, ME, changes, 3, &err), 0);
+    ck_assert_int_eq(recipient_put_off(db, changes, 3, &err), 0);
+    ck_assert_int_eq(recipient_fail(db, changes, 3, &err), 0);
+    expect_results(RECIPIENT_LOST, RECIPIENT_LOST, RECIPIENT_LOST);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("recipient");
@@ -96,6 +296,19 @@ int main(void)
     tcase_add_test(t, a_template_gets_its_words);
     tcase_add_test(t, a_row_is_pending_and_has_its_own_price);
     tcase_add_test(t, what_is_dropped_is_held_by_the_caller);
+    suite_add_tcase(s, t);
+    t = tcase_create("transitions");
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_test(t, what_answers_to_the_fence_is_delivered_by_one_statement);
+    tcase_add_test(t, rows_that_are_lost_are_found_by_looking_and_left_alone);
+    tcase_add_test(t, delivered_by_a_commit_whose_answer_was_lost);
+    tcase_add_test(t, rows_that_change_under_their_lock_are_a_bug);
+    tcase_add_test(t, a_claim_is_of_all_rows_or_a_bug);
+    tcase_add_test(t, only_what_is_held_fails_and_gets_its_money_back);
+    tcase_add_test(t, a_second_refund_is_a_bug);
+    tcase_add_test(t, no_money_goes_back_for_rows_that_changed_under_their_lock);
+    tcase_add_test(t, only_what_is_held_is_put_off);
+    tcase_add_test(t, nothing_held_is_nothing_to_write);
     suite_add_tcase(s, t);
     return suite_run(s);
 }

@@ -1,0 +1,306 @@
+#include "test/unit/fake_broker.h"
+
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "libcommon/base/buf.h"
+#include "libcommon/base/must.h"
+
+#define BATCHES_MAX 32
+#define EVENTS_MAX 8
+#define QUEUES_MAX 4
+
+struct broker {
+    bool open, closed; /* closed: the channel */
+    uint64_t generation, tag;
+};
+
+static struct {
+    struct {
+        struct broker_event events[EVENTS_MAX];
+        size_t n;
+    } batches[BATCHES_MAX];
+    size_t n, at;
+    bool blocked;
+    const char *failing;
+    unsigned fails_in;
+    struct {
+        const char *queue;
+        uint32_t ready;
+    } depths[QUEUES_MAX];
+    struct buf calls;
+} script;
+
+const struct setting broker_settings_rows[] = {SETTINGS_END};
+
+/* ---- the script ---- */
+
+void fake_broker_begin(void)
+{
+    buf_free(&script.calls);
+    memset(&script, 0, sizeof(script));
+}
+
+void fake_broker_end(void)
+{
+    ck_assert_msg(script.at == script.n, "the broker had more to say, and nobody listened (%s)",
+                  fake_broker_calls());
+    fake_broker_begin();
+}
+
+void fake_broker_hears(const struct broker_event *events, size_t n)
+{
+    MUST(script.n < BATCHES_MAX && n <= EVENTS_MAX);
+    if (n)
+        memcpy(script.batches[script.n].events, events, n * sizeof(*events));
+    script.batches[script.n++].n = n;
+}
+
+void fake_broker_hears_nothing(void)
+{
+    fake_broker_hears(NULL, 0);
+}
+
+void fake_broker_block(bool blocked)
+{
+    script.blocked = blocked;
+}
+
+void fake_broker_fails(const char *call, unsigned n)
+{
+    script.failing = call;
+    script.fails_in = n;
+}
+
+void fake_broker_depth(const char *queue, uint32_t ready)
+{
+    size_t i = 0;
+
+    while (script.depths[i].queue && strcmp(script.depths[i].queue, queue) != 0)
+        i++;
+    MUST(i < QUEUES_MAX);
+    script.depths[i].queue = queue;
+    script.depths[i].ready = ready;
+}
+
+const char *fake_broker_calls(void)
+{
+    return script.calls.data ? script.calls.data : "";
+}
+
+static void record(const char *call, const char *what)
+{
+    if (script.calls.len)
+        buf_putc(&script.calls, ' ');
+    buf_puts(&script.calls, call);
+    if (what)
+        buf_putc(&script.calls, ':');
+    if (what)
+        buf_puts(&script.calls, what);
+}
+
+/* -1: it is to fail. */
+static int call(struct broker *b, const char *name, struct err *err)
+{
+    if (!script.failing || strcmp(script.failing, name) != 0 || --script.fails_in)
+        return 0;
+    script.failing = NULL;
+    b->open = false;
+    return err_set(err, ERR_RETRY, 0, "%s: as scripted", name);
+}
+
+/* ---- the connection ---- */
+
+struct broker *broker_new(const struct broker_settings *settings, const char *purpose)
+{
+    (void)settings;
+    (void)purpose;
+    return must_alloc(1, sizeof(struct broker));
+}
+
+static void open_channel(struct broker *b)
+{
+    b->open = true;
+    b->closed = false;
+    b->generation++;
+    b->tag = 0;
+}
+
+struct broker *fake_broker_new(void)
+{
+    struct broker *b = broker_new(NULL, "");
+
+    open_channel(b);
+    return b;
+}
+
+void broker_free(struct broker *b)
+{
+    free(b);
+}
+
+int broker_open(struct broker *b, struct err *err)
+{
+    record("open", NULL);
+    if (call(b, "open", err))
+        return -1;
+    open_channel(b);
+    return 0;
+}
+
+void broker_close(struct broker *b)
+{
+    record("close", NULL);
+    b->open = false;
+}
+
+void broker_drop(struct broker *b)
+{
+    record("drop", NULL);
+    b->open = false;
+}
+
+bool broker_is_open(const struct broker *b)
+{
+    return b->open;
+}
+
+bool broker_is_blocked(const struct broker *b)
+{
+    (void)b;
+    return script.blocked;
+}
+
+uint64_t broker_generation(const struct broker *b)
+{
+    return b->generation;
+}
+
+int broker_fd(const struct broker *b)
+{
+    (void)b;
+    return -1;
+}
+
+bool broker_has_more(const struct broker *b)
+{
+    (void)b;
+    return false;
+}
+
+int broker_reopen_channel(struct broker *b, struct err *err)
+{
+    record("reopen", NULL);
+    if (call(b, "reopen", err))
+        return -1;
+    open_channel(b);
+    return 0;
+}
+
+int broker_renew_channel(struct broker *b, struct err *err)
+{
+    return broker_reopen_channel(b, err);
+}
+
+static int plain(struct broker *b, const char *name, struct err *err)
+{
+    record(name, NULL);
+    ck_assert_msg(b->open && !b->closed, "%s on what is closed (%s)", name, fake_broker_calls());
+    return call(b, name, err);
+}
+
+int broker_declare(struct broker *b, struct err *err)
+{
+    return plain(b, "declare", err);
+}
+
+int broker_ping(struct broker *b, struct err *err)
+{
+    return plain(b, "ping", err);
+}
+
+int broker_depth(struct broker *b, const char *queue, uint32_t *ready, struct err *err)
+{
+    record("depth", queue);
+    *ready = 0;
+    for (size_t i = 0; i < QUEUES_MAX && script.depths[i].queue; i++)
+        if (!strcmp(script.depths[i].queue, queue))
+            *ready = script.depths[i].ready;
+    return call(b, "depth", err);
+}
+
+/* ---- publishing ---- */
+
+int broker_confirm(struct broker *b, struct err *err)
+{
+    return plain(b, "confirm", err);
+}
+
+int broker_publish(struct broker *b, const struct broker_message *m, uint64_t *tag, struct err *err)
+{
+    record("publish", m->message_id);
+    ck_assert_msg(b->open && !b->closed, "published on what is closed (%s)", fake_broker_calls());
+    if (call(b, "publish", err))
+        return -1;
+    *tag = ++b->tag;
+    return 0;
+}
+
+int broker_flush(struct broker *b, struct err *err)
+{
+    return plain(b, "flush", err);
+}
+
+/* ---- consuming ---- */
+
+int broker_consume(struct broker *b, const char *queue, uint16_t prefetch, struct err *err)
+{
+    (void)queue;
+    (void)prefetch;
+    return plain(b, "consume", err);
+}
+
+int broker_ack(struct broker *b, uint64_t tag, bool multiple, struct err *err)
+{
+    (void)tag;
+    (void)multiple;
+    return plain(b, "ack", err);
+}
+
+int broker_dead_letter(struct broker *b, uint64_t tag, struct err *err)
+{
+    (void)tag;
+    return plain(b, "dead_letter", err);
+}
+
+int broker_cancel(struct broker *b, struct err *err)
+{
+    return plain(b, "cancel", err);
+}
+
+/* ---- what is heard ---- */
+
+int broker_pump(struct broker *b, int timeout_ms, size_t max, broker_event_fn *fn, void *arg,
+                struct err *err)
+{
+    struct timespec wait = {.tv_sec = timeout_ms / 1000,
+                            .tv_nsec = (long)(timeout_ms % 1000) * 1000000};
+
+    (void)max;
+    if (call(b, "pump", err))
+        return -1;
+    if (script.at == script.n) {
+        nanosleep(&wait, NULL);
+        return 0;
+    }
+    for (size_t i = 0; i < script.batches[script.at].n; i++) {
+        const struct broker_event *event = &script.batches[script.at].events[i];
+
+        b->closed |= event->type == BROKER_CHANNEL_CLOSED;
+        fn(event, arg);
+    }
+    script.at++;
+    return 0;
+}

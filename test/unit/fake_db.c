@@ -1,0 +1,547 @@
+#include "test/unit/fake_db.h"
+
+#include <check.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "libcommon/base/must.h"
+
+#define STEPS_MAX 128
+#define COLUMNS_MAX 16
+
+struct db {
+    bool connected;
+    bool begins;  /* the next packet begins a transaction */
+    bool open;    /* one is open */
+    bool broken;  /* ... and a statement of it has failed */
+    bool dropped; /* a session was lost, and not ended since */
+};
+
+/* What MYSQL_RES is here: the cells of all rows, cut out of one copy of the text. */
+struct st_mysql_res {
+    size_t rows, columns, at;
+    char **cells;
+    unsigned long *lengths;
+    char text[];
+};
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_t thread; /* the test's own */
+    struct fake_db_step steps[STEPS_MAX];
+    char *sql[STEPS_MAX]; /* what ran for each step */
+    size_t n, at;
+    struct buf ran;
+} script = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+const struct setting db_settings_rows[] = {SETTINGS_END};
+
+/* Under the lock, which it lets go. Check cannot fail a test from another thread. */
+__attribute__((format(printf, 1, 2), noreturn)) static void complain(const char *format, ...)
+{
+    char text[1024];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    pthread_mutex_unlock(&script.lock);
+    if (pthread_equal(pthread_self(), script.thread))
+        ck_abort_msg("%s (ran: %s)", text, fake_db_ran());
+    fprintf(stderr, "%s (ran: %s)\n", text, fake_db_ran());
+    abort();
+}
+
+/* ---- the script ---- */
+
+static void forget(void)
+{
+    for (size_t i = 0; i < STEPS_MAX; i++) {
+        free(script.sql[i]);
+        script.sql[i] = NULL;
+    }
+    script.n = script.at = 0;
+    buf_free(&script.ran);
+}
+
+void fake_db_begin(void)
+{
+    forget();
+    script.thread = pthread_self();
+}
+
+void fake_db_end(void)
+{
+    pthread_mutex_lock(&script.lock);
+    if (script.at < script.n)
+        complain("%s was expected and never ran", script.steps[script.at].query);
+    forget();
+    pthread_mutex_unlock(&script.lock);
+}
+
+void fake_db_expect(const struct fake_db_step *step)
+{
+    pthread_mutex_lock(&script.lock);
+    MUST(script.n < STEPS_MAX);
+    script.steps[script.n++] = *step;
+    pthread_mutex_unlock(&script.lock);
+}
+
+const char *fake_db_ran(void)
+{
+    return script.ran.data ? script.ran.data : "";
+}
+
+const char *fake_db_sql(const char *query)
+{
+    for (size_t i = script.at; i--;)
+        if (!strcmp(script.steps[i].query, query))
+            return script.sql[i] ? script.sql[i] : "";
+    ck_abort_msg("%s has not run", query);
+}
+
+static void record(const char *word)
+{
+    if (script.ran.len)
+        buf_putc(&script.ran, ' ');
+    buf_puts(&script.ran, word);
+}
+
+static bool is_next(const char *query)
+{
+    return script.at < script.n && !strcmp(script.steps[script.at].query, query);
+}
+
+static const struct fake_db_step *take_step(const char *query, const char *sql, size_t n)
+{
+    const struct fake_db_step *step = &script.steps[script.at];
+
+    if (script.at == script.n)
+        complain("nothing more was expected, but %s ran: %.*s", query, (int)n, sql);
+    if (!is_next(query))
+        complain("%s was expected, but %s ran: %.*s", step->query, query, (int)n, sql);
+    free(script.sql[script.at]);
+    script.sql[script.at] = strndup(sql, n);
+    for (size_t i = 0; i < 4 && step->has[i]; i++)
+        if (!strstr(script.sql[script.at], step->has[i]))
+            complain("%s does not say %s: %.*s", query, step->has[i], (int)n, sql);
+    for (size_t i = 0; i < 4 && step->lacks[i]; i++)
+        if (strstr(script.sql[script.at], step->lacks[i]))
+            complain("%s says %s: %.*s", query, step->lacks[i], (int)n, sql);
+    script.at++;
+    record(query);
+    return step;
+}
+
+static bool is_lost(unsigned code)
+{
+    return code >= 2000 && code < 3000;
+}
+
+static int fail_with(const char *what, unsigned code, struct err *err)
+{
+    enum err_kind kind = ERR_RETRY;
+
+    if (code == FAKE_DUPLICATE || code == FAKE_OUT_OF_RANGE)
+        kind = ERR_PERMANENT;
+    if (code == FAKE_SYNTAX)
+        kind = ERR_BUG;
+    return err_set(err, kind, code, "%s: as scripted", what);
+}
+
+/* ---- connections ---- */
+
+struct db *db_new(const struct db_settings *settings)
+{
+    (void)settings;
+    return must_alloc(1, sizeof(struct db));
+}
+
+struct db *fake_db_new(void)
+{
+    struct db *db = db_new(NULL);
+
+    db->connected = true;
+    return db;
+}
+
+void db_free(struct db *db)
+{
+    free(db);
+}
+
+static void disconnect(struct db *db)
+{
+    *db = (struct db){.dropped = db->connected || db->dropped};
+}
+
+/* One that need not be expected. */
+static int run_optional(struct db *db, const char *query, struct err *err)
+{
+    const struct fake_db_step *step = is_next(query) ? take_step(query, "", 0) : NULL;
+
+    if (!step || !step->error)
+        return 0;
+    if (is_lost(step->error))
+        disconnect(db);
+    return fail_with(query, step->error, err);
+}
+
+int db_acquire(struct db *db, struct err *err)
+{
+    int rc;
+
+    pthread_mutex_lock(&script.lock);
+    rc = run_optional(db, "acquire", err);
+    if (!rc)
+        db->connected = true;
+    pthread_mutex_unlock(&script.lock);
+    return rc;
+}
+
+int db_end_lost_session(struct db *db, struct err *err)
+{
+    int rc = 0;
+
+    pthread_mutex_lock(&script.lock);
+    if (db->dropped) {
+        if (!is_next("end_lost_session"))
+            record("end_lost_session");
+        rc = run_optional(db, "end_lost_session", err);
+        db->dropped = rc != 0;
+    }
+    pthread_mutex_unlock(&script.lock);
+    return rc;
+}
+
+void db_drop(struct db *db)
+{
+    pthread_mutex_lock(&script.lock);
+    if (db->connected)
+        record("drop");
+    disconnect(db);
+    pthread_mutex_unlock(&script.lock);
+}
+
+void db_release(struct db *db)
+{
+    db->begins = false;
+    if (db->open)
+        db_rollback(db);
+}
+
+/* ---- answers ---- */
+
+static size_t count(const char *text, char what)
+{
+    size_t n = 0;
+
+    for (; *text; text++)
+        n += *text == what;
+    return n;
+}
+
+static struct st_mysql_res *parse_rows(const char *text)
+{
+    size_t len = strlen(text);
+    struct st_mysql_res *r = must_alloc(1, sizeof(*r) + len + 1);
+    char *at = r->text;
+    size_t cells;
+
+    memcpy(r->text, text, len + 1);
+    r->rows = len ? count(text, '\n') + 1 : 0;
+    r->columns = r->rows ? (count(text, '|') + r->rows) / r->rows : 0;
+    cells = r->rows * r->columns;
+    MUST(r->columns <= COLUMNS_MAX && (!len || cells == count(text, '|') + r->rows));
+    r->cells = must_alloc(cells + 1, sizeof(char *));
+    r->lengths = must_alloc(cells + 1, sizeof(unsigned long));
+    for (size_t i = 0; i < cells; i++) {
+        r->lengths[i] = strcspn(at, "|\n");
+        at[r->lengths[i]] = '\0';
+        r->cells[i] = strcmp(at, "\\N") != 0 ? at : NULL;
+        at += r->lengths[i] + 1;
+    }
+    return r;
+}
+
+static struct db_set set_of(const char *rows, uint64_t affected)
+{
+    struct db_set set = {.affected = affected};
+
+    if (rows) {
+        set.rows = parse_rows(rows);
+        set.affected = set.rows->rows;
+    }
+    return set;
+}
+
+static void check_names(const struct fake_db_step *step, const struct db_packet *p)
+{
+    for (size_t i = 0; i < 4 && step->answers[i].name; i++) {
+        size_t k = 0;
+
+        while (k < p->named && strcmp(p->names[k].name, step->answers[i].name) != 0)
+            k++;
+        if (k == p->named)
+            complain("%s has no statement named %s", step->query, step->answers[i].name);
+    }
+}
+
+static void answer_packet(const struct fake_db_step *step, const struct db_packet *p,
+                          struct db_results *to)
+{
+    check_names(step, p);
+    for (size_t k = 0; to && k < p->named; k++) {
+        to->names[k] = p->names[k].name;
+        to->set[k] = set_of("", 0);
+        for (size_t i = 0; i < 4 && step->answers[i].name; i++)
+            if (!strcmp(step->answers[i].name, p->names[k].name)) {
+                db_results_free(&(struct db_results){.n = 1, .set = {to->set[k]}});
+                to->set[k] = set_of(step->answers[i].rows, step->answers[i].affected);
+            }
+        to->n++;
+    }
+}
+
+void db_results_free(struct db_results *results)
+{
+    for (size_t i = 0; i < results->n; i++) {
+        if (!results->set[i].rows)
+            continue;
+        free(results->set[i].rows->cells);
+        free(results->set[i].rows->lengths);
+        free(results->set[i].rows);
+    }
+    results->n = 0;
+}
+
+struct db_set *db_result(struct db_results *results, const char *name)
+{
+    for (size_t i = 0; i < results->n; i++)
+        if (results->names[i] && !strcmp(results->names[i], name))
+            return &results->set[i];
+    must_fail(name, __FILE__, __LINE__);
+}
+
+struct db_set *db_only(struct db_results *results)
+{
+    MUST(results->n == 1);
+    return &results->set[0];
+}
+
+char **db_next(struct db_set *set)
+{
+    struct st_mysql_res *r = set->rows;
+    size_t at;
+
+    if (!r || r->at == r->rows)
+        return NULL;
+    at = r->at++ * r->columns;
+    set->lengths = &r->lengths[at];
+    return &r->cells[at];
+}
+
+int64_t db_number(struct db_set *set)
+{
+    char **row = db_next(set);
+
+    return row && row[0] ? strtoll(row[0], NULL, 10) : 0;
+}
+
+/* ---- packets ---- */
+
+struct buf *db_statement(struct db_packet *p, const char *name)
+{
+    if (p->statements)
+        buf_putc(&p->sql, ';');
+    if (name) {
+        MUST(p->named < DB_NAMED_MAX);
+        p->names[p->named].name = name;
+        p->names[p->named++].at = p->statements;
+    }
+    p->statements++;
+    return &p->sql;
+}
+
+void db_packet_reset(struct db_packet *p)
+{
+    buf_reset(&p->sql);
+    p->statements = p->named = 0;
+}
+
+void db_packet_free(struct db_packet *p)
+{
+    buf_free(&p->sql);
+    *p = (struct db_packet){0};
+}
+
+static bool ends_in_commit(const char *sql, size_t n)
+{
+    return n >= 6 && !memcmp(sql + n - 6, "COMMIT", 6);
+}
+
+static int fail_step(struct db *db, const struct fake_db_step *step, struct err *err)
+{
+    db->broken = db->open;
+    if (is_lost(step->error))
+        disconnect(db);
+    return fail_with(step->query, step->error, err);
+}
+
+static int run(struct db *db, const char *query, const char *sql, size_t n,
+               const struct db_packet *p, struct db_results *results, struct err *err)
+{
+    const struct fake_db_step *step;
+
+    if (results)
+        *results = (struct db_results){0};
+    if (!db->connected) {
+        db->begins = false;
+        return err_set(err, ERR_RETRY, 2006, "%s: not connected", query);
+    }
+    if (db->broken)
+        complain("%s ran after a failure in its transaction", query);
+    if (db->begins) {
+        record("begin");
+        db->begins = false;
+        db->open = true;
+    }
+    step = take_step(query, sql, n);
+    if (step->meanwhile) {
+        pthread_mutex_unlock(&script.lock);
+        step->meanwhile();
+        pthread_mutex_lock(&script.lock);
+    }
+    if (step->error)
+        return fail_step(db, step, err);
+    if (ends_in_commit(sql, n))
+        db->open = false;
+    if (p) {
+        answer_packet(step, p, results);
+    } else if (results) {
+        results->n = 1;
+        results->set[0] = set_of(step->rows, step->affected);
+    }
+    return 0;
+}
+
+static int run_locked(struct db *db, const struct db_label *label, const struct buf *sql,
+                      const struct db_packet *p, struct db_results *results, struct err *err)
+{
+    int rc;
+
+    pthread_mutex_lock(&script.lock);
+    if (!label->ok)
+        complain("%s ran before its label was registered", label->query);
+    if (sql->failed && db->connected)
+        complain("%s could not be put together", label->query);
+    rc = run(db, label->query, sql->data, sql->len, p, results, err);
+    pthread_mutex_unlock(&script.lock);
+    return rc;
+}
+
+int db_run_packet(struct db *db, struct db_label *label, const struct db_packet *p,
+                  struct db_results *results, struct err *err)
+{
+    return run_locked(db, label, &p->sql, p, results, err);
+}
+
+int db_run_buf(struct db *db, struct db_label *label, const struct buf *sql,
+               struct db_results *results, struct err *err)
+{
+    return run_locked(db, label, sql, NULL, results, err);
+}
+
+int db_run(struct db *db, struct db_label *label, const char *sql, size_t n,
+           struct db_results *results, struct err *err)
+{
+    struct buf copy = {0};
+    int rc;
+
+    buf_put(&copy, sql, n);
+    rc = run_locked(db, label, &copy, NULL, results, err);
+    buf_free(&copy);
+    return rc;
+}
+
+void db_label_register(struct db_label *label)
+{
+    static char registered;
+
+    label->ok = (struct metric *)(void *)&registered;
+}
+
+/* ---- transactions ---- */
+
+void db_begin(struct db *db)
+{
+    pthread_mutex_lock(&script.lock);
+    if (db->broken)
+        complain("a transaction began where one had failed and was not rolled back");
+    db->begins = true;
+    pthread_mutex_unlock(&script.lock);
+}
+
+int db_commit(struct db *db, struct err *err)
+{
+    int rc = 0;
+
+    pthread_mutex_lock(&script.lock);
+    if (db->begins)
+        db->begins = false; /* nothing was done in it */
+    else
+        rc = run(db, "commit", "COMMIT", 6, NULL, NULL, err);
+    if (rc && db_outcome_unknown(err))
+        err->kind = ERR_UNKNOWN;
+    pthread_mutex_unlock(&script.lock);
+    return rc;
+}
+
+void db_rollback(struct db *db)
+{
+    pthread_mutex_lock(&script.lock);
+    if (db->connected)
+        record("rollback");
+    db->begins = db->open = db->broken = false;
+    pthread_mutex_unlock(&script.lock);
+}
+
+bool db_outcome_unknown(const struct err *err)
+{
+    return is_lost(err->code);
+}
+
+bool db_is_conflict(const struct err *err)
+{
+    return err->code == FAKE_DEADLOCK || err->code == FAKE_LOCK_WAIT || err->code == 1020;
+}
+
+bool db_is_duplicate(const struct err *err)
+{
+    return err->code == FAKE_DUPLICATE;
+}
+
+/* ---- literals ---- */
+
+void db_put_quoted(struct db *db, struct buf *sql, const char *s, size_t n)
+{
+    if (!db->connected)
+        sql->failed = true;
+    buf_putc(sql, '\'');
+    for (size_t i = 0; i < n; i++) {
+        if (s[i] == '\'' || s[i] == '\\')
+            buf_putc(sql, '\\');
+        buf_putc(sql, s[i]);
+    }
+    buf_putc(sql, '\'');
+}
+
+void db_put_bytes(struct buf *sql, const void *p, size_t n)
+{
+    buf_puts(sql, "x'");
+    buf_put_hex(sql, p, n);
+    buf_putc(sql, '\'');
+}
