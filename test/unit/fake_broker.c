@@ -298,7 +298,10 @@ int broker_pump(struct broker *b, int timeout_ms, size_t max, broker_event_fn *f
     for (size_t i = 0; i < script.batches[script.at].n; i++) {
         const struct broker_event *event = &script.batches[script.at].events[i];
 
-        b->closed |= event->type == BROKER_CHANNEL_CLOSED;
+        if (event->type == BROKER_CHANNEL_CLOSED)
+            b->closed = true;
+        if (event->type == BROKER_BLOCKED || event->type == BROKER_UNBLOCKED)
+            script.blocked = event->type == BROKER_BLOCKED;
         fn(event, arg);
     }
     script.at++;

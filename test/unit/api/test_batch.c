@@ -1,0 +1,308 @@
+#include "api/batch.h"
+
+#include <check.h>
+#include <string.h>
+
+#include "test/unit/api/make.h"
+#include "test/unit/fake_db.h"
+#include "test/unit/suite.h"
+
+#define OPS 4
+
+static const struct batch_settings settings = {
+    .exchange = "exchange", .queues = {[MESSAGE_NORMAL] = "normal", [MESSAGE_EXPRESS] = "express"}};
+static struct db *db;
+static struct batch *batch;
+static struct operation *ops[OPS];
+static size_t n;
+static bool writes;
+
+static void setup(void)
+{
+    fake_db_begin();
+    batch_register();
+    db = fake_db_new();
+    batch = batch_new(&settings);
+    n = 0;
+}
+
+static void teardown(void)
+{
+    for (size_t i = 0; i < n; i++)
+        operation_free(ops[i]);
+    batch_free(batch);
+    db_free(db);
+    fake_db_end();
+}
+
+static void take(struct operation *op, const char *key)
+{
+    struct operation_fault fault;
+
+    if (key)
+        ck_assert_int_eq(operation_set_key(op, key, &fault), 0);
+    ops[n++] = op;
+}
+
+static void take_send(int customer, const char *text, const char *key)
+{
+    take(make_send(customer, text), key);
+}
+
+static void take_topup(int customer, const char *amount)
+{
+    take(make_topup(customer, amount), NULL);
+}
+
+static void decide(bool skip_locked)
+{
+    struct err err;
+
+    ck_assert_int_eq(batch_start(batch, ops, n), 0);
+    ck_assert_int_eq(batch_decide(batch, db, skip_locked, &writes, &err), 0);
+}
+
+static const char *response(size_t i)
+{
+    return ops[i]->response.data ? ops[i]->response.data : "";
+}
+
+START_TEST(refusals_stand_among_what_is_accepted)
+{
+    struct err err;
+
+    take_send(1, "a", NULL);
+    take_send(2, "b", NULL); /* not enough */
+    take_send(3, "c", NULL); /* unknown */
+    take_send(1, "d", NULL); /* what the first one left is not enough */
+    EXPECT("commit_lock", .has = {"IN (1,2,3) ORDER BY user_id FOR UPDATE"},
+           .lacks = {"SKIP LOCKED", "idempotency"},
+           .answers = {{.name = "balances", .rows = "1|35\n2|19"}});
+    decide(false);
+    ck_assert(writes);
+    ck_assert_int_eq(ops[0]->outcome, OUTCOME_DONE);
+    for (size_t i = 1; i < OPS; i++)
+        ck_assert_int_eq(ops[i]->outcome, OUTCOME_INSUFFICIENT);
+
+    EXPECT("commit_write",
+           .has = {ops[0]->message.transaction_id, "[[1,-20]]", "(1,-20,'withdrawal'", ";COMMIT"},
+           .lacks = {ops[1]->message.id, ops[2]->message.id, ops[3]->message.id});
+    ck_assert_int_eq(batch_write(batch, db, &err), 0);
+    ck_assert_str_eq(fake_db_ran(), "begin commit_lock commit_write");
+}
+END_TEST
+
+START_TEST(all_of_a_batch_is_written_by_one_packet)
+{
+    struct err err;
+
+    take_send(1, "a", "key");
+    take_send(2, "it's", NULL);
+    take_topup(1, "7");
+    EXPECT("ledger_open", .has = {"'[1]'"});
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|20\n2|20"}});
+    decide(false);
+    EXPECT("commit_write", .has = {"'it\\'s'", "(1,7,'deposit'", "[[1,-13],[2,-20]]", "x'6b6579'"});
+    ck_assert_int_eq(batch_write(batch, db, &err), 0);
+    for (size_t i = 0; i < 2; i++)
+        ck_assert_ptr_nonnull(strstr(fake_db_sql("commit_write"), ops[i]->message.id));
+    ck_assert_str_eq(fake_db_ran(), "ledger_open begin commit_lock commit_write");
+    ck_assert_ptr_nonnull(strstr(response(2), "\"balance\":7,"));
+}
+END_TEST
+
+START_TEST(twins_share_the_first_ones_fate_and_charge_once)
+{
+    struct err err;
+
+    take_send(1, "a", "key");
+    take_send(1, "a", "key");
+    take_send(1, "another text", "key");
+    take_send(2, "a", "key"); /* another customer's key is another key */
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|100\n2|0"}});
+    decide(false);
+    ck_assert_int_eq(ops[0]->outcome, OUTCOME_DONE);
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_REPLAYED);
+    ck_assert_str_eq(response(1), response(0));
+    ck_assert_int_eq(ops[2]->outcome, OUTCOME_KEY_REUSED);
+    ck_assert_int_eq(ops[3]->outcome, OUTCOME_INSUFFICIENT);
+    EXPECT("commit_write", .has = {ops[0]->message.id, "[[1,-20]]"},
+           .lacks = {ops[1]->message.id, ops[2]->message.id, ops[3]->message.id});
+    ck_assert_int_eq(batch_write(batch, db, &err), 0);
+}
+END_TEST
+
+START_TEST(a_twin_of_a_refusal_is_refused)
+{
+    take_send(1, "a", "key");
+    take_send(1, "a", "key");
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|0"}});
+    decide(false);
+    ck_assert(!writes);
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_INSUFFICIENT);
+}
+END_TEST
+
+START_TEST(a_key_that_is_known_is_answered_as_it_was)
+{
+    take_send(1, "a", "key");
+    take_send(1, "b", "other");
+    take_send(1, "c", "under pressure");
+    ops[2]->replay_only = true;
+    memset(ops[0]->body_hash, 'a', sizeof(ops[0]->body_hash));
+    EXPECT("commit_lock",
+           .answers = {{.name = "balances", .rows = "1|100"},
+                       {.name = "keys",
+                        .rows = "0|aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa|first answer\n"
+                                "1|bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb|another answer"}});
+    decide(false);
+    ck_assert(!writes);
+    ck_assert_int_eq(ops[0]->outcome, OUTCOME_REPLAYED);
+    ck_assert_str_eq(response(0), "first answer");
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_KEY_REUSED);
+    ck_assert_int_eq(ops[2]->outcome, OUTCOME_OVERLOADED);
+}
+END_TEST
+
+START_TEST(a_new_customer_gets_a_row_before_the_transaction)
+{
+    take_topup(9, "50");
+    EXPECT("ledger_open", .has = {"INSERT IGNORE", "'[9]'"});
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "9|0"}});
+    decide(false);
+    ck_assert_str_eq(fake_db_ran(), "ledger_open begin commit_lock");
+    ck_assert_int_eq(ops[0]->outcome, OUTCOME_DONE);
+    ck_assert_ptr_nonnull(strstr(response(0), "\"balance\":50,"));
+}
+END_TEST
+
+START_TEST(a_balance_has_a_ceiling)
+{
+    take_topup(9, "2");
+    take_topup(9, "1");
+    EXPECT("ledger_open");
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "9|4611686018427387902"}});
+    decide(false);
+    ck_assert_int_eq(ops[0]->outcome, OUTCOME_BALANCE_TOO_HIGH);
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
+}
+END_TEST
+
+START_TEST(whose_row_is_held_waits_and_the_others_do_not)
+{
+    struct err err;
+
+    take_send(1, "a", NULL);
+    take_send(2, "b", NULL); /* held */
+    take_send(3, "c", NULL); /* unknown */
+    take_topup(4, "1");      /* its row was made, and somebody was faster */
+    EXPECT("ledger_open");
+    EXPECT("commit_lock", .has = {"IN (1,2,3,4)", "SKIP LOCKED"},
+           .answers = {{.name = "balances", .rows = "1|20"}});
+    EXPECT("ledger_find_elsewhere", .has = {"IN (2,3,4)"}, .rows = "2\n4");
+    decide(true);
+    ck_assert_int_eq(ops[0]->outcome, OUTCOME_DONE);
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_LOCKED);
+    ck_assert_int_eq(ops[2]->outcome, OUTCOME_INSUFFICIENT);
+    ck_assert_int_eq(ops[3]->outcome, OUTCOME_LOCKED);
+    EXPECT("commit_write", .has = {ops[0]->message.id}, .lacks = {ops[1]->message.id});
+    ck_assert_int_eq(batch_write(batch, db, &err), 0);
+}
+END_TEST
+
+START_TEST(a_new_decision_forgets_the_last_one)
+{
+    take_send(1, "a", NULL);
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|20"}});
+    decide(false);
+    ck_assert_int_eq(ops[0]->outcome, OUTCOME_DONE);
+    db_rollback(db);
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|19"}});
+    decide(false);
+    ck_assert_int_eq(ops[0]->outcome, OUTCOME_INSUFFICIENT);
+    ck_assert(!writes);
+}
+END_TEST
+
+static enum err_kind write_fails(unsigned code)
+{
+    struct err err;
+
+    take_send(1, "a", NULL);
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|20"}});
+    EXPECT("commit_write", .error = code);
+    decide(false);
+    ck_assert_int_eq(batch_write(batch, db, &err), -1);
+    return err.kind;
+}
+
+START_TEST(what_the_server_refused_is_not_unknown)
+{
+    ck_assert_int_eq(write_fails(FAKE_DEADLOCK), ERR_RETRY);
+    db_rollback(db);
+    operation_free(ops[--n]);
+    ck_assert_int_eq(write_fails(FAKE_OUT_OF_RANGE), ERR_PERMANENT);
+}
+END_TEST
+
+START_TEST(a_lost_commit_is_looked_up)
+{
+    static const struct {
+        const char *entry;
+        bool committed;
+    } ways[] = {{"1", true}, {"", false}};
+    struct err err;
+    bool committed;
+
+    ck_assert_int_eq(write_fails(FAKE_LOST), ERR_UNKNOWN);
+    for (size_t i = 0; i < 2; i++) {
+        ck_assert_int_eq(db_acquire(db, &err), 0);
+        EXPECT(
+            "ledger_look",
+            .has = {"user_id IN (1) ORDER BY user_id FOR UPDATE", ops[0]->message.transaction_id},
+            .answers = {{.name = "entry", .rows = ways[i].entry}});
+        ck_assert_int_eq(batch_look(batch, db, &committed, &err), 0);
+        ck_assert(committed == ways[i].committed);
+    }
+    ck_assert_str_eq(fake_db_ran(), "begin commit_lock commit_write begin ledger_look rollback "
+                                    "begin ledger_look rollback");
+}
+END_TEST
+
+START_TEST(a_look_that_fails_tells_nothing)
+{
+    struct err err;
+    bool committed;
+
+    ck_assert_int_eq(write_fails(FAKE_LOST), ERR_UNKNOWN);
+    ck_assert_int_eq(db_acquire(db, &err), 0);
+    EXPECT("ledger_look", .error = FAKE_LOCK_WAIT);
+    ck_assert_int_eq(batch_look(batch, db, &committed, &err), -1);
+    ck_assert_ptr_nonnull(strstr(fake_db_ran(), "ledger_look rollback"));
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("batch");
+    TCase *t = tcase_create("decisions");
+
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_test(t, refusals_stand_among_what_is_accepted);
+    tcase_add_test(t, all_of_a_batch_is_written_by_one_packet);
+    tcase_add_test(t, twins_share_the_first_ones_fate_and_charge_once);
+    tcase_add_test(t, a_twin_of_a_refusal_is_refused);
+    tcase_add_test(t, a_key_that_is_known_is_answered_as_it_was);
+    tcase_add_test(t, a_new_customer_gets_a_row_before_the_transaction);
+    tcase_add_test(t, a_balance_has_a_ceiling);
+    tcase_add_test(t, whose_row_is_held_waits_and_the_others_do_not);
+    tcase_add_test(t, a_new_decision_forgets_the_last_one);
+    suite_add_tcase(s, t);
+    t = tcase_create("failures");
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_test(t, what_the_server_refused_is_not_unknown);
+    tcase_add_test(t, a_lost_commit_is_looked_up);
+    tcase_add_test(t, a_look_that_fails_tells_nothing);
+    suite_add_tcase(s, t);
+    return suite_run(s);
+}
