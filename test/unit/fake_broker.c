@@ -1,6 +1,7 @@
 #include "test/unit/fake_broker.h"
 
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -204,21 +205,21 @@ int broker_renew_channel(struct broker *b, struct err *err)
     return broker_reopen_channel(b, err);
 }
 
-static int plain(struct broker *b, const char *name, struct err *err)
+static int plain(struct broker *b, const char *name, const char *what, struct err *err)
 {
-    record(name, NULL);
+    record(name, what);
     ck_assert_msg(b->open && !b->closed, "%s on what is closed (%s)", name, fake_broker_calls());
     return call(b, name, err);
 }
 
 int broker_declare(struct broker *b, struct err *err)
 {
-    return plain(b, "declare", err);
+    return plain(b, "declare", NULL, err);
 }
 
 int broker_ping(struct broker *b, struct err *err)
 {
-    return plain(b, "ping", err);
+    return plain(b, "ping", NULL, err);
 }
 
 int broker_depth(struct broker *b, const char *queue, uint32_t *ready, struct err *err)
@@ -235,7 +236,7 @@ int broker_depth(struct broker *b, const char *queue, uint32_t *ready, struct er
 
 int broker_confirm(struct broker *b, struct err *err)
 {
-    return plain(b, "confirm", err);
+    return plain(b, "confirm", NULL, err);
 }
 
 int broker_publish(struct broker *b, const struct broker_message *m, uint64_t *tag, struct err *err)
@@ -250,7 +251,7 @@ int broker_publish(struct broker *b, const struct broker_message *m, uint64_t *t
 
 int broker_flush(struct broker *b, struct err *err)
 {
-    return plain(b, "flush", err);
+    return plain(b, "flush", NULL, err);
 }
 
 /* ---- consuming ---- */
@@ -259,25 +260,29 @@ int broker_consume(struct broker *b, const char *queue, uint16_t prefetch, struc
 {
     (void)queue;
     (void)prefetch;
-    return plain(b, "consume", err);
+    return plain(b, "consume", NULL, err);
 }
 
 int broker_ack(struct broker *b, uint64_t tag, bool multiple, struct err *err)
 {
-    (void)tag;
+    char text[24];
+
     (void)multiple;
-    return plain(b, "ack", err);
+    snprintf(text, sizeof(text), "%llu", (unsigned long long)tag);
+    return plain(b, "ack", text, err);
 }
 
 int broker_dead_letter(struct broker *b, uint64_t tag, struct err *err)
 {
-    (void)tag;
-    return plain(b, "dead_letter", err);
+    char text[24];
+
+    snprintf(text, sizeof(text), "%llu", (unsigned long long)tag);
+    return plain(b, "dead_letter", text, err);
 }
 
 int broker_cancel(struct broker *b, struct err *err)
 {
-    return plain(b, "cancel", err);
+    return plain(b, "cancel", NULL, err);
 }
 
 /* ---- what is heard ---- */

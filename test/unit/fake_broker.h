@@ -35,8 +35,8 @@ void fake_broker_block(bool blocked);
 void fake_broker_fails(const char *call, unsigned n);
 void fake_broker_depth(const char *queue, uint32_t ready); /* what broker_depth says */
 
-/* What was called, in words with a space between them; "publish" and "depth" with what they were
- * for: "publish:m-1 flush declare depth:normal drop". Pumps are not recorded. */
+/* What was called, in words with a space between them, some with what they were for:
+ * "publish:m-1 flush declare depth:normal ack:5 dead_letter:6 drop". Pumps are not recorded. */
 const char *fake_broker_calls(void);
 
 #endif

@@ -1,0 +1,83 @@
+#ifndef TEST_UNIT_CONSUMERD_MAKE_H
+#define TEST_UNIT_CONSUMERD_MAKE_H
+
+/* Messages and jobs as the lane makes them, for suites of what becomes of them. */
+
+#include <check.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "consumerd/hand.h"
+#include "consumerd/settings.h"
+#include "libcommon/base/clock.h"
+
+#define MAKE_ME 5 /* workers.id of this process */
+
+/* Of customer 7, delivered with that tag. */
+static inline struct inflight *make_message(const char *id, uint64_t tag)
+{
+    const char *recipients[] = {"0912"};
+    struct message m = {.customer_id = 7,
+                        .text = "hello",
+                        .text_len = 5,
+                        .recipients = recipients,
+                        .recipient_count = 1};
+    struct broker_event event = {.tag = tag, .traceparent = "", .tracestate = ""};
+    struct inflight *made;
+    struct buf body = {0};
+    struct err err;
+
+    snprintf(m.id, sizeof(m.id), "%s", id);
+    snprintf(m.transaction_id, sizeof(m.transaction_id), "c-%s", id);
+    message_put_json(&body, &m);
+    event.body = body.data;
+    event.body_len = body.len;
+    made = inflight_new(&event, &err);
+    ck_assert_msg(made != NULL, "%s", err.msg);
+    buf_free(&body);
+    return made;
+}
+
+/* Row status_id of the message, claimed by us for the first time, finished: position status_id - 1,
+ * number 09<status_id>, price 10. */
+static inline struct job *make_job(struct inflight *m, uint64_t status_id, enum job_outcome outcome)
+{
+    struct job *job = job_new(m);
+
+    ck_assert_ptr_nonnull(job);
+    job->status_id = status_id;
+    job->position = (unsigned)status_id - 1;
+    job->attempt = 1;
+    job->user_id = m->customer_id;
+    job->price = 10;
+    job->give_up_at_ms = clock_mono_ms() + 3600000;
+    job->outcome = outcome;
+    snprintf(job->recipient, sizeof(job->recipient), "09%llu", (unsigned long long)status_id);
+    snprintf(job->provider_id, sizeof(job->provider_id), "p-%llu", (unsigned long long)status_id);
+    snprintf(job->error, sizeof(job->error), "HTTP 503");
+    return job;
+}
+
+static const struct operator_address make_operators[] = {{.name = "alfa"}, {.name = "beta"}};
+
+static inline void make_settings(struct settings *s)
+{
+    static char exchange[] = "exchange", normal[] = "normal", express[] = "express";
+
+    *s = (struct settings){
+        .broker = {.exchange = exchange,
+                   .queues = {[MESSAGE_NORMAL] = normal, [MESSAGE_EXPRESS] = express}},
+        .consumer = {.timeout_ms = 2000,
+                     .retry_window_sec = 3600,
+                     .retry_base_ms = 1000,
+                     .retry_max_ms = 60000,
+                     .takeovers_max = 5,
+                     .dead_sec = 30,
+                     .prefetch_normal = 100,
+                     .recipients_normal = 100,
+                     .claim_batch = 10,
+                     .settle_batch = 10},
+    };
+}
+
+#endif
