@@ -254,6 +254,14 @@ static size_t batch_of(const struct lane *l, const struct job_array *a)
     return n;
 }
 
+/* A batch of n, which may be more than the limit (batch_of), cannot be written: less next time. */
+static void shrink(size_t *limit, size_t n)
+{
+    if (n < *limit)
+        *limit = n;
+    *limit = *limit > 1 ? *limit / 2 : 1;
+}
+
 /* False: the rest has to wait. */
 static bool settle_some(struct lane *l, struct job_array *a, bool done)
 {
@@ -275,7 +283,7 @@ static bool settle_some(struct lane *l, struct job_array *a, bool done)
         return false;
     }
     if (rc && l->settle_limit > 1) {
-        l->settle_limit = n > 1 ? n / 2 : 1;
+        shrink(&l->settle_limit, n);
         return true;
     }
     metrics_observe(stats.settle_batch, (int64_t)n);
