@@ -8,6 +8,7 @@
 
 #include "libcommon/base/buf.h"
 #include "libcommon/base/must.h"
+#include "test/unit/complain.h"
 
 #define BATCHES_MAX 32
 #define EVENTS_MAX 8
@@ -19,6 +20,7 @@ struct broker {
 };
 
 static struct {
+    pthread_t thread; /* the test's own */
     struct {
         struct broker_event events[EVENTS_MAX];
         size_t n;
@@ -42,6 +44,7 @@ void fake_broker_begin(void)
 {
     buf_free(&script.calls);
     memset(&script, 0, sizeof(script));
+    script.thread = pthread_self();
 }
 
 void fake_broker_end(void)
@@ -208,7 +211,8 @@ int broker_renew_channel(struct broker *b, struct err *err)
 static int plain(struct broker *b, const char *name, const char *what, struct err *err)
 {
     record(name, what);
-    ck_assert_msg(b->open && !b->closed, "%s on what is closed (%s)", name, fake_broker_calls());
+    if (!b->open || b->closed)
+        complain_from(script.thread, "%s on what is closed (%s)", name, fake_broker_calls());
     return call(b, name, err);
 }
 
@@ -242,7 +246,8 @@ int broker_confirm(struct broker *b, struct err *err)
 int broker_publish(struct broker *b, const struct broker_message *m, uint64_t *tag, struct err *err)
 {
     record("publish", m->message_id);
-    ck_assert_msg(b->open && !b->closed, "published on what is closed (%s)", fake_broker_calls());
+    if (!b->open || b->closed)
+        complain_from(script.thread, "published on what is closed (%s)", fake_broker_calls());
     if (call(b, "publish", err))
         return -1;
     *tag = ++b->tag;

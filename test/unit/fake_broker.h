@@ -12,7 +12,7 @@
  * connection, or on a channel that was closed, fails the test, and so does a batch of events that
  * nobody fetched (fake_broker_end).
  *
- * One connection, one thread.
+ * One connection, on any one thread.
  */
 
 #include "libcommon/broker/broker.h"

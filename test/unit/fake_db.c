@@ -2,12 +2,11 @@
 
 #include <check.h>
 #include <pthread.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "libcommon/base/must.h"
+#include "test/unit/complain.h"
 
 #define STEPS_MAX 128
 #define COLUMNS_MAX 16
@@ -39,21 +38,10 @@ static struct {
 
 const struct setting db_settings_rows[] = {SETTINGS_END};
 
-/* Under the lock, which it lets go. Check cannot fail a test from another thread. */
-__attribute__((format(printf, 1, 2), noreturn)) static void complain(const char *format, ...)
-{
-    char text[1024];
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
-    pthread_mutex_unlock(&script.lock);
-    if (pthread_equal(pthread_self(), script.thread))
-        ck_abort_msg("%s (ran: %s)", text, fake_db_ran());
-    fprintf(stderr, "%s (ran: %s)\n", text, fake_db_ran());
-    abort();
-}
+/* Under the lock. */
+#define complain(format, ...)            \
+    (pthread_mutex_unlock(&script.lock), \
+     complain_from(script.thread, format " (ran: %s)", __VA_ARGS__, fake_db_ran()))
 
 /* ---- the script ---- */
 
@@ -480,7 +468,7 @@ void db_begin(struct db *db)
 {
     pthread_mutex_lock(&script.lock);
     if (db->broken)
-        complain("a transaction began where one had failed and was not rolled back");
+        complain("%s where one had failed and was not rolled back", "a transaction began");
     db->begins = true;
     pthread_mutex_unlock(&script.lock);
 }

@@ -76,7 +76,12 @@ static inline void make_settings(struct settings *s)
                      .prefetch_normal = 100,
                      .recipients_normal = 100,
                      .claim_batch = 10,
-                     .settle_batch = 10},
+                     .settle_batch = 10,
+                     .repair_after_sec = 300,
+                     .repair_interval_ms = 1,
+                     .repair_max = 8,
+                     .repair_max_batch = 2,
+                     .repair_rate = 100000},
     };
 }
 
