@@ -15,7 +15,7 @@
  * what the first part of the path is told to do; its first two requests on a connection may differ.
  */
 
-#define TIMEOUT_MS 300
+#define TIMEOUT_MS 1000
 
 static const struct {
     const char *name;
