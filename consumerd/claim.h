@@ -15,7 +15,7 @@
  *   done, failed                    nothing
  */
 
-#include "consumerd/hand.h"
+#include "consumerd/inflight.h"
 #include "consumerd/settings.h"
 #include "consumerd/stats.h"
 #include "libcommon/db/db.h"

@@ -12,7 +12,7 @@
  * its turn, and goes to the next operator as soon as the breaker opens.
  */
 
-#include "consumerd/hand.h"
+#include "consumerd/inflight.h"
 #include "consumerd/job_queue.h"
 #include "consumerd/settings.h"
 #include "consumerd/worker.h"

@@ -6,7 +6,7 @@
  * no memory. Bounded by what the lanes may have in hand.
  */
 
-#include "consumerd/hand.h"
+#include "consumerd/inflight.h"
 
 struct job_queue;
 struct job_queue *job_queue_new(void);

@@ -235,10 +235,10 @@ static void give_up_incarnation(struct lane *l)
     while (l->out && !atomic_load(&l->aborting)) {
         daemon_beat(l->beat);
         wait_for_jobs(l, WAIT_MS);
-        turn_collect(l);
+        lane_turn_collect(l);
     }
     if (!l->out)
-        turn_forget(l);
+        lane_turn_forget(l);
     l->leased = false;
 }
 
@@ -251,7 +251,7 @@ static int wait_ms(const struct lane *l)
 
     if (l->connection_lost || (broker_is_open(l->broker) && broker_has_more(l->broker)))
         return 0;
-    if (turn_has_work(l) && l->db_retry_at_ms < until_ms)
+    if (lane_turn_has_work(l) && l->db_retry_at_ms < until_ms)
         until_ms = l->db_retry_at_ms;
     if (!l->consuming && !l->drain_begun && l->broker_retry_at_ms < until_ms)
         until_ms = l->broker_retry_at_ms;
@@ -288,7 +288,7 @@ static void wait_for_something(struct lane *l)
     int64_t early_ms = l->next_turn_at_ms - clock_mono_ms();
 
     if (early_ms > 0 && !l->drain_begun) {
-        wake_at(l, l->round);
+        wake_at(l, l->wake_count);
         poll(fds, 2, (int)early_ms);
     }
     wake_at(l, 1);
@@ -316,7 +316,7 @@ static void turn(struct lane *l)
     daemon_beat(l->beat);
     if (!l->leased && !take_lease(l)) {
         wait_for_jobs(l, NO_LEASE_WAIT_MS);
-        turn_collect(l);
+        lane_turn_collect(l);
         return;
     }
     if (l->abandoned || !worker_holds(l->config.worker, l->lease.era)) {
@@ -326,10 +326,10 @@ static void turn(struct lane *l)
     connect_if_due(l);
     wait_for_something(l);
     exchange(l);
-    job_queue_wake_at(l->config.queue, l->round); /* so that nothing pokes during the work */
-    turn_collect(l);
+    job_queue_wake_at(l->config.queue, l->wake_count); /* so that nothing pokes during the work */
+    lane_turn_collect(l);
     if (!l->abandoned)
-        turn_work(l);
+        lane_turn_work(l);
     send_acks(l);
     renew_if_silent(l);
     worker_waiting(l->config.worker, l->config.type, l->arrived_count + l->suspect_count);
@@ -368,7 +368,7 @@ struct lane *lane_new(const struct lane_config *config)
     l->beat = daemon_beat_new(l->name);
     l->prefetch = (size_t)(express ? s->prefetch_express : s->prefetch_normal);
     l->recipients_max = (size_t)(express ? s->recipients_express : s->recipients_normal);
-    l->round = lower(lower(l->prefetch, l->recipients_max) / 4 + 1, (size_t)s->claim_batch);
+    l->wake_count = lower(lower(l->prefetch, l->recipients_max) / 4 + 1, (size_t)s->claim_batch);
     l->turn_ms = express ? s->turn_express_ms : s->turn_normal_ms;
     l->claim_limit = (size_t)s->claim_batch;
     l->settle_limit = (size_t)s->settle_batch;
@@ -409,10 +409,10 @@ void lane_free(struct lane *l)
         return;
     if (l->started)
         pthread_join(l->thread, NULL);
-    turn_collect(l); /* what the dispatch still had; freed with its messages */
-    turn_forget(l);
+    lane_turn_collect(l); /* what the dispatch still had; freed with its messages */
+    lane_turn_forget(l);
     free(l->done.jobs);
-    free(l->rest.jobs);
+    free(l->not_done.jobs);
     broker_free(l->broker);
     db_free(l->db);
     pause_destroy(&l->pause);

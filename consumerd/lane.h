@@ -8,7 +8,7 @@
  * dispatch, acknowledge what is settled. No timer makes batches: an idle lane works on a single
  * message at once, a busy one on what came while it worked.
  *
- *   broker -> arrived -> claim -> dispatch -> done / rest -> settle -> ack
+ *   broker -> arrived -> claim -> dispatch -> done / not done -> settle -> ack
  *
  * Database away: results wait, bounded by what may be in hand, until it is back or the incarnation
  * is over. Broker away: work in hand goes on and is settled; its acks are void, the broker delivers

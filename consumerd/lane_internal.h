@@ -2,8 +2,8 @@
 #define CONSUMERD_LANE_INTERNAL_H
 
 /*
- * What lane.c (thread, connections, consuming, draining) and turn.c (claiming and settling) share;
- * nobody else includes this. All of it belongs to the lane's thread, but for what is marked.
+ * What lane.c (thread, connections, consuming, draining) and lane_turn.c (claiming and settling)
+ * share; nobody else includes this. All of it belongs to the lane's thread, but for what is marked.
  */
 
 #include <pthread.h>
@@ -45,34 +45,34 @@ struct lane {
     int64_t renew_at_ms;
 
     size_t prefetch, recipients_max;
-    struct hand hand;
+    struct inflight_table hand;
     struct inflight_list arrived; /* delivered, not claimed */
     size_t arrived_count;
     struct inflight_list suspects; /* wait for suspect_in_hand to end */
     size_t suspect_count;
     bool suspect_in_hand;
     size_t out; /* jobs that the dispatch has */
-    struct job_array done, rest;
+    struct job_array done, not_done;
     bool abandoned; /* the dispatch has given up a job: the incarnation is over */
 
     int64_t turn_ms;         /* between two rounds of database work ... */
     int64_t next_turn_at_ms; /* ... unless the last one left something to do */
-    size_t round;            /* ... or so much has come, or come back */
+    size_t wake_count;       /* ... or so much has come, or come back */
     unsigned db_failures;
     int64_t db_retry_at_ms;
     size_t claim_limit, settle_limit; /* shrink around a message that cannot be written */
 };
 
-/* turn.c */
+/* lane_turn.c */
 
 /* Takes what the dispatch has finished. */
-void turn_collect(struct lane *l);
+void lane_turn_collect(struct lane *l);
 /* Settles what is finished and claims what has arrived, as far as the database answers. */
-void turn_work(struct lane *l);
-/* Whether turn_work has anything to do now. */
-bool turn_has_work(const struct lane *l);
+void lane_turn_work(struct lane *l);
+/* Whether lane_turn_work has anything to do now. */
+bool lane_turn_has_work(const struct lane *l);
 /* Forgets every message in hand; the dispatch has none of them. */
-void turn_forget(struct lane *l);
+void lane_turn_forget(struct lane *l);
 
 /* lane.c */
 

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "consumerd/consumer.h"
-#include "consumerd/dead.h"
+#include "consumerd/dead_letters.h"
 #include "consumerd/housekeeping.h"
 #include "consumerd/repair.h"
 #include "consumerd/settings.h"
@@ -71,7 +71,7 @@ static int serve(void)
 
 static int run_dead(int argc, char **argv)
 {
-    return dead_main(&consumerd_settings, argc, argv);
+    return dead_letters_main(&consumerd_settings, argc, argv);
 }
 
 static const struct daemon_verb verbs[] = {

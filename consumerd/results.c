@@ -207,8 +207,8 @@ static int put_off(const struct results *r, const struct plan *plan, struct job 
 }
 
 /* Lock order: recipients, then messages, then balances. */
-static int settle_rest(const struct results *r, uint64_t me, const struct plan *plan,
-                       struct job **jobs, bool at_once, struct err *err)
+static int settle_not_done(const struct results *r, uint64_t me, const struct plan *plan,
+                           struct job **jobs, bool at_once, struct err *err)
 {
     if (recipient_hold(r->db, me, plan->changes, plan->n, err) ||
         put_off(r, plan, jobs, at_once, err) || recipient_fail(r->db, plan->changes, plan->n, err))
@@ -216,15 +216,15 @@ static int settle_rest(const struct results *r, uint64_t me, const struct plan *
     return db_commit(r->db, err);
 }
 
-int results_rest(const struct results *r, uint64_t me, struct job **jobs, size_t n, bool at_once,
-                 struct err *err)
+int results_not_done(const struct results *r, uint64_t me, struct job **jobs, size_t n,
+                     bool at_once, struct err *err)
 {
     struct plan plan;
     int rc = plan_make(&plan, r, jobs, n, err);
 
     if (!rc) {
         db_begin(r->db);
-        rc = settle_rest(r, me, &plan, jobs, at_once, err);
+        rc = settle_not_done(r, me, &plan, jobs, at_once, err);
         if (rc)
             db_rollback(r->db);
         else

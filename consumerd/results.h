@@ -10,7 +10,7 @@
  * was written stays, and is recognised as ours. job->ours tells, on success, whether the row was.
  */
 
-#include "consumerd/hand.h"
+#include "consumerd/inflight.h"
 #include "consumerd/settings.h"
 #include "libcommon/db/db.h"
 
@@ -30,7 +30,7 @@ int results_done(const struct results *r, uint64_t me, struct job **jobs, size_t
  * message with a JOB_LATER all that are left must be among them. at_once: what is put off is to run
  * again without a wait, because this process ends. A message whose row in `messages` is gone cannot
  * be put off and is marked unwritable. Sorts jobs. */
-int results_rest(const struct results *r, uint64_t me, struct job **jobs, size_t n, bool at_once,
-                 struct err *err);
+int results_not_done(const struct results *r, uint64_t me, struct job **jobs, size_t n,
+                     bool at_once, struct err *err);
 
 #endif

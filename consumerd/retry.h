@@ -7,7 +7,7 @@
  * and sees to it that they are `pending`, or somebody else's.
  */
 
-#include "consumerd/hand.h"
+#include "consumerd/inflight.h"
 #include "consumerd/settings.h"
 #include "libcommon/db/db.h"
 

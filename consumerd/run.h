@@ -11,7 +11,7 @@
 #include <sys/queue.h>
 
 #include "consumerd/delivery.h"
-#include "consumerd/hand.h"
+#include "consumerd/inflight.h"
 #include "consumerd/transport.h"
 
 struct dispatch;

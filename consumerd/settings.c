@@ -91,8 +91,8 @@ static const struct setting rows[] = {
     SETTING_INT_ROW(consumer_settings, settle_batch, "SETTLE_BATCH", "500", 1, 900,
                     "Most recipients settled in one transaction."),
     SETTING_INT_ROW(consumer_settings, turn_normal_ms, "NORMAL_TURN_MS", "60", 0, 1000,
-                    "Shortest time between two rounds of claims and settles of normal messages: "
-                    "what comes meanwhile shares the transactions of the next one. A round begins "
+                    "Shortest time between two turns of claims and settles of normal messages: "
+                    "what comes meanwhile shares the transactions of the next one. A turn begins "
                     "early when a quarter of the prefetch, or CLAIM_BATCH, has come or been sent."),
     SETTING_INT_ROW(consumer_settings, turn_express_ms, "EXPRESS_TURN_MS", "30", 0, 1000,
                     "The same for express messages."),

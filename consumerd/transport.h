@@ -29,7 +29,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "consumerd/hand.h"
+#include "consumerd/inflight.h"
 #include "consumerd/settings.h"
 #include "consumerd/verdict.h"
 #include "libcommon/telemetry/tracer.h"

@@ -6,10 +6,10 @@
 #include "libcommon/base/must.h"
 #include "libcommon/telemetry/metrics.h"
 
-/* A ring that many write and one reads, without a lock. turn is the position whose writer may take
- * the place; a writer that is done adds one; the reader adds the length of the ring. */
+/* A ring that many write and one reads, without a lock. sequence is the position whose writer may
+ * take the place; a writer that is done adds one; the reader adds the length of the ring. */
 struct place {
-    _Atomic uint64_t turn;
+    _Atomic uint64_t sequence;
     struct tracer_record record;
 };
 
@@ -138,11 +138,11 @@ static struct place *take_place(uint64_t *position)
 
     for (;;) {
         struct place *p = place_of(at);
-        uint64_t turn = atomic_load_explicit(&p->turn, memory_order_acquire);
+        uint64_t sequence = atomic_load_explicit(&p->sequence, memory_order_acquire);
 
-        if (turn < at)
+        if (sequence < at)
             return NULL;
-        if (turn > at) {
+        if (sequence > at) {
             at = atomic_load_explicit(&t.tail, memory_order_relaxed);
         } else if (atomic_compare_exchange_weak(&t.tail, &at, at + 1)) {
             *position = at;
@@ -164,7 +164,7 @@ void tracer_span(const struct tracer_span *span)
         return;
     }
     fill(&p->record, span);
-    atomic_store_explicit(&p->turn, at + 1, memory_order_release);
+    atomic_store_explicit(&p->sequence, at + 1, memory_order_release);
     /* Sequentially consistent, as tracer_arm and tracer_queued: either the consumer sees this span
      * before it sleeps, or it has armed and is woken. */
     if (tracer_queued() >= t.config.wake_at && !atomic_load(&t.woken) &&
@@ -200,7 +200,7 @@ void tracer_start(const struct tracer_config *config)
     t.threshold = config->ratio >= 1 ? UINT64_MAX : (uint64_t)(config->ratio * 0x1p63);
     t.places = must_alloc(config->queue_max, sizeof(*t.places));
     for (size_t i = 0; i < config->queue_max; i++)
-        atomic_init(&t.places[i].turn, i);
+        atomic_init(&t.places[i].sequence, i);
     atomic_store(&t.tail, 0);
     atomic_store(&t.head, 0);
     atomic_store(&t.woken, false);
@@ -229,7 +229,8 @@ struct tracer_record *tracer_peek(size_t i)
     uint64_t at = atomic_load_explicit(&t.head, memory_order_relaxed) + i;
     struct place *p = place_of(at);
 
-    return i < t.config.queue_max && atomic_load_explicit(&p->turn, memory_order_acquire) == at + 1
+    return i < t.config.queue_max &&
+                   atomic_load_explicit(&p->sequence, memory_order_acquire) == at + 1
                ? &p->record
                : NULL;
 }
@@ -239,7 +240,7 @@ void tracer_release(size_t n)
     uint64_t head = atomic_load_explicit(&t.head, memory_order_relaxed);
 
     for (size_t i = 0; i < n; i++)
-        atomic_store_explicit(&place_of(head + i)->turn, head + i + t.config.queue_max,
+        atomic_store_explicit(&place_of(head + i)->sequence, head + i + t.config.queue_max,
                               memory_order_release);
     atomic_store(&t.head, head + n);
 }

@@ -9,7 +9,8 @@ import pytest
 from harness.metrics import Metrics
 from harness.stack import BUILD, REPOSITORY
 
-EVENT = "| `delivery.failed` | info | A recipient failed and was refunded (`reason`: `rejected` or `expired`). |\n"
+EVENT = next(line for line in (REPOSITORY / "docs" / "log-events.md").read_text().splitlines(keepends=True)
+             if line.startswith("| `delivery.failed` | info |"))
 METRIC = "| `msg_queue_depth` | gauge |"
 NOT_COPIED = {".git", ".local", "node_modules", "__pycache__", ".pytest_cache"}
 

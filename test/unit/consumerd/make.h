@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "consumerd/hand.h"
+#include "consumerd/inflight.h"
 #include "consumerd/settings.h"
 #include "libcommon/base/clock.h"
 

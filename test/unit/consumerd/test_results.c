@@ -144,7 +144,7 @@ START_TEST(failed_and_put_off_in_one_transaction_in_the_order_of_locks)
     EXPECT("refund", .has = {"(7,10,'refund'", "'r-m-2-2'"});
     EXPECT("refund", .has = {"[[7,10]]"});
     EXPECT("commit");
-    ck_assert_int_eq(results_rest(&results, MAKE_ME, jobs, n, false, &err), 0);
+    ck_assert_int_eq(results_not_done(&results, MAKE_ME, jobs, n, false, &err), 0);
     expect_ours(true, true, true);
     ck_assert_str_eq(fake_db_ran(),
                      "begin settle_lock settle_later retry_lock_messages retry_count "
@@ -165,7 +165,7 @@ START_TEST(what_is_lost_is_neither_sent_again_nor_refunded)
     expect_put_off("m-1|0");
     EXPECT("retry_insert_outbox", .has = {"\"recipients\":[\"091\"]"});
     EXPECT("commit");
-    ck_assert_int_eq(results_rest(&results, MAKE_ME, jobs, n, false, &err), 0);
+    ck_assert_int_eq(results_not_done(&results, MAKE_ME, jobs, n, false, &err), 0);
     expect_ours(true, false, false);
 }
 END_TEST
@@ -178,7 +178,7 @@ START_TEST(the_rest_is_found_written_after_a_lost_commit)
     take(two, 3, JOB_FAILED);
     EXPECT("settle_lock", .rows = "1|pending|0|1\n3|failed|0|1");
     EXPECT("commit");
-    ck_assert_int_eq(results_rest(&results, MAKE_ME, jobs, n, false, &err), 0);
+    ck_assert_int_eq(results_not_done(&results, MAKE_ME, jobs, n, false, &err), 0);
     expect_ours(true, true, true);
     ck_assert_str_eq(fake_db_ran(),
                      "begin settle_lock commit"); /* no second row, no second refund */
@@ -196,7 +196,7 @@ START_TEST(a_message_without_its_row_cannot_be_put_off)
     expect_put_off("m-2|0");
     EXPECT("retry_insert_outbox", .has = {"'m-2'"}, .lacks = {"'m-1'"});
     EXPECT("commit");
-    ck_assert_int_eq(results_rest(&results, MAKE_ME, jobs, n, false, &err), 0);
+    ck_assert_int_eq(results_not_done(&results, MAKE_ME, jobs, n, false, &err), 0);
     ck_assert(one->unwritable && !two->unwritable);
 }
 END_TEST
@@ -215,7 +215,7 @@ START_TEST(at_once_means_now_but_for_unknown_outcomes)
     expect_put_off("m-1|0\nm-2|0");
     EXPECT("retry_insert_outbox", .has = {",0,NULL),(", "INTERVAL 2000000 MICROSECOND)"});
     EXPECT("commit");
-    ck_assert_int_eq(results_rest(&results, MAKE_ME, jobs, n, true, &err), 0);
+    ck_assert_int_eq(results_not_done(&results, MAKE_ME, jobs, n, true, &err), 0);
 }
 END_TEST
 
@@ -232,7 +232,7 @@ START_TEST(a_second_refund_undoes_everything)
     EXPECT("settle_failed", .affected = 1);
     EXPECT("refund_lock_balances", .rows = "7|0");
     EXPECT("refund", .error = FAKE_DUPLICATE);
-    ck_assert_int_eq(results_rest(&results, MAKE_ME, jobs, n, false, &err), -1);
+    ck_assert_int_eq(results_not_done(&results, MAKE_ME, jobs, n, false, &err), -1);
     ck_assert_int_eq(err.kind, ERR_BUG);
     ck_assert_ptr_nonnull(strstr(fake_db_ran(), "refund rollback"));
     expect_ours(false, false, false);

@@ -1,4 +1,4 @@
-#include "consumerd/hand.h"
+#include "consumerd/inflight.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -94,7 +94,7 @@ void job_free(struct job *job)
     free(job);
 }
 
-struct inflight *hand_find(const struct hand *h, const char *id)
+struct inflight *inflight_find(const struct inflight_table *h, const char *id)
 {
     struct inflight *m;
 
@@ -102,12 +102,12 @@ struct inflight *hand_find(const struct hand *h, const char *id)
     return m;
 }
 
-void hand_add(struct hand *h, struct inflight *m)
+void inflight_add(struct inflight_table *h, struct inflight *m)
 {
     HASH_ADD_STR(h->by_id, id, m);
 }
 
-void hand_remove(struct hand *h, struct inflight *m)
+void inflight_remove(struct inflight_table *h, struct inflight *m)
 {
     HASH_DEL(h->by_id, m);
 }

@@ -97,7 +97,7 @@ static struct inflight *in_hand(const char *id, uint64_t tag)
     struct inflight *m = make_message(id, tag);
 
     m->generation = broker_generation(lane->broker);
-    hand_add(&lane->hand, m);
+    inflight_add(&lane->hand, m);
     return m;
 }
 
@@ -124,8 +124,8 @@ static void arrive(const char *id, uint64_t tag)
 static void turn(void)
 {
     lane->db_retry_at_ms = 0; /* no test waits */
-    turn_collect(lane);
-    turn_work(lane);
+    lane_turn_collect(lane);
+    lane_turn_work(lane);
 }
 
 static uint64_t events(enum stats_event event)
@@ -151,7 +151,7 @@ START_TEST(what_is_done_is_settled_together_and_then_acknowledged)
     turn();
     expect_acks("ack:1 ack:2");
     ck_assert(!lane->hand.by_id && !lane->hand.recipients && !lane->out);
-    ck_assert(!turn_has_work(lane));
+    ck_assert(!lane_turn_has_work(lane));
 }
 END_TEST
 
@@ -162,7 +162,7 @@ START_TEST(nothing_is_acknowledged_before_a_lost_commit_is_settled)
     EXPECT("commit", .error = FAKE_LOST);
     turn();
     ck_assert_str_eq(fake_broker_calls(), "open");
-    ck_assert(turn_has_work(lane));
+    ck_assert(lane_turn_has_work(lane));
     ck_assert_int_gt(lane->db_retry_at_ms, 0);
 
     EXPECT("settle_done", .affected = 0);
@@ -282,7 +282,7 @@ START_TEST(what_is_put_off_waits_for_the_message_to_be_over)
     lane->out++;
     finish(m, 1, JOB_LATER);
     turn(); /* the operators still work on the second */
-    ck_assert(!turn_has_work(lane));
+    ck_assert(!lane_turn_has_work(lane));
     open->outcome = JOB_FAILED;
     job_queue_put(queue, open);
     EXPECT("settle_lock", .has = {"(2)"}, .rows = "2|sending|5|1");
@@ -423,9 +423,9 @@ START_TEST(a_message_that_comes_again_is_merged_with_what_is_in_hand)
     finish(m, 1, JOB_DONE);
     ck_assert_int_eq(broker_open(lane->broker, &err), 0); /* its ack is void by now */
     arrive("m-1", 9);
-    turn_collect(lane);
+    lane_turn_collect(lane);
     EXPECT("settle_done", .error = FAKE_DEADLOCK);
-    turn_work(lane);
+    lane_turn_work(lane);
     ck_assert_uint_eq(lane->arrived_count, 1);
     EXPECT("settle_done", .affected = 1);
     EXPECT("commit");

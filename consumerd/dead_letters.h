@@ -1,5 +1,5 @@
-#ifndef CONSUMERD_DEAD_H
-#define CONSUMERD_DEAD_H
+#ifndef CONSUMERD_DEAD_LETTERS_H
+#define CONSUMERD_DEAD_LETTERS_H
 
 /*
  * msg-consumerd dead list|show|replay|drop: what a person does about messages in the dead-letter
@@ -15,6 +15,6 @@
 #include "consumerd/settings.h"
 
 /* As a daemon_verb's run. */
-int dead_main(const struct settings *settings, int argc, char **argv);
+int dead_letters_main(const struct settings *settings, int argc, char **argv);
 
 #endif

@@ -1,5 +1,5 @@
-#ifndef CONSUMERD_HAND_H
-#define CONSUMERD_HAND_H
+#ifndef CONSUMERD_INFLIGHT_H
+#define CONSUMERD_INFLIGHT_H
 
 /*
  * What a lane has in hand: messages (struct inflight), each with the recipients it is working on
@@ -22,7 +22,7 @@
 #include "libcommon/domain/message.h"
 
 /* FNV-1a: the keys are identifiers of our own making. */
-static inline unsigned hand_hash(const void *key, size_t n)
+static inline unsigned inflight_hash(const void *key, size_t n)
 {
     const unsigned char *bytes = key;
     uint32_t hash = 2166136261u;
@@ -31,7 +31,7 @@ static inline unsigned hand_hash(const void *key, size_t n)
         hash = (hash ^ bytes[i]) * 16777619u;
     return hash;
 }
-#define HASH_FUNCTION(key, n, hash) (hash) = hand_hash(key, n)
+#define HASH_FUNCTION(key, n, hash) (hash) = inflight_hash(key, n)
 #define uthash_fatal(what) must_fail(what, __FILE__, __LINE__)
 #include <uthash.h>
 
@@ -106,7 +106,7 @@ struct inflight {
 
 TAILQ_HEAD(inflight_list, inflight);
 
-struct hand {
+struct inflight_table {
     struct inflight *by_id;
     size_t recipients; /* jobs of all messages */
 };
@@ -118,8 +118,8 @@ void inflight_free(struct inflight *m); /* with its jobs; NULL is fine */
 struct job *job_new(struct inflight *m);
 void job_free(struct job *job); /* takes it off its message; NULL is fine */
 
-struct inflight *hand_find(const struct hand *h, const char *id);
-void hand_add(struct hand *h, struct inflight *m);
-void hand_remove(struct hand *h, struct inflight *m);
+struct inflight *inflight_find(const struct inflight_table *h, const char *id);
+void inflight_add(struct inflight_table *h, struct inflight *m);
+void inflight_remove(struct inflight_table *h, struct inflight *m);
 
 #endif

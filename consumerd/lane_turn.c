@@ -77,7 +77,7 @@ static void complete(struct lane *l, struct inflight *m)
         lane_ack(l, m);
     spans_processed(m, l->config.settings->broker.exchange,
                     topology_queue(&l->config.settings->broker, m->type));
-    hand_remove(&l->hand, m);
+    inflight_remove(&l->hand, m);
     if (m->suspect)
         release_suspect(l);
     inflight_free(m);
@@ -92,7 +92,7 @@ static void release_later(struct lane *l, struct inflight *m)
     if (!m->later_count || m->later_count != m->job_count)
         return;
     for (job = TAILQ_FIRST(&m->jobs); job; job = TAILQ_NEXT(job, in_message))
-        array_add(&l->rest, job);
+        array_add(&l->not_done, job);
     m->later_count = 0;
 }
 
@@ -127,7 +127,7 @@ static void take_done(struct lane *l, struct job *job)
     array_add(&l->done, job);
 }
 
-void turn_collect(struct lane *l)
+void lane_turn_collect(struct lane *l)
 {
     struct job_list finished = TAILQ_HEAD_INITIALIZER(finished);
     struct job *job;
@@ -141,7 +141,7 @@ void turn_collect(struct lane *l)
             take_done(l, job);
             break;
         case JOB_FAILED:
-            array_add(&l->rest, job);
+            array_add(&l->not_done, job);
             break;
         case JOB_LATER:
             take_later(l, job);
@@ -275,7 +275,7 @@ static bool settle_some(struct lane *l, struct job_array *a, bool done)
     if (!worker_holds(l->config.worker, l->lease.era))
         return false;
     rc = done ? results_done(&r, l->lease.id, a->jobs, n, &err)
-              : results_rest(&r, l->lease.id, a->jobs, n, atomic_load(&l->draining), &err);
+              : results_not_done(&r, l->lease.id, a->jobs, n, atomic_load(&l->draining), &err);
     if (!rc && failpoint(FAILPOINT_CONSUMER_AFTER_SETTLE))
         rc = err_set(&err, ERR_UNKNOWN, 0, "settle: failpoint");
     if (rc && (err.kind == ERR_RETRY || err.kind == ERR_UNKNOWN)) {
@@ -329,7 +329,7 @@ static size_t gather(struct lane *l, struct claim_item *items)
         if (twin)
             continue;
         HASH_ADD(batch_hh, batch, id, len, m);
-        items[n++] = (struct claim_item){.message = m, .in_hand = hand_find(&l->hand, m->id)};
+        items[n++] = (struct claim_item){.message = m, .in_hand = inflight_find(&l->hand, m->id)};
         recipients += m->recipients;
     }
     HASH_CLEAR(batch_hh, batch);
@@ -362,7 +362,7 @@ static void merge(struct lane *l, struct inflight *known, struct inflight *m)
 static void take_on(struct lane *l, struct claim_item *item)
 {
     struct inflight *m = item->message;
-    struct inflight *known = hand_find(&l->hand, m->id);
+    struct inflight *known = inflight_find(&l->hand, m->id);
     struct job_list jobs = TAILQ_HEAD_INITIALIZER(jobs);
     struct job *job;
 
@@ -382,7 +382,7 @@ static void take_on(struct lane *l, struct claim_item *item)
         known->suspect |= m->suspect;
         merge(l, known, m);
     } else {
-        hand_add(&l->hand, m);
+        inflight_add(&l->hand, m);
     }
     dispatch_submit(l->dispatch, &jobs, l->lease.era);
 }
@@ -390,7 +390,7 @@ static void take_on(struct lane *l, struct claim_item *item)
 static void nothing_to_do(struct lane *l, struct claim_item *item)
 {
     struct inflight *m = item->message;
-    struct inflight *known = hand_find(&l->hand, m->id);
+    struct inflight *known = inflight_find(&l->hand, m->id);
 
     if (known) {
         merge(l, known, m);
@@ -479,18 +479,18 @@ static bool may_claim(const struct lane *l)
     return l->arrived_count && l->hand.recipients < l->recipients_max && !atomic_load(&l->draining);
 }
 
-bool turn_has_work(const struct lane *l)
+bool lane_turn_has_work(const struct lane *l)
 {
-    return l->done.n || l->rest.n || may_claim(l);
+    return l->done.n || l->not_done.n || may_claim(l);
 }
 
-void turn_work(struct lane *l)
+void lane_turn_work(struct lane *l)
 {
     struct err err;
     bool ok = true;
 
     l->next_turn_at_ms = 0; /* the turn may have begun early */
-    if (!turn_has_work(l) || clock_mono_ms() < l->db_retry_at_ms)
+    if (!lane_turn_has_work(l) || clock_mono_ms() < l->db_retry_at_ms)
         return;
     if (db_acquire(l->db, &err)) {
         db_failed(l, "connect", &err);
@@ -498,30 +498,30 @@ void turn_work(struct lane *l)
     }
     while (ok && l->done.n)
         ok = settle_some(l, &l->done, true);
-    while (ok && l->rest.n)
-        ok = settle_some(l, &l->rest, false);
+    while (ok && l->not_done.n)
+        ok = settle_some(l, &l->not_done, false);
     if (ok && may_claim(l))
         ok = claim_some(l);
     if (ok)
         l->db_failures = 0;
-    if (!turn_has_work(l))
+    if (!lane_turn_has_work(l))
         l->next_turn_at_ms = clock_mono_ms() + l->turn_ms;
     db_release(l->db);
     metrics_set(stats.lane[l->config.type].in_hand, (int64_t)l->hand.recipients);
 }
 
-void turn_forget(struct lane *l)
+void lane_turn_forget(struct lane *l)
 {
     struct inflight *m;
 
     lane_drop_arrived(l);
     while ((m = l->hand.by_id)) {
-        hand_remove(&l->hand, m);
+        inflight_remove(&l->hand, m);
         inflight_free(m);
     }
     l->hand.recipients = 0;
     l->suspect_in_hand = false;
-    l->done.n = l->rest.n = 0;
+    l->done.n = l->not_done.n = 0;
     l->abandoned = false;
     metrics_set(stats.lane[l->config.type].in_hand, 0);
 }

@@ -1,4 +1,4 @@
-#include "consumerd/dead.h"
+#include "consumerd/dead_letters.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,7 +27,7 @@ struct letter {
     int64_t accepted_us;
 };
 
-struct desk {
+struct dead_session {
     const struct settings *settings;
     const char *queue;
     struct broker *in, *out;
@@ -45,7 +45,7 @@ struct desk {
 
 static void take_letter(const struct broker_event *e, void *arg)
 {
-    struct desk *d = arg;
+    struct dead_session *d = arg;
     struct letter *l = &d->letters[d->n];
 
     if (e->type != BROKER_DELIVERED || d->n == LETTERS_MAX)
@@ -66,7 +66,7 @@ static void take_letter(const struct broker_event *e, void *arg)
     d->n++;
 }
 
-static int gather(struct desk *d, struct err *err)
+static int gather(struct dead_session *d, struct err *err)
 {
     int64_t give_up_ms = clock_mono_ms() + GATHER_MS;
     uint32_t ready;
@@ -80,7 +80,7 @@ static int gather(struct desk *d, struct err *err)
     return 0;
 }
 
-static int list(struct desk *d, struct err *err)
+static int list(struct dead_session *d, struct err *err)
 {
     (void)err;
     for (size_t i = 0; i < d->n; i++) {
@@ -100,7 +100,7 @@ static int list(struct desk *d, struct err *err)
     return 0;
 }
 
-static bool is_wanted(const struct desk *d, const struct letter *l)
+static bool is_wanted(const struct dead_session *d, const struct letter *l)
 {
     for (size_t i = 0; i < d->id_count; i++)
         if (!strcmp(d->ids[i], l->id))
@@ -108,7 +108,7 @@ static bool is_wanted(const struct desk *d, const struct letter *l)
     return d->all;
 }
 
-static int show(struct desk *d, struct err *err)
+static int show(struct dead_session *d, struct err *err)
 {
     for (size_t i = 0; i < d->n; i++) {
         const struct letter *l = &d->letters[i];
@@ -126,7 +126,7 @@ static int show(struct desk *d, struct err *err)
 
 static void take_confirm(const struct broker_event *e, void *arg)
 {
-    struct desk *d = arg;
+    struct dead_session *d = arg;
 
     if (e->type == BROKER_CONFIRMED &&
         (e->tag == d->wanted_tag || (e->multiple && e->tag > d->wanted_tag)))
@@ -136,7 +136,8 @@ static void take_confirm(const struct broker_event *e, void *arg)
         d->refused = true;
 }
 
-static int publish(struct desk *d, const struct letter *l, enum message_type type, struct err *err)
+static int publish(struct dead_session *d, const struct letter *l, enum message_type type,
+                   struct err *err)
 {
     const struct broker_message m = {
         .exchange = d->settings->broker.exchange,
@@ -163,7 +164,7 @@ static int publish(struct desk *d, const struct letter *l, enum message_type typ
     return 0;
 }
 
-static int replay(struct desk *d, const struct letter *l, struct err *err)
+static int replay(struct dead_session *d, const struct letter *l, struct err *err)
 {
     struct message m;
     int rc;
@@ -179,7 +180,7 @@ static int replay(struct desk *d, const struct letter *l, struct err *err)
 
 /* ---- drop ---- */
 
-static int owner_lives(struct desk *d, uint64_t owner, bool *lives, struct err *err)
+static int owner_lives(struct dead_session *d, uint64_t owner, bool *lives, struct err *err)
 {
     struct db_results results;
     struct buf sql = {0};
@@ -201,7 +202,7 @@ static int owner_lives(struct desk *d, uint64_t owner, bool *lives, struct err *
 }
 
 /* A recipient that a living consumer has in hand may be reached yet. */
-static int collect_open(struct desk *d, const struct recipient_rows *rows,
+static int collect_open(struct dead_session *d, const struct recipient_rows *rows,
                         struct recipient_change *changes, size_t *n, struct err *err)
 {
     for (size_t i = 0; i < rows->n; i++) {
@@ -219,7 +220,7 @@ static int collect_open(struct desk *d, const struct recipient_rows *rows,
     return 0;
 }
 
-static int refund(struct desk *d, const struct message *m, size_t *n, struct err *err)
+static int refund(struct dead_session *d, const struct message *m, size_t *n, struct err *err)
 {
     const char *id = m->id;
     struct recipient_change *changes = NULL;
@@ -244,7 +245,7 @@ static int refund(struct desk *d, const struct message *m, size_t *n, struct err
 }
 
 /* A letter that nobody can read refunds nothing: it is not known to be a message. */
-static int drop(struct desk *d, const struct letter *l, struct err *err)
+static int drop(struct dead_session *d, const struct letter *l, struct err *err)
 {
     struct message m;
     struct err why;
@@ -263,9 +264,9 @@ static int drop(struct desk *d, const struct letter *l, struct err *err)
 
 /* ---- command line ---- */
 
-typedef int act_fn(struct desk *d, const struct letter *l, struct err *err);
+typedef int act_fn(struct dead_session *d, const struct letter *l, struct err *err);
 
-static int act_on_each(struct desk *d, const char *event, act_fn *act, struct err *err)
+static int act_on_each(struct dead_session *d, const char *event, act_fn *act, struct err *err)
 {
     size_t done = 0;
 
@@ -285,7 +286,7 @@ static int act_on_each(struct desk *d, const char *event, act_fn *act, struct er
     return done || d->all ? 0 : err_set(err, ERR_PERMANENT, 0, "no such letter");
 }
 
-static int run_verb(struct desk *d, const char *verb, struct err *err)
+static int run_verb(struct dead_session *d, const char *verb, struct err *err)
 {
     if (gather(d, err))
         return -1;
@@ -300,7 +301,7 @@ static int run_verb(struct desk *d, const char *verb, struct err *err)
     return act_on_each(d, "dead.dropped", drop, err);
 }
 
-static bool parse(struct desk *d, int argc, char **argv)
+static bool parse(struct dead_session *d, int argc, char **argv)
 {
     const char *verb = argc ? argv[0] : "";
     bool looks = !strcmp(verb, "list") || !strcmp(verb, "show");
@@ -324,7 +325,7 @@ static bool parse(struct desk *d, int argc, char **argv)
     return d->all != (d->id_count > 0);
 }
 
-static void desk_free(struct desk *d)
+static void session_free(struct dead_session *d)
 {
     for (size_t i = 0; i < d->n; i++) {
         free(d->letters[i].tracestate);
@@ -338,7 +339,7 @@ static void desk_free(struct desk *d)
     free(d);
 }
 
-static int run(struct desk *d, const char *verb)
+static int run(struct dead_session *d, const char *verb)
 {
     struct buf queue = {0};
     struct err err = {0};
@@ -355,15 +356,15 @@ static int run(struct desk *d, const char *verb)
     rc = run_verb(d, verb, &err);
     if (rc)
         fprintf(stderr, "msg-consumerd dead %s: %s\n", verb, err.msg);
-    desk_free(d);
+    session_free(d);
     buf_free(&queue);
     log_stop(LOG_FLUSH_MS);
     return rc ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
-int dead_main(const struct settings *settings, int argc, char **argv)
+int dead_letters_main(const struct settings *settings, int argc, char **argv)
 {
-    struct desk *d = must_alloc(1, sizeof(*d));
+    struct dead_session *d = must_alloc(1, sizeof(*d));
 
     d->settings = settings;
     d->ids = must_alloc((size_t)argc + 1, sizeof(char *));
