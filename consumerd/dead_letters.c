@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "consumerd/settings.h"
+#include "consumerd/worker.h"
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
 #include "libcommon/domain/recipient.h"
@@ -184,19 +185,20 @@ static int owner_lives(struct dead_session *d, uint64_t owner, bool *lives, stru
 {
     struct db_results results;
     struct buf sql = {0};
+    char number[24];
     int rc;
 
     *lives = false;
     if (!owner)
         return 0;
-    buf_printf(&sql,
-               "SELECT 1 FROM workers WHERE id=%llu AND heartbeat_at>NOW(6)-INTERVAL %lld SECOND",
-               (unsigned long long)owner, (long long)d->settings->consumer.dead_sec);
+    snprintf(number, sizeof(number), "%llu", (unsigned long long)owner);
+    buf_puts(&sql, "SELECT ");
+    worker_put_lives(&sql, &d->settings->consumer, number);
     rc = db_run_buf(d->db, &owner_label, &sql, &results, err);
     buf_free(&sql);
     if (rc)
         return -1;
-    *lives = db_only(&results)->affected > 0;
+    *lives = db_number(db_only(&results)) == 1;
     db_results_free(&results);
     return 0;
 }

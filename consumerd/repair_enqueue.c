@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "consumerd/repair_internal.h"
+#include "consumerd/worker.h"
 #include "libcommon/domain/outbox.h"
 #include "libcommon/domain/recipient.h"
 
@@ -51,13 +52,11 @@ static int take(struct repair *r, const struct candidate *list, size_t n,
     put_ids(r, list, n);
     buf_puts(&r->packet.sql, ") AND s.status IN (");
     recipient_put_states(&r->packet.sql, RECIPIENT_OPEN);
-    buf_printf(&r->packet.sql,
-               ") AND NOT EXISTS (SELECT 1 FROM workers w WHERE w.id=s.owner AND "
-               "w.heartbeat_at>NOW(6)-INTERVAL %lld SECOND) "
-               "AND NOT EXISTS (SELECT 1 FROM outbox_events o WHERE "
-               "o.aggregate_id=s.message_identifier) "
-               "ORDER BY s.message_identifier,s.position",
-               (long long)r->settings->consumer.dead_sec);
+    buf_puts(&r->packet.sql, ") AND NOT ");
+    worker_put_lives(&r->packet.sql, &r->settings->consumer, "s.owner");
+    buf_puts(&r->packet.sql, " AND NOT ");
+    outbox_put_exists(&r->packet.sql, OUTBOX_DELIVER, "s.message_identifier");
+    buf_puts(&r->packet.sql, " ORDER BY s.message_identifier,s.position");
     return db_run_packet(r->db, &take_label, &r->packet, results, err);
 }
 

@@ -3,6 +3,8 @@
 #include <string.h>
 
 #include "consumerd/repair_internal.h"
+#include "consumerd/worker.h"
+#include "libcommon/domain/outbox.h"
 #include "libcommon/domain/recipient.h"
 
 #define RANGE 10000 /* rows of message_status a statement walks */
@@ -22,11 +24,13 @@ static void put_walk(struct repair *r, int64_t after)
     const struct consumer_settings *s = &r->settings->consumer;
     long long age = (long long)s->repair_after_sec;
     struct buf open = {0};
+    struct buf *sql;
 
     db_packet_reset(&r->packet);
     recipient_put_states(&open, RECIPIENT_OPEN);
+    sql = db_statement(&r->packet, "candidates");
     buf_printf(
-        db_statement(&r->packet, "candidates"),
+        sql,
         "SELECT t.message_identifier,t.type,MAX(m.repairs) FROM "
         "(SELECT id,message_identifier,type,status,owner,takeovers,updated_at FROM message_status "
         "FORCE INDEX(PRIMARY) WHERE id>%lld ORDER BY id LIMIT %d) t "
@@ -34,14 +38,14 @@ static void put_walk(struct repair *r, int64_t after)
         "WHERE t.status IN (%s) AND t.updated_at<NOW(6)-INTERVAL %lld SECOND "
         "AND t.takeovers<%lld "
         "AND (m.repaired_at IS NULL OR m.repaired_at<NOW(6)-INTERVAL "
-        "(%lld*(1<<LEAST(m.repairs,6))) SECOND) "
-        "AND NOT EXISTS (SELECT 1 FROM workers w WHERE w.id=t.owner AND "
-        "w.heartbeat_at>NOW(6)-INTERVAL %lld SECOND) "
-        "AND NOT EXISTS (SELECT 1 FROM outbox_events o WHERE o.aggregate_id=t.message_identifier) "
-        "AND NOT EXISTS (SELECT 1 FROM outbox_parked p WHERE p.aggregate_id=t.message_identifier) "
-        "GROUP BY t.message_identifier,t.type ORDER BY MIN(t.id)",
-        (long long)after, RANGE, open.data, age, (long long)s->takeovers_max, age,
-        (long long)s->dead_sec);
+        "(%lld*(1<<LEAST(m.repairs,6))) SECOND) AND NOT ",
+        (long long)after, RANGE, open.data, age, (long long)s->takeovers_max, age);
+    worker_put_lives(sql, s, "t.owner");
+    buf_puts(sql, " AND NOT ");
+    outbox_put_exists(sql, OUTBOX_DELIVER, "t.message_identifier");
+    buf_puts(sql, " AND NOT EXISTS (SELECT 1 FROM outbox_parked p WHERE "
+                  "p.aggregate_id=t.message_identifier) "
+                  "GROUP BY t.message_identifier,t.type ORDER BY MIN(t.id)");
     buf_printf(db_statement(&r->packet, "range"),
                "SELECT COALESCE(MIN(IF(t.status IN (%s),t.id,NULL)),0),"
                "COALESCE(MAX(IF(t.created_at<NOW(6)-INTERVAL %lld SECOND,t.id,NULL)),0),COUNT(*),"

@@ -45,6 +45,14 @@ static int64_t boot_ms(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
+void worker_put_lives(struct buf *sql, const struct consumer_settings *settings, const char *column)
+{
+    buf_printf(sql,
+               "EXISTS (SELECT 1 FROM workers w WHERE w.id=%s AND "
+               "w.heartbeat_at>NOW(6)-INTERVAL %lld SECOND)",
+               column, (long long)settings->dead_sec);
+}
+
 bool worker_holds(struct worker *w, uint64_t era)
 {
     if (atomic_load(&w->era) != era || atomic_load(&w->renounced) >= era)

@@ -22,6 +22,10 @@
 
 struct worker;
 
+/* "EXISTS (…)": the worker whose id is in that column, or is that number, is not dead. */
+void worker_put_lives(struct buf *sql, const struct consumer_settings *settings,
+                      const char *column);
+
 struct worker_lease {
     uint64_t id; /* workers.id: message_status.owner */
     uint64_t era;

@@ -75,6 +75,12 @@ void outbox_put_oldest(struct buf *sql, enum message_type lane, enum outbox_kind
     buf_puts(sql, " ORDER BY next_run_at LIMIT 1)) t");
 }
 
+void outbox_put_exists(struct buf *sql, enum outbox_kind kind, const char *column)
+{
+    buf_printf(sql, "EXISTS (SELECT 1 FROM outbox_events o WHERE o.aggregate_id=%s AND o.kind=%d)",
+               column, (int)kind);
+}
+
 /* ---- again ---- */
 
 static int by_message(const void *a, const void *b)

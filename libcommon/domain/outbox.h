@@ -40,6 +40,10 @@ void outbox_put_count(struct buf *sql, enum message_type lane, enum outbox_kind 
  * none is. */
 void outbox_put_oldest(struct buf *sql, enum message_type lane, enum outbox_kind kind);
 
+/* "EXISTS (…)": the message whose identifier is in that column has a row of that kind, due or not.
+ */
+void outbox_put_exists(struct buf *sql, enum outbox_kind kind, const char *column);
+
 /* A message that goes into the outbox again. */
 struct outbox_entry {
     const struct message *message; /* with the recipients that are left */

@@ -177,16 +177,16 @@ static void take_row(struct verify *v, struct book *book, char **row, int64_t *l
 
     if (!recipient_state_parse(row[3], &state) || !message_type_parse(row[4], &type) ||
         !book_row(book, row[1], (unsigned)strtoul(row[2], NULL, 10),
-                  state == RECIPIENT_DONE     ? BOOK_DONE
-                  : state == RECIPIENT_FAILED ? BOOK_FAILED
-                                              : BOOK_OPEN,
+                  !recipient_is_final(state)     ? BOOK_OPEN
+                  : recipient_is_refunded(state) ? BOOK_FAILED
+                                                 : BOOK_DONE,
                   *row[5] == '1')) {
         book->strange++;
         return;
     }
     if (updated_us > *last_us)
         *last_us = updated_us;
-    if (state == RECIPIENT_DONE)
+    if (recipient_is_final(state) && !recipient_is_refunded(state))
         add_sample(&v->samples[type], strtoll(row[6], NULL, 10));
 }
 
