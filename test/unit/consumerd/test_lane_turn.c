@@ -157,6 +157,7 @@ END_TEST
 
 START_TEST(nothing_is_acknowledged_before_a_lost_commit_is_settled)
 {
+    lane->settle_limit = 1; /* a bad row would be given up at once */
     finish(in_hand("m-1", 1), 1, JOB_DONE);
     EXPECT("settle_done", .affected = 1);
     EXPECT("commit", .error = FAKE_LOST);
