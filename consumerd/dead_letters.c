@@ -222,27 +222,36 @@ static int collect_open(struct dead_session *d, const struct recipient_rows *row
     return 0;
 }
 
+static int drop_open(struct dead_session *d, const struct recipient_rows *rows, size_t *n,
+                     struct err *err)
+{
+    struct recipient_change *changes = calloc(rows->n + 1, sizeof(*changes));
+    int rc;
+
+    if (!changes)
+        return err_set(err, ERR_RETRY, 0, "out of memory");
+    rc = collect_open(d, rows, changes, n, err);
+    if (!rc)
+        rc = recipient_fail(d->db, changes, *n, err);
+    free(changes);
+    return rc;
+}
+
 static int refund(struct dead_session *d, const struct message *m, size_t *n, struct err *err)
 {
     const char *id = m->id;
-    struct recipient_change *changes = NULL;
     struct recipient_rows rows = {0};
     int rc;
 
     db_begin(d->db);
     rc = recipient_lock(d->db, &id, 1, &rows, err);
-    if (!rc && !(changes = calloc(rows.n + 1, sizeof(*changes))))
-        rc = err_set(err, ERR_RETRY, 0, "out of memory");
     if (!rc)
-        rc = collect_open(d, &rows, changes, n, err);
-    if (!rc)
-        rc = recipient_fail(d->db, changes, *n, err);
+        rc = drop_open(d, &rows, n, err);
     if (!rc && !d->dry_run)
         rc = db_commit(d->db, err);
     else
         db_rollback(d->db);
     recipient_rows_free(&rows);
-    free(changes);
     return rc;
 }
 

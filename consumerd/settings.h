@@ -20,9 +20,9 @@
 struct transport;
 
 struct operator_address {
-    char name[OPERATOR_NAME_MAX + 1];
     const struct transport *transport; /* how it is called (transport.h): its URL's scheme says */
-    char url[OPERATOR_URL_MAX + 1];    /* without a slash at its end */
+    char name[OPERATOR_NAME_MAX + 1];
+    char url[OPERATOR_URL_MAX + 1]; /* without a slash at its end */
 };
 
 struct consumer_settings {

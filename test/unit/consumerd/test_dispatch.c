@@ -101,7 +101,7 @@ static bool start(struct transport_link *base, struct transport_call *call, bool
     p->result.lookup = lookup;
     read_answer(word, &p->result);
     p->event = evtimer_new(link->config.base, on_answer_due, p);
-    if (strcmp(word, "hang"))
+    if (strcmp(word, "hang") != 0)
         event_add(p->event, &at_once);
     call->own = p;
     if (++under_way > most_under_way)
