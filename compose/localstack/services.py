@@ -11,12 +11,13 @@ import shlex
 import shutil
 import socket
 import subprocess
+import time
 from pathlib import Path
 from urllib.parse import quote
 
 from .config import (DAEMONS, DB_PASSWORD, DB_USER_NAME, OPERATORS, OWNED, RABBIT_PASSWORD,
                      RABBIT_USER, DEFAULTS, StackError, split_name)
-from .process import Process
+from .process import Process, wait_until
 
 PROBE_TIMEOUT = 2
 # Debian keeps daemons in sbin, which an ordinary user's PATH may lack.
@@ -44,6 +45,11 @@ def http_status(url, user=None, timeout=PROBE_TIMEOUT, method="GET"):
         return None
     finally:
         connection.close()
+
+
+# A process that was killed while it wrote to its disk is dead before it lets go of its port: its first thread has
+# ended, others have not.
+PORT_WAIT = 10
 
 
 def port_in_use(port):
@@ -78,8 +84,9 @@ class Service:
         """Starts it unless it runs. `assignments` are settings for this start alone."""
         if self.running():
             return
+        deadline = time.monotonic() + PORT_WAIT
         for port in self.ports():
-            if port_in_use(port):
+            if not wait_until(lambda port=port: not port_in_use(port), deadline):
                 raise StackError(f"{self.name}: port {port} is taken by another process; "
                                  "choose another PORT_BASE (or API_PORT)")
         self.prepare()

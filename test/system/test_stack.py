@@ -5,7 +5,9 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from harness.stack import LOCAL, REPOSITORY, PortRange, Stack
@@ -62,6 +64,20 @@ def test_up_status_env_down(whole):
     whole.local("down", "--purge")
     assert not os.path.exists(whole.state)
     wait_until(lambda: not processes_of(whole.state), 5, lambda: str(processes_of(whole.state)))
+
+
+def test_start_waits_for_the_port_of_what_was_killed(world):
+    stack = world("operators")
+    stack.kill("operator-a")
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", int(urlsplit(stack.values["OPERATOR_A_URL"]).port)))
+        held.listen()
+        release = threading.Timer(1, held.close)
+        release.start()
+        stack.start("operator-a")
+        release.join()
+    assert stack.pid("operator-a")
 
 
 def test_down_leaves_other_processes_alone(world):
