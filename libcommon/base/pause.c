@@ -2,12 +2,22 @@
 
 #include <errno.h>
 
+#define LONGEST_MS \
+    (INT64_C(365) * 86400 * 1000) /* "for ever" is long enough, and overflows nothing */
+
+static int64_t us_of(int64_t ms)
+{
+    return (ms < LONGEST_MS ? ms : LONGEST_MS) * 1000;
+}
+
 static struct timespec until_us(int64_t us)
 {
     struct timespec until;
 
     if (us < 0)
         us = 0;
+    if (us > us_of(LONGEST_MS))
+        us = us_of(LONGEST_MS);
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += us / 1000000;
     until.tv_nsec += (long)(us % 1000000) * 1000;
@@ -18,7 +28,7 @@ static struct timespec until_us(int64_t us)
 
 struct timespec pause_until(int64_t ms)
 {
-    return until_us(ms * 1000);
+    return until_us(ms > 0 ? us_of(ms) : 0);
 }
 
 void pause_cond_init(pthread_cond_t *cond)
@@ -81,7 +91,7 @@ bool pause_for_us(struct pause *p, int64_t us)
 
 bool pause_for(struct pause *p, int64_t ms)
 {
-    return pause_for_us(p, ms * 1000);
+    return pause_for_us(p, ms > 0 ? us_of(ms) : 0);
 }
 
 bool pause_for_or(struct pause *p, int64_t ms, pause_enough_fn *enough, void *arg)

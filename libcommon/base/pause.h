@@ -49,8 +49,9 @@ bool pause_ended(struct pause *p, int64_t ms);
 /* Whatever happens: for what nothing brings back early. */
 void pause_sleep(int64_t ms);
 
-/* A condition on the monotonic clock, the point that lies so far ahead (what is past is now), and a
- * wait until then: false when the time is up, true when woken, perhaps for nothing. */
+/* A condition on the monotonic clock, the point that lies so far ahead (what is past is now, a year
+ * is as far as it goes), and a wait until then: false when the time is up, true when woken, perhaps
+ * for nothing. */
 void pause_cond_init(pthread_cond_t *cond);
 struct timespec pause_until(int64_t ms);
 bool pause_cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, const struct timespec *until);

@@ -181,6 +181,18 @@ START_TEST(a_condition_of_ones_own_has_a_deadline)
 }
 END_TEST
 
+/* A wait for ever lies far ahead, on both sides of what fits microseconds. */
+START_TEST(for_ever_is_far_ahead)
+{
+    struct timespec now = pause_until(0);
+
+    ck_assert_int_gt(pause_until(INT64_MAX).tv_sec, now.tv_sec + 86400);
+    ck_assert_int_gt(pause_until(INT64_MAX - clock_mono_ms()).tv_sec, now.tv_sec + 86400);
+    ck_assert_int_gt(pause_until(INT64_MAX / 1000).tv_sec, now.tv_sec + 86400);
+    ck_assert_int_le(pause_until(INT64_MIN).tv_sec, now.tv_sec + 1);
+}
+END_TEST
+
 START_TEST(a_sleep_is_not_cut_short)
 {
     int64_t start_ms = clock_mono_ms();
@@ -204,6 +216,7 @@ int main(void)
     tcase_add_test(t, enough_beforehand_is_no_wait);
     tcase_add_test(t, the_wait_for_the_end_is_bounded);
     tcase_add_test(t, a_condition_of_ones_own_has_a_deadline);
+    tcase_add_test(t, for_ever_is_far_ahead);
     tcase_add_test(t, a_sleep_is_not_cut_short);
     suite_add_tcase(s, t);
     return suite_run(s);
