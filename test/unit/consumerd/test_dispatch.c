@@ -454,8 +454,8 @@ START_TEST(stopping_abandons_what_is_under_way)
     struct job *job;
     int n = 0;
 
-    site_open(&s, &plain, "unknown hang", &plain, "");
-    for (int i = 0; i < 3; i++) /* the others wait for the slot */
+    site_open(&s, &plain, "unknown hang hang hang", &plain, "");
+    for (int i = 0; i < 3; i++) /* whoever has no slot yet when the stop comes waits for one */
         submit(&s, false, true);
     dispatch_stop(s.dispatch);
     job_queue_take(s.queues[MESSAGE_EXPRESS], &jobs);
