@@ -270,10 +270,8 @@ static bool may_send(void *arg)
 
 /* ---- the thread ---- */
 
-static void obey(struct dispatch *d)
+static void obey(struct dispatch *d, int order)
 {
-    int order = atomic_load(&d->order);
-
     if (order == d->obeyed)
         return;
     d->obeyed = order;
@@ -285,9 +283,11 @@ static void obey(struct dispatch *d)
     }
 }
 
+/* The order is read before the jobs are taken: none that came before it is left behind. */
 static void on_wake(evutil_socket_t fd, short what, void *arg)
 {
     struct dispatch *d = arg;
+    int order = atomic_load(&d->order);
     struct job_list jobs = TAILQ_HEAD_INITIALIZER(jobs);
     struct timeval check = {0, TRUST_CHECK_MS * 1000};
     struct job *job;
@@ -301,7 +301,7 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
         TAILQ_REMOVE(&jobs, job, link);
         begin(d, job);
     }
-    obey(d);
+    obey(d, order);
 }
 
 /* Runs while there is something to give up: an idle process is not woken for it. */
