@@ -58,9 +58,9 @@ class Worlds:
         self.servers = servers
         self.made = []
 
-    def __call__(self, *names, replicas=1, **settings):
-        """Starts `names` (default: everything); settings are the daemons'."""
-        stack = Stack(self.name, self.servers, replicas, settings)
+    def __call__(self, *names, replicas=1, carriers=(), **settings):
+        """Starts `names` (default: everything); settings are the daemons'. carriers: the operators."""
+        stack = Stack(self.name, self.servers, replicas, settings, carriers=carriers)
         self.made.append(stack)
         _in_use.append(stack)
         return stack.up(*names)
@@ -77,7 +77,7 @@ def _short_name(node):
 
 @pytest.fixture
 def world(request, servers):
-    """make(*names, replicas=…, SETTING=…) -> Stack"""
+    """make(*names, replicas=…, carriers=…, SETTING=…) -> Stack"""
     worlds = Worlds(_short_name(request.node), servers)
     yield worlds
     worlds.purge()

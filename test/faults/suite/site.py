@@ -97,18 +97,19 @@ class Daemon:
 
 class Site:
     """`servers`: the Stack whose MariaDB and RabbitMQ are used. links: names of the links that go
-    through a proxy, as "consumerd-1:db" (or :broker, :operatorA, :operatorB).
+    through a proxy, as "consumerd-1:db" (or :broker, :operatorA, :operatorB). carriers: operators of
+    the harness instead of the simulators.
     """
 
-    def __init__(self, name, servers, replicas=2, links=(), operators=None, **settings):
-        self.stack = Stack(name, servers)
+    def __init__(self, name, servers, replicas=2, links=(), carriers=(), **settings):
+        self.stack = Stack(name, servers, carriers=carriers)
         self.settings = {**self.stack.settings, **QUICK,
                          **{k: str(v) for k, v in settings.items()}}
         self.daemons, self.proxies = {}, {}
         try:
             self.stack.up("operators")
-            for operator in self.stack.operators:
-                operator.faults(reject_prefix=REJECTED)
+            if not carriers:
+                self.operators_do()
             for link in links:
                 self._make_proxy(link)
             environ = {**os.environ, **self.settings, **self._connections()}

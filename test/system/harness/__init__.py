@@ -5,6 +5,7 @@ stack.py      one stack of compose/local, its lifetime and its single services
 client.py     HTTP calls, and a load of many sends that retries with its keys
 witness.py    the database and the broker, read directly
 operators.py  the simulators: faults and ledgers
+carrier.py    operators that misbehave in ways the simulators cannot, with their own record
 metrics.py    the Prometheus text
 audit.py      the invariants
 """

@@ -68,10 +68,11 @@ class PortRange:
 
 class Stack:
     """`backends`: another Stack whose MariaDB and RabbitMQ are used (own database and queues).
-    `build`: the folder whose programs it runs."""
+    `build`: the folder whose programs it runs. `carriers`: the operators, instead of the simulators."""
 
-    def __init__(self, name, backends=None, replicas=1, settings=None, build=BUILD):
+    def __init__(self, name, backends=None, replicas=1, settings=None, build=BUILD, carriers=()):
         self.name = name
+        self.carriers = list(carriers)
         self.build = build
         self.backends = backends
         self.ports = PortRange()
@@ -80,6 +81,8 @@ class Stack:
         self.replicas = replicas if isinstance(replicas, dict) else dict.fromkeys(
             ("api", "outboxd", "consumerd"), replicas)
         self.settings = {**UNLIMITED, **{k: str(v) for k, v in (settings or {}).items()}}
+        if carriers:
+            self.settings.setdefault("OPERATORS", ",".join(f"{c.name}={c.url}" for c in carriers))
         self.foreground = []
         self._values = None
 
@@ -218,7 +221,7 @@ class Stack:
 
     @property
     def operators(self):
-        return [self.operator_a, self.operator_b]
+        return self.carriers or [self.operator_a, self.operator_b]
 
     def log_text(self, name):
         texts = []
