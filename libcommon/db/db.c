@@ -1,6 +1,5 @@
 #include "libcommon/db/db.h"
 
-#include <errmsg.h>
 #include <errno.h>
 #include <mysql.h>
 #include <netinet/in.h>
@@ -14,32 +13,14 @@
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
+#include "libcommon/db/db_internal.h"
 #include "libcommon/telemetry/metrics.h"
 
-#define PING_AFTER_MS 5000       /* well inside the session's wait_timeout */
-#define SESSION_IDLE_SEC 20      /* a stopped process keeps its locks no longer than this */
-#define CONNECTION_LOST_MIN 2000 /* client-side errors: CR_MIN_ERROR of errmsg.h */
-
-/* Server error numbers that mariadb's headers for clients do not name portably. */
-enum {
-    E_CHECKREAD = 1020,
-    E_DISK_FULL = 1021,
-    E_CON_COUNT = 1040,
-    E_UNKNOWN_COM = 1047,
-    E_SERVER_SHUTDOWN = 1053,
-    E_DUP_ENTRY = 1062,
-    E_FILE_FULL = 1114,
-    E_NO_SUCH_TABLE = 1146,
-    E_LOCK_WAIT_TIMEOUT = 1205,
-    E_TOO_MANY_USER_CONNECTIONS = 1203,
-    E_DEADLOCK = 1213,
-    E_OPTION_PREVENTS = 1290,
-    E_READ_ONLY_TRANSACTION = 1792,
-    E_QUERY_INTERRUPTED = 1317,
-    E_CONNECTION_KILLED = 1927,
-    E_STATEMENT_TIMEOUT = 1969,
-    E_IDLE_TRANSACTION = 4031,
-};
+#define PING_AFTER_MS 5000  /* well inside the session's wait_timeout */
+#define SESSION_IDLE_SEC 20 /* a stopped process keeps its locks no longer than this */
+/* The command's byte, a transaction's beginning, and what a proxy in between may add. */
+#define PACKET_MARGIN 1024
+#define PACKET_MAX_UNKNOWN (1u << 20) /* before the server has told */
 
 struct db {
     const struct db_settings *settings;
@@ -51,6 +32,7 @@ struct db {
     int64_t used_ms;
     bool held;
     bool begins; /* the next packet begins with START TRANSACTION */
+    size_t packet_max;
     struct buf with_begin;
 };
 
@@ -109,78 +91,21 @@ void db_label_register(struct db_label *label)
     buf_free(&labels);
 }
 
-static enum err_kind kind_of(unsigned code)
-{
-    switch (code) {
-    case E_CHECKREAD:
-    case E_DISK_FULL:
-    case E_CON_COUNT:
-    case 1030: /* storage engine: disk full among others */
-    case 1044: /* access denied, unknown database: somebody may mend it while we wait */
-    case 1045:
-    case 1049:
-    case E_UNKNOWN_COM:
-    case E_SERVER_SHUTDOWN:
-    case E_FILE_FULL:
-    case E_NO_SUCH_TABLE: /* migrations have not run yet */
-    case 1129:            /* host blocked */
-    case 1130:            /* host not allowed */
-    case 1180:            /* error during COMMIT */
-    case E_LOCK_WAIT_TIMEOUT:
-    case E_TOO_MANY_USER_CONNECTIONS:
-    case E_DEADLOCK:
-    case E_OPTION_PREVENTS:
-    case E_READ_ONLY_TRANSACTION:
-    case E_QUERY_INTERRUPTED:
-    case E_CONNECTION_KILLED:
-    case E_STATEMENT_TIMEOUT:
-    case 3024: /* MySQL's statement timeout */
-    case E_IDLE_TRANSACTION:
-        return ERR_RETRY;
-    case E_DUP_ENTRY:
-    case 1048: /* column cannot be NULL */
-    case 1264: /* out of range */
-    case 1366: /* wrong string value */
-    case 1406: /* data too long */
-    case 1690: /* number out of range */
-    case 3140: /* invalid JSON, MySQL */
-    case 3819: /* CHECK constraint, MySQL */
-    case 4025: /* CHECK constraint, MariaDB */
-        return ERR_PERMANENT;
-    case 1052: /* ambiguous column */
-    case 1054: /* unknown column */
-    case 1064: /* syntax */
-    case 1065: /* empty statement */
-    case 1136: /* column count */
-    case 1193: /* unknown variable */
-    case 1231: /* variable's value */
-    case 1305: /* no such function */
-        return ERR_BUG;
-    default:
-        /* An error that nobody thought of is the server's trouble, not the message's: whoever takes
-         * it for the message's own fault gives up healthy messages one after another. */
-        return ERR_RETRY;
-    }
-}
-
-static bool is_lost(unsigned code)
-{
-    return (code >= CONNECTION_LOST_MIN && code < 3000) || code == E_SERVER_SHUTDOWN ||
-           code == E_CONNECTION_KILLED || code == E_IDLE_TRANSACTION;
-}
-
-/* Duplicate-key texts hold the value, and syntax errors hold the statement: neither may reach a
- * log. */
 static int fail(MYSQL *mysql, const char *what, struct err *err)
 {
     unsigned code = mysql_errno(mysql);
     const char *text = mysql_error(mysql);
 
-    if (code == E_DUP_ENTRY)
+    if (code == DB_E_DUPLICATE)
         text = "duplicate key";
-    else if (kind_of(code) == ERR_BUG || kind_of(code) == ERR_PERMANENT)
+    else if (!db_error_text_is_plain(code))
         text = mysql_sqlstate(mysql);
-    return err_set(err, kind_of(code), code, "%s: %s", what, text);
+    return err_set(err, db_error_kind(code), code, "%s: %s", what, text);
+}
+
+size_t db_packet_max(const struct db *db)
+{
+    return db->packet_max;
 }
 
 struct db *db_new(const struct db_settings *settings)
@@ -189,21 +114,27 @@ struct db *db_new(const struct db_settings *settings)
 
     pthread_once(&library_once, library_init);
     db->settings = settings;
+    db->packet_max = PACKET_MAX_UNKNOWN;
     return db;
+}
+
+/* A broken or busy session is not asked to say goodbye: mysql_close would write to it. */
+static void hang_up(struct db *db)
+{
+    if (!db->held)
+        atomic_fetch_sub(&idle_connections, 1);
+    shutdown((int)mysql_get_socket(db->mysql), SHUT_RDWR);
+    mysql_close(db->mysql);
+    db->mysql = NULL;
 }
 
 void db_drop(struct db *db)
 {
     if (!db->mysql)
         return;
-    if (!db->held)
-        atomic_fetch_sub(&idle_connections, 1);
     db->lost_session_id = db->session_id;
     db->lost_opened_ms = db->opened_ms;
-    /* A broken or busy session is not asked to say goodbye: mysql_close would write to it. */
-    shutdown((int)mysql_get_socket(db->mysql), SHUT_RDWR);
-    mysql_close(db->mysql);
-    db->mysql = NULL;
+    hang_up(db);
 }
 
 static void close_politely(struct db *db)
@@ -224,6 +155,79 @@ void db_free(struct db *db)
     free(db);
 }
 
+/* ---- answers ---- */
+
+/* What is read of the answers: to, which of them have a name, how many there must be. */
+struct reading {
+    struct db_results *to; /* NULL: nothing */
+    const struct db_packet *packet;
+    size_t seen, wanted;
+};
+
+static void keep_answer(struct db *db, struct reading *r, MYSQL_RES *rows)
+{
+    struct db_results *to = r->to;
+    const struct db_packet *p = r->packet;
+    size_t at = to ? to->n : 0;
+
+    if (!to || (p && (at == p->named || p->names[at].at != r->seen))) {
+        if (rows)
+            mysql_free_result(rows);
+        return;
+    }
+    to->names[at] = p ? p->names[at].name : NULL;
+    to->set[at] = (struct db_set){
+        .rows = rows,
+        .affected = rows ? mysql_num_rows(rows) : mysql_affected_rows(db->mysql),
+    };
+    to->n++;
+}
+
+/* All answers of a packet are read, wanted or not: the connection is useless otherwise. INVARIANT:
+ * an answer that breaks off is a failure. The library calls it "no rows" or "no more results" when
+ * the connection dies between two packets, and only mysql_errno tells. */
+static int read_answers(struct db *db, struct reading *r, bool begun, struct err *err)
+{
+    int more;
+
+    do {
+        MYSQL_RES *rows = mysql_store_result(db->mysql);
+
+        if (!rows && (mysql_field_count(db->mysql) || mysql_errno(db->mysql)))
+            return fail(db->mysql, "read result", err);
+        if (begun) {
+            begun = false;
+        } else if (r->seen < r->wanted) {
+            keep_answer(db, r, rows);
+            r->seen++;
+        } else if (rows) {
+            mysql_free_result(rows);
+        }
+        more = mysql_next_result(db->mysql);
+    } while (more == 0);
+    if (more > 0 || mysql_errno(db->mysql))
+        return fail(db->mysql, "statement", err);
+    return r->seen == r->wanted ? 0 : err_set(err, ERR_RETRY, DB_E_LOST, "an answer is missing");
+}
+
+void db_results_free(struct db_results *results)
+{
+    for (size_t i = 0; i < results->n; i++)
+        if (results->set[i].rows)
+            mysql_free_result(results->set[i].rows);
+    results->n = 0;
+}
+
+char **db_next(struct db_set *set)
+{
+    char **row = set->rows ? mysql_fetch_row(set->rows) : NULL;
+
+    set->lengths = row ? mysql_fetch_lengths(set->rows) : NULL;
+    return row;
+}
+
+/* ---- sessions ---- */
+
 static void set_socket(const struct db *db)
 {
     int fd = (int)mysql_get_socket(db->mysql);
@@ -235,32 +239,49 @@ static void set_socket(const struct db *db)
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof(timeout_ms));
 }
 
-static int run_plain(struct db *db, const char *sql, struct err *err)
-{
-    if (mysql_real_query(db->mysql, sql, strlen(sql)))
-        return fail(db->mysql, "session setup", err);
-    return 0;
-}
-
 /* Each of these has a reason in design terms: UTC and microseconds for leases, strict mode so that
  * nothing is silently cut, READ COMMITTED against gap locks, short waits so that a stopped peer's
  * locks do not become ours. */
-static int set_session(struct db *db, struct err *err)
+static void put_session(const struct db *db, struct db_packet *p)
 {
-    struct buf sql = {0};
-    int rc;
+    struct buf *sql = db_statement(p, NULL);
 
-    buf_printf(&sql,
+    buf_printf(sql,
                "SET SESSION time_zone='+00:00',"
                "sql_mode='STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO',"
                "innodb_lock_wait_timeout=%lld,lock_wait_timeout=10,wait_timeout=%d,autocommit=1",
                (long long)db->settings->lock_wait_sec, SESSION_IDLE_SEC);
     if (mariadb_connection(db->mysql))
-        buf_printf(&sql, ",idle_transaction_timeout=%d", SESSION_IDLE_SEC);
-    rc = sql.failed ? err_set(err, ERR_RETRY, 0, "out of memory") : run_plain(db, sql.data, err);
-    buf_free(&sql);
+        buf_printf(sql, ",idle_transaction_timeout=%d", SESSION_IDLE_SEC);
+    buf_puts(db_statement(p, NULL), "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED");
+    buf_puts(db_statement(p, "packet"), "SELECT @@max_allowed_packet");
+}
+
+static size_t usable(int64_t max_allowed_packet)
+{
+    return max_allowed_packet > 2 * PACKET_MARGIN ? (size_t)max_allowed_packet - PACKET_MARGIN
+                                                  : PACKET_MARGIN;
+}
+
+static int set_session(struct db *db, struct err *err)
+{
+    struct db_packet packet = {0};
+    struct db_results results = {0};
+    struct reading r = {.to = &results, .packet = &packet};
+    int rc;
+
+    put_session(db, &packet);
+    r.wanted = packet.statements;
+    if (packet.sql.failed)
+        rc = err_set(err, ERR_RETRY, 0, "out of memory");
+    else if (mysql_real_query(db->mysql, packet.sql.data, packet.sql.len))
+        rc = fail(db->mysql, "session setup", err);
+    else
+        rc = read_answers(db, &r, false, err);
     if (!rc)
-        rc = run_plain(db, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", err);
+        db->packet_max = usable(db_number(db_result(&results, "packet")));
+    db_results_free(&results);
+    db_packet_free(&packet);
     return rc;
 }
 
@@ -382,77 +403,7 @@ int db_end_lost_session(struct db *db, struct err *err)
     return 0;
 }
 
-void db_results_free(struct db_results *results)
-{
-    for (size_t i = 0; i < results->n; i++)
-        if (results->set[i].rows)
-            mysql_free_result(results->set[i].rows);
-    results->n = 0;
-}
-
-char **db_next(struct db_set *set)
-{
-    char **row = set->rows ? mysql_fetch_row(set->rows) : NULL;
-
-    set->lengths = row ? mysql_fetch_lengths(set->rows) : NULL;
-    return row;
-}
-
-/* ---- packets ---- */
-
-/* What is read of the answers: to, which of them have a name, how many there must be. */
-struct reading {
-    struct db_results *to; /* NULL: nothing */
-    const struct db_packet *packet;
-    size_t seen, wanted;
-};
-
-static void keep_answer(struct db *db, struct reading *r, MYSQL_RES *rows)
-{
-    struct db_results *to = r->to;
-    const struct db_packet *p = r->packet;
-    size_t at = to ? to->n : 0;
-
-    if (!to || (p && (at == p->named || p->names[at].at != r->seen))) {
-        if (rows)
-            mysql_free_result(rows);
-        return;
-    }
-    to->names[at] = p ? p->names[at].name : NULL;
-    to->set[at] = (struct db_set){
-        .rows = rows,
-        .affected = rows ? mysql_num_rows(rows) : mysql_affected_rows(db->mysql),
-    };
-    to->n++;
-}
-
-/* All answers of a packet are read, wanted or not: the connection is useless otherwise. INVARIANT:
- * an answer that breaks off is a failure. The library calls it "no rows" or "no more results" when
- * the connection dies between two packets, and only mysql_errno tells. */
-static int read_answers(struct db *db, struct reading *r, bool begun, struct err *err)
-{
-    int more;
-
-    do {
-        MYSQL_RES *rows = mysql_store_result(db->mysql);
-
-        if (!rows && (mysql_field_count(db->mysql) || mysql_errno(db->mysql)))
-            return fail(db->mysql, "read result", err);
-        if (begun) {
-            begun = false;
-        } else if (r->seen < r->wanted) {
-            keep_answer(db, r, rows);
-            r->seen++;
-        } else if (rows) {
-            mysql_free_result(rows);
-        }
-        more = mysql_next_result(db->mysql);
-    } while (more == 0);
-    if (more > 0 || mysql_errno(db->mysql))
-        return fail(db->mysql, "statement", err);
-    return r->seen == r->wanted ? 0
-                                : err_set(err, ERR_RETRY, CR_SERVER_LOST, "an answer is missing");
-}
+/* ---- statements ---- */
 
 /* Sends the transaction's beginning along with its first statement. */
 static bool put_begin(struct db *db, const char **sql, size_t *n)
@@ -463,6 +414,15 @@ static bool put_begin(struct db *db, const char **sql, size_t *n)
     *sql = db->with_begin.data;
     *n = db->with_begin.len;
     return !db->with_begin.failed;
+}
+
+/* Sent, it would break the connection off, and look like an answer that was lost. */
+static int refuse_packet(const struct db *db, const struct db_label *label, size_t n,
+                         struct err *err)
+{
+    return err_set(err, ERR_PERMANENT, DB_E_PACKET_TOO_LARGE,
+                   "%s: a packet of %zu bytes; the server's max_allowed_packet lets through %zu",
+                   label->query, n, db_packet_max(db));
 }
 
 static int run_sql(struct db *db, struct db_label *label, const char *sql, size_t n,
@@ -477,7 +437,12 @@ static int run_sql(struct db *db, struct db_label *label, const char *sql, size_
         *r->to = (struct db_results){0};
     db->begins = false;
     if (!db->mysql)
-        return err_set(err, ERR_RETRY, 2006, "%s: not connected", label->query);
+        return err_set(err, ERR_RETRY, DB_E_GONE, "%s: not connected", label->query);
+    if (n > db_packet_max(db)) {
+        db->begins = begins;
+        metrics_add(label->failed, 1);
+        return refuse_packet(db, label, n, err);
+    }
     if (begins && !put_begin(db, &sql, &n))
         return err_set(err, ERR_RETRY, 0, "%s: out of memory", label->query);
     if (mysql_real_query(db->mysql, sql, n))
@@ -489,8 +454,10 @@ static int run_sql(struct db *db, struct db_label *label, const char *sql, size_
     if (rc) {
         if (r->to)
             db_results_free(r->to);
-        if (is_lost(err->code))
+        if (db_error_is_lost(err->code))
             db_drop(db);
+        else if (db_error_ends_session(err->code))
+            hang_up(db);
     }
     return rc;
 }
@@ -564,21 +531,6 @@ void db_rollback(struct db *db)
     /* A server that does not answer rolls back when it sees the connection go. */
     if (mysql_rollback(db->mysql) || (db->mysql->server_status & SERVER_STATUS_IN_TRANS))
         db_drop(db);
-}
-
-bool db_outcome_unknown(const struct err *err)
-{
-    return is_lost(err->code);
-}
-
-bool db_is_conflict(const struct err *err)
-{
-    return err->code == E_DEADLOCK || err->code == E_LOCK_WAIT_TIMEOUT || err->code == E_CHECKREAD;
-}
-
-bool db_is_duplicate(const struct err *err)
-{
-    return err->code == E_DUP_ENTRY;
 }
 
 void db_put_quoted(struct db *db, struct buf *sql, const char *s, size_t n)

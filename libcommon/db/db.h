@@ -84,6 +84,11 @@ struct buf *db_statement(struct db_packet *p, const char *name);
 void db_packet_reset(struct db_packet *p);
 void db_packet_free(struct db_packet *p);
 
+/* Most bytes of SQL that a packet may have here; known exactly once db_acquire has succeeded. A
+ * larger one is not sent: ERR_PERMANENT and db_is_too_large, the session and an open transaction
+ * stay as they are. */
+size_t db_packet_max(const struct db *db);
+
 /* Runs all statements up to the first that fails: what the earlier ones did stays done inside an
  * open transaction, so roll back. On failure *results is empty; it may be NULL when nothing is
  * read. An answer that does not come is ERR_RETRY. */
@@ -117,5 +122,7 @@ void db_put_bytes(struct buf *sql, const void *p, size_t n);
 /* Deadlock or lock wait timeout: the transaction may be tried again at once. */
 bool db_is_conflict(const struct err *err);
 bool db_is_duplicate(const struct err *err);
+/* The packet must be cut smaller; nothing of it was done. */
+bool db_is_too_large(const struct err *err);
 
 #endif

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "libcommon/base/must.h"
+#include "libcommon/db/db_internal.h"
 #include "test/unit/complain.h"
 
 #define STEPS_MAX 128
@@ -34,6 +35,7 @@ static struct {
     char *sql[STEPS_MAX]; /* what ran for each step */
     size_t n, at;
     struct buf ran;
+    size_t packet_max;
 } script = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 const struct setting db_settings_rows[] = {SETTINGS_END};
@@ -53,6 +55,7 @@ static void forget(void)
     }
     script.n = script.at = 0;
     buf_free(&script.ran);
+    script.packet_max = FAKE_PACKET_MAX;
 }
 
 void fake_db_begin(void)
@@ -68,6 +71,11 @@ void fake_db_end(void)
         complain("%s was expected and never ran", script.steps[script.at].query);
     forget();
     pthread_mutex_unlock(&script.lock);
+}
+
+void fake_db_set_packet_max(size_t bytes)
+{
+    script.packet_max = bytes;
 }
 
 void fake_db_expect(const struct fake_db_step *step)
@@ -124,20 +132,9 @@ static const struct fake_db_step *take_step(const char *query, const char *sql, 
     return step;
 }
 
-static bool is_lost(unsigned code)
-{
-    return code >= 2000 && code < 3000;
-}
-
 static int fail_with(const char *what, unsigned code, struct err *err)
 {
-    enum err_kind kind = ERR_RETRY;
-
-    if (code == FAKE_DUPLICATE || code == FAKE_OUT_OF_RANGE)
-        kind = ERR_PERMANENT;
-    if (code == FAKE_SYNTAX)
-        kind = ERR_BUG;
-    return err_set(err, kind, code, "%s: as scripted", what);
+    return err_set(err, db_error_kind(code), code, "%s: as scripted", what);
 }
 
 /* ---- connections ---- */
@@ -173,7 +170,7 @@ static int run_optional(struct db *db, const char *query, struct err *err)
 
     if (!step || !step->error)
         return 0;
-    if (is_lost(step->error))
+    if (db_error_is_lost(step->error))
         disconnect(db);
     return fail_with(query, step->error, err);
 }
@@ -326,7 +323,7 @@ static bool ends_in_commit(const char *sql, size_t n)
 static int fail_step(struct db *db, const struct fake_db_step *step, struct err *err)
 {
     db->broken = db->open;
-    if (is_lost(step->error))
+    if (db_error_is_lost(step->error))
         disconnect(db);
     return fail_with(step->query, step->error, err);
 }
@@ -344,6 +341,10 @@ static int run(struct db *db, const char *query, const char *sql, size_t n,
     }
     if (db->broken)
         complain("%s ran after a failure in its transaction", query);
+    if (n > script.packet_max) {
+        record("too_large");
+        return fail_with(query, FAKE_TOO_LARGE, err);
+    }
     if (db->begins) {
         record("begin");
         db->begins = false;
@@ -407,6 +408,12 @@ int db_run(struct db *db, struct db_label *label, const char *sql, size_t n,
     return rc;
 }
 
+size_t db_packet_max(const struct db *db)
+{
+    (void)db;
+    return script.packet_max;
+}
+
 void db_label_register(struct db_label *label)
 {
     static char registered;
@@ -447,21 +454,6 @@ void db_rollback(struct db *db)
         record("rollback");
     db->begins = db->open = db->broken = false;
     pthread_mutex_unlock(&script.lock);
-}
-
-bool db_outcome_unknown(const struct err *err)
-{
-    return is_lost(err->code);
-}
-
-bool db_is_conflict(const struct err *err)
-{
-    return err->code == FAKE_DEADLOCK || err->code == FAKE_LOCK_WAIT || err->code == 1020;
-}
-
-bool db_is_duplicate(const struct err *err)
-{
-    return err->code == FAKE_DUPLICATE;
 }
 
 /* ---- literals ---- */

@@ -25,8 +25,9 @@
 
 /* Error numbers of the server and of the client's library. */
 enum {
-    FAKE_SYNTAX = 1064,       /* ERR_BUG */
-    FAKE_DUPLICATE = 1062,    /* ERR_PERMANENT, as is the next */
+    FAKE_SYNTAX = 1064,    /* ERR_BUG */
+    FAKE_DUPLICATE = 1062, /* ERR_PERMANENT, as are the next two */
+    FAKE_TOO_LARGE = 1153,
     FAKE_OUT_OF_RANGE = 1690, /* the rest: ERR_RETRY */
     FAKE_LOCK_WAIT = 1205,
     FAKE_DEADLOCK = 1213,
@@ -63,6 +64,11 @@ void fake_db_begin(void); /* before a test: forgets everything */
 void fake_db_end(void);   /* after it: everything that was expected has run */
 
 struct db *fake_db_new(void); /* connected; db_free */
+
+/* What db_packet_max says until the test ends. A larger packet is no step of the script: it fails
+ * as it does before it is sent, and is recorded as "too_large". */
+#define FAKE_PACKET_MAX (16u << 20)
+void fake_db_set_packet_max(size_t bytes);
 
 /* What ran, in words with a space between them: "begin settle_done commit"; and "rollback", "drop",
  * "end_lost_session". */

@@ -1,0 +1,70 @@
+#include <check.h>
+
+#include "libcommon/db/db.h"
+#include "libcommon/db/db_internal.h"
+#include "test/unit/suite.h"
+
+static struct err of(unsigned code)
+{
+    return (struct err){.kind = db_error_kind(code), .code = code};
+}
+
+START_TEST(a_broken_connection_leaves_the_outcome_open)
+{
+    static const unsigned codes[] = {2006, 2013, 2055, 1053, 1927, 4031};
+
+    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
+        struct err err = of(codes[i]);
+
+        ck_assert_msg(db_outcome_unknown(&err), "%u", codes[i]);
+        ck_assert_msg(err.kind == ERR_RETRY, "%u", codes[i]);
+    }
+}
+END_TEST
+
+START_TEST(a_packet_that_is_too_large_was_not_done_and_ends_the_session)
+{
+    static const unsigned codes[] = {1153, 2020};
+
+    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
+        struct err err = of(codes[i]);
+
+        ck_assert_msg(db_is_too_large(&err), "%u", codes[i]);
+        ck_assert_msg(!db_outcome_unknown(&err), "%u", codes[i]);
+        ck_assert_msg(err.kind == ERR_PERMANENT, "%u", codes[i]);
+        ck_assert_msg(db_error_ends_session(codes[i]), "%u", codes[i]);
+        ck_assert_msg(db_error_text_is_plain(codes[i]), "%u", codes[i]);
+    }
+}
+END_TEST
+
+START_TEST(texts_that_hold_values_or_statements_are_not_shown)
+{
+    ck_assert(!db_error_text_is_plain(1062));
+    ck_assert(!db_error_text_is_plain(1064));
+    ck_assert(!db_error_text_is_plain(1406));
+    ck_assert(db_error_text_is_plain(1205));
+}
+END_TEST
+
+START_TEST(what_nobody_thought_of_is_the_servers_trouble)
+{
+    struct err err = of(1999);
+
+    ck_assert_int_eq(err.kind, ERR_RETRY);
+    ck_assert(!db_outcome_unknown(&err) && !db_is_conflict(&err) && !db_is_too_large(&err));
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("db_error");
+    TCase *t = tcase_create("db_error");
+
+    tcase_add_test(t, a_broken_connection_leaves_the_outcome_open);
+    tcase_add_test(t, a_packet_that_is_too_large_was_not_done_and_ends_the_session);
+    tcase_add_test(t, texts_that_hold_values_or_statements_are_not_shown);
+    tcase_add_test(t, what_nobody_thought_of_is_the_servers_trouble);
+    suite_add_tcase(s, t);
+    return suite_run(s);
+}
