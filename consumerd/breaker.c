@@ -1,5 +1,6 @@
 #include "consumerd/breaker.h"
 
+#include <stdio.h>
 #include <string.h>
 
 const char *breaker_state_name(enum breaker_state state)
@@ -24,6 +25,7 @@ static void enter(struct breaker *b, enum breaker_state state, const char *reaso
     b->reason = reason;
     b->era++;
     b->failures_in_a_row = 0;
+    b->maybe_unfit = 0;
     b->probes_out = 0;
     b->successes = 0;
     if (state == BREAKER_OPEN)
@@ -52,12 +54,17 @@ bool breaker_blocks(const struct breaker *b, int64_t now_ms)
     return true;
 }
 
+void breaker_look(struct breaker *b, int64_t now_ms)
+{
+    if (b->state == BREAKER_OPEN && !breaker_blocks(b, now_ms))
+        enter(b, BREAKER_HALF_OPEN, "open time over", now_ms);
+}
+
 bool breaker_allow(struct breaker *b, int64_t now_ms, uint32_t *permit)
 {
+    breaker_look(b, now_ms);
     if (breaker_blocks(b, now_ms))
         return false;
-    if (b->state == BREAKER_OPEN)
-        enter(b, BREAKER_HALF_OPEN, "open time over", now_ms);
     if (b->state == BREAKER_HALF_OPEN)
         b->probes_out++;
     *permit = b->era;
@@ -105,7 +112,7 @@ static const char *window_verdict(const struct breaker *b, int64_t now_ms)
     return NULL;
 }
 
-static void record_closed(struct breaker *b, bool failed, bool slow, int64_t now_ms)
+static void count_closed(struct breaker *b, bool failed, bool slow, int64_t now_ms)
 {
     const char *verdict;
 
@@ -120,22 +127,68 @@ static void record_closed(struct breaker *b, bool failed, bool slow, int64_t now
         enter(b, BREAKER_OPEN, verdict, now_ms);
 }
 
+/* Whether it is not about one message: the one that comes again counts once. */
+static bool is_unfit(struct breaker *b, const char *message_id)
+{
+    for (unsigned i = 0; i < b->maybe_unfit; i++)
+        if (!strcmp(b->maybe_unfit_ids[i], message_id))
+            return false;
+    snprintf(b->maybe_unfit_ids[b->maybe_unfit++], sizeof(b->maybe_unfit_ids[0]), "%s", message_id);
+    return b->maybe_unfit == BREAKER_MAYBE_UNFIT_MAX;
+}
+
+static void record_closed(struct breaker *b, enum breaker_result result, const char *message_id,
+                          int64_t duration_ms, int64_t now_ms)
+{
+    switch (result) {
+    case BREAKER_SUCCESS:
+        b->maybe_unfit = 0;
+        count_closed(b, false, duration_ms > b->config->slow_ms, now_ms);
+        break;
+    case BREAKER_FAILURE:
+        count_closed(b, true, false, now_ms);
+        break;
+    case BREAKER_UNFIT:
+        enter(b, BREAKER_OPEN, "unfit", now_ms);
+        break;
+    case BREAKER_MAYBE_UNFIT:
+        if (is_unfit(b, message_id))
+            enter(b, BREAKER_OPEN, "unfit", now_ms);
+        break;
+    case BREAKER_REFUSAL:
+    case BREAKER_NEUTRAL:
+        break;
+    }
+}
+
+static void record_half_open(struct breaker *b, enum breaker_result result, int64_t now_ms)
+{
+    b->probes_out--;
+    switch (result) {
+    case BREAKER_SUCCESS:
+    case BREAKER_REFUSAL:
+        if (++b->successes >= b->config->successes)
+            enter(b, BREAKER_CLOSED, "probes succeeded", now_ms);
+        break;
+    case BREAKER_FAILURE:
+        enter(b, BREAKER_OPEN, "probe failed", now_ms);
+        break;
+    case BREAKER_UNFIT:
+    case BREAKER_MAYBE_UNFIT:
+        enter(b, BREAKER_OPEN, "unfit", now_ms);
+        break;
+    case BREAKER_NEUTRAL:
+        break;
+    }
+}
+
 void breaker_record(struct breaker *b, uint32_t permit, enum breaker_result result,
-                    int64_t duration_ms, int64_t now_ms)
+                    const char *message_id, int64_t duration_ms, int64_t now_ms)
 {
     if (permit != b->era)
         return;
-    if (b->state == BREAKER_HALF_OPEN)
-        b->probes_out--;
-    if (result == BREAKER_NEUTRAL || (result == BREAKER_REFUSAL && b->state == BREAKER_CLOSED))
-        return;
-    if (b->state == BREAKER_CLOSED) {
-        record_closed(b, result == BREAKER_FAILURE,
-                      result == BREAKER_SUCCESS && duration_ms > b->config->slow_ms, now_ms);
-    } else if (b->state == BREAKER_HALF_OPEN) {
-        if (result == BREAKER_FAILURE)
-            enter(b, BREAKER_OPEN, "probe failed", now_ms);
-        else if (++b->successes >= b->config->successes)
-            enter(b, BREAKER_CLOSED, "probes succeeded", now_ms);
-    }
+    if (b->state == BREAKER_CLOSED)
+        record_closed(b, result, message_id, duration_ms, now_ms);
+    else if (b->state == BREAKER_HALF_OPEN)
+        record_half_open(b, result, now_ms);
 }

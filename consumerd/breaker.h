@@ -5,9 +5,10 @@
  * Circuit breaker of one operator. Pure: the clock is passed in, nothing is logged, nothing blocks;
  * one thread at a time.
  *
- * closed: every call may go out. Opens after so many failures in a row, or when the share of failed
- * or of slow calls over a sliding window is reached. open: no call for open_ms. half-open: a few
- * calls at a time as probes; closes after so many successes, opens again at the first failure.
+ * closed: every call may go out. Opens after so many failures in a row, when the share of failed or
+ * of slow calls over a sliding window is reached, at once when the operator cannot serve us, or
+ * when several messages in a row are told so. open: no call for open_ms. half-open: a few calls at
+ * a time as probes; closes after so many successes, opens again at the first failure.
  *
  * A call takes a permit (breaker_allow) and gives it back with its result (breaker_record). A
  * result whose permit is from before the last change of state says nothing about the state now and
@@ -17,16 +18,21 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "libcommon/domain/message.h"
+
 #define BREAKER_BUCKETS 10
+#define BREAKER_MAYBE_UNFIT_MAX 3 /* messages in a row that open it */
 
 enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_HALF_OPEN };
 #define BREAKER_STATES 3
 
 enum breaker_result {
     BREAKER_SUCCESS,
-    BREAKER_FAILURE, /* it could not serve us, or may not have */
-    BREAKER_REFUSAL, /* a final no: counts for nothing, but shows a half-open operator well */
-    BREAKER_NEUTRAL, /* throttled, a call we gave up ourselves: says nothing */
+    BREAKER_FAILURE,     /* it could not serve us, or may not have */
+    BREAKER_UNFIT,       /* it cannot serve us */
+    BREAKER_MAYBE_UNFIT, /* it cannot serve us, or will not take this one message */
+    BREAKER_REFUSAL,     /* a final no: counts for nothing, but shows a half-open operator well */
+    BREAKER_NEUTRAL,     /* throttled, a call we gave up ourselves: says nothing */
 };
 
 struct breaker_config {
@@ -46,6 +52,8 @@ struct breaker {
     const char *reason; /* of the last change; static text */
     uint32_t era;       /* grows with every change of state; permits carry it */
     unsigned failures_in_a_row;
+    unsigned maybe_unfit; /* different messages since the last success, named below */
+    char maybe_unfit_ids[BREAKER_MAYBE_UNFIT_MAX][MESSAGE_ID_MAX + 1];
     unsigned probes_out;
     unsigned successes;
     int64_t opened_at_ms;
@@ -58,16 +66,18 @@ struct breaker {
 /* config must outlive the breaker. */
 void breaker_init(struct breaker *b, const struct breaker_config *config);
 
-/* Whether a call may go out now; *permit goes with its result. An open breaker whose time is over
- * becomes half-open here. */
+/* An open breaker whose time is over becomes half-open, whether or not anybody wants to call. */
+void breaker_look(struct breaker *b, int64_t now_ms);
+
+/* Whether a call may go out now; *permit goes with its result. Looks first. */
 bool breaker_allow(struct breaker *b, int64_t now_ms, uint32_t *permit);
 
 /* Whether breaker_allow would refuse; changes nothing. */
 bool breaker_blocks(const struct breaker *b, int64_t now_ms);
 
-/* The result of an allowed call; exactly one for each permit. */
+/* The result of an allowed call, which was about that message; exactly one for each permit. */
 void breaker_record(struct breaker *b, uint32_t permit, enum breaker_result result,
-                    int64_t duration_ms, int64_t now_ms);
+                    const char *message_id, int64_t duration_ms, int64_t now_ms);
 
 const char *breaker_state_name(enum breaker_state state);
 

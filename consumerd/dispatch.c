@@ -324,6 +324,7 @@ static void on_beat(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     daemon_beat(d->beat);
+    operators_look(&d->operators);
 }
 
 static void *loop(void *arg)

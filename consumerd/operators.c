@@ -20,6 +20,7 @@ static void state_init(struct operator_state *s, unsigned op, const struct opera
 {
     breaker_init(&s->breaker, &o->breaker_config);
     s->shown = s->breaker.state;
+    s->unfit = UNFIT_REASONS;
     slots_init(&s->submits[MESSAGE_NORMAL], op, false, settings->in_flight_normal);
     slots_init(&s->submits[MESSAGE_EXPRESS], op, false, settings->in_flight_express);
     for (int lane = 0; lane < MESSAGE_LANES; lane++)
@@ -128,6 +129,29 @@ static void show_breaker(struct operator_state *s, unsigned op)
     stats_breaker(op, s->shown);
 }
 
+static void show_unfit(struct operator_state *s, unsigned op, enum unfit reason, const char *error)
+{
+    if (reason == s->unfit)
+        return;
+    if (reason == UNFIT_REASONS)
+        log_info("operator.fit", L_STR("operator", s->address->name), L_MSG("it serves us again"));
+    else
+        log_error("operator.unfit", L_STR("operator", s->address->name),
+                  L_STR("reason", unfit_name(reason)), L_MSG(error));
+    s->unfit = reason;
+    stats_unfit(op, reason);
+}
+
+void operators_look(struct operators *o)
+{
+    int64_t now_ms = clock_mono_ms();
+
+    for (unsigned op = 0; op < o->n; op++) {
+        breaker_look(&o->all[op].breaker, now_ms);
+        show_breaker(&o->all[op], op);
+    }
+}
+
 bool operators_may_submit(struct operators *o, struct run *run, unsigned op)
 {
     struct operator_state *s = &o->all[op];
@@ -143,30 +167,46 @@ bool operators_may_submit(struct operators *o, struct run *run, unsigned op)
     return true;
 }
 
-static void record_submit(struct operators *o, const struct run *run,
-                          const struct transport_result *r)
+static enum breaker_result meaning_of(const struct transport_result *r)
 {
     static const enum breaker_result meaning[VERDICTS] = {
         [VERDICT_ACCEPTED] = BREAKER_SUCCESS,  [VERDICT_REJECTED] = BREAKER_REFUSAL,
-        [VERDICT_THROTTLED] = BREAKER_NEUTRAL, [VERDICT_UNFIT] = BREAKER_FAILURE,
+        [VERDICT_THROTTLED] = BREAKER_NEUTRAL, [VERDICT_UNFIT] = BREAKER_UNFIT,
         [VERDICT_TRANSIENT] = BREAKER_FAILURE, [VERDICT_OPTED_OUT] = BREAKER_REFUSAL,
         [VERDICT_UNKNOWN] = BREAKER_FAILURE,
     };
+
+    if (r->verdict == VERDICT_UNFIT && !unfit_is_certain(r->unfit))
+        return BREAKER_MAYBE_UNFIT;
+    return meaning[r->verdict];
+}
+
+static void record_submit(struct operators *o, const struct run *run,
+                          const struct transport_result *r)
+{
     unsigned op = run->call.op;
     struct operator_state *s = &o->all[op];
     int64_t now_ms = clock_mono_ms();
+    uint32_t era;
 
     metrics_add(stats.op[op].calls[r->verdict], 1);
     metrics_observe_traced(stats.op[op].seconds, r->duration_us, &run->call.trace);
     if (r->verdict == VERDICT_THROTTLED)
         s->rest_until_ms = now_ms + (r->rest_ms < o->rest_max_ms ? r->rest_ms : o->rest_max_ms);
-    breaker_record(&s->breaker, run->permit, meaning[r->verdict], r->duration_us / 1000, now_ms);
+    era = s->breaker.era;
+    breaker_record(&s->breaker, run->permit, meaning_of(r), run->job->message->id,
+                   r->duration_us / 1000, now_ms);
     show_breaker(s, op);
+    if (s->breaker.state == BREAKER_CLOSED)
+        show_unfit(s, op, UNFIT_REASONS, NULL);
+    else if (s->breaker.era != era && r->verdict == VERDICT_UNFIT)
+        show_unfit(s, op, r->unfit, r->error);
 }
 
 void operators_drop_submit(struct operators *o, const struct run *run)
 {
-    breaker_record(&o->all[run->call.op].breaker, run->permit, BREAKER_NEUTRAL, 0, clock_mono_ms());
+    breaker_record(&o->all[run->call.op].breaker, run->permit, BREAKER_NEUTRAL,
+                   run->job->message->id, 0, clock_mono_ms());
 }
 
 /* ---- calls ---- */

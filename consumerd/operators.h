@@ -2,9 +2,9 @@
 #define CONSUMERD_OPERATORS_H
 
 /*
- * What this process knows of each operator: what it is called through, its breaker, whether it
- * rests after a throttling, and its slots: how many calls it takes at a time, express beside
- * normal, lookups beside both. Never blocks; all of it belongs to the dispatch thread.
+ * What this process knows of each operator: what it is called through, its breaker, whether it is
+ * unfit or rests after a throttling, and its slots: how many calls it takes at a time, express
+ * beside normal, lookups beside both. Never blocks; all of it belongs to the dispatch thread.
  */
 
 #include "consumerd/run.h"
@@ -22,6 +22,7 @@ struct operator_state {
     const struct operator_address *address;
     struct breaker breaker;
     enum breaker_state shown; /* in metrics and log */
+    enum unfit unfit;         /* why it was last found unfit; UNFIT_REASONS: it has served since */
     int64_t rest_until_ms;
     struct slots submits[MESSAGE_LANES];
     struct slots lookups[MESSAGE_LANES];
@@ -56,6 +57,9 @@ void operators_wait_end(struct run *run);
  * not made, operators_drop_submit. */
 bool operators_may_submit(struct operators *o, struct run *run, unsigned op);
 void operators_drop_submit(struct operators *o, const struct run *run);
+
+/* Shows the breakers as they are by now, though nobody has asked to submit. */
+void operators_look(struct operators *o);
 
 /* Starts the call that the slots are for, in one of them. False: no memory, nothing was sent. */
 bool operators_call(struct operators *o, struct slots *s, struct run *run);

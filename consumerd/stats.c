@@ -66,6 +66,12 @@ static void register_operator(unsigned op, const char *name)
         stats.op[op].transitions[i] = metrics_counter("msg_breaker_transitions_total",
                                                       "Changes of the breaker's state.", labels);
     }
+    for (int i = 0; i < UNFIT_REASONS; i++) {
+        snprintf(labels, sizeof(labels), "operator=\"%s\",reason=\"%s\"", name,
+                 unfit_name((enum unfit)i));
+        stats.op[op].unfit[i] =
+            metrics_gauge("msg_operator_unfit", "1: it cannot serve us, for that reason.", labels);
+    }
     snprintf(labels, sizeof(labels), "status=\"done\",operator=\"%s\"", name);
     stats.op[op].done = metrics_counter("msg_final_total", "Recipients that became final.", labels);
     snprintf(labels, sizeof(labels), "operator=\"%s\"", name);
@@ -87,6 +93,12 @@ void stats_breaker(unsigned op, enum breaker_state state)
     for (int i = 0; i < BREAKER_STATES; i++)
         metrics_set(stats.op[op].breaker[i], i == (int)state);
     metrics_add(stats.op[op].transitions[state], 1);
+}
+
+void stats_unfit(unsigned op, enum unfit reason)
+{
+    for (int i = 0; i < UNFIT_REASONS; i++)
+        metrics_set(stats.op[op].unfit[i], i == (int)reason);
 }
 
 void stats_register(const struct settings *s, const struct operator_address *operators, size_t n)

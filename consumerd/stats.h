@@ -42,6 +42,7 @@ struct stats {
     struct {
         struct metric *calls[VERDICTS], *seconds, *lookups[LOOKUP_ANSWERS];
         struct metric *breaker[BREAKER_STATES], *transitions[BREAKER_STATES], *refused;
+        struct metric *unfit[UNFIT_REASONS];
         struct metric *done, *unknown, *in_flight;
     } op[OPERATORS_MAX];
     struct metric *failed, *refunds[DELIVERY_FAILURES], *dead[STATS_DEADS];
@@ -53,6 +54,7 @@ extern struct stats stats;
 void stats_register(const struct settings *settings, const struct operator_address *operators,
                     size_t n);
 void stats_breaker(unsigned op, enum breaker_state state); /* a change */
+void stats_unfit(unsigned op, enum unfit reason);          /* UNFIT_REASONS: it is not */
 const char *stats_dead_name(enum stats_dead reason);
 
 #endif

@@ -51,6 +51,7 @@ struct transport_result {
     bool lookup;               /* what was asked */
     enum verdict verdict;      /* of a submission */
     enum lookup_answer answer; /* of a lookup */
+    enum unfit unfit;          /* VERDICT_UNFIT: why */
     int64_t rest_ms;           /* VERDICT_THROTTLED: how long the operator wants to be left alone */
     int64_t duration_us;
     char provider_id[PROVIDER_ID_MAX + 1]; /* accepted or found; "" when it gave none */

@@ -5,11 +5,12 @@
  *   POST {base}/messages {"reference","to","text","type"}, Idempotency-Key: <reference>
  *   GET  {base}/messages/{reference}
  *
- * What an answer means: 2xx accepted; 5xx, 408, 425 and calls whose request never went out:
- * transient; 429: throttled; 401, 402, 403, 404 and 407: unfit, since they speak of us or of the
- * address and not of the message; other 4xx: rejected; a timeout or a lost connection once the
- * request (or a part of it) had gone out: unknown. libcurl repeats a request by itself when a
- * kept-alive connection turns out to be closed; the operator knows it again by its reference.
+ * What an answer means: 2xx accepted; 5xx, 408, 421, 425 and calls whose request never went out:
+ * transient; 429: throttled; 400, 413, 422 and 451, which speak of the message: rejected; what
+ * speaks of us, of the address or of the form of our requests: unfit; other 4xx, and a timeout or a
+ * lost connection once the request (or a part of it) had gone out: unknown. libcurl repeats a
+ * request by itself when a kept-alive connection turns out to be closed; the operator knows it
+ * again by its reference.
  *
  * Redirects are not followed, proxies from the environment not used, answers beyond 64 KiB cut off.
  */
@@ -293,25 +294,69 @@ static bool went_out(CURL *easy)
     return sent > 0;
 }
 
-static enum verdict verdict_of_status(long status)
+static void judge_unfit(struct transport_result *r, enum unfit reason)
 {
-    if (status >= 200 && status < 300)
-        return VERDICT_ACCEPTED;
+    r->verdict = VERDICT_UNFIT;
+    r->unfit = reason;
+}
+
+/* INVARIANT: a status that nobody has thought of is no final no, which would refund a message that
+ * the operator may deliver: it is asked. So is 409, which services that know Idempotency-Key give
+ * while an earlier request with that key is at work. */
+static void judge_status(long status, struct transport_result *r)
+{
     switch (status) {
+    case 400: /* of the message: its number, its text */
+    case 413:
+    case 422:
+    case 451:
+        r->verdict = VERDICT_REJECTED;
+        return;
     case 401:
+        judge_unfit(r, UNFIT_CREDENTIALS);
+        return;
     case 402:
+        judge_unfit(r, UNFIT_CREDIT);
+        return;
     case 403:
+        judge_unfit(r, UNFIT_FORBIDDEN);
+        return;
     case 404:
+    case 405:
+    case 410:
+        judge_unfit(r, UNFIT_ADDRESS);
+        return;
     case 407:
-        return VERDICT_UNFIT;
-    case 408:
+        judge_unfit(r, UNFIT_PROXY);
+        return;
+    case 406: /* of what every request of ours has alike */
+    case 411:
+    case 412:
+    case 414:
+    case 415:
+    case 417:
+    case 426:
+    case 428:
+    case 431:
+        judge_unfit(r, UNFIT_PROTOCOL);
+        return;
+    case 408: /* not processed, as the server itself says */
+    case 421:
     case 425:
-        return VERDICT_TRANSIENT;
+        r->verdict = VERDICT_TRANSIENT;
+        return;
     case 429:
-        return VERDICT_THROTTLED;
+        r->verdict = VERDICT_THROTTLED;
+        return;
     default:
-        return status >= 400 && status < 500 ? VERDICT_REJECTED : VERDICT_TRANSIENT;
+        break;
     }
+    if (status >= 200 && status < 300)
+        r->verdict = VERDICT_ACCEPTED;
+    else if (status >= 300 && status < 400)
+        judge_unfit(r, UNFIT_ADDRESS);
+    else
+        r->verdict = status >= 500 ? VERDICT_TRANSIENT : VERDICT_UNKNOWN;
 }
 
 static void classify_post(struct transfer *t, CURLcode code, long status,
@@ -322,7 +367,7 @@ static void classify_post(struct transfer *t, CURLcode code, long status,
     if (code)
         r->verdict = went_out(t->handle.easy) ? VERDICT_UNKNOWN : VERDICT_TRANSIENT;
     else
-        r->verdict = verdict_of_status(status);
+        judge_status(status, r);
     if (r->verdict == VERDICT_ACCEPTED) {
         read_id(t, r->provider_id);
     } else if (r->verdict == VERDICT_THROTTLED) {

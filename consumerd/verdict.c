@@ -25,6 +25,28 @@ const char *verdict_metric_name(enum verdict verdict)
     return verdicts[verdict].metric ? verdicts[verdict].metric : verdicts[verdict].name;
 }
 
+static const struct {
+    const char *name;
+    bool certain;
+} unfits[UNFIT_REASONS] = {
+    [UNFIT_CREDENTIALS] = {"credentials", .certain = true},
+    [UNFIT_CREDIT] = {"credit", .certain = true},
+    [UNFIT_PROXY] = {"proxy", .certain = true},
+    [UNFIT_FORBIDDEN] = {"forbidden", .certain = false},
+    [UNFIT_ADDRESS] = {"address", .certain = false},
+    [UNFIT_PROTOCOL] = {"protocol", .certain = false},
+};
+
+const char *unfit_name(enum unfit reason)
+{
+    return unfits[reason].name;
+}
+
+bool unfit_is_certain(enum unfit reason)
+{
+    return unfits[reason].certain;
+}
+
 const char *lookup_answer_name(enum lookup_answer answer)
 {
     static const char *const names[LOOKUP_ANSWERS] = {

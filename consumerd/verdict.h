@@ -6,6 +6,8 @@
  * translate their protocol into it; nobody after them knows the protocol.
  */
 
+#include <stdbool.h>
+
 /* Of a submission. */
 enum verdict {
     VERDICT_ACCEPTED,
@@ -18,12 +20,27 @@ enum verdict {
     VERDICTS,
 };
 
+/* Of VERDICT_UNFIT: why, for the person who has to mend it. */
+enum unfit {
+    UNFIT_CREDENTIALS, /* it does not know us */
+    UNFIT_CREDIT,      /* it wants to be paid */
+    UNFIT_PROXY,       /* something on the way does not know us */
+    UNFIT_FORBIDDEN,   /* it knows us and refuses */
+    UNFIT_ADDRESS,     /* what we ask for is not there: unknown, gone, moved */
+    UNFIT_PROTOCOL,    /* it does not take requests as we make them */
+    UNFIT_REASONS,
+};
+
 /* Of a lookup: whether the operator has a message. */
 enum lookup_answer { LOOKUP_FOUND, LOOKUP_NOT_FOUND, LOOKUP_UNREACHABLE, LOOKUP_ANSWERS };
 
 const char *verdict_name(enum verdict verdict);
 /* Its spelling in operator_calls_total{result}: two are older than the vocabulary. */
 const char *verdict_metric_name(enum verdict verdict);
+const char *unfit_name(enum unfit reason);
+/* It speaks of us and not of the message. The others may speak of one message: they say something
+ * about the operator once several messages have got such an answer. */
+bool unfit_is_certain(enum unfit reason);
 const char *lookup_answer_name(enum lookup_answer answer);
 
 #endif

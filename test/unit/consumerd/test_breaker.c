@@ -11,8 +11,13 @@ enum event {
     CALL_SLOW,    /* allowed, succeeds, slowly */
     CALL_NEUTRAL, /* allowed, says nothing */
     CALL_REFUSED, /* allowed, a final no */
-    REFUSED,      /* a call is not allowed */
-    TAKE,         /* allowed; its result comes later, with GIVE_* */
+    CALL_UNFIT,   /* allowed, it cannot serve us */
+    CALL_MAYBE_A, /* allowed, it cannot serve us, or not message A ... */
+    CALL_MAYBE_B,
+    CALL_MAYBE_C,
+    LOOK,    /* nobody calls */
+    REFUSED, /* a call is not allowed */
+    TAKE,    /* allowed; its result comes later, with GIVE_* */
     GIVE_OK,
     GIVE_FAILED,
     GIVE_NEUTRAL,
@@ -36,6 +41,18 @@ static const struct breaker_config config = {
     .slow_ms = 1000,
 };
 
+static const struct {
+    enum breaker_result result;
+    const char *message;
+    int64_t duration_ms;
+} calls[] = {
+    [CALL_OK] = {BREAKER_SUCCESS, "a", 1000},       [CALL_FAILS] = {BREAKER_FAILURE, "a", 1000},
+    [CALL_SLOW] = {BREAKER_SUCCESS, "a", 1001},     [CALL_NEUTRAL] = {BREAKER_NEUTRAL, "a", 1},
+    [CALL_REFUSED] = {BREAKER_REFUSAL, "a", 1000},  [CALL_UNFIT] = {BREAKER_UNFIT, "a", 1},
+    [CALL_MAYBE_A] = {BREAKER_MAYBE_UNFIT, "a", 1}, [CALL_MAYBE_B] = {BREAKER_MAYBE_UNFIT, "b", 1},
+    [CALL_MAYBE_C] = {BREAKER_MAYBE_UNFIT, "c", 1},
+};
+
 static void run(const struct step *steps, size_t n)
 {
     struct breaker b;
@@ -53,6 +70,9 @@ static void run(const struct step *steps, size_t n)
             ck_assert_msg(breaker_blocks(&b, s->at_ms), "step %zu: not blocked", i);
             ck_assert_msg(!breaker_allow(&b, s->at_ms, &permit), "step %zu: allowed", i);
             break;
+        case LOOK:
+            breaker_look(&b, s->at_ms);
+            break;
         case GIVE_OK:
         case GIVE_FAILED:
         case GIVE_NEUTRAL:
@@ -61,7 +81,7 @@ static void run(const struct step *steps, size_t n)
                            s->event == GIVE_OK       ? BREAKER_SUCCESS
                            : s->event == GIVE_FAILED ? BREAKER_FAILURE
                                                      : BREAKER_NEUTRAL,
-                           1, s->at_ms);
+                           "a", 1, s->at_ms);
             break;
         default:
             ck_assert_msg(!breaker_blocks(&b, s->at_ms), "step %zu: blocked", i);
@@ -69,12 +89,8 @@ static void run(const struct step *steps, size_t n)
             if (s->event == TAKE)
                 taken[last++] = permit;
             else
-                breaker_record(&b, permit,
-                               s->event == CALL_FAILS     ? BREAKER_FAILURE
-                               : s->event == CALL_NEUTRAL ? BREAKER_NEUTRAL
-                               : s->event == CALL_REFUSED ? BREAKER_REFUSAL
-                                                          : BREAKER_SUCCESS,
-                               s->event == CALL_SLOW ? 1001 : 1000, s->at_ms);
+                breaker_record(&b, permit, calls[s->event].result, calls[s->event].message,
+                               calls[s->event].duration_ms, s->at_ms);
         }
         ck_assert_msg(b.state == s->after, "step %zu: %s", i, breaker_state_name(b.state));
     }
@@ -181,6 +197,130 @@ START_TEST(opens_on_slow_calls)
 }
 END_TEST
 
+START_TEST(unfit_opens_at_once)
+{
+    RUN({0, CALL_OK, BREAKER_CLOSED}, {1, CALL_UNFIT, BREAKER_OPEN}, {5000, REFUSED, BREAKER_OPEN},
+        {5001, CALL_OK, BREAKER_HALF_OPEN}, {5002, CALL_OK, BREAKER_CLOSED});
+}
+END_TEST
+
+START_TEST(unfit_opens_a_half_open_breaker_again)
+{
+    RUN({0, CALL_UNFIT, BREAKER_OPEN}, {5000, CALL_UNFIT, BREAKER_OPEN},
+        {10000, CALL_OK, BREAKER_HALF_OPEN}, {10000, CALL_MAYBE_A, BREAKER_OPEN},
+        {15000, CALL_OK, BREAKER_HALF_OPEN}, {15000, CALL_OK, BREAKER_CLOSED});
+}
+END_TEST
+
+START_TEST(maybe_unfit_opens_after_three_messages_in_a_row)
+{
+    RUN({0, CALL_MAYBE_A, BREAKER_CLOSED}, {1, CALL_MAYBE_B, BREAKER_CLOSED},
+        {2, CALL_MAYBE_C, BREAKER_OPEN});
+}
+END_TEST
+
+/* A message that comes again, or to many recipients, is one message. */
+START_TEST(maybe_unfit_counts_messages)
+{
+    RUN({0, CALL_MAYBE_A, BREAKER_CLOSED}, {1, CALL_MAYBE_A, BREAKER_CLOSED},
+        {2, CALL_MAYBE_B, BREAKER_CLOSED}, {3, CALL_MAYBE_A, BREAKER_CLOSED},
+        {4, CALL_MAYBE_B, BREAKER_CLOSED}, {5, CALL_MAYBE_C, BREAKER_OPEN});
+}
+END_TEST
+
+/* A final no and a throttling are no acceptances; and it fills no window of failures. */
+START_TEST(maybe_unfit_begins_anew_after_an_acceptance)
+{
+    RUN({0, CALL_MAYBE_A, BREAKER_CLOSED}, {1, CALL_MAYBE_B, BREAKER_CLOSED},
+        {2, CALL_OK, BREAKER_CLOSED}, {3, CALL_MAYBE_C, BREAKER_CLOSED},
+        {4, CALL_MAYBE_B, BREAKER_CLOSED}, {5, CALL_REFUSED, BREAKER_CLOSED},
+        {6, CALL_NEUTRAL, BREAKER_CLOSED}, {7, CALL_OK, BREAKER_CLOSED},
+        {8, CALL_MAYBE_A, BREAKER_CLOSED}, {9, CALL_MAYBE_B, BREAKER_CLOSED},
+        {10, CALL_OK, BREAKER_CLOSED}, {11, CALL_MAYBE_A, BREAKER_CLOSED},
+        {12, CALL_MAYBE_B, BREAKER_CLOSED}, {13, CALL_REFUSED, BREAKER_CLOSED},
+        {14, CALL_MAYBE_C, BREAKER_OPEN});
+}
+END_TEST
+
+START_TEST(opening_forgets_who_was_told)
+{
+    RUN({0, CALL_MAYBE_A, BREAKER_CLOSED}, {1, CALL_MAYBE_B, BREAKER_CLOSED},
+        {2, CALL_UNFIT, BREAKER_OPEN}, {6000, CALL_OK, BREAKER_HALF_OPEN},
+        {6001, CALL_OK, BREAKER_CLOSED}, {6002, CALL_MAYBE_C, BREAKER_CLOSED});
+}
+END_TEST
+
+START_TEST(time_opens_half_without_a_call)
+{
+    RUN({0, LOOK, BREAKER_CLOSED}, {1, CALL_UNFIT, BREAKER_OPEN}, {5000, LOOK, BREAKER_OPEN},
+        {5001, LOOK, BREAKER_HALF_OPEN}, {9000, LOOK, BREAKER_HALF_OPEN},
+        {9001, CALL_OK, BREAKER_HALF_OPEN}, {9002, CALL_OK, BREAKER_CLOSED});
+}
+END_TEST
+
+/* However the probes of a half-open breaker end, and in whatever order with its other events, a
+ * healthy operator closes it: no place for probes is lost. */
+static const struct {
+    struct step steps[8];
+    int64_t healthy_ms;
+    unsigned succeeded; /* probes, by then */
+} endings[] = {
+    /* both hang, then fail */
+    {.steps = {{5000, TAKE, BREAKER_HALF_OPEN},
+               {5000, TAKE, BREAKER_HALF_OPEN},
+               {7000, GIVE_FAILED, BREAKER_OPEN},
+               {7000, GIVE_FAILED, BREAKER_OPEN}},
+     .healthy_ms = 12000},
+    /* one is cut, one hangs */
+    {.steps = {{5000, TAKE, BREAKER_HALF_OPEN},
+               {5000, TAKE, BREAKER_HALF_OPEN},
+               {6000, GIVE_NEUTRAL, BREAKER_HALF_OPEN},
+               {7000, GIVE_FAILED, BREAKER_OPEN}},
+     .healthy_ms = 12000},
+    /* both throttled, or cut */
+    {.steps = {{5000, TAKE, BREAKER_HALF_OPEN},
+               {5000, TAKE, BREAKER_HALF_OPEN},
+               {5000, GIVE_NEUTRAL, BREAKER_HALF_OPEN},
+               {5000, GIVE_NEUTRAL, BREAKER_HALF_OPEN}},
+     .healthy_ms = 5001},
+    /* one succeeds, one is cut */
+    {.steps = {{5000, TAKE, BREAKER_HALF_OPEN},
+               {5000, TAKE, BREAKER_HALF_OPEN},
+               {5000, GIVE_OK, BREAKER_HALF_OPEN},
+               {5000, GIVE_NEUTRAL, BREAKER_HALF_OPEN}},
+     .healthy_ms = 5001,
+     .succeeded = 1},
+    /* refused connections, twice */
+    {.steps = {{5000, CALL_FAILS, BREAKER_OPEN}, {10000, CALL_FAILS, BREAKER_OPEN}},
+     .healthy_ms = 15000},
+    /* unfit */
+    {.steps = {{5000, CALL_UNFIT, BREAKER_OPEN}}, .healthy_ms = 10000},
+    /* a probe that outlives the next half-open */
+    {.steps = {{5000, TAKE, BREAKER_HALF_OPEN},
+               {5000, TAKE, BREAKER_HALF_OPEN},
+               {5001, GIVE_FAILED, BREAKER_OPEN},
+               {10001, TAKE, BREAKER_HALF_OPEN},
+               {10002, GIVE_NEUTRAL, BREAKER_HALF_OPEN},
+               {10003, GIVE_NEUTRAL, BREAKER_HALF_OPEN}},
+     .healthy_ms = 10004},
+};
+
+START_TEST(a_healthy_operator_closes_it_whatever_became_of_probes)
+{
+    struct step steps[16] = {{0, CALL_FAILS, BREAKER_CLOSED},
+                             {0, CALL_FAILS, BREAKER_CLOSED},
+                             {0, CALL_FAILS, BREAKER_OPEN}};
+    size_t n = 3;
+
+    for (const struct step *s = endings[_i].steps; s->at_ms; s++)
+        steps[n++] = *s;
+    for (unsigned i = endings[_i].succeeded; i < config.successes; i++)
+        steps[n++] = (struct step){endings[_i].healthy_ms, CALL_OK,
+                                   i + 1 < config.successes ? BREAKER_HALF_OPEN : BREAKER_CLOSED};
+    run(steps, n);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("breaker");
@@ -196,6 +336,15 @@ int main(void)
     tcase_add_test(tc, opens_on_a_failure_rate);
     tcase_add_test(tc, old_failures_leave_the_window);
     tcase_add_test(tc, opens_on_slow_calls);
+    tcase_add_test(tc, unfit_opens_at_once);
+    tcase_add_test(tc, unfit_opens_a_half_open_breaker_again);
+    tcase_add_test(tc, maybe_unfit_opens_after_three_messages_in_a_row);
+    tcase_add_test(tc, maybe_unfit_counts_messages);
+    tcase_add_test(tc, maybe_unfit_begins_anew_after_an_acceptance);
+    tcase_add_test(tc, opening_forgets_who_was_told);
+    tcase_add_test(tc, time_opens_half_without_a_call);
+    tcase_add_loop_test(tc, a_healthy_operator_closes_it_whatever_became_of_probes, 0,
+                        (int)(sizeof(endings) / sizeof(endings[0])));
     suite_add_tcase(suite, tc);
     return suite_run(suite);
 }

@@ -7,13 +7,14 @@
 #include "consumerd/dispatch.h"
 #include "consumerd/stats.h"
 #include "consumerd/transport.h"
+#include "libcommon/base/clock.h"
 #include "test/unit/suite.h"
 
 /*
  * The dispatch over transports that follow a script instead of a protocol: all that the dispatch
- * needs of an operator is the table. Each operator's script is a list of verdicts and answers,
- * "hang" for none; what was asked of whom is kept in a log: S0 submission to operator 0, Q1
- * question to operator 1, X0 a call at 0 given up.
+ * needs of an operator is the table. Each operator's script is a list of verdicts, reasons of unfit
+ * and answers, "hang" for none; what was asked of whom is kept in a log: S0 submission to operator
+ * 0, Q1 question to operator 1, X0 a call at 0 given up.
  */
 
 #define WAIT_MS 5000
@@ -59,6 +60,12 @@ static void read_answer(const char *word, struct transport_result *r)
     for (int i = 0; i < VERDICTS; i++)
         if (!strcmp(word, verdict_name((enum verdict)i)))
             r->verdict = (enum verdict)i;
+    for (int i = 0; i < UNFIT_REASONS; i++) {
+        if (!strcmp(word, unfit_name((enum unfit)i))) {
+            r->verdict = VERDICT_UNFIT;
+            r->unfit = (enum unfit)i;
+        }
+    }
     for (int i = 0; i < LOOKUP_ANSWERS; i++)
         if (!strcmp(word, lookup_answer_name((enum lookup_answer)i)))
             r->answer = (enum lookup_answer)i;
@@ -243,6 +250,10 @@ static void site_open(struct site *s, const struct transport *a, const char *scr
     opened = closed = most_under_way = 0;
     for (int type = 0; type < MESSAGE_LANES; type++)
         s->queues[type] = job_queue_new();
+    for (unsigned op = 0; op < 2; op++) {
+        stats_breaker(op, BREAKER_CLOSED);
+        stats_unfit(op, UNFIT_REASONS);
+    }
     s->dispatch = dispatch_start(&settings, operators, 2, NULL, s->queues);
 }
 
@@ -259,6 +270,8 @@ static void site_close(struct site *s)
         job_free(job);
     settings.consumer.unknown_policy = failover;
     settings.consumer.breaker_failures = 100;
+    settings.consumer.breaker_open_ms = 60000;
+    settings.consumer.rest_max_sec = 60;
 }
 
 static struct job *submit(struct site *s, bool takeover, bool window)
@@ -401,17 +414,152 @@ START_TEST(a_throttled_operator_rests)
 }
 END_TEST
 
+/* ---- the breaker ---- */
+
+static void wait_for_calls(unsigned op, uint64_t n)
+{
+    int64_t give_up_ms = clock_mono_ms() + WAIT_MS;
+
+    while (metrics_value(stats.op[op].in_flight) != n) {
+        ck_assert_msg(clock_mono_ms() < give_up_ms, "no call is under way");
+        poll(NULL, 0, 5);
+    }
+}
+
+static bool is_unfit(unsigned op, enum unfit reason)
+{
+    return metrics_value(stats.op[op].unfit[reason]) == 1;
+}
+
+/* Waits for what the dispatch shows of a breaker. */
+static void wait_for_breaker(unsigned op, enum breaker_state state)
+{
+    int64_t give_up_ms = clock_mono_ms() + WAIT_MS;
+
+    while (metrics_value(stats.op[op].breaker[state]) != 1) {
+        ck_assert_msg(clock_mono_ms() < give_up_ms, "the breaker is not %s",
+                      breaker_state_name(state));
+        poll(NULL, 0, 5);
+    }
+}
+
+/* How many submissions operator 0 gets until it is left alone, at most 5. */
+static size_t calls_until_open(struct site *s, const char *script, const char *messages)
+{
+    size_t calls = 0;
+
+    site_open(s, &mute, script, &plain, "accepted accepted accepted accepted accepted");
+    for (const char *id = messages; *id; id++) {
+        snprintf(s->message.id, sizeof(s->message.id), "m-%c", *id);
+        submit(s, false, true);
+        ck_assert_int_eq(come_back(s)->outcome, JOB_DONE);
+    }
+    for (const char *at = strchr(asked, 'S'); at; at = strchr(at + 1, 'S'))
+        calls += at[1] == '0';
+    return calls;
+}
+
+static const struct {
+    const char *name, *script, *messages;
+    size_t calls;
+    enum unfit reason; /* UNFIT_REASONS: none is shown */
+} unfits[] = {
+    {"credentials", "credentials", "ab", 1, UNFIT_CREDENTIALS},
+    {"credit", "credit", "ab", 1, UNFIT_CREDIT},
+    {"proxy", "proxy", "ab", 1, UNFIT_PROXY},
+    {"forbidden", "forbidden forbidden forbidden", "abcd", 3, UNFIT_FORBIDDEN},
+    {"address", "address address address", "abcd", 3, UNFIT_ADDRESS},
+    {"protocol, then address", "protocol protocol address", "abcd", 3, UNFIT_ADDRESS},
+    {"one message, again and again", "forbidden forbidden forbidden forbidden", "aaaa", 4,
+     UNFIT_REASONS},
+    {"an acceptance between", "forbidden forbidden accepted forbidden forbidden", "abcde", 5,
+     UNFIT_REASONS},
+    {"a final no between", "address address rejected address", "abcde", 4, UNFIT_ADDRESS},
+};
+
 START_TEST(unfit_opens_the_breaker)
 {
     struct site s;
+    size_t calls = calls_until_open(&s, unfits[_i].script, unfits[_i].messages);
 
-    settings.consumer.breaker_failures = 2;
-    site_open(&s, &mute, "unfit unfit", &plain, "accepted accepted accepted");
+    ck_assert_msg(calls == unfits[_i].calls, "%s: %zu calls", unfits[_i].name, calls);
+    for (int i = 0; i < UNFIT_REASONS; i++)
+        ck_assert_msg(is_unfit(0, (enum unfit)i) == ((enum unfit)i == unfits[_i].reason),
+                      "%s: %s is shown wrongly", unfits[_i].name, unfit_name((enum unfit)i));
+    site_close(&s);
+}
+END_TEST
+
+/* All operators unfit, and then their breakers open: no final no, however many messages. */
+START_TEST(nobody_can_serve)
+{
+    struct site s;
+    struct job *job;
+
+    site_open(&s, &mute, "credit", &plain, "credentials");
     for (int i = 0; i < 3; i++) {
         submit(&s, false, true);
-        ck_assert_int_eq(come_back(&s)->op, 1);
+        ck_assert_int_eq(come_back(&s)->outcome, JOB_LATER);
     }
-    ck_assert_str_eq(asked, "S0 S1 S0 S1 S1");
+    ck_assert_str_eq(asked, "S0 S1");
+    job = submit(&s, false, false);
+    ck_assert_ptr_eq(come_back(&s), job);
+    ck_assert_int_eq(job->outcome, JOB_FAILED);
+    ck_assert_int_eq(job->failure, DELIVERY_EXPIRED);
+    site_close(&s);
+}
+END_TEST
+
+/* With no message to try it. */
+START_TEST(an_open_breaker_is_shown_half_open_in_time)
+{
+    struct site s;
+
+    settings.consumer.breaker_open_ms = 50;
+    site_open(&s, &mute, "credentials", &plain, "accepted");
+    submit(&s, false, true);
+    come_back(&s);
+    wait_for_breaker(0, BREAKER_HALF_OPEN);
+    ck_assert(is_unfit(0, UNFIT_CREDENTIALS)); /* until it has served again */
+    site_close(&s);
+}
+END_TEST
+
+/* However the one probe of a half-open breaker ends, the next one closes it once the operator is
+ * healthy. After "hang" the incarnation ends over it. */
+static const char *const probes[] = {"transient", "unknown",   "credentials", "forbidden",
+                                     "throttled", "opted_out", "rejected",    "hang"};
+
+START_TEST(a_healthy_operator_closes_its_breaker)
+{
+    struct site s;
+    char script[80];
+
+    settings.consumer.breaker_open_ms = 50;
+    settings.consumer.rest_max_sec = 0;
+    settings.consumer.tries = 1;
+    snprintf(script, sizeof(script), "credit %s accepted accepted accepted", probes[_i]);
+    site_open(&s, &mute, script, &plain, "accepted accepted accepted accepted accepted accepted");
+    submit(&s, false, true);
+    come_back(&s);
+    wait_for_breaker(0, BREAKER_HALF_OPEN);
+    submit(&s, false, true);
+    if (!strcmp(probes[_i], "hang")) {
+        wait_for_calls(0, 1);
+        era = 2;
+        ck_assert_int_eq(come_back(&s)->outcome, JOB_ABANDONED);
+        era = 1;
+    } else {
+        come_back(&s);
+    }
+    for (int i = 0; i < 3 && metrics_value(stats.op[0].breaker[BREAKER_CLOSED]) != 1; i++) {
+        wait_for_breaker(0, BREAKER_HALF_OPEN);
+        submit(&s, false, true);
+        ck_assert_int_eq(come_back(&s)->outcome, JOB_DONE);
+    }
+    ck_assert_uint_eq(metrics_value(stats.op[0].breaker[BREAKER_CLOSED]), 1);
+    ck_assert(!is_unfit(0, UNFIT_CREDIT) && !is_unfit(0, UNFIT_CREDENTIALS));
+    settings.consumer.tries = 2;
     site_close(&s);
 }
 END_TEST
@@ -496,7 +644,11 @@ int main(void)
     tcase_add_loop_test(tc, one_recipient, 0, (int)(sizeof(cases) / sizeof(cases[0])));
     tcase_add_test(tc, slots_are_kept);
     tcase_add_test(tc, a_throttled_operator_rests);
-    tcase_add_test(tc, unfit_opens_the_breaker);
+    tcase_add_loop_test(tc, unfit_opens_the_breaker, 0, (int)(sizeof(unfits) / sizeof(unfits[0])));
+    tcase_add_test(tc, nobody_can_serve);
+    tcase_add_test(tc, an_open_breaker_is_shown_half_open_in_time);
+    tcase_add_loop_test(tc, a_healthy_operator_closes_its_breaker, 0,
+                        (int)(sizeof(probes) / sizeof(probes[0])));
     tcase_add_test(tc, opted_out_opens_nothing);
     tcase_add_test(tc, hurrying_gives_calls_up);
     tcase_add_test(tc, stopping_abandons_what_is_under_way);

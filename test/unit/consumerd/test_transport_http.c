@@ -24,6 +24,7 @@ static const struct {
     {"accept", "HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{\"id\":\"op-1\"}"},
     {"created", "HTTP/1.1 201 Created\r\nContent-Length: 11\r\n\r\n{\"id\": 77 }"},
     {"echo", "echo"},
+    {"status-", "status"},
     {"wordless", "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"},
     {"unreadable", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{\"id\": [}"},
     {"binary", "HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n{\"id\":\"a\\u00e4\"}"},
@@ -31,18 +32,10 @@ static const struct {
     {"garbage", "220 smtp ready\r\n\r\n"},
     {"error", "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"},
     {"teapot", "HTTP/1.1 418 No\r\nContent-Length: 0\r\n\r\n"},
-    {"timeout", "HTTP/1.1 408 Late\r\nContent-Length: 0\r\n\r\n"},
-    {"early", "HTTP/1.1 425 Early\r\nContent-Length: 0\r\n\r\n"},
     {"moved", "HTTP/1.1 301 Moved\r\nLocation: /accept/messages\r\nContent-Length: 0\r\n\r\n"},
     {"rest", "HTTP/1.1 429 Rest\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n"},
     {"tired", "HTTP/1.1 429 Rest\r\nContent-Length: 0\r\n\r\n"},
     {"missing", "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"},
-    {"malformed", "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"},
-    {"refused", "HTTP/1.1 422 Unprocessable\r\nContent-Length: 0\r\n\r\n"},
-    {"unknown-key", "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"},
-    {"unpaid", "HTTP/1.1 402 Payment Required\r\nContent-Length: 0\r\n\r\n"},
-    {"blocked", "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"},
-    {"proxy", "HTTP/1.1 407 Proxy\r\nContent-Length: 0\r\n\r\n"},
     {"hang", "hang"},
     {"reset", "reset"},
     {"close", "close"},
@@ -80,6 +73,14 @@ static void flood(int fd)
     dprintf(fd, "HTTP/1.1 200 OK\r\n\r\n");
     while (send(fd, zeros, sizeof(zeros), MSG_NOSIGNAL) > 0)
         ;
+}
+
+/* The status that the path ends in. */
+static void answer_status(int fd, const char *request)
+{
+    const char *at = strstr(request, "/status-");
+
+    dprintf(fd, "HTTP/1.1 %.3s Status\r\nConnection: close\r\n\r\n", at + strlen("/status-"));
 }
 
 /* The Idempotency-Key comes back as the id. */
@@ -130,6 +131,10 @@ static void *serve(void *arg)
         }
         if (!strcmp(what, "echo")) {
             echo(fd, request);
+            break;
+        }
+        if (!strcmp(what, "status")) {
+            answer_status(fd, request);
             break;
         }
         send(fd, what, strlen(what), MSG_NOSIGNAL);
@@ -297,20 +302,8 @@ static const struct {
     {"hang", VERDICT_UNKNOWN, "", 0},
     {"reset", VERDICT_UNKNOWN, "", 0},
     {"close", VERDICT_UNKNOWN, "", 0},
-    {"error", VERDICT_TRANSIENT, "", 0},
-    {"timeout", VERDICT_TRANSIENT, "", 0},
-    {"early", VERDICT_TRANSIENT, "", 0},
-    {"moved", VERDICT_TRANSIENT, "", 0},
     {"rest", VERDICT_THROTTLED, "", 7000},
     {"tired", VERDICT_THROTTLED, "", 1000},
-    {"teapot", VERDICT_REJECTED, "", 0},
-    {"malformed", VERDICT_REJECTED, "", 0},
-    {"refused", VERDICT_REJECTED, "", 0},
-    {"unknown-key", VERDICT_UNFIT, "", 0},
-    {"unpaid", VERDICT_UNFIT, "", 0},
-    {"blocked", VERDICT_UNFIT, "", 0},
-    {"missing", VERDICT_UNFIT, "", 0},
-    {"proxy", VERDICT_UNFIT, "", 0},
 };
 
 START_TEST(meaning_of_a_submission)
@@ -324,6 +317,47 @@ START_TEST(meaning_of_a_submission)
     ck_assert((r.verdict == VERDICT_ACCEPTED) == (*r.error == '\0'));
     if (!strcmp(submits[_i].path, "hang"))
         ck_assert(r.duration_us >= TIMEOUT_MS * 900 && r.duration_us < TIMEOUT_MS * 3000);
+}
+END_TEST
+
+static const struct {
+    int status;
+    enum verdict verdict;
+    enum unfit unfit;
+} statuses[] = {
+    {301, VERDICT_UNFIT, UNFIT_ADDRESS},     {302, VERDICT_UNFIT, UNFIT_ADDRESS},
+    {307, VERDICT_UNFIT, UNFIT_ADDRESS},     {308, VERDICT_UNFIT, UNFIT_ADDRESS},
+    {400, VERDICT_REJECTED, UNFIT_REASONS},  {401, VERDICT_UNFIT, UNFIT_CREDENTIALS},
+    {402, VERDICT_UNFIT, UNFIT_CREDIT},      {403, VERDICT_UNFIT, UNFIT_FORBIDDEN},
+    {404, VERDICT_UNFIT, UNFIT_ADDRESS},     {405, VERDICT_UNFIT, UNFIT_ADDRESS},
+    {406, VERDICT_UNFIT, UNFIT_PROTOCOL},    {407, VERDICT_UNFIT, UNFIT_PROXY},
+    {408, VERDICT_TRANSIENT, UNFIT_REASONS}, {409, VERDICT_UNKNOWN, UNFIT_REASONS},
+    {410, VERDICT_UNFIT, UNFIT_ADDRESS},     {411, VERDICT_UNFIT, UNFIT_PROTOCOL},
+    {412, VERDICT_UNFIT, UNFIT_PROTOCOL},    {413, VERDICT_REJECTED, UNFIT_REASONS},
+    {414, VERDICT_UNFIT, UNFIT_PROTOCOL},    {415, VERDICT_UNFIT, UNFIT_PROTOCOL},
+    {417, VERDICT_UNFIT, UNFIT_PROTOCOL},    {418, VERDICT_UNKNOWN, UNFIT_REASONS},
+    {421, VERDICT_TRANSIENT, UNFIT_REASONS}, {422, VERDICT_REJECTED, UNFIT_REASONS},
+    {423, VERDICT_UNKNOWN, UNFIT_REASONS},   {425, VERDICT_TRANSIENT, UNFIT_REASONS},
+    {426, VERDICT_UNFIT, UNFIT_PROTOCOL},    {428, VERDICT_UNFIT, UNFIT_PROTOCOL},
+    {429, VERDICT_THROTTLED, UNFIT_REASONS}, {431, VERDICT_UNFIT, UNFIT_PROTOCOL},
+    {451, VERDICT_REJECTED, UNFIT_REASONS},  {499, VERDICT_UNKNOWN, UNFIT_REASONS},
+    {500, VERDICT_TRANSIENT, UNFIT_REASONS}, {501, VERDICT_TRANSIENT, UNFIT_REASONS},
+    {503, VERDICT_TRANSIENT, UNFIT_REASONS}, {599, VERDICT_TRANSIENT, UNFIT_REASONS},
+};
+
+START_TEST(meaning_of_a_status)
+{
+    struct transport_result r;
+    char path[20];
+
+    snprintf(path, sizeof(path), "status-%d", statuses[_i].status);
+    r = call_once(false, path, port);
+    ck_assert_msg(r.verdict == statuses[_i].verdict, "%d: %s %s", statuses[_i].status,
+                  verdict_name(r.verdict), r.error);
+    if (r.verdict == VERDICT_UNFIT)
+        ck_assert_str_eq(unfit_name(r.unfit), unfit_name(statuses[_i].unfit));
+    ck_assert_str_eq(r.provider_id, "");
+    ck_assert(*r.error);
 }
 END_TEST
 
@@ -500,6 +534,7 @@ int main(void)
     tcase_set_timeout(tc, 30);
     tcase_add_loop_test(tc, meaning_of_a_submission, 0,
                         (int)(sizeof(submits) / sizeof(submits[0])));
+    tcase_add_loop_test(tc, meaning_of_a_status, 0, (int)(sizeof(statuses) / sizeof(statuses[0])));
     tcase_add_loop_test(tc, meaning_of_a_lookup, 0, (int)(sizeof(lookups) / sizeof(lookups[0])));
     tcase_add_test(tc, a_refused_connection_is_transient);
     tcase_add_test(tc, a_connection_timeout_is_transient);
