@@ -24,7 +24,6 @@ void claim_register(void)
 struct claim_row {
     struct claim_item *item;
     const struct recipient *recipient;
-    uint32_t unknown;
     enum claim_row_fate fate;
 };
 
@@ -108,8 +107,6 @@ static struct claim_row row_of(const struct run *r, struct claim_item *item,
     return (struct claim_row){
         .item = item,
         .recipient = recipient,
-        .unknown =
-            settings_operator_mask(r->c->operators, r->c->operator_count, recipient->unknown),
         .fate = claim_row_fate(recipient->state, recipient->owner, r->me,
                                in_hand(item->in_hand, recipient->id)),
     };
@@ -233,9 +230,26 @@ static bool is_put_off(const struct claim_row *row)
 
 /* ---- writing ---- */
 
+/* What the row says of operators that may have it. */
+static int read_noted(const struct run *r, const struct claim_row *row, struct job *job,
+                      struct err *err)
+{
+    struct operators_noted noted;
+
+    settings_read_noted(r->c->operators, r->c->operator_count, row->recipient->unknown, &noted);
+    job->noted = *row->recipient->unknown != '\0';
+    job->unknown = noted.mask;
+    job->any = noted.any || row->fate == CLAIM_ROW_TAKEOVER;
+    if (!*noted.gone)
+        return 0;
+    job->gone = strdup(noted.gone);
+    return job->gone ? 0 : err_set(err, ERR_RETRY, 0, "out of memory");
+}
+
 static int make_jobs(struct run *r, struct err *err)
 {
     int64_t window_ms = r->c->settings->consumer.retry_window_sec * 1000;
+    int64_t now_ms = clock_mono_ms();
 
     for (size_t i = 0; i < r->row_count; i++) {
         const struct claim_row *row = &r->rows[i];
@@ -252,9 +266,12 @@ static int make_jobs(struct run *r, struct err *err)
         job->attempt = from->attempt + 1;
         job->user_id = from->user_id;
         job->price = from->price;
-        job->give_up_at_ms = clock_mono_ms() + window_ms - from->claimed_ms_ago;
-        job->unknown = row->unknown;
-        job->takeover = row->fate == CLAIM_ROW_TAKEOVER;
+        job->give_up_at_ms = now_ms + window_ms - from->claimed_ms_ago;
+        /* Whoever has put it off submitted it before; a dead worker may have done so until now. */
+        job->submitted_at_ms =
+            row->fate == CLAIM_ROW_TAKEOVER ? now_ms : now_ms - from->updated_ms_ago;
+        if (read_noted(r, row, job, err))
+            return -1;
         snprintf(job->recipient, sizeof(job->recipient), "%s", from->number);
     }
     return 0;
@@ -300,6 +317,7 @@ static int put_off(struct run *r, struct err *err)
         if (!at || at->message != row->item->message) {
             at = &retries[n++];
             at->message = row->item->message;
+            at->kind = OUTBOX_DELIVER;
             at->recipients = names + used;
             at->window_left_ms = INT64_MIN;
         }

@@ -5,16 +5,15 @@
 #include "libcommon/base/must.h"
 
 #define NONE UINT8_MAX
+#define SETTLE_WAIT_MAX_MS 3000 /* longer waits for a lookup to settle are spent in the outbox */
 
 enum phase {
     PHASE_ASK,      /* step 1: who has it already? */
     PHASE_SUBMIT,   /* step 2 */
     PHASE_CONFIRM,  /* step 3: the question after an unknown outcome */
-    PHASE_LAST_ASK, /* step 4: the end of the retry window */
+    PHASE_LAST_ASK, /* step 4: the window is over, nothing is submitted any more */
     PHASE_OVER,
 };
-
-static struct delivery_action next_operator(struct delivery *d, int64_t now_ms);
 
 static uint32_t bit(unsigned op)
 {
@@ -29,12 +28,10 @@ static unsigned lowest(uint32_t set)
 /* The only place where the phase changes. */
 static struct delivery_action enter(struct delivery *d, enum phase phase, enum delivery_step step)
 {
-    bool final = step == DELIVERY_DONE || step == DELIVERY_FAILED;
-
-    if (d->stopping && !final)
+    if (d->stopping && step < DELIVERY_DONE)
         step = DELIVERY_LATER;
-    d->phase = (uint8_t)(final || step == DELIVERY_LATER ? PHASE_OVER : phase);
-    return (struct delivery_action){step, d->op, 0};
+    d->phase = (uint8_t)(step >= DELIVERY_DONE ? PHASE_OVER : phase);
+    return (struct delivery_action){.step = step, .op = d->op};
 }
 
 static struct delivery_action wait(struct delivery *d, unsigned attempt)
@@ -43,6 +40,30 @@ static struct delivery_action wait(struct delivery *d, unsigned attempt)
 
     action.attempt = attempt;
     return action;
+}
+
+static struct delivery_action wait_ms(struct delivery *d, int64_t ms)
+{
+    struct delivery_action action = enter(d, d->phase, DELIVERY_WAIT);
+
+    action.wait_ms = ms;
+    return action;
+}
+
+/* An operator may have the message, and has not answered. */
+static bool in_doubt(const struct delivery *d)
+{
+    return d->unknown || d->gone;
+}
+
+static bool is_holding(const struct delivery *d)
+{
+    return d->policy->hold_unknown && in_doubt(d);
+}
+
+static bool window_is_over(const struct delivery *d, int64_t now_ms)
+{
+    return now_ms >= d->give_up_at_ms;
 }
 
 /* Operators that may still get the message twice if it is submitted to them again. */
@@ -75,26 +96,44 @@ static struct delivery_action ask(struct delivery *d, enum phase phase, unsigned
     return enter(d, phase, DELIVERY_LOOKUP);
 }
 
-/* No operator is left in this round. */
+static struct delivery_action give_up(struct delivery *d)
+{
+    return enter(d, PHASE_OVER, is_holding(d) ? DELIVERY_HELD : DELIVERY_FAILED);
+}
+
+static struct delivery_action last_ask(struct delivery *d)
+{
+    d->to_ask = d->unknown & d->policy->can_lookup;
+    return d->to_ask ? ask(d, PHASE_LAST_ASK, lowest(d->to_ask)) : give_up(d);
+}
+
+/* No operator is left in this round. Holding, those that are unknown have been asked in it. */
 static struct delivery_action round_spent(struct delivery *d, int64_t now_ms)
 {
-    if (!d->unknown && d->rejected == DELIVERY_ALL(d->policy->operators))
+    if (!in_doubt(d) && d->rejected == DELIVERY_ALL(d->policy->operators))
         return enter(d, PHASE_OVER, DELIVERY_FAILED);
-    if (now_ms < d->give_up_at_ms)
+    if (!window_is_over(d, now_ms))
         return enter(d, PHASE_OVER, DELIVERY_LATER);
-    d->to_ask = d->unknown & d->policy->can_lookup;
-    if (!d->to_ask)
-        return enter(d, PHASE_OVER, DELIVERY_FAILED);
-    return ask(d, PHASE_LAST_ASK, lowest(d->to_ask));
+    return is_holding(d) ? give_up(d) : last_ask(d);
+}
+
+/* Holding, the only one that may have it may be submitted to again. */
+static uint32_t usable_operators(const struct delivery *d, int64_t now_ms)
+{
+    uint32_t usable = DELIVERY_ALL(d->policy->operators);
+
+    if (is_holding(d)) {
+        bool alone = !d->gone && !(d->unknown & (d->unknown - 1));
+
+        usable = alone && !window_is_over(d, now_ms) ? d->unknown : 0;
+    }
+    return usable & ~(d->spent | barred(d));
 }
 
 static struct delivery_action next_operator(struct delivery *d, int64_t now_ms)
 {
-    uint32_t usable = DELIVERY_ALL(d->policy->operators);
+    uint32_t usable = usable_operators(d, now_ms);
 
-    if (d->policy->hold_unknown && d->unknown)
-        usable = d->unknown;
-    usable &= ~(d->spent | barred(d));
     if (!usable)
         return round_spent(d, now_ms);
     d->op = (uint8_t)(d->preferred != NONE && (usable & bit(d->preferred)) ? d->preferred
@@ -110,19 +149,23 @@ static struct delivery_action spend_operator(struct delivery *d, int64_t now_ms)
 }
 
 struct delivery_action delivery_start(struct delivery *d, const struct delivery_policy *policy,
-                                      uint32_t unknown, bool takeover, int64_t give_up_at_ms,
-                                      int64_t now_ms)
+                                      const struct delivery_row *row, int64_t now_ms)
 {
     uint32_t all = DELIVERY_ALL(policy->operators);
+    uint32_t noted = row->unknown & all;
 
     memset(d, 0, sizeof(*d));
     d->policy = policy;
-    d->give_up_at_ms = give_up_at_ms;
-    d->takeover = takeover;
-    d->unknown = takeover ? all : unknown & all;
-    d->doubtful = (unknown & all) | (d->unknown & ~policy->repeat_is_safe);
-    d->to_ask = d->unknown & policy->can_lookup;
+    d->give_up_at_ms = row->give_up_at_ms;
+    d->settles_at_ms = row->submitted_at_ms + policy->lookup_settles_ms;
+    d->any = row->any;
+    d->gone = row->gone;
+    d->unknown = row->any ? all : noted;
+    d->doubtful = noted | (d->unknown & ~policy->repeat_is_safe);
     d->preferred = NONE;
+    if (policy->hold_unknown && (noted || row->gone) && window_is_over(d, now_ms))
+        return last_ask(d);
+    d->to_ask = d->unknown & policy->can_lookup;
     if (d->to_ask)
         return ask(d, PHASE_ASK, lowest(d->to_ask));
     return next_operator(d, now_ms);
@@ -155,6 +198,7 @@ struct delivery_action delivery_on_submit(struct delivery *d, enum verdict verdi
         return wait(d, d->tries);
     case VERDICT_UNKNOWN:
         note_unknown(d);
+        d->settles_at_ms = now_ms + d->policy->lookup_settles_ms;
         if (!(bit(d->op) & d->policy->can_lookup))
             return spend_operator(d, now_ms);
         return ask(d, PHASE_CONFIRM, d->op);
@@ -178,8 +222,19 @@ static struct delivery_action asked(struct delivery *d, bool resolved, int64_t n
     if (d->to_ask)
         return ask(d, d->phase, lowest(d->to_ask));
     if (d->phase == PHASE_LAST_ASK)
-        return enter(d, PHASE_OVER, DELIVERY_FAILED);
+        return give_up(d);
     return next_operator(d, now_ms);
+}
+
+/* "Not found", and the lookup may not know yet. */
+static struct delivery_action ask_when_settled(struct delivery *d, int64_t now_ms)
+{
+    int64_t left_ms = d->settles_at_ms - now_ms;
+
+    if (left_ms > SETTLE_WAIT_MAX_MS && !window_is_over(d, now_ms))
+        return enter(d, PHASE_OVER, DELIVERY_LATER);
+    d->lookups = 0;
+    return wait_ms(d, left_ms);
 }
 
 struct delivery_action delivery_on_lookup(struct delivery *d, enum lookup_answer answer,
@@ -191,8 +246,10 @@ struct delivery_action delivery_on_lookup(struct delivery *d, enum lookup_answer
     case LOOKUP_FOUND:
         return done(d);
     case LOOKUP_NOT_FOUND:
+        if (now_ms < d->settles_at_ms)
+            return ask_when_settled(d, now_ms);
         d->unknown &= ~bit(d->op);
-        if (d->phase == PHASE_ASK && !d->takeover && d->preferred == NONE)
+        if (d->phase == PHASE_ASK && !d->any && d->preferred == NONE)
             d->preferred = d->op;
         return asked(d, true, now_ms);
     case LOOKUP_UNREACHABLE:

@@ -5,11 +5,13 @@
  * One recipient's journey through the operators. Pure: no clock, no transport, no database; whoever
  * drives it (dispatch.h) carries out the action that each call returns and comes back with what
  * happened. It knows operators by two properties: whether they can be asked if they have a message,
- * and whether submitting a message to them again is safe.
+ * and whether submitting a message to them again is safe; and it knows how long after a submission
+ * "not found" means nothing yet.
  *
  * A round:
- *   1. Operators that may already have the message (an unknown outcome noted on the row, or a dead
- *      worker's recipient: all of them) are asked. One that has it: done there.
+ *   1. Operators that may already have the message (an unknown outcome noted on the row; any of
+ *      them, when a worker has died in the middle or the row is marked so) are asked. One that has
+ *      it: done there.
  *   2. The operators in their order, the one that has just said "not found" first. At each: submit,
  *      repeated after a backoff while the failure is transient and tries are left. A final no, a
  *      throttling, an operator that cannot serve us now, a refusal by the breaker or spent tries:
@@ -22,6 +24,20 @@
  *      the round is spent and the recipient comes back later, through the outbox; once the retry
  *      window is over, the unknown ones are asked a last time, then it has failed.
  *
+ * Holding: while an operator may have the message, no other one gets it, and that one gets it again
+ * only while it is the only one and the window lasts. A recipient fails only when each that may
+ * have it has answered. Once the window is over, a round that begins with unknown operators asks
+ * them and submits nothing: found: done; not found anywhere: failed; otherwise it is held, and
+ * comes back to be asked about again.
+ *
+ * Operators that may have the message and are not configured any more ("gone") count as unknown
+ * ones that can be neither asked nor used: failing over, they are passed by, and no final no is
+ * complete without them; holding, they hold the recipient for a person.
+ *
+ * "Not found" before lookup_settles_ms have passed since the last submission that may have arrived
+ * is "not yet": the same operator is asked again when they have, and nothing is submitted to any
+ * operator before. A long wait is spent in the outbox: the round ends, the operators unknown.
+ *
  * A worker that dies in the middle leaves the recipient "sending": whoever takes over begins with
  * step 1 for all operators, so that no second operator is used where the first one has the message.
  * The reference is the same on every try: an operator where repeats are safe delivers once.
@@ -29,7 +45,7 @@
  * An operator that cannot be asked counts as unreachable wherever it would be asked. One where a
  * repeat is not safe is never submitted to again once an outcome at it was unknown, in this round
  * or a later one, "not found" or not: the first submission may still arrive. A takeover is such an
- * unknown outcome.
+ * unknown outcome, and so is the mark.
  */
 
 #include <stdbool.h>
@@ -44,22 +60,35 @@ struct delivery_policy {
     uint32_t repeat_is_safe; /* those that know a message again and deliver it once */
     unsigned tries;          /* submissions to one operator in one round */
     unsigned lookup_tries;
-    bool hold_unknown; /* use no other operator while one may have the message */
+    int64_t lookup_settles_ms; /* after a submission; until then "not found" is "not yet" */
+    bool hold_unknown;         /* use no other operator while one may have the message */
+};
+
+/* What is known when a round begins. Times are on the driver's clock. */
+struct delivery_row {
+    uint32_t unknown;        /* operators noted on the row */
+    bool gone;               /* others are noted, too, that are not configured any more */
+    bool any;                /* any operator may have it: taken over, or the row is marked */
+    int64_t give_up_at_ms;   /* end of the retry window */
+    int64_t submitted_at_ms; /* no submission went out after this */
 };
 
 enum delivery_step {
     DELIVERY_SUBMIT, /* to op; or delivery_on_blocked when it may not be used now */
     DELIVERY_LOOKUP, /* at op, whatever its breaker says */
-    DELIVERY_WAIT,   /* backoff number attempt (1 = the first), then delivery_on_timer */
+    DELIVERY_WAIT,   /* wait_ms, or backoff number attempt (1 = the first), then
+                        delivery_on_timer */
     DELIVERY_DONE,   /* at op */
     DELIVERY_FAILED,
     DELIVERY_LATER, /* this round is spent */
+    DELIVERY_HELD,  /* to be asked about again, and nothing else */
 };
 
 struct delivery_action {
     enum delivery_step step;
     unsigned op;
     unsigned attempt;
+    int64_t wait_ms;
 };
 
 /* Why a recipient has failed. */
@@ -76,7 +105,8 @@ const char *delivery_failure_name(enum delivery_failure failure);
 
 struct delivery {
     const struct delivery_policy *policy;
-    int64_t give_up_at_ms; /* end of the retry window, on the driver's clock */
+    int64_t give_up_at_ms;
+    int64_t settles_at_ms; /* before this, "not found" is "not yet" */
     uint32_t unknown;      /* operators that may have the message */
     uint32_t doubtful; /* those, and such as a submission without an answer may still reach, though
                           they say "not found" */
@@ -88,25 +118,26 @@ struct delivery {
     uint8_t preferred;
     uint8_t tries;
     uint8_t lookups;
-    bool takeover;
+    bool any;
+    bool gone;
     bool stopping;
     bool opted_out;
 };
 
-/* Begins a round. unknown: operators noted on the row; takeover: whoever had it died in the middle.
- * policy must outlive the delivery. */
+/* Begins a round. policy must outlive the delivery. */
 struct delivery_action delivery_start(struct delivery *d, const struct delivery_policy *policy,
-                                      uint32_t unknown, bool takeover, int64_t give_up_at_ms,
-                                      int64_t now_ms);
+                                      const struct delivery_row *row, int64_t now_ms);
 
-/* Each answers the action before it and returns the next; after DONE, FAILED or LATER none. */
+/* Each answers the action before it and returns the next; after DONE, FAILED, LATER or HELD none.
+ */
 struct delivery_action delivery_on_submit(struct delivery *d, enum verdict verdict, int64_t now_ms);
 struct delivery_action delivery_on_lookup(struct delivery *d, enum lookup_answer answer,
                                           int64_t now_ms);
 struct delivery_action delivery_on_blocked(struct delivery *d, int64_t now_ms);
 struct delivery_action delivery_on_timer(struct delivery *d);
 
-/* What belongs on the row when the journey ends: operators that may have accepted it besides. */
+/* What belongs on the row when the round ends, beside those that are gone: operators that may have
+ * accepted it besides. */
 uint32_t delivery_noted(const struct delivery *d);
 /* After FAILED. */
 enum delivery_failure delivery_failure(const struct delivery *d);

@@ -77,10 +77,12 @@ static struct delivery_action not_started(struct dispatch *d, struct run *run, b
     return delivery_on_submit(&run->delivery, VERDICT_TRANSIENT, now_ms);
 }
 
-static void wait_backoff(struct dispatch *d, struct run *run, unsigned attempt)
+static void wait_for(struct dispatch *d, struct run *run, const struct delivery_action *action)
 {
     const struct consumer_settings *s = &d->settings->consumer;
-    int64_t ms = backoff_ms(attempt, s->backoff_ms, s->backoff_max_ms, random_u64());
+    int64_t ms = action->wait_ms
+                     ? action->wait_ms
+                     : backoff_ms(action->attempt, s->backoff_ms, s->backoff_max_ms, random_u64());
     struct timeval tv = {ms / 1000, ms % 1000 * 1000};
 
     event_add(&run->backoff, &tv);
@@ -103,8 +105,11 @@ static void drive(struct dispatch *d, struct run *run, struct delivery_action ac
         case DELIVERY_LATER:
             finish(d, run, JOB_LATER);
             return;
+        case DELIVERY_HELD:
+            finish(d, run, JOB_HELD);
+            return;
         case DELIVERY_WAIT:
-            wait_backoff(d, run, action.attempt);
+            wait_for(d, run, &action);
             return;
         case DELIVERY_SUBMIT:
         case DELIVERY_LOOKUP:
@@ -138,7 +143,8 @@ static void serve_waiting(struct dispatch *d, struct slots *s)
     while ((run = TAILQ_FIRST(&s->waiting)) && !operators_must_wait(&d->operators, s)) {
         operators_wait_end(run);
         drive(d, run,
-              (struct delivery_action){s->lookups ? DELIVERY_LOOKUP : DELIVERY_SUBMIT, s->op, 0});
+              (struct delivery_action){.step = s->lookups ? DELIVERY_LOOKUP : DELIVERY_SUBMIT,
+                                       .op = s->op});
     }
 }
 
@@ -161,19 +167,23 @@ static void on_backoff_over(evutil_socket_t fd, short what, void *arg)
 
 static void begin(struct dispatch *d, struct job *job)
 {
+    const struct delivery_row row = {.unknown = job->unknown,
+                                     .gone = job->gone != NULL,
+                                     .any = job->any,
+                                     .give_up_at_ms = job->give_up_at_ms,
+                                     .submitted_at_ms = job->submitted_at_ms};
     struct run *run = run_begin(&d->idle, d, job);
     struct delivery_action action;
 
     if (!run) { /* as it came: for a later round */
         snprintf(job->error, sizeof(job->error), "dispatch: out of memory");
-        job->unknown = job->takeover ? DELIVERY_ALL(d->operators.n) : job->unknown;
+        job->unknown = job->any ? DELIVERY_ALL(d->operators.n) : job->unknown;
         hand_back(d, job, JOB_LATER);
         return;
     }
     TAILQ_INSERT_TAIL(&d->active, run, link);
     evtimer_assign(&run->backoff, d->base, on_backoff_over, run);
-    action = delivery_start(&run->delivery, &d->policy, job->unknown, job->takeover,
-                            job->give_up_at_ms, clock_mono_ms());
+    action = delivery_start(&run->delivery, &d->policy, &row, clock_mono_ms());
     if (d->obeyed >= ORDER_DRAIN)
         finish(d, run, JOB_LATER);
     else
@@ -355,9 +365,12 @@ static void operators_init(struct dispatch *d, const struct operator_address *op
         .operators = (unsigned)n,
         .tries = (unsigned)s->tries,
         .lookup_tries = (unsigned)s->lookup_tries,
+        .lookup_settles_ms = s->lookup_settles_ms,
         .hold_unknown = !strcmp(s->unknown_policy, "hold"),
     };
     operators_properties(&d->operators, &d->policy.can_lookup, &d->policy.repeat_is_safe);
+    d->policy.can_lookup &= ~settings_operator_mask(operators, n, s->without_lookup);
+    d->policy.repeat_is_safe &= ~settings_operator_mask(operators, n, s->repeat_unsafe);
 }
 
 static void events_init(struct dispatch *d)

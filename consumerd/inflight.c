@@ -68,6 +68,7 @@ void inflight_free(struct inflight *m)
         return;
     for (job = TAILQ_FIRST(&m->jobs); job; job = next) {
         next = TAILQ_NEXT(job, in_message);
+        free(job->gone);
         free(job);
     }
     free(m);
@@ -91,6 +92,7 @@ void job_free(struct job *job)
         return;
     TAILQ_REMOVE(&job->message->jobs, job, in_message);
     job->message->job_count--;
+    free(job->gone);
     free(job);
 }
 

@@ -46,6 +46,7 @@ enum job_outcome {
     JOB_DONE,      /* accepted by operator op, which calls it provider_id */
     JOB_FAILED,    /* no operator will take it: refund */
     JOB_LATER,     /* through the outbox */
+    JOB_HELD,      /* through the outbox, to be asked about */
     JOB_ABANDONED, /* this process may not settle it any more */
 };
 
@@ -57,18 +58,22 @@ struct job {
     uint64_t status_id;
     unsigned position, attempt;
     int64_t user_id, price;
-    int64_t give_up_at_ms; /* end of the retry window, on clock_mono_ms; may be past */
+    int64_t give_up_at_ms;   /* end of the retry window, on clock_mono_ms; may be past */
+    int64_t submitted_at_ms; /* no submission went out after this, on clock_mono_ms */
     char recipient[MESSAGE_RECIPIENT_MAX + 1];
     uint64_t era;     /* of the incarnation that owns it (worker.h) */
     uint32_t unknown; /* operators noted on the row */
-    bool takeover;
+    char *gone;       /* names noted there that are not configured any more; NULL: none */
+    bool noted;       /* the row had any */
+    bool any;         /* any operator may have it (delivery.h) */
 
     /* results */
     enum job_outcome outcome;
     enum delivery_failure failure; /* JOB_FAILED: why */
     unsigned op;
     char provider_id[PROVIDER_ID_MAX + 1];
-    char error[JOB_ERROR_MAX]; /* what the last failed call said; no content */
+    char error[JOB_ERROR_MAX]; /* what the last failed submission said; no content */
+    bool error_is_minor;       /* there was none: a lookup's, or why none was made */
     bool ours;                 /* settling found the row still ours */
 };
 
@@ -100,8 +105,9 @@ struct inflight {
 
     struct job_list jobs; /* claimed and not settled */
     size_t job_count;
-    size_t later_count; /* of these, finished as JOB_LATER: they are settled together, last */
+    size_t later_count; /* of these, to be put off (job_is_put_off): settled together, last */
     unsigned done, failed, put_off; /* recipients, for the metrics */
+    unsigned held;                  /* of those put off */
 };
 
 TAILQ_HEAD(inflight_list, inflight);
@@ -114,6 +120,12 @@ struct inflight_table {
 /* From a delivery. NULL with ERR_PERMANENT (not a message of ours) or ERR_RETRY (memory). */
 struct inflight *inflight_new(const struct broker_event *event, struct err *err);
 void inflight_free(struct inflight *m); /* with its jobs; NULL is fine */
+
+/* It goes through the outbox. */
+static inline bool job_is_put_off(const struct job *job)
+{
+    return job->outcome == JOB_LATER || job->outcome == JOB_HELD;
+}
 
 struct job *job_new(struct inflight *m);
 void job_free(struct job *job); /* takes it off its message; NULL is fine */

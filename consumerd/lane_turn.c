@@ -144,6 +144,7 @@ void lane_turn_collect(struct lane *l)
             array_add(&l->not_done, job);
             break;
         case JOB_LATER:
+        case JOB_HELD:
             take_later(l, job);
             break;
         case JOB_ABANDONED:
@@ -197,13 +198,20 @@ static void count_failed(const struct job *job)
              L_STR("last_error", job->error), L_TRACE(&m->trace));
 }
 
-/* What is put off of a message is settled together: one line for all of it. */
+/* What is put off of a message is settled together: one line for all of it, and one for what is
+ * held of it. */
 static void count_later(const struct job *job)
 {
     struct inflight *m = job->message;
+    bool held = job->outcome == JOB_HELD;
 
-    metrics_add(stats.retries, 1);
-    if (!m->put_off++)
+    m->put_off++;
+    metrics_add(held ? stats.holds : stats.retries, 1);
+    if (held && !m->held++)
+        log_warn("delivery.held", L_STR("message_id", m->id), L_INT("position", job->position),
+                 L_INT("attempt", job->attempt), L_STR("last_error", job->error),
+                 L_TRACE(&m->trace));
+    if (!held && m->put_off - m->held == 1)
         log_info("delivery.retry", L_STR("message_id", m->id), L_INT("recipients", m->job_count),
                  L_INT("attempt", job->attempt), L_STR("last_error", job->error),
                  L_TRACE(&m->trace));
@@ -248,8 +256,7 @@ static size_t batch_of(const struct lane *l, const struct job_array *a)
 {
     size_t n = a->n < l->settle_limit ? a->n : l->settle_limit;
 
-    while (n < a->n && a->jobs[n]->outcome == JOB_LATER &&
-           a->jobs[n]->message == a->jobs[n - 1]->message)
+    while (n < a->n && job_is_put_off(a->jobs[n]) && a->jobs[n]->message == a->jobs[n - 1]->message)
         n++;
     return n;
 }
@@ -359,6 +366,19 @@ static void merge(struct lane *l, struct inflight *known, struct inflight *m)
     inflight_free(m);
 }
 
+/* Operators that cannot be asked because they are not configured any more: one line a message. */
+static void tell_gone(const struct inflight *m)
+{
+    const struct job *job = TAILQ_FIRST(&m->jobs);
+
+    while (job && !job->gone)
+        job = TAILQ_NEXT(job, in_message);
+    if (job)
+        log_warn("delivery.operator_gone", L_STR("message_id", m->id),
+                 L_INT("position", job->position), L_STR("operators", job->gone),
+                 L_MSG("may have it, and is not in OPERATORS"), L_TRACE(&m->trace));
+}
+
 static void take_on(struct lane *l, struct claim_item *item)
 {
     struct inflight *m = item->message;
@@ -376,6 +396,7 @@ static void take_on(struct lane *l, struct claim_item *item)
         log_info("delivery.taken_over", L_STR("message_id", m->id),
                  L_INT("recipients", item->taken_over), L_TRACE(&m->trace));
     }
+    tell_gone(m);
     if (m->suspect)
         l->suspect_in_hand = true;
     if (known) {

@@ -160,7 +160,7 @@ bool operators_may_submit(struct operators *o, struct run *run, unsigned op)
 
     if (resting || !breaker_allow(&s->breaker, now_ms, &run->permit)) {
         metrics_add(stats.op[op].refused, 1);
-        run_set_error(run, s->address->name, resting ? "resting" : "breaker open");
+        run_set_minor_error(run, s->address->name, resting ? "resting" : "breaker open");
         return false;
     }
     show_breaker(s, op);
@@ -241,8 +241,8 @@ struct slots *operators_called(struct operators *o, struct run *run,
     const char *error = plain_error(r);
 
     if (error)
-        run_set_error(run, o->all[op].address->name, error);
-    if (*r->provider_id)
+        (r->lookup ? run_set_minor_error : run_set_error)(run, o->all[op].address->name, error);
+    if (r->lookup ? r->answer == LOOKUP_FOUND : r->verdict == VERDICT_ACCEPTED)
         memcpy(run->job->provider_id, r->provider_id, sizeof(run->job->provider_id));
     if (r->lookup)
         metrics_add(stats.op[op].lookups[r->answer], 1);
@@ -256,7 +256,9 @@ void operators_abort(struct operators *o, struct run *run)
     struct transport_link *link = o->links[run->call.op];
 
     link->transport->abort(link, &run->call);
-    if (!run->slots->lookups)
+    if (!run->slots->lookups) {
+        run_set_error(run, o->all[run->call.op].address->name, "given up before its answer");
         operators_drop_submit(o, run);
+    }
     give_slot(o, run);
 }

@@ -55,7 +55,7 @@ static int take(struct repair *r, const struct candidate *list, size_t n,
     buf_puts(&r->packet.sql, ") AND NOT ");
     worker_put_lives(&r->packet.sql, &r->settings->consumer, "s.owner");
     buf_puts(&r->packet.sql, " AND NOT ");
-    outbox_put_exists(&r->packet.sql, OUTBOX_DELIVER, "s.message_identifier");
+    outbox_put_exists(&r->packet.sql, "s.message_identifier");
     buf_puts(&r->packet.sql, " ORDER BY s.message_identifier,s.position");
     return db_run_packet(r->db, &take_label, &r->packet, results, err);
 }

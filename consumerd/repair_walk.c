@@ -42,7 +42,7 @@ static void put_walk(struct repair *r, int64_t after)
         (long long)after, RANGE, open.data, age, (long long)s->takeovers_max, age);
     worker_put_lives(sql, s, "t.owner");
     buf_puts(sql, " AND NOT ");
-    outbox_put_exists(sql, OUTBOX_DELIVER, "t.message_identifier");
+    outbox_put_exists(sql, "t.message_identifier");
     buf_puts(sql, " AND NOT EXISTS (SELECT 1 FROM outbox_parked p WHERE "
                   "p.aggregate_id=t.message_identifier) "
                   "GROUP BY t.message_identifier,t.type ORDER BY MIN(t.id)");

@@ -51,6 +51,12 @@ static enum recipient_transition transition_of(enum job_outcome outcome)
     }
 }
 
+/* What is noted on the row is for a submission that its last error tells of. */
+static const char *reason_of(const struct job *job)
+{
+    return job->noted && (job->error_is_minor || !*job->error) ? NULL : job->error;
+}
+
 static struct recipient_change change_of(const struct results *r, const struct job *job,
                                          const struct buf *unknown)
 {
@@ -65,7 +71,7 @@ static struct recipient_change change_of(const struct results *r, const struct j
         .provider = r->operators[job->op].name,
         .provider_id = job->provider_id,
         .unknown = unknown->len ? unknown->data : "",
-        .reason = job->error,
+        .reason = reason_of(job),
     };
 }
 
@@ -79,7 +85,7 @@ static int plan_make(struct plan *p, const struct results *r, struct job **jobs,
         return err_set(err, ERR_RETRY, 0, "out of memory");
     qsort(jobs, n, sizeof(struct job *), by_status_id);
     for (size_t i = 0; i < n; i++) {
-        settings_put_operators(&p->unknown[i], r->operators, jobs[i]->unknown);
+        settings_put_noted(&p->unknown[i], r->operators, jobs[i]->unknown, jobs[i]->gone);
         if (p->unknown[i].failed)
             return err_set(err, ERR_RETRY, 0, "out of memory");
         p->changes[i] = change_of(r, jobs[i], &p->unknown[i]);
@@ -126,6 +132,28 @@ static int by_message(const void *a, const void *b)
     return order ? order : by_status_id(a, b);
 }
 
+/* A message with a recipient that is to be sent again comes back to be delivered: those that are
+ * held are asked about then, too. */
+static void add_to_retry(const struct results *r, const struct job *job, int64_t now_ms,
+                         bool at_once, struct retry *to)
+{
+    const struct consumer_settings *s = &r->settings->consumer;
+    int64_t left_ms = job->give_up_at_ms - now_ms;
+
+    if (job->outcome == JOB_LATER) {
+        to->kind = OUTBOX_DELIVER;
+        if (at_once)
+            to->delay_ms = 0;
+    }
+    /* A call that was given up may still reach its operator: it is asked when that is over. */
+    if (at_once && job->unknown)
+        to->least_ms = s->timeout_ms;
+    if (job->unknown && to->least_ms < s->lookup_settles_ms)
+        to->least_ms = s->lookup_settles_ms;
+    if (left_ms > to->window_left_ms)
+        to->window_left_ms = left_ms;
+}
+
 /* One retry for each message of the jobs, which are in the order of their messages. */
 static size_t collect_retries(const struct results *r, struct job *const *jobs, size_t n,
                               bool at_once, struct retry *retries, const char **names)
@@ -134,22 +162,15 @@ static size_t collect_retries(const struct results *r, struct job *const *jobs, 
     size_t count = 0;
 
     for (size_t i = 0; i < n; i++) {
-        int64_t left_ms = jobs[i]->give_up_at_ms - now_ms;
-        struct retry *at;
-
         if (!i || jobs[i]->message != jobs[i - 1]->message)
             retries[count++] = (struct retry){.message = jobs[i]->message,
+                                              .kind = OUTBOX_ASK,
                                               .recipients = names + i,
-                                              .delay_ms = at_once ? 0 : RETRY_BACKOFF,
-                                              .window_left_ms = left_ms};
-        at = &retries[count - 1];
-        /* A call that was given up may still reach its operator: it is asked when that is over. */
-        if (at_once && jobs[i]->unknown)
-            at->delay_ms = r->settings->consumer.timeout_ms;
-        if (left_ms > at->window_left_ms)
-            at->window_left_ms = left_ms;
+                                              .delay_ms = RETRY_BACKOFF,
+                                              .window_left_ms = INT64_MIN};
         names[i] = jobs[i]->recipient;
-        at->count++;
+        retries[count - 1].count++;
+        add_to_retry(r, jobs[i], now_ms, at_once, &retries[count - 1]);
     }
     return count;
 }

@@ -26,9 +26,10 @@ void results_register(void); /* the statements' labels; at start */
 int results_done(const struct results *r, uint64_t me, struct job **jobs, size_t n,
                  struct err *err);
 
-/* JOB_FAILED (with the refund) and JOB_LATER (back to `pending`, and through the outbox). Of a
- * message with a JOB_LATER all that are left must be among them. at_once: what is put off is to run
- * again without a wait, because this process ends. A message whose row in `messages` is gone cannot
+/* JOB_FAILED (with the refund), and JOB_LATER and JOB_HELD (back to `pending`, and through the
+ * outbox: a message of which all are held comes back to be asked about). Of a message with one of
+ * those all that are left must be among them. at_once: what is JOB_LATER is to run again without a
+ * wait, because this process ends. A message whose row in `messages` is gone cannot
  * be put off and is marked unwritable. Sorts jobs. */
 int results_not_done(const struct results *r, uint64_t me, struct job **jobs, size_t n,
                      bool at_once, struct err *err);

@@ -5,7 +5,6 @@
 
 #include "libcommon/base/backoff.h"
 #include "libcommon/base/random.h"
-#include "libcommon/domain/outbox.h"
 
 void retry_register(void)
 {
@@ -34,17 +33,24 @@ static struct message message_of(const struct retry *r)
     return out;
 }
 
+static int64_t backoff_of(const struct consumer_settings *s, const struct retry *r,
+                          unsigned enqueues)
+{
+    int64_t ms;
+
+    if (r->kind == OUTBOX_ASK)
+        return backoff_ms(enqueues, s->retry_base_ms, s->held_ask_max_sec * 1000, random_u64());
+    ms = backoff_ms(enqueues, s->retry_base_ms, s->retry_max_ms, random_u64());
+    if (r->window_left_ms != INT64_MIN && ms > r->window_left_ms)
+        ms = r->window_left_ms > 0 ? r->window_left_ms : 1;
+    return ms;
+}
+
 static int64_t delay_of(const struct settings *s, const struct retry *r, unsigned enqueues)
 {
-    int64_t ms = r->delay_ms;
+    int64_t ms = r->delay_ms == RETRY_BACKOFF ? backoff_of(&s->consumer, r, enqueues) : r->delay_ms;
 
-    if (ms == RETRY_BACKOFF) {
-        ms =
-            backoff_ms(enqueues, s->consumer.retry_base_ms, s->consumer.retry_max_ms, random_u64());
-        if (r->window_left_ms != INT64_MIN && ms > r->window_left_ms)
-            ms = r->window_left_ms > 0 ? r->window_left_ms : 1;
-    }
-    return ms;
+    return ms > r->least_ms ? ms : r->least_ms;
 }
 
 static int write_entries(struct db *db, const struct settings *settings, struct retry *retries,
@@ -74,7 +80,8 @@ int retry_write(struct db *db, const struct settings *settings, struct retry *re
             const struct inflight *m = retries[i].message;
 
             messages[i] = message_of(&retries[i]);
-            entries[i] = (struct outbox_entry){.message = &messages[i],
+            entries[i] = (struct outbox_entry){.kind = retries[i].kind,
+                                               .message = &messages[i],
                                                .traceparent = m->traceparent,
                                                .tracestate = m->tracestate,
                                                .accepted_us = m->accepted_us};

@@ -10,16 +10,19 @@
 #include "consumerd/inflight.h"
 #include "consumerd/settings.h"
 #include "libcommon/db/db.h"
+#include "libcommon/domain/outbox.h"
 
 #define RETRY_BACKOFF (-1) /* delay_ms: grows with the message's number of enqueues */
 
 struct retry {
     const struct inflight *message;
+    enum outbox_kind kind;
     const char **recipients; /* those that are left */
     size_t count;
     int64_t delay_ms; /* 0: at once; RETRY_BACKOFF */
-    /* Until the end of the retry window: a backoff does not reach beyond it. INT64_MIN: this is no
-     * retry of a delivery. */
+    int64_t least_ms; /* not before that, whatever the delay */
+    /* Until the end of the retry window: the backoff of a delivery does not reach beyond it.
+     * INT64_MIN: this is no retry of a delivery. */
     int64_t window_left_ms;
     bool missing; /* result: `messages` has no such row, nothing was written for it */
 };

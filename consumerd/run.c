@@ -38,4 +38,13 @@ void run_free_idle(struct run_list *idle)
 void run_set_error(struct run *run, const char *operator, const char * what)
 {
     snprintf(run->job->error, sizeof(run->job->error), "%s: %s", operator, what);
+    run->job->error_is_minor = false;
+}
+
+void run_set_minor_error(struct run *run, const char *operator, const char * what)
+{
+    if (*run->job->error && !run->job->error_is_minor)
+        return;
+    run_set_error(run, operator, what);
+    run->job->error_is_minor = true;
 }

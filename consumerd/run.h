@@ -38,7 +38,9 @@ struct run *run_begin(struct run_list *idle, struct dispatch *dispatch, struct j
 void run_end(struct run_list *idle, struct run *run);
 void run_free_idle(struct run_list *idle);
 
-/* What the job's row and logs say of the last failed call: "operator: what". */
+/* What the job's row and logs say: "operator: what". The last failed submission says it; what a
+ * lookup says after it, or why none is made, does not take its place. */
 void run_set_error(struct run *run, const char *operator, const char * what);
+void run_set_minor_error(struct run *run, const char *operator, const char * what);
 
 #endif

@@ -45,7 +45,22 @@ static const struct setting rows[] = {
     SETTING_CHOICE_ROW(consumer_settings, unknown_policy, "OPERATOR_UNKNOWN_POLICY", "failover",
                        "failover hold",
                        "When an operator may have a message and cannot be asked: use the next "
-                       "operator, or hold the message until it can be asked."),
+                       "operator, or hold the message until it can be asked, or a person decides."),
+    SETTING_INT_ROW(consumer_settings, held_ask_max_sec, "HELD_ASK_MAX_SEC", "600", 1, 86400,
+                    "Longest pause between two questions about a message that is held beyond its "
+                    "retry window; it begins at DELIVERY_RETRY_BASE_MS and doubles."),
+    SETTING_INT_ROW(consumer_settings, lookup_settles_ms, "OPERATOR_LOOKUP_SETTLES_MS", "0", 0,
+                    60000,
+                    "How long after a submission an operator's \"not found\" means nothing yet: it "
+                    "is asked again then, and nothing is submitted before."),
+    SETTING_TEXT_ROW(consumer_settings, repeat_unsafe, SETTING_STRING, "OPERATORS_REPEAT_UNSAFE",
+                     "", 1024, NULL,
+                     "Operators that may deliver a message twice when it is submitted twice, "
+                     "comma-separated: they get nothing again after an unknown outcome."),
+    SETTING_TEXT_ROW(consumer_settings, without_lookup, SETTING_STRING, "OPERATORS_WITHOUT_LOOKUP",
+                     "", 1024, NULL,
+                     "Operators that cannot be asked whether they have a message, "
+                     "comma-separated."),
     SETTING_INT_ROW(consumer_settings, breaker_failures, "BREAKER_FAILURES", "3", 1, 1000,
                     "Failures in a row that open an operator's breaker."),
     SETTING_INT_ROW(consumer_settings, breaker_open_ms, "BREAKER_OPEN_MS", "5000", 1, 3600000,
@@ -222,29 +237,98 @@ size_t settings_parse_operators(const char *text, struct operator_address out[OP
     }
 }
 
+/* One of comma-separated names. */
+struct name {
+    const char *text;
+    size_t len;
+};
+
+/* False: the end. */
+static bool next_name(const char **names, struct name *out)
+{
+    *names += strspn(*names, ",");
+    *out = (struct name){*names, strcspn(*names, ",")};
+    *names += out->len;
+    return out->len > 0;
+}
+
+static bool name_is(const struct name *name, const char *text)
+{
+    return strlen(text) == name->len && !memcmp(name->text, text, name->len);
+}
+
+/* 0: no operator of that name. */
+static uint32_t operator_bit(const struct operator_address *operators, size_t n,
+                             const struct name *name)
+{
+    for (size_t i = 0; i < n; i++)
+        if (name_is(name, operators[i].name))
+            return UINT32_C(1) << i;
+    return 0;
+}
+
 uint32_t settings_operator_mask(const struct operator_address *operators, size_t n,
                                 const char *names)
 {
+    struct name name;
     uint32_t mask = 0;
 
-    for (const char *at = names; *at;) {
-        size_t len = strcspn(at, ",");
-
-        for (size_t i = 0; i < n; i++)
-            if (strlen(operators[i].name) == len && !memcmp(operators[i].name, at, len))
-                mask |= UINT32_C(1) << i;
-        at += at[len] ? len + 1 : len;
-    }
+    while (next_name(&names, &name))
+        mask |= operator_bit(operators, n, &name);
     return mask;
 }
 
-void settings_put_operators(struct buf *out, const struct operator_address *operators,
-                            uint32_t mask)
+void settings_read_noted(const struct operator_address *operators, size_t n, const char *names,
+                         struct operators_noted *out)
 {
-    for (const char *comma = ""; mask; mask &= mask - 1, comma = ",") {
-        buf_puts(out, comma);
-        buf_puts(out, operators[__builtin_ctz(mask)].name);
+    size_t used = 0;
+    struct name name;
+
+    out->mask = 0;
+    out->any = false;
+    while (next_name(&names, &name)) {
+        uint32_t bit = operator_bit(operators, n, &name);
+
+        out->mask |= bit;
+        if (name_is(&name, RECIPIENT_UNKNOWN_ANY))
+            out->any = true;
+        else if (!bit && used + 1 + name.len < sizeof(out->gone))
+            used += (size_t)snprintf(out->gone + used, sizeof(out->gone) - used, "%s%.*s",
+                                     used ? "," : "", (int)name.len, name.text);
     }
+    out->gone[used] = '\0';
+}
+
+/* INVARIANT: what is put leaves room for the sign that something did not fit. */
+static bool put_name(struct buf *out, size_t from, const struct name *name)
+{
+    size_t room = RECIPIENT_UNKNOWN_MAX - strlen("," RECIPIENT_UNKNOWN_MORE);
+
+    if (out->len - from + 1 + name->len > room)
+        return false;
+    if (out->len > from)
+        buf_putc(out, ',');
+    buf_put(out, name->text, name->len);
+    return true;
+}
+
+void settings_put_noted(struct buf *out, const struct operator_address *operators, uint32_t mask,
+                        const char *gone)
+{
+    size_t from = out->len;
+    struct name name;
+    bool all = true;
+
+    for (; mask; mask &= mask - 1) {
+        const char *text = operators[__builtin_ctz(mask)].name;
+
+        name = (struct name){text, strlen(text)};
+        all &= put_name(out, from, &name);
+    }
+    while (gone && next_name(&gone, &name))
+        all &= !name_is(&name, RECIPIENT_UNKNOWN_MORE) && put_name(out, from, &name);
+    if (!all)
+        buf_puts(out, out->len > from ? "," RECIPIENT_UNKNOWN_MORE : RECIPIENT_UNKNOWN_MORE);
 }
 
 int64_t settings_stop_after_ms(const struct consumer_settings *s)
@@ -267,6 +351,24 @@ void settings_breaker(const struct consumer_settings *s, struct breaker_config *
     };
 }
 
+/* The names in another setting must be those of operators. */
+static size_t check_names(struct buf *errors, const char *setting, const char *names)
+{
+    struct operator_address operators[OPERATORS_MAX];
+    struct name name;
+    char why[128];
+    size_t n = settings_parse_operators(consumerd_settings.consumer.operators, operators, why,
+                                        sizeof(why));
+
+    while (n && next_name(&names, &name))
+        if (!operator_bit(operators, n, &name)) {
+            buf_printf(errors, "%s names %.*s, which is not in OPERATORS\n", setting, (int)name.len,
+                       name.text);
+            return 1;
+        }
+    return 0;
+}
+
 static size_t check(struct buf *errors)
 {
     const struct settings *s = &consumerd_settings;
@@ -287,6 +389,8 @@ static size_t check(struct buf *errors)
                    (long long)s->db.max_open, CONNECTIONS);
         faults++;
     }
+    faults += check_names(errors, "OPERATORS_REPEAT_UNSAFE", c->repeat_unsafe);
+    faults += check_names(errors, "OPERATORS_WITHOUT_LOOKUP", c->without_lookup);
     return faults + topology_check(&s->broker, errors);
 }
 

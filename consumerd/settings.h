@@ -10,6 +10,7 @@
 #include "libcommon/base/settings.h"
 #include "libcommon/daemon/daemon.h"
 #include "libcommon/db/db.h"
+#include "libcommon/domain/recipient.h"
 #include "libcommon/domain/topology.h"
 #include "libcommon/net/httpd.h"
 
@@ -26,7 +27,8 @@ struct operator_address {
 };
 
 struct consumer_settings {
-    char *operators, *unknown_policy;
+    char *operators, *unknown_policy, *repeat_unsafe, *without_lookup;
+    int64_t lookup_settles_ms, held_ask_max_sec;
     int64_t timeout_ms, tries, backoff_ms, backoff_max_ms, lookup_tries, rest_max_sec;
     int64_t in_flight_normal, in_flight_express, lookups_in_flight;
     int64_t breaker_failures, breaker_open_ms, breaker_probes, breaker_successes;
@@ -55,12 +57,22 @@ extern const struct daemon_program consumerd_program;
 size_t settings_parse_operators(const char *text, struct operator_address out[OPERATORS_MAX],
                                 char *why, size_t size);
 
-/* A set of operators as the comma-separated names in message_status.unknown_operators. Names that
- * are not configured any more are left out: they cannot be asked. */
+/* The set of those among comma-separated names that are operators'. */
 uint32_t settings_operator_mask(const struct operator_address *operators, size_t n,
                                 const char *names);
-void settings_put_operators(struct buf *out, const struct operator_address *operators,
-                            uint32_t mask);
+
+/* What message_status.unknown_operators says. */
+struct operators_noted {
+    uint32_t mask;
+    bool any;                             /* marked: any operator may have it */
+    char gone[RECIPIENT_UNKNOWN_MAX + 1]; /* names that are not configured (any more) */
+};
+void settings_read_noted(const struct operator_address *operators, size_t n, const char *names,
+                         struct operators_noted *out);
+/* The other way; gone: NULL is none. A name that does not fit the column is never dropped: it shows
+ * as RECIPIENT_UNKNOWN_MORE, which is gone, too. */
+void settings_put_noted(struct buf *out, const struct operator_address *operators, uint32_t mask,
+                        const char *gone);
 
 /* How long after its last heartbeat a worker still trusts itself: well before others may take its
  * work, with room for an operator call that was already on its way. */

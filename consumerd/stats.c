@@ -123,6 +123,10 @@ void stats_register(const struct settings *s, const struct operator_address *ope
     }
     stats.retries = metrics_counter("msg_retries_total",
                                     "Recipients put back into the outbox for another round.", "");
+    stats.holds = metrics_counter("msg_holds_total",
+                                  "Recipients held beyond their retry window, each time that an "
+                                  "operator which may have one did not answer.",
+                                  "");
     stats.takeovers =
         metrics_counter("msg_takeovers_total", "Recipients taken over from a dead consumer.", "");
     stats.claim_batch =

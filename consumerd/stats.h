@@ -46,7 +46,7 @@ struct stats {
         struct metric *done, *unknown, *in_flight;
     } op[OPERATORS_MAX];
     struct metric *failed, *refunds[DELIVERY_FAILURES], *dead[STATS_DEADS];
-    struct metric *retries, *takeovers, *claim_batch, *settle_batch;
+    struct metric *retries, *holds, *takeovers, *claim_batch, *settle_batch;
 };
 
 extern struct stats stats;

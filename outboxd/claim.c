@@ -14,7 +14,7 @@ static struct db_label look_labels[LOOKS] = {
     [LOOK_WAIT] = {.query = "outbox_look"}, /* never run */
     [LOOK_FRESH] = {.query = "outbox_look_fresh"}, [LOOK_LAGGED] = {.query = "outbox_look_lagged"},
     [LOOK_FULL] = {.query = "outbox_look_full"},   [LOOK_SWEEP] = {.query = "outbox_look_sweep"},
-    [LOOK_DUE] = {.query = "outbox_look_due"},
+    [LOOK_DUE] = {.query = "outbox_look_due"},     [LOOK_ASK] = {.query = "outbox_look_ask"},
 };
 static struct db_label delete_label = {.query = "outbox_delete"};
 static struct db_label burn_label = {.query = "outbox_burn_attempt"};
@@ -50,16 +50,17 @@ void claim_free(struct claim *c)
 static void put_look(struct buf *sql, enum message_type lane, const struct poller_task *task,
                      int64_t limit)
 {
-    const char *due = task->look == LOOK_DUE ? "next_run_at<=NOW(6)" : "next_run_at IS NULL";
+    bool put_off = task->look == LOOK_DUE || task->look == LOOK_ASK;
+    const char *due = put_off ? "next_run_at<=NOW(6)" : "next_run_at IS NULL";
 
     buf_printf(sql,
                "SELECT d.id,o.aggregate_id,o.event_type,o.attempts,"
                "IF(OCTET_LENGTH(o.payload)<=%d,o.payload,NULL) FROM ("
                "SELECT id FROM outbox_events FORCE INDEX(idx_outbox_poll) WHERE ",
                BROKER_BODY_MAX);
-    outbox_put_part(sql, lane, OUTBOX_DELIVER);
+    outbox_put_part(sql, lane, task->look == LOOK_ASK ? OUTBOX_ASK : OUTBOX_DELIVER);
     buf_printf(sql, " AND %s", due);
-    if (task->look == LOOK_DUE)
+    if (put_off)
         buf_puts(sql, " ORDER BY next_run_at,id");
     else
         buf_printf(sql, " AND id>%lld ORDER BY id", (long long)task->from);
@@ -112,7 +113,7 @@ int claim_take(struct claim *c, const struct poller_task *task, int64_t limit, s
     }
     c->seen = c->bytes = 0;
     c->last_id = 0;
-    c->put_off = task->look == LOOK_DUE;
+    c->put_off = task->look == LOOK_DUE || task->look == LOOK_ASK;
     while ((columns = db_next(db_only(&c->results))))
         read_row(c, columns, db_only(&c->results)->lengths);
     if (!c->n)

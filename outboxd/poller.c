@@ -28,6 +28,7 @@ void poller_init(struct poller *p, const struct poller_limits *limits, int64_t n
         .lagged_at_us = now_us,
         .full_at_us = now_us + limits->full_us,
         .due_at_us = now_us,
+        .ask_at_us = now_us + limits->full_us,
         .limit = limits->batch,
     };
 }
@@ -53,7 +54,9 @@ struct poller_task poller_next(struct poller *p, int64_t now_us)
     int64_t at_us;
 
     move_marks(p, now_us);
-    if (now_us >= p->due_at_us && !(p->due_last && fresh_waits(p, now_us))) {
+    if (now_us >= p->ask_at_us) {
+        task.look = LOOK_ASK;
+    } else if (now_us >= p->due_at_us && !(p->due_last && fresh_waits(p, now_us))) {
         task.look = LOOK_DUE;
         task.skip = p->due_skip;
     } else if (now_us >= p->full_at_us) {
@@ -65,7 +68,7 @@ struct poller_task poller_next(struct poller *p, int64_t now_us)
         task.look = now_us >= p->lagged_at_us ? LOOK_LAGGED : LOOK_FRESH;
         task.from = task.look == LOOK_LAGGED ? p->lagged_from : p->cursor;
     } else {
-        at_us = lower(p->poll_at_us, lower(p->due_at_us, p->full_at_us));
+        at_us = lower(lower(p->poll_at_us, p->due_at_us), lower(p->full_at_us, p->ask_at_us));
         task.wait_us = at_us - now_us;
     }
     return task;
@@ -84,6 +87,14 @@ static void found_due(struct poller *p, const struct poller_task *task, size_t r
         p->due_skip = 0;
         p->due_at_us = now_us + higher(p->due_us, cost_us * COST_FACTOR);
     }
+}
+
+static void found_ask(struct poller *p, const struct poller_task *task, size_t rows,
+                      int64_t cost_us, int64_t now_us)
+{
+    int64_t least_us = (int64_t)rows == task->limit ? DUE_MIN_US : p->limits.full_us;
+
+    p->ask_at_us = now_us + higher(least_us, cost_us * COST_FACTOR);
 }
 
 static void found_fresh(struct poller *p, const struct poller_task *task, size_t rows,
@@ -123,7 +134,9 @@ void poller_found(struct poller *p, const struct poller_task *task, size_t rows,
                   size_t bytes, int64_t last_id, int64_t cost_us, int64_t now_us)
 {
     p->due_last = task->look == LOOK_DUE;
-    if (task->look == LOOK_DUE)
+    if (task->look == LOOK_ASK)
+        found_ask(p, task, rows, cost_us, now_us);
+    else if (task->look == LOOK_DUE)
         found_due(p, task, rows, claimed, cost_us, now_us);
     else
         found_fresh(p, task, rows, last_id, cost_us, now_us);

@@ -9,7 +9,8 @@
  * taken or deleted. Rows become visible in commit order, not in id order, and another process may
  * have let go of some: a lagged look starts where the cursor stood one "longest transaction" ago,
  * and a full look from 0 at an interval that grows with what it costs. Rows that are put off live
- * by time and are looked for on their own.
+ * by time and are looked for on their own; so are those that only ask (outbox.h), which are not
+ * urgent: at the full look's interval, or while they come in pages, in a part of the time.
  */
 
 #include <stdbool.h>
@@ -23,6 +24,7 @@ enum poller_look {
     LOOK_FULL,   /* everything */
     LOOK_SWEEP,  /* goes on where a lagged or full look had its hands full */
     LOOK_DUE,    /* put-off rows whose time has come */
+    LOOK_ASK,    /* the same of the kind OUTBOX_ASK */
     LOOKS,
 };
 
@@ -48,7 +50,7 @@ struct poller {
     bool sweeping;
     int64_t sweep_from;
     int64_t poll_us, due_us; /* the present pauses */
-    int64_t poll_at_us, lagged_at_us, full_at_us, due_at_us;
+    int64_t poll_at_us, lagged_at_us, full_at_us, due_at_us, ask_at_us;
     int64_t due_skip;
     bool due_last; /* the last look was for put-off rows: fresh ones are next */
     int64_t limit; /* batch, less while payloads are large */
@@ -62,7 +64,7 @@ struct poller_task poller_next(struct poller *p, int64_t now_us);
 void poller_found(struct poller *p, const struct poller_task *task, size_t rows, size_t claimed,
                   size_t bytes, int64_t last_id, int64_t cost_us, int64_t now_us);
 /* Claimed rows are free again, unpublished: the lowest id of fresh ones (0: none), whether there
- * were put-off ones. */
+ * were put-off ones. Those that ask wait for the next look at them. */
 void poller_returned(struct poller *p, int64_t lowest_id, bool put_off, int64_t now_us);
 
 #endif

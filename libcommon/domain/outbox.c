@@ -9,12 +9,14 @@
 static struct db_label lock_label = {.query = "retry_lock_messages"};
 static struct db_label count_label = {.query = "retry_count"};
 static struct db_label insert_label = {.query = "retry_insert_outbox"};
+static struct db_label forget_label = {.query = "outbox_forget_ask"};
 
 void outbox_register(void)
 {
     db_label_register(&lock_label);
     db_label_register(&count_label);
     db_label_register(&insert_label);
+    db_label_register(&forget_label);
 }
 
 void outbox_put_row(struct db *db, struct buf *sql, enum outbox_kind kind, const char *message_id,
@@ -75,10 +77,24 @@ void outbox_put_oldest(struct buf *sql, enum message_type lane, enum outbox_kind
     buf_puts(sql, " ORDER BY next_run_at LIMIT 1)) t");
 }
 
-void outbox_put_exists(struct buf *sql, enum outbox_kind kind, const char *column)
+void outbox_put_exists(struct buf *sql, const char *column)
 {
-    buf_printf(sql, "EXISTS (SELECT 1 FROM outbox_events o WHERE o.aggregate_id=%s AND o.kind=%d)",
-               column, (int)kind);
+    buf_printf(sql,
+               "EXISTS (SELECT 1 FROM outbox_events o WHERE o.aggregate_id=%s AND o.kind IN "
+               "(%d,%d))",
+               column, OUTBOX_DELIVER, OUTBOX_ASK);
+}
+
+int outbox_forget_ask(struct db *db, const char *message_id, struct err *err)
+{
+    struct buf sql = {0};
+    int rc;
+
+    buf_printf(&sql, "DELETE FROM outbox_events WHERE kind=%d AND aggregate_id=", OUTBOX_ASK);
+    db_put_quoted(db, &sql, message_id, strlen(message_id));
+    rc = db_run_buf(db, &forget_label, &sql, NULL, err);
+    buf_free(&sql);
+    return rc;
 }
 
 /* ---- again ---- */
@@ -175,7 +191,7 @@ static void put_entry(struct db *db, struct buf *sql, struct buf *payload,
     buf_reset(payload);
     message_put_payload(payload, m, topology->exchange, topology_queue(topology, m->type),
                         e->traceparent, e->tracestate ? e->tracestate : "", e->accepted_us);
-    outbox_put_row(db, sql, OUTBOX_DELIVER, m->id, e->enqueues, m->type, payload, e->delay_ms);
+    outbox_put_row(db, sql, e->kind, m->id, e->enqueues, m->type, payload, e->delay_ms);
 }
 
 int outbox_write(struct db *db, const struct broker_settings *topology,

@@ -19,6 +19,8 @@
 
 enum outbox_kind {
     OUTBOX_DELIVER = 1, /* a message to be published to its lane */
+    OUTBOX_ASK = 2,     /* the same for one that is held: its operators are to be asked. No backlog,
+                           and never urgent */
 };
 
 /* "INSERT … VALUES", then a row each, separated by commas. n 0: message.send, else
@@ -40,12 +42,15 @@ void outbox_put_count(struct buf *sql, enum message_type lane, enum outbox_kind 
  * none is. */
 void outbox_put_oldest(struct buf *sql, enum message_type lane, enum outbox_kind kind);
 
-/* "EXISTS (…)": the message whose identifier is in that column has a row of that kind, due or not.
- */
-void outbox_put_exists(struct buf *sql, enum outbox_kind kind, const char *column);
+/* "EXISTS (…)": the message whose identifier is in that column has a row that will bring it to its
+ * lane, of either kind, due or not. */
+void outbox_put_exists(struct buf *sql, const char *column);
+/* Nothing is left to ask about the message. */
+int outbox_forget_ask(struct db *db, const char *message_id, struct err *err);
 
 /* A message that goes into the outbox again. */
 struct outbox_entry {
+    enum outbox_kind kind;
     const struct message *message; /* with the recipients that are left */
     const char *traceparent, *tracestate;
     int64_t accepted_us;

@@ -148,6 +148,7 @@ static bool read_row(char **row, struct recipient *r)
         .price = strtoll(row[9], NULL, 10),
         .unknown = row[10],
         .claimed_ms_ago = row[11] ? strtoll(row[11], NULL, 10) : 0,
+        .updated_ms_ago = strtoll(row[12], NULL, 10),
     };
     return recipient_state_parse(row[4], &r->state);
 }
@@ -162,7 +163,8 @@ int recipient_lock(struct db *db, const char *const *message_ids, size_t n,
     *rows = (struct recipient_rows){0};
     buf_puts(&sql, "SELECT id,message_identifier,recipient,position,status,attempt,takeovers,owner,"
                    "user_id,price,unknown_operators,"
-                   "TIMESTAMPDIFF(MICROSECOND,first_claimed_at,NOW(6)) DIV 1000 "
+                   "TIMESTAMPDIFF(MICROSECOND,first_claimed_at,NOW(6)) DIV 1000,"
+                   "GREATEST(TIMESTAMPDIFF(MICROSECOND,updated_at,NOW(6)),0) DIV 1000 "
                    "FROM message_status FORCE INDEX(uq_message_status_identifier_recipient) "
                    "WHERE message_identifier IN (");
     for (size_t i = 0; i < n; i++) {

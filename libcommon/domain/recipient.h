@@ -42,6 +42,12 @@ bool recipient_state_parse(const char *name, enum recipient_state *state); /* ei
 bool recipient_is_final(enum recipient_state state);
 bool recipient_is_refunded(enum recipient_state state); /* its price has gone back */
 
+/* message_status.unknown_operators: names of operators that may have it, comma-separated; these two
+ * are none. */
+#define RECIPIENT_UNKNOWN_MAX 255
+#define RECIPIENT_UNKNOWN_ANY "*"  /* any operator that is configured may have it */
+#define RECIPIENT_UNKNOWN_MORE "?" /* ... and others, whose names did not fit */
+
 /* Sets of states by what they mean, for other modules' SQL. */
 enum recipient_set {
     RECIPIENT_ANY,
@@ -77,6 +83,7 @@ struct recipient {
     const char *unknown; /* operators that may have it, comma-separated */
     int64_t user_id, price;
     int64_t claimed_ms_ago; /* since the first claim; 0: there was none */
+    int64_t updated_ms_ago; /* since the last change; never below 0 */
     unsigned position, attempt, takeovers;
 };
 
@@ -121,7 +128,8 @@ struct recipient_change {
     const char *provider;    /* DELIVER: who has it ... */
     const char *provider_id; /* ... and what it calls it */
     const char *unknown;     /* operators that may have it all the same; NULL: as the row says */
-    const char *reason;      /* PUT_OFF, FAIL, DROP: into last_error; at most 255 bytes are kept */
+    const char *reason;      /* PUT_OFF, FAIL, DROP: into last_error, at most 255 bytes; NULL: as
+                                the row says */
     enum recipient_result result;
 };
 
@@ -147,6 +155,12 @@ int recipient_put_off(struct db *db, struct recipient_change *changes, size_t n,
 int recipient_fail(struct db *db, struct recipient_change *changes, size_t n, struct err *err);
 /* For DROP: a locked row is HELD. */
 struct recipient_change recipient_drop(const struct recipient *r, const char *reason);
+
+/* Those of the rows from first to last that are open: any operator may have them, whatever was
+ * known before (a restored backup). Their operators are asked first, and the retry window begins
+ * anew. *n: how many that is. */
+int recipient_doubt(struct db *db, uint64_t first_id, uint64_t last_id, uint64_t *n,
+                    struct err *err);
 
 /* A person has looked at the message: what killed consumers is forgotten. */
 int recipient_forget_takeovers(struct db *db, const char *message_id, struct err *err);

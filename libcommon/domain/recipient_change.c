@@ -12,6 +12,7 @@ static struct db_label deliver_label = {.query = "settle_done"};
 static struct db_label hold_label = {.query = "settle_lock"};
 static struct db_label put_off_label = {.query = "settle_later"};
 static struct db_label fail_label = {.query = "settle_failed"};
+static struct db_label doubt_label = {.query = "recipient_doubt"};
 static struct db_label forget_label = {.query = "dead_clean"};
 
 void recipient_change_register(void)
@@ -21,6 +22,7 @@ void recipient_change_register(void)
     db_label_register(&hold_label);
     db_label_register(&put_off_label);
     db_label_register(&fail_label);
+    db_label_register(&doubt_label);
     db_label_register(&forget_label);
 }
 
@@ -295,7 +297,16 @@ static bool is_to_do(const struct recipient_change *c, enum recipient_transition
     return c->transition == transition && c->result == RECIPIENT_HELD;
 }
 
-/* [id, attempt, reason, operators that may have it or null] of each; returns how many. */
+static void put_json_or_null(struct buf *json, const char *text, size_t most)
+{
+    if (text)
+        buf_put_json(json, text, strnlen(text, most));
+    else
+        buf_puts(json, "null");
+}
+
+/* [id, attempt, reason, operators that may have it] of each, null: as the row says; returns how
+ * many. */
 static size_t put_ended(struct buf *json, enum recipient_transition transition,
                         const struct recipient_change *changes, size_t n)
 {
@@ -312,12 +323,9 @@ static size_t put_ended(struct buf *json, enum recipient_transition transition,
         buf_putc(json, ',');
         buf_put_uint(json, c->attempt);
         buf_putc(json, ',');
-        buf_put_json(json, c->reason, strnlen(c->reason, REASON_MAX));
+        put_json_or_null(json, c->reason, REASON_MAX);
         buf_putc(json, ',');
-        if (c->unknown)
-            buf_put_json(json, c->unknown, strlen(c->unknown));
-        else
-            buf_puts(json, "null");
+        put_json_or_null(json, c->unknown, RECIPIENT_UNKNOWN_MAX);
         buf_putc(json, ']');
     }
     buf_putc(json, ']');
@@ -341,7 +349,7 @@ static int write_ended(struct db *db, struct db_label *label, enum recipient_tra
                ",'$[*]' COLUMNS(id BIGINT PATH '$[0]',attempt INT UNSIGNED PATH '$[1]',"
                "reason VARCHAR(255) PATH '$[2]',may_have VARCHAR(255) PATH '$[3]')) j "
                "STRAIGHT_JOIN message_status m FORCE INDEX(PRIMARY) ON m.id=j.id "
-               "SET m.status='%s',m.owner=0,%sm.last_error=j.reason,"
+               "SET m.status='%s',m.owner=0,%sm.last_error=COALESCE(j.reason,m.last_error),"
                "m.unknown_operators=COALESCE(j.may_have,m.unknown_operators) WHERE m.status IN (",
                to_name(transition), forget);
     put_from(&sql, transition);
@@ -408,6 +416,36 @@ struct recipient_change recipient_drop(const struct recipient *r, const char *re
         .reason = reason,
         .result = RECIPIENT_HELD,
     };
+}
+
+/* Names stay beside the mark: they may be of operators that are gone. */
+int recipient_doubt(struct db *db, uint64_t first_id, uint64_t last_id, uint64_t *n,
+                    struct err *err)
+{
+    struct db_results results;
+    struct buf sql = {0};
+    int rc;
+
+    buf_printf(&sql,
+               "UPDATE message_status FORCE INDEX(PRIMARY) SET first_claimed_at=NULL,"
+               "unknown_operators=CASE WHEN FIND_IN_SET('" RECIPIENT_UNKNOWN_ANY
+               "',unknown_operators) THEN unknown_operators "
+               "WHEN unknown_operators='' THEN '" RECIPIENT_UNKNOWN_ANY "' "
+               "WHEN CHAR_LENGTH(unknown_operators)>%d THEN '" RECIPIENT_UNKNOWN_ANY
+               "," RECIPIENT_UNKNOWN_MORE "' "
+               "ELSE CONCAT('" RECIPIENT_UNKNOWN_ANY ",',unknown_operators) END "
+               "WHERE id BETWEEN %llu AND %llu AND status IN (",
+               RECIPIENT_UNKNOWN_MAX - 2, (unsigned long long)first_id,
+               (unsigned long long)last_id);
+    recipient_put_states(&sql, RECIPIENT_OPEN);
+    buf_putc(&sql, ')');
+    rc = db_run_buf(db, &doubt_label, &sql, &results, err);
+    buf_free(&sql);
+    if (rc)
+        return -1;
+    *n = db_only(&results)->affected;
+    db_results_free(&results);
+    return 0;
 }
 
 int recipient_forget_takeovers(struct db *db, const char *message_id, struct err *err)

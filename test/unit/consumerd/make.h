@@ -62,12 +62,15 @@ static const struct operator_address make_operators[] = {{.name = "alfa"}, {.nam
 
 static inline void make_settings(struct settings *s)
 {
-    static char exchange[] = "exchange", normal[] = "normal", express[] = "express";
+    static char exchange[] = "exchange", normal[] = "normal", express[] = "express", none[] = "";
 
     *s = (struct settings){
         .broker = {.exchange = exchange,
                    .queues = {[MESSAGE_NORMAL] = normal, [MESSAGE_EXPRESS] = express}},
         .consumer = {.timeout_ms = 2000,
+                     .repeat_unsafe = none,
+                     .without_lookup = none,
+                     .held_ask_max_sec = 600,
                      .retry_window_sec = 3600,
                      .retry_base_ms = 1000,
                      .retry_max_ms = 60000,

@@ -10,8 +10,8 @@
  * Scenarios as text: what happens, and what the delivery wants next, alternately.
  *
  *   wants     S0 submit to operator 0; Q1 question to operator 1; W2 backoff number 2; D0 done at
- * 0; F failed; L later happens   a verdict's name after a submission, an answer's after a question;
- * blocked; timer; stop
+ * 0; F failed; L later; H held; I wait for a lookup to settle happens   a verdict's name after a
+ * submission, an answer's after a question; blocked; timer; stop
  *
  * "@n" in front of an event: the clock stands at n from here on. The retry window ends at 1000.
  */
@@ -21,7 +21,8 @@ struct scenario {
     const char *script;
     unsigned operators; /* 0: two */
     uint32_t unknown;   /* noted on the row */
-    bool takeover, hold;
+    bool any, hold, gone;
+    int64_t settles; /* lookups do, that long after a submission */
     uint32_t unknown_after;
     uint32_t mute;   /* operators that cannot be asked */
     uint32_t unsafe; /* operators where a repeat may deliver twice */
@@ -95,17 +96,16 @@ static const struct scenario scenarios[] = {
      .script = "Q1 unreachable W1 timer Q1 unreachable S0 accepted D0", .unknown = B,
      .unknown_after = B},
 
-    {"takeover: all are asked, first has it", .script = "Q0 found D0", .takeover = true,
+    {"takeover: all are asked, first has it", .script = "Q0 found D0", .any = true,
      .unknown_after = B},
-    {"takeover: all are asked, second has it", .script = "Q0 not_found Q1 found D1",
-     .takeover = true},
+    {"takeover: all are asked, second has it", .script = "Q0 not_found Q1 found D1", .any = true},
     {"takeover: nobody has it: in order", .script = "Q0 not_found Q1 not_found S0 accepted D0",
-     .takeover = true},
+     .any = true},
     {"takeover: one is away: remembered",
      .script = "Q0 unreachable W1 timer Q0 unreachable Q1 not_found S0 blocked S1 accepted D1",
-     .takeover = true, .unknown_after = A},
+     .any = true, .unknown_after = A},
     {"takeover, policy hold: nothing is sent elsewhere",
-     .script = "Q0 unreachable W1 timer Q0 unreachable Q1 not_found S0 blocked L", .takeover = true,
+     .script = "Q0 unreachable W1 timer Q0 unreachable Q1 not_found S0 blocked L", .any = true,
      .hold = true, .unknown_after = A},
 
     {"window over: a last question, found",
@@ -152,7 +152,7 @@ static const struct scenario scenarios[] = {
      .script = "Q0 unreachable W1 timer Q0 unreachable S0 unfit L", .unknown = A, .hold = true,
      .unknown_after = A},
     {"takeover, the one in doubt is unfit: the next",
-     .script = "Q0 not_found Q1 not_found S0 unfit S1 accepted D1", .takeover = true},
+     .script = "Q0 not_found Q1 not_found S0 unfit S1 accepted D1", .any = true},
     {"stopping: unfit is later", .script = "S0 stop unfit L"},
 
     {"opted out: failed at once", .script = "S0 opted_out F", .failure = DELIVERY_OPTED_OUT},
@@ -165,7 +165,7 @@ static const struct scenario scenarios[] = {
     {"opted out settles an unknown outcome there",
      .script = "Q0 unreachable W1 timer Q0 unreachable S0 opted_out F", .unknown = A, .hold = true,
      .failure = DELIVERY_OPTED_OUT},
-    {"takeover: opted out", .script = "Q0 not_found Q1 not_found S0 opted_out F", .takeover = true,
+    {"takeover: opted out", .script = "Q0 not_found Q1 not_found S0 opted_out F", .any = true,
      .failure = DELIVERY_OPTED_OUT},
     {"stopping: opted out is final", .script = "S0 stop opted_out F",
      .failure = DELIVERY_OPTED_OUT},
@@ -179,12 +179,12 @@ static const struct scenario scenarios[] = {
     {"cannot be asked, next round: only the other one is",
      .script = "Q1 not_found S1 blocked S0 accepted D0", .unknown = A | B, .mute = A,
      .unknown_after = B},
-    {"cannot be asked: takeover asks the others", .script = "Q1 found D1", .takeover = true,
-     .mute = A, .unknown_after = A},
-    {"none can be asked: takeover begins to submit", .script = "S0 accepted D0", .takeover = true,
+    {"cannot be asked: takeover asks the others", .script = "Q1 found D1", .any = true, .mute = A,
+     .unknown_after = A},
+    {"none can be asked: takeover begins to submit", .script = "S0 accepted D0", .any = true,
      .mute = A | B, .unknown_after = B},
-    {"none can be asked, takeover, hold", .script = "S0 blocked S1 accepted D1", .takeover = true,
-     .hold = true, .mute = A | B, .unknown_after = A},
+    {"none can be asked, takeover, hold: nobody gets it", .script = "L", .any = true, .hold = true,
+     .mute = A | B, .unknown_after = A | B},
     {"cannot be asked, window over: no last question", .script = "@1000 S0 unknown S1 blocked F",
      .mute = A, .unknown_after = A},
     {"cannot be asked, window over: the others are",
@@ -210,11 +210,10 @@ static const struct scenario scenarios[] = {
      .script = "Q0 not_found S1 accepted D1", .unknown = A, .hold = true, .unsafe = A,
      .unknown_after = A},
     {"a repeat is not safe: a takeover is an unknown outcome",
-     .script = "Q0 not_found Q1 not_found S1 accepted D1", .takeover = true, .unsafe = A,
+     .script = "Q0 not_found Q1 not_found S1 accepted D1", .any = true, .unsafe = A,
      .unknown_after = A},
     {"a repeat is safe nowhere: a takeover waits to be found",
-     .script = "Q0 not_found Q1 not_found L", .takeover = true, .unsafe = A | B,
-     .unknown_after = A | B},
+     .script = "Q0 not_found Q1 not_found L", .any = true, .unsafe = A | B, .unknown_after = A | B},
     {"a repeat is not safe, window over: failed", .script = "@1000 Q0 not_found S1 blocked F",
      .unknown = A, .unsafe = A, .unknown_after = A},
 
@@ -222,26 +221,116 @@ static const struct scenario scenarios[] = {
      .unsafe = A, .unknown_after = A},
     {"neither asked nor repeated: hold, later rounds", .script = "L", .unknown = A, .hold = true,
      .mute = A, .unsafe = A, .unknown_after = A},
-    {"neither asked nor repeated: hold, window over", .script = "@1000 F", .unknown = A,
+    {"neither asked nor repeated: hold, window over", .script = "@1000 H", .unknown = A,
      .hold = true, .mute = A, .unsafe = A, .unknown_after = A},
     {"neither asked nor repeated: takeover, failover", .script = "Q1 not_found S1 accepted D1",
-     .takeover = true, .mute = A, .unsafe = A, .unknown_after = A},
-    {"neither asked nor repeated: takeover, hold", .script = "Q1 not_found L", .takeover = true,
+     .any = true, .mute = A, .unsafe = A, .unknown_after = A},
+    {"neither asked nor repeated: takeover, hold", .script = "Q1 not_found L", .any = true,
      .hold = true, .mute = A, .unsafe = A, .unknown_after = A},
     {"neither asked nor repeated: the only operator", .script = "S0 unknown L", .operators = 1,
      .mute = A, .unsafe = A, .unknown_after = A},
+
+    {"held: asked and nothing else, found", .script = "@1000 Q0 found D0", .unknown = A,
+     .hold = true},
+    {"held: not found: failed", .script = "@1000 Q0 not_found F", .unknown = A, .hold = true,
+     .unknown_after = A},
+    {"held: unreachable: held on", .script = "@1000 Q0 unreachable W1 timer Q0 unreachable H",
+     .unknown = A, .hold = true, .unknown_after = A},
+    {"held: one of two has not answered: held on",
+     .script = "@1000 Q0 not_found Q1 unreachable W1 timer Q1 unreachable H", .unknown = A | B,
+     .hold = true, .unknown_after = A | B},
+    {"held: the second has it",
+     .script = "@1000 Q0 unreachable W1 timer Q0 unreachable Q1 found D1", .unknown = A | B,
+     .hold = true, .unknown_after = A},
+    {"held: one of two cannot be asked", .script = "@1000 Q1 not_found H", .unknown = A | B,
+     .hold = true, .mute = A, .unknown_after = A | B},
+    {"held, taken over: asked and nothing else", .script = "@1000 Q0 not_found Q1 not_found F",
+     .unknown = A, .any = true, .hold = true, .unknown_after = A},
+    {"hold: the window ends in the round: held",
+     .script = "S0 unknown @1000 Q0 unreachable W1 timer Q0 unreachable H", .hold = true,
+     .unknown_after = A},
+    {"hold, no window: held after the first try",
+     .script = "@1000 S0 unknown Q0 unreachable W1 timer Q0 unreachable H", .hold = true,
+     .unknown_after = A},
+    {"hold, no window, nothing in doubt: failed",
+     .script = "@1000 S0 transient W1 timer S0 transient "
+               "W2 timer S0 transient S1 unfit F",
+     .hold = true},
+    {"hold: two may have it: neither gets it again",
+     .script = "Q0 unreachable W1 timer Q0 unreachable Q1 unreachable W1 timer Q1 unreachable L",
+     .unknown = A | B, .hold = true, .unknown_after = A | B},
+    {"held: stopping", .script = "@1000 Q0 stop unreachable L", .unknown = A, .hold = true,
+     .unknown_after = A},
+
+    {"gone: the others, in order", .script = "S0 accepted D0", .gone = true},
+    {"gone: a final no from the others is not final", .script = "S0 rejected S1 rejected L",
+     .gone = true},
+    {"gone, window over: failed", .script = "@1000 S0 rejected S1 rejected F", .gone = true,
+     .failure = DELIVERY_REJECTED},
+    {"gone, hold: nothing is sent elsewhere", .script = "L", .gone = true, .hold = true},
+    {"gone, hold, another unknown: it is asked, nothing is sent", .script = "Q0 not_found L",
+     .unknown = A, .gone = true, .hold = true, .unknown_after = A},
+    {"gone, hold, window over: held", .script = "@1000 H", .gone = true, .hold = true},
+    {"gone, hold, window over, another unknown: found", .script = "@1000 Q0 found D0", .unknown = A,
+     .gone = true, .hold = true},
+
+    {"marked: all are asked, nobody has it: it goes on, the window over or not",
+     .script = "@1000 Q0 not_found Q1 not_found S0 accepted D0", .any = true},
+    {"marked, hold: all are asked, nobody has it: it goes on, the window over or not",
+     .script = "@1000 Q0 not_found Q1 not_found S0 accepted D0", .any = true, .hold = true},
+    {"marked, hold, window over: one is away: held",
+     .script = "@1000 Q0 unreachable W1 timer Q0 unreachable Q1 not_found H", .any = true,
+     .hold = true, .unknown_after = A},
+    {"marked: what is left unknown takes the mark's place",
+     .script = "Q0 unreachable W1 timer Q0 unreachable Q1 not_found S0 blocked S1 blocked L",
+     .any = true, .unknown_after = A},
+    {"marked, a repeat is not safe: not even when not found",
+     .script = "Q0 not_found Q1 not_found S1 accepted D1", .any = true, .unsafe = A,
+     .unknown_after = A},
+
+    {"a lookup that settles late: asked at once, waited for, asked again",
+     .script = "S0 @50 unknown Q0 @60 not_found I490 timer Q0 @560 found D0", .settles = 500},
+    {"a lookup that has settled: not found is not found",
+     .script = "S0 @50 unknown Q0 @60 not_found I490 timer Q0 @550 not_found S0 accepted D0",
+     .settles = 500},
+    {"each submission counts anew",
+     .script = "S0 unknown Q0 @500 not_found S0 @600 unknown Q0 not_found I500 timer Q0 @1100 "
+               "found D0",
+     .settles = 500},
+    {"a long wait is spent in the outbox, not at another operator",
+     .script = "S0 unknown Q0 not_found L", .settles = 3001, .unknown_after = A},
+    {"a long wait after the window: there is no later",
+     .script = "S0 unknown Q0 @1000 not_found I9000 timer Q0 @10000 not_found S0 rejected S1 "
+               "rejected F",
+     .settles = 10000, .failure = DELIVERY_REJECTED},
+    {"next round, still too early",
+     .script = "@100 Q0 not_found I400 timer Q0 @500 not_found S0 "
+               "accepted D0",
+     .unknown = A, .settles = 500},
+    {"next round, late enough", .script = "@500 Q0 not_found S0 accepted D0", .unknown = A,
+     .settles = 500},
+    {"settling, unreachable is unreachable",
+     .script = "S0 unknown Q0 unreachable W1 timer Q0 unreachable S1 accepted D1", .settles = 500,
+     .unknown_after = A},
+    {"settling: a stop ends the wait", .script = "S0 unknown Q0 stop not_found L", .settles = 500,
+     .unknown_after = A},
+    {"held, settling: waited for", .script = "@1000 Q0 not_found I200 timer Q0 @1200 not_found F",
+     .unknown = A, .hold = true, .settles = 1200, .unknown_after = A},
 };
 
 static void wanted(const struct scenario *s, const char *word, struct delivery_action action)
 {
     static const char letters[] = {
         [DELIVERY_SUBMIT] = 'S', [DELIVERY_LOOKUP] = 'Q', [DELIVERY_WAIT] = 'W',
-        [DELIVERY_DONE] = 'D',   [DELIVERY_FAILED] = 'F', [DELIVERY_LATER] = 'L'};
+        [DELIVERY_DONE] = 'D',   [DELIVERY_FAILED] = 'F', [DELIVERY_LATER] = 'L',
+        [DELIVERY_HELD] = 'H'};
     unsigned number = action.step == DELIVERY_WAIT ? action.attempt : action.op;
-    char got[8];
+    char got[16];
 
-    if (action.step == DELIVERY_FAILED || action.step == DELIVERY_LATER)
+    if (action.step > DELIVERY_DONE)
         snprintf(got, sizeof(got), "%c", letters[action.step]);
+    else if (action.step == DELIVERY_WAIT && action.wait_ms)
+        snprintf(got, sizeof(got), "I%d", (int)action.wait_ms);
     else
         snprintf(got, sizeof(got), "%c%u", letters[action.step], number % 100);
     ck_assert_msg(!strcmp(got, word), "%s: wants %s, expected %s", s->name, got, word);
@@ -269,7 +358,10 @@ START_TEST(scenario)
                                            .repeat_is_safe = ~s->unsafe,
                                            .tries = 3,
                                            .lookup_tries = 2,
+                                           .lookup_settles_ms = s->settles,
                                            .hold_unknown = s->hold};
+    const struct delivery_row row = {
+        .unknown = s->unknown, .gone = s->gone, .any = s->any, .give_up_at_ms = 1000};
     struct delivery d;
     struct delivery_action action = {0};
     int64_t now_ms = 0;
@@ -285,7 +377,7 @@ START_TEST(scenario)
             continue;
         }
         if (!begun)
-            action = delivery_start(&d, &policy, s->unknown, s->takeover, 1000, now_ms);
+            action = delivery_start(&d, &policy, &row, now_ms);
         begun = true;
         if (!strcmp(word, "stop")) {
             delivery_stop(&d);
@@ -344,12 +436,14 @@ START_TEST(every_round_ends)
     struct delivery d;
     struct delivery_action action;
     uint32_t seed = (uint32_t)_i;
-    uint32_t noted = dice(&seed, 16);
-    bool takeover = dice(&seed, 4) == 0;
-    uint32_t in_doubt = takeover ? 15 : noted;
+    const struct delivery_row row = {.unknown = dice(&seed, 16),
+                                     .any = dice(&seed, 4) == 0,
+                                     .gone = dice(&seed, 4) == 0,
+                                     .give_up_at_ms = 1000};
+    uint32_t in_doubt = row.any ? 15 : row.unknown;
     int calls = 0;
 
-    action = delivery_start(&d, &policy, noted, takeover, 1000, dice(&seed, 2000));
+    action = delivery_start(&d, &policy, &row, dice(&seed, 2000));
     while (action.step < DELIVERY_DONE) {
         int64_t now_ms = dice(&seed, 2000);
 
@@ -371,8 +465,11 @@ START_TEST(every_round_ends)
         ck_assert_uint_lt(action.op, 4);
     }
     /* Failed with everything refused, or because the window was over; never done by itself. */
-    ck_assert(action.step == DELIVERY_FAILED || action.step == DELIVERY_LATER);
-    if (action.step == DELIVERY_FAILED && d.unknown == 0 && d.rejected == 15)
+    ck_assert(action.step != DELIVERY_DONE);
+    ck_assert(action.step != DELIVERY_HELD || policy.hold_unknown);
+    if (action.step == DELIVERY_FAILED && policy.hold_unknown)
+        ck_assert(!d.unknown && !d.gone);
+    if (action.step == DELIVERY_FAILED && d.unknown == 0 && !d.gone && d.rejected == 15)
         ck_assert_uint_eq(d.spent, 15);
 }
 END_TEST

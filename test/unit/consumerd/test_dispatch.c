@@ -197,7 +197,7 @@ static struct transport_link *open_mute(const struct transport_config *config)
 
 static struct operator_address operators[2] = {{.name = "a"}, {.name = "b"}};
 static struct settings settings;
-static char failover[] = "failover", hold[] = "hold";
+static char failover[] = "failover", hold[] = "hold", none[] = "", both[] = "a,b";
 
 static void set_up(void)
 {
@@ -205,6 +205,8 @@ static void set_up(void)
 
     settings.consumer = (struct consumer_settings){
         .unknown_policy = failover,
+        .repeat_unsafe = none,
+        .without_lookup = none,
         .timeout_ms = 1000,
         .tries = 2,
         .backoff_ms = 1,
@@ -272,15 +274,17 @@ static void site_close(struct site *s)
     settings.consumer.breaker_failures = 100;
     settings.consumer.breaker_open_ms = 60000;
     settings.consumer.rest_max_sec = 60;
+    settings.consumer.without_lookup = settings.consumer.repeat_unsafe = none;
+    settings.consumer.lookup_settles_ms = 0;
 }
 
-static struct job *submit(struct site *s, bool takeover, bool window)
+static struct job *submit(struct site *s, bool any, bool window)
 {
     struct job_list jobs = TAILQ_HEAD_INITIALIZER(jobs);
     struct job *job = job_new(&s->message);
 
     ck_assert_ptr_nonnull(job);
-    job->takeover = takeover;
+    job->any = any;
     job->give_up_at_ms = window ? INT64_MAX : 0;
     TAILQ_INSERT_TAIL(&jobs, job, link);
     dispatch_submit(s->dispatch, &jobs, 1);
@@ -319,7 +323,8 @@ static const struct {
     unsigned op;
     const char *error; /* how it begins; NULL: none */
     uint32_t unknown;
-    bool takeover, hold, expired;
+    bool any, hold, expired, said_mute;
+    int64_t settles_ms;
     enum delivery_failure failure;
 } cases[] = {
     {"accepted", &plain, "accepted", &plain, "", "S0", JOB_DONE, .op = 0},
@@ -340,12 +345,20 @@ static const struct {
      JOB_DONE, .op = 1, .error = "a: unknown", .unknown = 1},
     {"unknown, mute, held", &mute, "unknown", &plain, "", "S0", JOB_LATER, .error = "a: unknown",
      .unknown = 1, .hold = true},
+    {"unknown, unreachable, held, the window over", &plain, "unknown unreachable", &plain, "",
+     "S0 Q0", JOB_HELD, .error = "a: unknown", .unknown = 1, .hold = true, .expired = true},
+    {"unknown, not found: the error is still the call's", &plain, "unknown not_found unfit", &plain,
+     "unfit", "S0 Q0 S0 S1", JOB_LATER, .error = "b: unfit", .unknown = 1},
+    {"unknown, and said to be like mute", &plain, "unknown", &plain, "accepted", "S0 S1", JOB_DONE,
+     .op = 1, .error = "a: unknown", .unknown = 1, .said_mute = true},
+    {"unknown, not found, settling", &plain, "unknown not_found found", &plain, "", "S0 Q0 Q0",
+     JOB_DONE, .error = "a: unknown", .settles_ms = 20},
     {"unknown, mute, the window over", &mute, "unknown", &plain, "unfit", "S0 S1", JOB_FAILED,
      .op = 1, .error = "b: unfit", .unknown = 1, .expired = true, .failure = DELIVERY_EXPIRED},
     {"takeover asks whom it can", &mute, "", &plain, "found", "Q1", JOB_DONE, .op = 1, .unknown = 1,
-     .takeover = true},
+     .any = true},
     {"takeover of mute operators only", &mute, "", &mute, "", "", JOB_LATER, .unknown = 3,
-     .takeover = true},
+     .any = true},
 };
 
 START_TEST(one_recipient)
@@ -354,8 +367,11 @@ START_TEST(one_recipient)
     struct job *job;
 
     settings.consumer.unknown_policy = cases[_i].hold ? hold : failover;
+    settings.consumer.lookup_settles_ms = cases[_i].settles_ms;
+    if (cases[_i].said_mute)
+        settings.consumer.without_lookup = settings.consumer.repeat_unsafe = both;
     site_open(&s, cases[_i].a, cases[_i].script_a, cases[_i].b, cases[_i].script_b);
-    submit(&s, cases[_i].takeover, !cases[_i].expired);
+    submit(&s, cases[_i].any, !cases[_i].expired);
     job = come_back(&s);
     ck_assert_msg(!strcmp(asked, cases[_i].asked), "%s: asked %s", cases[_i].name, asked);
     ck_assert_int_eq(job->outcome, cases[_i].outcome);

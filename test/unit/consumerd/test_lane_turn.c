@@ -302,6 +302,41 @@ START_TEST(what_is_put_off_waits_for_the_message_to_be_over)
 }
 END_TEST
 
+/* A refund that exists already, among others of its message: it alone is given up, the rest of the
+ * message is failed and put off as it should be, and the lane goes on. */
+START_TEST(one_bad_row_of_a_message_is_given_up_alone)
+{
+    struct inflight *m = in_hand("m-1", 1);
+
+    for (unsigned i = 1; i <= 3; i++)
+        finish(m, i, JOB_LATER);
+    finish(m, 4, JOB_FAILED);
+    finish(m, 5, JOB_FAILED);
+    for (int tries = 0; tries < 2; tries++) { /* both, then the bad one */
+        EXPECT("settle_lock", .has = {tries ? "(4)" : "(4,5)"},
+               .rows = tries ? "4|sending|5|1" : "4|sending|5|1\n5|sending|5|1");
+        EXPECT("settle_failed", .affected = tries ? 1 : 2);
+        EXPECT("refund_lock_balances", .rows = "7|0");
+        EXPECT("refund", .error = FAKE_DUPLICATE);
+    }
+    EXPECT("settle_lock", .has = {"(5)"}, .rows = "5|sending|5|1");
+    EXPECT("settle_failed", .affected = 1);
+    EXPECT("refund_lock_balances", .rows = "7|0");
+    EXPECT("refund");
+    EXPECT("refund");
+    EXPECT("commit");
+    EXPECT("settle_lock", .has = {"(1,2,3)"},
+           .rows = "1|sending|5|1\n2|sending|5|1\n3|sending|5|1");
+    EXPECT("settle_later", .affected = 3);
+    expect_put_off("m-1|0");
+    EXPECT("retry_insert_outbox", .has = {"\"recipients\":[\"091\",\"092\",\"093\"]"});
+    EXPECT("commit");
+    turn();
+    expect_acks("dead_letter:1");
+    ck_assert(!lane->hand.by_id && !lane_turn_has_work(lane));
+}
+END_TEST
+
 START_TEST(a_message_without_its_row_is_dead_lettered)
 {
     finish(in_hand("m-1", 1), 1, JOB_LATER);
@@ -341,14 +376,14 @@ END_TEST
 
 /* ---- claiming ---- */
 
-#define FRESH(id, message) id "|" message "|0912|0|pending|0|0|0|7|10||\\N"
+#define FRESH(id, message) id "|" message "|0912|0|pending|0|0|0|7|10||\\N|0"
 
 START_TEST(what_is_claimed_goes_to_the_operators)
 {
     arrive("m-1", 1);
     arrive("m-2", 2);
     EXPECT("recipient_lock", .has = {"('m-1','m-2')"},
-           .rows = FRESH("1", "m-1") "\n2|m-2|0912|0|done|1|0|6|7|10||0");
+           .rows = FRESH("1", "m-1") "\n2|m-2|0912|0|done|1|0|6|7|10||0|0");
     EXPECT("claim_update", .has = {"owner=5", "IN (1)"}, .affected = 1);
     EXPECT("commit");
     turn();
@@ -357,6 +392,24 @@ START_TEST(what_is_claimed_goes_to_the_operators)
     ck_assert_uint_eq(submitted[0]->status_id, 1);
     ck_assert_uint_eq(submitted[0]->attempt, 1);
     ck_assert_uint_eq(lane->out, 1);
+}
+END_TEST
+
+START_TEST(what_the_row_says_of_operators_goes_along)
+{
+    arrive("m-1", 1);
+    EXPECT("recipient_lock", .rows = "1|m-1|0912|0|pending|3|0|0|7|10|beta,old|90000|4000\n"
+                                     "2|m-1|0913|1|pending|0|0|0|7|10|*|\\N|0");
+    EXPECT("claim_update", .affected = 2);
+    EXPECT("commit");
+    turn();
+    ck_assert_uint_eq(submitted_count, 2);
+    ck_assert_uint_eq(submitted[0]->unknown, 2);
+    ck_assert_str_eq(submitted[0]->gone, "old");
+    ck_assert(submitted[0]->noted && !submitted[0]->any);
+    ck_assert_int_le(submitted[0]->submitted_at_ms, clock_mono_ms() - 4000);
+    ck_assert_ptr_null(submitted[1]->gone);
+    ck_assert(submitted[1]->noted && submitted[1]->any);
 }
 END_TEST
 
@@ -374,7 +427,7 @@ START_TEST(a_claim_that_fails_is_tried_again)
     EXPECT("commit");
     turn();
     ck_assert_uint_eq(submitted_count, 1);
-    ck_assert(!submitted[0]->takeover);
+    ck_assert(!submitted[0]->any);
 }
 END_TEST
 
@@ -386,12 +439,12 @@ START_TEST(a_claim_whose_commit_was_lost_is_found_as_ours)
     EXPECT("commit", .error = FAKE_LOST);
     turn();
     ck_assert_uint_eq(submitted_count, 0);
-    EXPECT("recipient_lock", .rows = "1|m-1|0912|0|sending|1|0|5|7|10||20");
+    EXPECT("recipient_lock", .rows = "1|m-1|0912|0|sending|1|0|5|7|10||20|5");
     EXPECT("claim_update", .has = {"('sending')"}, .affected = 1);
     EXPECT("commit");
     turn();
     ck_assert_uint_eq(submitted_count, 1);
-    ck_assert(submitted[0]->takeover); /* its operators are asked first */
+    ck_assert(submitted[0]->any); /* its operators are asked first */
     ck_assert_uint_eq(submitted[0]->attempt, 2);
 }
 END_TEST
@@ -430,7 +483,7 @@ START_TEST(a_message_that_comes_again_is_merged_with_what_is_in_hand)
     ck_assert_uint_eq(lane->arrived_count, 1);
     EXPECT("settle_done", .affected = 1);
     EXPECT("commit");
-    EXPECT("recipient_lock", .rows = "1|m-1|0912|0|done|1|0|5|7|10||0");
+    EXPECT("recipient_lock", .rows = "1|m-1|0912|0|done|1|0|5|7|10||0|0");
     EXPECT("commit");
     turn();
     ck_assert_str_eq(fake_broker_calls(), "open open ack:9");
@@ -447,7 +500,7 @@ START_TEST(while_it_is_in_hand_the_new_delivery_is_the_one_to_acknowledge)
     lane->out++;
     ck_assert_int_eq(broker_open(lane->broker, &err), 0);
     arrive("m-1", 9);
-    EXPECT("recipient_lock", .rows = "1|m-1|0912|0|sending|1|0|5|7|10||20");
+    EXPECT("recipient_lock", .rows = "1|m-1|0912|0|sending|1|0|5|7|10||20|5");
     EXPECT("commit");
     turn();
     ck_assert_uint_eq(submitted_count, 0); /* its job is under way */
@@ -473,6 +526,7 @@ int main(void)
     tcase_add_test(t, what_is_put_off_of_a_message_stays_together);
     tcase_add_test(t, a_message_that_cannot_be_put_off_is_given_up_alone_and_for_good);
     tcase_add_test(t, what_is_put_off_waits_for_the_message_to_be_over);
+    tcase_add_test(t, one_bad_row_of_a_message_is_given_up_alone);
     tcase_add_test(t, a_message_without_its_row_is_dead_lettered);
     tcase_add_test(t, an_incarnation_that_is_over_settles_nothing);
     tcase_add_test(t, an_ack_of_an_earlier_connection_is_void);
@@ -480,6 +534,7 @@ int main(void)
     t = tcase_create("claiming");
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, what_is_claimed_goes_to_the_operators);
+    tcase_add_test(t, what_the_row_says_of_operators_goes_along);
     tcase_add_test(t, a_claim_that_fails_is_tried_again);
     tcase_add_test(t, a_claim_whose_commit_was_lost_is_found_as_ours);
     tcase_add_test(t, one_message_that_cannot_be_claimed_is_given_up_alone);

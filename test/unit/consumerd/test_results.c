@@ -219,6 +219,66 @@ START_TEST(at_once_means_now_but_for_unknown_outcomes)
 }
 END_TEST
 
+START_TEST(what_is_held_comes_back_to_be_asked_about)
+{
+    struct err err;
+    struct job *held = take(one, 1, JOB_HELD);
+
+    held->unknown = 2;
+    held->gone = strdup("old");
+    take(two, 2, JOB_HELD)->unknown = 1;
+    take(two, 3, JOB_LATER);
+    EXPECT("settle_lock", .rows = LOCKED);
+    EXPECT("settle_later",
+           .has = {"[1,1,\"HTTP 503\",\"beta,old\"]", "[2,1,\"HTTP 503\",\"alfa\"]"},
+           .affected = 3);
+    expect_put_off("m-1|0\nm-2|0");
+    EXPECT("retry_insert_outbox", .has = {"(2,'message','m-1',", "(1,'message','m-2',"});
+    EXPECT("commit");
+    ck_assert_int_eq(results_not_done(&results, MAKE_ME, jobs, n, false, &err), 0);
+    expect_ours(true, true, true);
+}
+END_TEST
+
+/* What is noted on the row was left by a submission: a later round that only asked does not hide
+ * what that one said. */
+START_TEST(the_error_of_the_call_that_is_in_doubt_stays)
+{
+    struct err err;
+    struct job *asked = take(one, 1, JOB_HELD);
+    struct job *submitted = take(two, 2, JOB_LATER);
+
+    asked->unknown = submitted->unknown = 1;
+    asked->noted = submitted->noted = true;
+    asked->error_is_minor = true;
+    EXPECT("settle_lock", .rows = LOCKED);
+    EXPECT("settle_later",
+           .has = {"[1,1,null,\"alfa\"]", "[2,1,\"HTTP 503\",", "COALESCE(j.reason"},
+           .affected = 2);
+    expect_put_off("m-1|0\nm-2|0");
+    EXPECT("retry_insert_outbox");
+    EXPECT("commit");
+    ck_assert_int_eq(results_not_done(&results, MAKE_ME, jobs, n, false, &err), 0);
+}
+END_TEST
+
+/* An operator whose lookup settles late is not asked before it has. */
+START_TEST(what_is_in_doubt_waits_for_the_lookup_to_settle)
+{
+    struct err err;
+
+    settings.consumer.lookup_settles_ms = 50000;
+    take(one, 1, JOB_LATER)->unknown = 1;
+    jobs[0]->give_up_at_ms = 0;
+    EXPECT("settle_lock", .rows = LOCKED);
+    EXPECT("settle_later", .affected = 1);
+    expect_put_off("m-1|0");
+    EXPECT("retry_insert_outbox", .has = {"INTERVAL 50000000 MICROSECOND)"});
+    EXPECT("commit");
+    ck_assert_int_eq(results_not_done(&results, MAKE_ME, jobs, n, false, &err), 0);
+}
+END_TEST
+
 START_TEST(a_second_refund_undoes_everything)
 {
     struct err err;
@@ -257,6 +317,9 @@ int main(void)
     tcase_add_test(t, the_rest_is_found_written_after_a_lost_commit);
     tcase_add_test(t, a_message_without_its_row_cannot_be_put_off);
     tcase_add_test(t, at_once_means_now_but_for_unknown_outcomes);
+    tcase_add_test(t, what_is_held_comes_back_to_be_asked_about);
+    tcase_add_test(t, the_error_of_the_call_that_is_in_doubt_stays);
+    tcase_add_test(t, what_is_in_doubt_waits_for_the_lookup_to_settle);
     tcase_add_test(t, a_second_refund_undoes_everything);
     suite_add_tcase(s, t);
     return suite_run(s);

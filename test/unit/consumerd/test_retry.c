@@ -34,6 +34,7 @@ static void teardown(void)
 static struct retry retry_of(const struct inflight *m, int64_t delay_ms, int64_t window_left_ms)
 {
     return (struct retry){.message = m,
+                          .kind = OUTBOX_DELIVER,
                           .recipients = numbers,
                           .count = 2,
                           .delay_ms = delay_ms,
@@ -119,6 +120,25 @@ START_TEST(a_backoff_grows_and_ends_with_the_window)
 }
 END_TEST
 
+/* A question waits longer and longer, the window has ended. */
+START_TEST(a_question_is_a_row_of_its_own_kind)
+{
+    struct retry r = retry_of(one, RETRY_BACKOFF, -300);
+    struct err err;
+
+    r.kind = OUTBOX_ASK;
+    settings.consumer.held_ask_max_sec = 100;
+    expect_count("m-1|30");
+    EXPECT("retry_insert_outbox", .has = {"VALUES (2,'message','m-1','message.retry.31',"});
+    db_begin(db);
+    ck_assert_int_eq(retry_write(db, &settings, &r, 1, &err), 0);
+    ck_assert_int_ge(
+        strtoll(strstr(fake_db_sql("retry_insert_outbox"), "INTERVAL ") + strlen("INTERVAL "), NULL,
+                10),
+        50 * 1000 * 1000);
+}
+END_TEST
+
 START_TEST(what_is_no_retry_of_a_delivery_knows_no_window)
 {
     ck_assert_int_ge(wait_ms(RETRY_BACKOFF, INT64_MIN, "m-1|3"), 4000);
@@ -150,6 +170,7 @@ int main(void)
     tcase_add_test(t, a_message_that_is_gone_is_told_and_not_written);
     tcase_add_test(t, when_all_are_gone_nothing_is_written);
     tcase_add_test(t, a_backoff_grows_and_ends_with_the_window);
+    tcase_add_test(t, a_question_is_a_row_of_its_own_kind);
     tcase_add_test(t, what_is_no_retry_of_a_delivery_knows_no_window);
     tcase_add_test(t, an_event_that_exists_is_an_error);
     suite_add_tcase(s, t);

@@ -70,11 +70,75 @@ START_TEST(operator_sets_survive_the_row)
 
     for (uint32_t mask = 0; mask < 8; mask++) {
         buf_reset(&names);
-        settings_put_operators(&names, out, mask);
+        settings_put_noted(&names, out, mask, NULL);
         ck_assert_uint_eq(settings_operator_mask(out, n, names.data ? names.data : ""), mask);
     }
     ck_assert_uint_eq(settings_operator_mask(out, n, "gone,b,,aa"), 4);
     buf_free(&names);
+}
+END_TEST
+
+static const struct {
+    const char *row;
+    uint32_t mask;
+    bool any;
+    const char *gone, *again; /* what is written back */
+} noted[] = {
+    {"", 0, false, "", ""},
+    {"a", 1, false, "", "a"},
+    {"b,a", 3, false, "", "a,b"},
+    {"*", 0, true, "", ""}, /* a mark is never written back */
+    {"old,a", 1, false, "old", "a,old"},
+    {"old,older", 0, false, "old,older", "old,older"},
+    {"*,old", 0, true, "old", "old"},
+    {"a,?", 1, false, "?", "a,?"},
+    {"?,old", 0, false, "?,old", "old,?"},
+    {",a,,old,", 1, false, "old", "a,old"},
+};
+
+START_TEST(names_that_are_gone_are_kept)
+{
+    struct operator_address out[OPERATORS_MAX];
+    struct operators_noted read;
+    struct buf again = {0};
+    char why[200];
+    size_t n = settings_parse_operators("a=http://a,b=http://b", out, why, sizeof(why));
+
+    settings_read_noted(out, n, noted[_i].row, &read);
+    ck_assert_uint_eq(read.mask, noted[_i].mask);
+    ck_assert_int_eq(read.any, noted[_i].any);
+    ck_assert_str_eq(read.gone, noted[_i].gone);
+    settings_put_noted(&again, out, read.mask, read.gone);
+    ck_assert_str_eq(again.len ? again.data : "", noted[_i].again);
+    buf_free(&again);
+}
+END_TEST
+
+/* Eight operators with the longest names fit, and nothing that does not is forgotten. */
+START_TEST(a_name_that_does_not_fit_leaves_a_sign)
+{
+    struct operator_address out[OPERATORS_MAX];
+    struct operators_noted read;
+    struct buf row = {0};
+
+    for (int i = 0; i < OPERATORS_MAX; i++) {
+        memset(out[i].name, 'a' + i, OPERATOR_NAME_MAX);
+        out[i].name[OPERATOR_NAME_MAX] = '\0';
+    }
+    settings_put_noted(&row, out, 255, NULL);
+    ck_assert_uint_le(row.len, RECIPIENT_UNKNOWN_MAX);
+    settings_read_noted(out, OPERATORS_MAX, row.data, &read);
+    ck_assert_uint_eq(read.mask, 255);
+    ck_assert_str_eq(read.gone, "");
+    for (int turn = 0; turn < 2; turn++) { /* once it is there, it stays */
+        buf_reset(&row);
+        settings_put_noted(&row, out, 255, turn ? read.gone : "x,some-longer-name,y");
+        ck_assert_uint_le(row.len, RECIPIENT_UNKNOWN_MAX);
+        settings_read_noted(out, OPERATORS_MAX, row.data, &read);
+        ck_assert_uint_eq(read.mask, 255);
+        ck_assert_ptr_nonnull(strchr(read.gone, '?'));
+    }
+    buf_free(&row);
 }
 END_TEST
 
@@ -95,6 +159,12 @@ START_TEST(defaults_are_consistent_and_bad_ones_are_told)
     free(s->broker.queues[MESSAGE_EXPRESS]);
     s->broker.queues[MESSAGE_EXPRESS] = strdup(s->broker.queues[MESSAGE_NORMAL]);
     ck_assert_uint_eq(program->check(&errors), 2);
+    free(s->consumer.repeat_unsafe);
+    free(s->consumer.without_lookup);
+    s->consumer.repeat_unsafe = strdup("operatorB,operatorC");
+    s->consumer.without_lookup = strdup("operatorB");
+    ck_assert_uint_eq(program->check(&errors), 3);
+    ck_assert_ptr_nonnull(strstr(errors.data, "OPERATORS_REPEAT_UNSAFE names operatorC"));
     settings_free(program->groups, program->group_count);
     buf_free(&errors);
 }
@@ -135,6 +205,9 @@ int main(void)
                         (int)(sizeof(operator_lists) / sizeof(operator_lists[0])));
     tcase_add_test(tc, operators_keep_their_order_and_lose_the_last_slash);
     tcase_add_test(tc, operator_sets_survive_the_row);
+    tcase_add_loop_test(tc, names_that_are_gone_are_kept, 0,
+                        (int)(sizeof(noted) / sizeof(noted[0])));
+    tcase_add_test(tc, a_name_that_does_not_fit_leaves_a_sign);
     tcase_add_test(tc, defaults_are_consistent_and_bad_ones_are_told);
     tcase_add_test(tc, fate_of_a_row);
     suite_add_tcase(suite, tc);

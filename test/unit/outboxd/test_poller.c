@@ -27,6 +27,11 @@ struct world {
 
 static struct world w;
 
+static bool is_for_fresh(const struct poller_task *task)
+{
+    return task->look != LOOK_DUE && task->look != LOOK_ASK;
+}
+
 static void begin(void)
 {
     memset(&w, 0, sizeof(w));
@@ -56,7 +61,7 @@ static size_t step(void)
     }
     w.looks++;
     for (int64_t id = task.from + 1;
-         task.look != LOOK_DUE && id <= ROWS && (int64_t)found < task.limit; id++) {
+         is_for_fresh(&task) && id <= ROWS && (int64_t)found < task.limit; id++) {
         w.walked++;
         if (w.taken[id] || w.visible_at_us[id] > w.now_us)
             continue;
@@ -233,8 +238,8 @@ START_TEST(put_off_rows_have_looks_of_their_own)
         }
         due += task.look == LOOK_DUE;
         /* Fresh rows without end must not starve them. */
-        poller_found(&w.poller, &task, task.look == LOOK_DUE ? 0 : 200,
-                     task.look == LOOK_DUE ? 0 : 200, 2000, 1, 1000, w.now_us += 1000);
+        poller_found(&w.poller, &task, is_for_fresh(&task) ? 200 : 0, is_for_fresh(&task) ? 200 : 0,
+                     2000, 1, 1000, w.now_us += 1000);
     }
     ck_assert_int_ge(due, 10 * 2 - 2);
     ck_assert_int_le(due, 10 * 10 + 2);
@@ -277,6 +282,38 @@ START_TEST(held_rows_stand_in_nobodys_way)
 }
 END_TEST
 
+/* Questions are not urgent: seldom while there are none, in pages when they come, and never more
+ * than a part of the time. */
+START_TEST(rows_that_ask_have_looks_of_their_own)
+{
+    int64_t start_us, looks = 0, asking = 3000, ask_us = 0;
+
+    begin();
+    start_us = w.now_us;
+    while (w.now_us < start_us + 20 * SECOND) {
+        struct poller_task task = poller_next(&w.poller, w.now_us);
+        int64_t rows = 200;
+
+        if (task.look == LOOK_WAIT) {
+            w.now_us += task.wait_us;
+            continue;
+        }
+        if (task.look == LOOK_ASK) {
+            ck_assert(w.now_us >= start_us + 2 * SECOND);
+            looks++;
+            ask_us += 10000;
+            rows = asking < task.limit ? asking : task.limit;
+            asking -= rows;
+        }
+        w.now_us += 10000;
+        poller_found(&w.poller, &task, (size_t)rows, (size_t)rows, 2000, 1, 10000, w.now_us);
+    }
+    ck_assert_int_eq(asking, 0);
+    ck_assert_int_le(looks, 3000 / 200 + 20 / 2);
+    ck_assert_int_le(ask_us, SECOND);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("poller");
@@ -292,6 +329,7 @@ int main(void)
     tcase_add_test(tc, large_payloads_make_small_batches);
     tcase_add_test(tc, put_off_rows_have_looks_of_their_own);
     tcase_add_test(tc, held_rows_stand_in_nobodys_way);
+    tcase_add_test(tc, rows_that_ask_have_looks_of_their_own);
     suite_add_tcase(s, tc);
     return suite_run(s);
 }
