@@ -17,8 +17,6 @@
 #define PUMP_MS 100
 #define LOG_FLUSH_MS 5000
 
-static struct db_label owner_label = {.query = "dead_owners"};
-
 struct letter {
     uint64_t tag;
     char id[MESSAGE_ID_MAX + 1]; /* "#<place>" when it has none */
@@ -181,28 +179,6 @@ static int replay(struct dead_session *d, const struct letter *l, struct err *er
 
 /* ---- drop ---- */
 
-static int owner_lives(struct dead_session *d, uint64_t owner, bool *lives, struct err *err)
-{
-    struct db_results results;
-    struct buf sql = {0};
-    char number[24];
-    int rc;
-
-    *lives = false;
-    if (!owner)
-        return 0;
-    snprintf(number, sizeof(number), "%llu", (unsigned long long)owner);
-    buf_puts(&sql, "SELECT ");
-    worker_put_lives(&sql, &d->settings->consumer, number);
-    rc = db_run_buf(d->db, &owner_label, &sql, &results, err);
-    buf_free(&sql);
-    if (rc)
-        return -1;
-    *lives = db_number(db_only(&results)) == 1;
-    db_results_free(&results);
-    return 0;
-}
-
 /* A recipient that a living consumer has in hand may be reached yet. */
 static int collect_open(struct dead_session *d, const struct recipient_rows *rows,
                         struct recipient_change *changes, size_t *n, struct err *err)
@@ -213,7 +189,7 @@ static int collect_open(struct dead_session *d, const struct recipient_rows *row
 
         if (recipient_is_final(r->state))
             continue;
-        if (owner_lives(d, r->owner, &lives, err))
+        if (worker_lives(d->db, &d->settings->consumer, r->owner, &lives, err))
             return -1;
         if (lives)
             return err_set(err, ERR_RETRY, 0, "a consumer has it in hand right now");
@@ -356,7 +332,7 @@ static int run(struct dead_session *d, const char *verb)
     struct err err = {0};
     int rc;
 
-    db_label_register(&owner_label);
+    worker_register();
     recipient_register();
     log_start("msg-consumerd", LOG_INFO);
     buf_printf(&queue, "%s.dead", d->settings->broker.exchange);

@@ -7,6 +7,8 @@
 
 #include "consumerd/consumer.h"
 #include "consumerd/dead_letters.h"
+#include "consumerd/held.h"
+#include "consumerd/held_watch.h"
 #include "consumerd/housekeeping.h"
 #include "consumerd/repair.h"
 #include "consumerd/settings.h"
@@ -16,6 +18,7 @@ struct parts {
     struct httpd *httpd;
     struct janitor *janitor;
     struct repair *repair;
+    struct held_watch *held;
     struct consumer *consumer;
 };
 
@@ -29,6 +32,7 @@ static int build(struct parts *p, struct err *err)
         return -1;
     p->janitor = housekeeping_start(s);
     p->repair = repair_start(s);
+    p->held = held_watch_start(s);
     p->consumer = consumer_start(s);
     return 0;
 }
@@ -37,9 +41,11 @@ static void drain(struct parts *p)
 {
     janitor_begin_stop(p->janitor);
     repair_begin_stop(p->repair);
+    held_watch_begin_stop(p->held);
     httpd_drain(p->httpd);
     consumer_stop(p->consumer);
     repair_stop(p->repair);
+    held_watch_stop(p->held);
     janitor_stop(p->janitor);
     httpd_wait_drained(p->httpd, daemon_drain_left_ms());
 }
@@ -74,9 +80,18 @@ static int run_dead(int argc, char **argv)
     return dead_letters_main(&consumerd_settings, argc, argv);
 }
 
+static int run_held(int argc, char **argv)
+{
+    return held_main(&consumerd_settings, argc, argv);
+}
+
 static const struct daemon_verb verbs[] = {
     {"dead", "list | show ID | replay ID...|--all [--dry-run] | drop ID...|--all [--dry-run]",
      run_dead},
+    {"held",
+     "list | done MESSAGE [POSITION...] --operator NAME [--dry-run] | "
+     "fail MESSAGE [POSITION...]|--all [--dry-run]",
+     run_held},
     {0},
 };
 

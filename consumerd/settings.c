@@ -3,10 +3,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "consumerd/held_watch.h"
 #include "consumerd/transport.h"
 #include "libcommon/base/buf.h"
 
-#define CONNECTIONS (MESSAGE_LANES + 4)
+#define CONNECTIONS (MESSAGE_LANES + 5)
 
 struct settings consumerd_settings;
 
@@ -385,13 +386,18 @@ static size_t check(struct buf *errors)
     if (CONNECTIONS > s->db.max_open) {
         buf_printf(errors,
                    "DB_MAX_OPEN_CONNS=%lld is too low: the lanes, the heartbeat, the repair, the "
-                   "janitor and the readiness probe need %d\n",
+                   "janitor, the look at what is held and the readiness probe need %d\n",
                    (long long)s->db.max_open, CONNECTIONS);
         faults++;
     }
     faults += check_names(errors, "OPERATORS_REPEAT_UNSAFE", c->repeat_unsafe);
     faults += check_names(errors, "OPERATORS_WITHOUT_LOOKUP", c->without_lookup);
     return faults + topology_check(&s->broker, errors);
+}
+
+static void look(void)
+{
+    held_check(&consumerd_settings);
 }
 
 const struct daemon_program consumerd_program = {
@@ -401,8 +407,15 @@ const struct daemon_program consumerd_program = {
         "  msg-consumerd dead list                              letters in the dead-letter queue\n"
         "  msg-consumerd dead show ID                           one of them with its body\n"
         "  msg-consumerd dead replay ID...|--all [--dry-run]    to its lane again\n"
-        "  msg-consumerd dead drop ID...|--all [--dry-run]      fails and refunds what is open\n",
+        "  msg-consumerd dead drop ID...|--all [--dry-run]      fails and refunds what is open\n"
+        "  msg-consumerd held list                              recipients that an operator may "
+        "have and does not answer for\n"
+        "  msg-consumerd held done MESSAGE [POSITION...] --operator NAME [--dry-run]\n"
+        "                                                       that one has them: done\n"
+        "  msg-consumerd held fail MESSAGE [POSITION...]|--all [--dry-run]\n"
+        "                                                       given up: fails and refunds them\n",
     .groups = groups,
     .group_count = sizeof(groups) / sizeof(groups[0]),
     .check = check,
+    .look = look,
 };

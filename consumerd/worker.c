@@ -35,6 +35,7 @@ struct worker {
 static struct db_label register_label = {.query = "worker_register"};
 static struct db_label beat_label = {.query = "worker_heartbeat"};
 static struct db_label remove_label = {.query = "worker_remove"};
+static struct db_label lives_label = {.query = "worker_lives"};
 
 /* Goes on while the machine is suspended, as the database's clock does. */
 static int64_t boot_ms(void)
@@ -51,6 +52,34 @@ void worker_put_lives(struct buf *sql, const struct consumer_settings *settings,
                "EXISTS (SELECT 1 FROM workers w WHERE w.id=%s AND "
                "w.heartbeat_at>NOW(6)-INTERVAL %lld SECOND)",
                column, (long long)settings->dead_sec);
+}
+
+void worker_register(void)
+{
+    db_label_register(&lives_label);
+}
+
+int worker_lives(struct db *db, const struct consumer_settings *settings, uint64_t owner,
+                 bool *lives, struct err *err)
+{
+    struct db_results results;
+    struct buf sql = {0};
+    char number[24];
+    int rc;
+
+    *lives = false;
+    if (!owner)
+        return 0;
+    snprintf(number, sizeof(number), "%llu", (unsigned long long)owner);
+    buf_puts(&sql, "SELECT ");
+    worker_put_lives(&sql, settings, number);
+    rc = db_run_buf(db, &lives_label, &sql, &results, err);
+    buf_free(&sql);
+    if (rc)
+        return -1;
+    *lives = db_number(db_only(&results)) == 1;
+    db_results_free(&results);
+    return 0;
 }
 
 bool worker_holds(struct worker *w, uint64_t era)

@@ -26,6 +26,12 @@ struct worker;
 void worker_put_lives(struct buf *sql, const struct consumer_settings *settings,
                       const char *column);
 
+/* For those who are no worker themselves (verbs): the statement's label, and whether that one is
+ * not dead; nobody (0) is. */
+void worker_register(void);
+int worker_lives(struct db *db, const struct consumer_settings *settings, uint64_t owner,
+                 bool *lives, struct err *err);
+
 struct worker_lease {
     uint64_t id; /* workers.id: message_status.owner */
     uint64_t era;

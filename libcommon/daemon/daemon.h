@@ -37,6 +37,9 @@ struct daemon_program {
     size_t group_count;
     /* Checks that span settings: appends lines to errors, returns their number. May be NULL. */
     size_t (*check)(struct buf *errors);
+    /* With --check alone, when the settings are right: what else there is to warn of, on stdout.
+     * May be NULL. */
+    void (*look)(void);
 };
 
 #define DAEMON_USAGE (-1)

@@ -61,6 +61,8 @@ static int take_options(const struct daemon_program *program, int argc, char **a
         return -1;
     if (!rc)
         printf("settings ok\n");
+    if (!rc && program->look)
+        program->look();
     settings_free(program->groups, program->group_count);
     return rc;
 }

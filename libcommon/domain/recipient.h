@@ -12,6 +12,8 @@
  *                     ▼ ▼ fail, drop
  *                    failed        refunded in the same transaction (ledger.h)
  *
+ * A person may confirm what is open: done, at the operator that is said to have it.
+ *
  * Every transition is a function here: it runs in the caller's transaction, changes only rows that
  * are in a state that it may begin from and that answer to the fence (owner and attempt, as they
  * were when the caller claimed or locked the row), and says which rows it changed. All of them pass
@@ -107,6 +109,7 @@ enum recipient_transition {
     RECIPIENT_PUT_OFF,   /* sending → pending: later */
     RECIPIENT_FAIL,      /* sending → failed, refunded */
     RECIPIENT_DROP,      /* open → failed, refunded: a person gave it up */
+    RECIPIENT_CONFIRM,   /* open → done: a person knows who has it */
     RECIPIENT_TRANSITIONS,
 };
 
@@ -125,8 +128,8 @@ struct recipient_change {
     unsigned position;
     const char *message_id;
     int64_t user_id, price;  /* FAIL, DROP: what goes back, and to whom */
-    const char *provider;    /* DELIVER: who has it ... */
-    const char *provider_id; /* ... and what it calls it */
+    const char *provider;    /* DELIVER, CONFIRM: who has it ... */
+    const char *provider_id; /* ... and what it calls it; "" when nobody has said */
     const char *unknown;     /* operators that may have it all the same; NULL: as the row says */
     const char *reason;      /* PUT_OFF, FAIL, DROP: into last_error, at most 255 bytes; NULL: as
                                 the row says */
@@ -153,8 +156,13 @@ int recipient_hold(struct db *db, uint64_t owner, struct recipient_change *chang
 int recipient_put_off(struct db *db, struct recipient_change *changes, size_t n, struct err *err);
 /* Fail and refund those that are to FAIL or DROP, and are HELD. A refund that exists is ERR_BUG. */
 int recipient_fail(struct db *db, struct recipient_change *changes, size_t n, struct err *err);
-/* For DROP: a locked row is HELD. */
+/* Confirm those that are to be, and are HELD. */
+int recipient_confirm_all(struct db *db, struct recipient_change *changes, size_t n,
+                          struct err *err);
+/* For DROP and CONFIRM: a locked row is HELD. unknown: the others that may have it. */
 struct recipient_change recipient_drop(const struct recipient *r, const char *reason);
+struct recipient_change recipient_confirm(const struct recipient *r, const char *provider,
+                                          const char *unknown);
 
 /* Those of the rows from first to last that are open: any operator may have them, whatever was
  * known before (a restored backup). Their operators are asked first, and the retry window begins

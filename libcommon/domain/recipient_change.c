@@ -38,6 +38,7 @@ static const struct {
     [RECIPIENT_PUT_OFF] = {IN(RECIPIENT_SENDING), RECIPIENT_PENDING},
     [RECIPIENT_FAIL] = {IN(RECIPIENT_SENDING), RECIPIENT_FAILED},
     [RECIPIENT_DROP] = {IN(RECIPIENT_PENDING) | IN(RECIPIENT_SENDING), RECIPIENT_FAILED},
+    [RECIPIENT_CONFIRM] = {IN(RECIPIENT_PENDING) | IN(RECIPIENT_SENDING), RECIPIENT_DONE},
 };
 
 static void put_from(struct buf *sql, enum recipient_transition transition)
@@ -156,17 +157,19 @@ static void put_delivered(struct buf *json, const struct recipient_change *chang
         buf_puts(json, c->provider);
         buf_puts(json, "\",");
         buf_put_json(json, c->provider_id, strlen(c->provider_id));
-        buf_puts(json, ",\"");
-        buf_puts(json, c->unknown);
-        buf_puts(json, "\"]");
+        buf_putc(json, ',');
+        buf_put_json(json, c->unknown, strlen(c->unknown));
+        buf_putc(json, ']');
     }
     buf_putc(json, ']');
 }
 
 /* The join, in the order of the ids given, makes this as cheap on a table of ten rows as on one of
- * ten million: a long IN list is planned as a scan of a small table. */
-static int write_delivered(struct db *db, uint64_t owner, const struct recipient_change *changes,
-                           size_t n, uint64_t *matched, struct err *err)
+ * ten million: a long IN list is planned as a scan of a small table. Who delivers is the owner; who
+ * confirms has locked the rows. */
+static int write_delivered(struct db *db, enum recipient_transition transition, uint64_t owner,
+                           const struct recipient_change *changes, size_t n, uint64_t *matched,
+                           struct err *err)
 {
     struct db_results results;
     struct buf json = {0};
@@ -184,9 +187,11 @@ static int write_delivered(struct db *db, uint64_t owner, const struct recipient
                "SET m.status='%s',m.provider=j.provider,m.provider_message_id=j.provider_id,"
                "m.unknown_operators=j.unknown_operators,m.last_error='' "
                "WHERE m.status IN (",
-               to_name(RECIPIENT_DELIVER));
-    put_from(&sql, RECIPIENT_DELIVER);
-    buf_printf(&sql, ") AND m.owner=%llu AND m.attempt=j.attempt", (unsigned long long)owner);
+               to_name(transition));
+    put_from(&sql, transition);
+    buf_puts(&sql, ") AND m.attempt=j.attempt");
+    if (transition == RECIPIENT_DELIVER)
+        buf_printf(&sql, " AND m.owner=%llu", (unsigned long long)owner);
     rc = db_run_buf(db, &deliver_label, &sql, &results, err);
     buf_free(&sql);
     buf_free(&json);
@@ -217,7 +222,7 @@ int recipient_deliver(struct db *db, uint64_t owner, struct recipient_change *ch
     qsort(changes, n, sizeof(*changes), by_id);
     for (size_t i = 0; i < n; i++)
         changes[i].result = RECIPIENT_HELD;
-    if (write_delivered(db, owner, changes, n, &matched, err))
+    if (write_delivered(db, RECIPIENT_DELIVER, owner, changes, n, &matched, err))
         return -1;
     if (matched != n) {
         db_rollback(db);
@@ -225,7 +230,7 @@ int recipient_deliver(struct db *db, uint64_t owner, struct recipient_change *ch
         if (recipient_hold(db, owner, changes, n, err))
             return -1;
         held = count_held(changes, n);
-        if (held && write_delivered(db, owner, changes, n, &matched, err))
+        if (held && write_delivered(db, RECIPIENT_DELIVER, owner, changes, n, &matched, err))
             return -1;
         if (held && matched != held)
             return err_set(err, ERR_BUG, 0, "deliver: rows changed under their lock");
@@ -401,6 +406,37 @@ int recipient_fail(struct db *db, struct recipient_change *changes, size_t n, st
     pass(RECIPIENT_FAIL, changes, n);
     pass(RECIPIENT_DROP, changes, n);
     return 0;
+}
+
+int recipient_confirm_all(struct db *db, struct recipient_change *changes, size_t n,
+                          struct err *err)
+{
+    uint64_t matched = 0;
+
+    if (!n)
+        return 0;
+    if (write_delivered(db, RECIPIENT_CONFIRM, 0, changes, n, &matched, err))
+        return -1;
+    if (matched != count_held(changes, n))
+        return err_set(err, ERR_BUG, 0, "confirm: rows changed under their lock");
+    pass(RECIPIENT_CONFIRM, changes, n);
+    return 0;
+}
+
+struct recipient_change recipient_confirm(const struct recipient *r, const char *provider,
+                                          const char *unknown)
+{
+    return (struct recipient_change){
+        .id = r->id,
+        .transition = RECIPIENT_CONFIRM,
+        .attempt = r->attempt,
+        .position = r->position,
+        .message_id = r->message_id,
+        .provider = provider,
+        .provider_id = "",
+        .unknown = unknown,
+        .result = RECIPIENT_HELD,
+    };
 }
 
 struct recipient_change recipient_drop(const struct recipient *r, const char *reason)
