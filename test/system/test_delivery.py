@@ -1,5 +1,6 @@
 """From the outbox to an operator: failover, breaker, refunds, repeats and poison."""
 
+import json
 import time
 
 import pytest
@@ -26,6 +27,17 @@ def breaker(stack, operator):
           if v == 1]
     assert len(on) == 1, on
     return on[0]
+
+
+def unfit(stack):
+    """(operator, reason) of those that cannot serve us."""
+    return {(l["operator"], l["reason"]) for l, v in consumer(stack).series("msg_operator_unfit") if v == 1}
+
+
+def fitness_told(stack):
+    """The log's lines about operators that can, or cannot, serve us."""
+    lines = [json.loads(line) for line in stack.log_text("consumerd-1").splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] in ("operator.unfit", "operator.fit")]
 
 
 def refunds(stack, customer):
@@ -130,7 +142,7 @@ def test_what_a_rejects_b_may_take(stack):
 
 
 def test_what_a_cannot_serve_b_may_take(stack):
-    """403 is about us and not about the message: one call, then B at once, and A counts as failing."""
+    """403 may be about us or about the message: one call, then B at once. Three messages in a row: about us."""
     api = stack.api()
     customer = api.funded()
     stack.operator_a.faults(status=403, status_share=1)
@@ -139,8 +151,53 @@ def test_what_a_cannot_serve_b_may_take(stack):
     assert api.history(user_id=customer)[0]["provider"] == "operatorB"
     assert consumer(stack).sum("operator_calls_total", operator="operatorA") \
         == consumer(stack).value("operator_calls_total", operator="operatorA", result="unfit") == 1
-    api.wait_final(customer, api.sent(customer, ["0913", "0914"])["message_identifier"])
-    wait_until(lambda: breaker(stack, "operatorA") == "open", 5, "A's breaker is open")
+    # Many recipients are one message yet.
+    api.wait_final(customer, api.sent(customer, [recipient(i) for i in range(5)])["message_identifier"])
+    assert breaker(stack, "operatorA") == "closed" and unfit(stack) == set()
+    api.wait_final(customer, api.sent(customer, ["0913"])["message_identifier"])
+    assert unfit(stack) == {("operatorA", "forbidden")}
+    assert_clean(stack)
+
+
+def test_bad_credentials_open_the_breaker_at_once(world):
+    """One call tells; the other operator takes everything, and who mends it needs no restart."""
+    stack = world(DELIVERY_RETRY_WINDOW_SEC=3, BREAKER_OPEN_MS=1000)
+    api = stack.api()
+    customer = api.funded()
+    stack.operator_a.faults(status=401, status_share=1)
+    api.wait_final(customer, api.sent(customer)["message_identifier"])
+    assert consumer(stack).sum("operator_calls_total", operator="operatorA") == 1
+    assert unfit(stack) == {("operatorA", "credentials")}
+    assert [(line["level"], line["event"], line["operator"], line["reason"]) for line in fitness_told(stack)] \
+        == [("error", "operator.unfit", "operatorA", "credentials")]
+    # Half-open with nothing to try it; a probe opens it again and is told no second time.
+    wait_until(lambda: breaker(stack, "operatorA") == "half_open", 10, "A is half-open without a message")
+    api.wait_final(customer, api.sent(customer)["message_identifier"])
+    assert consumer(stack).sum("operator_calls_total", operator="operatorA") == 2
+    assert unfit(stack) == {("operatorA", "credentials")}
+    stack.operator_a.heal()
+    wait_until(lambda: breaker(stack, "operatorA") == "half_open", 10, "A is half-open again")
+    for _ in range(2):
+        api.wait_final(customer, api.sent(customer)["message_identifier"])
+    assert breaker(stack, "operatorA") == "closed" and unfit(stack) == set()
+    assert [line["event"] for line in fitness_told(stack)] == ["operator.unfit", "operator.fit"]
+    assert {row["provider"] for row in api.history(user_id=customer)} == {"operatorA", "operatorB"}
+    assert_clean(stack)
+
+
+def test_both_unfit_wait_until_the_window_ends(stack):
+    """No credit anywhere is no final no: what is sent waits for the window of 3 s, then it is refunded."""
+    api = stack.api()
+    customer = api.funded(10)
+    for operator in stack.operators:
+        operator.faults(status=402, status_share=1)
+    began = time.monotonic()
+    sent = api.sent(customer, ["0912", "0913"])
+    assert set(api.wait_final(customer, sent["message_identifier"]).values()) == {"failed"}
+    assert time.monotonic() - began >= 2.5
+    assert len(refunds(stack, customer)) == 2 and api.balance(customer) == 10
+    assert unfit(stack) == {("operatorA", "credit"), ("operatorB", "credit")}
+    assert consumer(stack).value("msg_refunds_total", reason="expired") == 2
     assert_clean(stack)
 
 
