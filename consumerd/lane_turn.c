@@ -497,7 +497,8 @@ static bool claim_some(struct lane *l)
 
 static bool may_claim(const struct lane *l)
 {
-    return l->arrived_count && l->hand.recipients < l->recipients_max && !atomic_load(&l->draining);
+    return l->arrived_count && l->hand.recipients < l->recipients_max &&
+           !atomic_load(&l->draining) && worker_may_claim(l->config.worker);
 }
 
 bool lane_turn_has_work(const struct lane *l)

@@ -10,6 +10,7 @@
 
 #include "libcommon/base/must.h"
 #include "libcommon/base/pause.h"
+#include "libcommon/db/restore_mode.h"
 #include "libcommon/db/schema.h"
 #include "libcommon/telemetry/log.h"
 
@@ -30,6 +31,7 @@ struct worker {
     _Atomic uint64_t renounced; /* eras up to it are over */
     _Atomic int64_t trusted_until_ms;
     _Atomic size_t waiting[MESSAGE_LANES];
+    _Atomic bool restoring; /* known before the first era begins */
 };
 
 static struct db_label register_label = {.query = "worker_register"};
@@ -111,6 +113,11 @@ void worker_waiting(struct worker *w, enum message_type type, size_t messages)
     atomic_store(&w->waiting[type], messages);
 }
 
+bool worker_may_claim(const struct worker *w)
+{
+    return !atomic_load_explicit(&w->restoring, memory_order_relaxed);
+}
+
 bool worker_lease(struct worker *w, struct worker_lease *lease)
 {
     pthread_mutex_lock(&w->lock);
@@ -139,6 +146,11 @@ static int look_for_schema(struct worker *w, bool *seen, struct err *err)
     return rc;
 }
 
+static void note_mode(struct worker *w, struct db_results *results)
+{
+    atomic_store(&w->restoring, db_number(db_result(results, "mode")) == 1);
+}
+
 static int insert_row(struct worker *w, uint64_t *id, struct err *err)
 {
     struct db_packet packet = {0};
@@ -156,10 +168,12 @@ static int insert_row(struct worker *w, uint64_t *id, struct err *err)
     db_put_quoted(w->db, sql, host, strlen(host));
     buf_printf(sql, ",':',%ld))", (long)getpid());
     buf_puts(db_statement(&packet, "id"), "SELECT LAST_INSERT_ID()");
+    restore_mode_put(db_statement(&packet, "mode"));
     rc = db_run_packet(w->db, &register_label, &packet, &results, err);
     db_packet_free(&packet);
     if (!rc) {
         *id = (uint64_t)db_number(db_result(&results, "id"));
+        note_mode(w, &results);
         db_results_free(&results);
         if (!*id)
             rc = err_set(err, ERR_BUG, 0, "no id for the new row of workers");
@@ -184,27 +198,42 @@ static int take_incarnation(struct worker *w, struct err *err)
     return 0;
 }
 
+/* The mode is read after the write: whoever sees a heartbeat that is younger than a switch knows
+ * that we obey it. */
+static int write_beat(struct worker *w, bool *gone, struct err *err)
+{
+    struct db_packet packet = {0};
+    struct db_results results;
+    int rc;
+
+    buf_printf(db_statement(&packet, "beat"),
+               "UPDATE workers SET heartbeat_at=NOW(6),waiting_normal=%zu,waiting_express=%zu "
+               "WHERE id=%llu",
+               atomic_load(&w->waiting[MESSAGE_NORMAL]), atomic_load(&w->waiting[MESSAGE_EXPRESS]),
+               (unsigned long long)w->id);
+    restore_mode_put(db_statement(&packet, "mode"));
+    rc = db_run_packet(w->db, &beat_label, &packet, &results, err);
+    db_packet_free(&packet);
+    if (rc)
+        return -1;
+    *gone = db_result(&results, "beat")->affected != 1;
+    note_mode(w, &results);
+    db_results_free(&results);
+    return 0;
+}
+
 static int beat(struct worker *w, struct err *err)
 {
     int64_t before_ms = boot_ms();
-    struct db_results results;
-    char sql[192];
-    bool gone;
+    bool gone = false;
+    int rc;
 
     if (db_acquire(w->db, err))
         return -1;
-    snprintf(sql, sizeof(sql),
-             "UPDATE workers SET heartbeat_at=NOW(6),waiting_normal=%zu,waiting_express=%zu WHERE "
-             "id=%llu",
-             atomic_load(&w->waiting[MESSAGE_NORMAL]), atomic_load(&w->waiting[MESSAGE_EXPRESS]),
-             (unsigned long long)w->id);
-    if (db_run(w->db, &beat_label, sql, strlen(sql), &results, err)) {
-        db_release(w->db);
-        return -1;
-    }
-    gone = db_only(&results)->affected != 1;
-    db_results_free(&results);
+    rc = write_beat(w, &gone, err);
     db_release(w->db);
+    if (rc)
+        return -1;
     if (gone) {
         worker_renounce(w, w->last_era); /* the others see us as dead already */
         return 0;

@@ -46,6 +46,8 @@ void worker_stop(struct worker *w, bool remove_row);
 bool worker_lease(struct worker *w, struct worker_lease *lease);
 /* Whether that incarnation may still send and settle. Any thread; cheap enough for every call. */
 bool worker_holds(struct worker *w, uint64_t era);
+/* Whether a lane may claim: not in restore mode, as the last heartbeat found it. Any thread. */
+bool worker_may_claim(const struct worker *w);
 /* How many messages a lane holds that are delivered and not claimed; goes out with the heartbeats,
  * for the repair, which must not take them for lost. Any thread. */
 void worker_waiting(struct worker *w, enum message_type type, size_t messages);

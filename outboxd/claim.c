@@ -7,6 +7,7 @@
 #include "libcommon/base/must.h"
 #include "libcommon/base/random.h"
 #include "libcommon/broker/broker.h"
+#include "libcommon/db/restore_mode.h"
 #include "libcommon/domain/outbox.h"
 #include "outboxd/settings.h"
 
@@ -95,7 +96,8 @@ static void read_row(struct claim *c, char **columns, const unsigned long *lengt
 
 int claim_take(struct claim *c, const struct poller_task *task, int64_t limit, struct err *err)
 {
-    struct buf sql = {0};
+    struct db_packet packet = {0};
+    struct db_set *rows;
     char **columns;
     int rc;
 
@@ -103,9 +105,10 @@ int claim_take(struct claim *c, const struct poller_task *task, int64_t limit, s
     if (db_acquire(c->db, err))
         return -1;
     db_begin(c->db);
-    put_look(&sql, c->lane, task, limit);
-    rc = db_run_buf(c->db, &look_labels[task->look], &sql, &c->results, err);
-    buf_free(&sql);
+    restore_mode_put_held(db_statement(&packet, "mode"));
+    put_look(db_statement(&packet, "rows"), c->lane, task, limit);
+    rc = db_run_packet(c->db, &look_labels[task->look], &packet, &c->results, err);
+    db_packet_free(&packet);
     if (rc) {
         db_rollback(c->db);
         db_release(c->db);
@@ -114,8 +117,10 @@ int claim_take(struct claim *c, const struct poller_task *task, int64_t limit, s
     c->seen = c->bytes = 0;
     c->last_id = 0;
     c->put_off = task->look == LOOK_DUE || task->look == LOOK_ASK;
-    while ((columns = db_next(db_only(&c->results))))
-        read_row(c, columns, db_only(&c->results)->lengths);
+    c->held_back = db_number(db_result(&c->results, "mode")) == 1;
+    rows = db_result(&c->results, "rows");
+    while (!c->held_back && (columns = db_next(rows)))
+        read_row(c, columns, rows->lengths);
     if (!c->n)
         db_results_free(&c->results);
     return 0;

@@ -6,8 +6,8 @@
  * claim_take to claim_finish. Blocks. Texts of rows belong to the claim and are valid until it
  * ends.
  *
- * A look that finds nothing leaves its transaction open, without a lock in it: the next look's
- * START TRANSACTION ends it, which saves a round trip a poll.
+ * A look that finds nothing leaves its transaction open, with no lock in it but the one that holds
+ * the restore mode: the next look's START TRANSACTION ends it, which saves a round trip a poll.
  */
 
 #include <stdbool.h>
@@ -46,7 +46,8 @@ struct row {
 struct claim {
     struct db *db;
     enum message_type lane;
-    bool put_off; /* rows whose time had come; else fresh ones */
+    bool put_off;   /* rows whose time had come; else fresh ones */
+    bool held_back; /* restore mode is on: nothing was taken */
     size_t n;
     size_t seen; /* rows that the look came upon; others may hold some */
     int64_t last_id;
@@ -59,7 +60,8 @@ void claim_register(void); /* the statements' labels; at start */
 void claim_init(struct claim *c, const struct db_settings *settings, enum message_type lane);
 void claim_free(struct claim *c);
 
-/* Looks as task says, for at most limit rows; c->n of c->seen rows are locked afterwards. */
+/* Looks as task says, for at most limit rows; c->n of c->seen rows are locked afterwards. Held
+ * back: the look has told nothing. */
 int claim_take(struct claim *c, const struct poller_task *task, int64_t limit, struct err *err);
 
 /* Deletes what is confirmed, burns an attempt of what is refused (or parks it), commits; the rest

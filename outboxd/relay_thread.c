@@ -12,6 +12,7 @@
 
 #define ATTEND_EVERY_MS 1000 /* far below half a heartbeat */
 #define BLOCKED_WAIT_MS 500
+#define HELD_BACK_MS 500 /* between looks in restore mode */
 #define BACKOFF_BASE_MS 100
 #define BACKOFF_MAX_MS 3000
 #define BACKOFF_REFUSED_MAX_MS 15000 /* a person must act first */
@@ -179,6 +180,8 @@ static int look(struct relay_thread *t, struct poller_task *task, struct err *er
         task->limit = t->limit;
     if (claim_take(&t->claim, task, task->limit, err))
         return -1;
+    if (t->claim.held_back)
+        return 0;
     now_us = clock_mono_us();
     pthread_mutex_lock(&pool->lock);
     poller_found(&pool->poller, task, t->claim.seen, t->claim.n, t->claim.bytes, t->claim.last_id,
@@ -211,6 +214,10 @@ static bool find_work(struct relay_thread *t)
         db_worked(t);
         if (t->claim.n)
             return true;
+        if (t->claim.held_back) {
+            t->pause_ms = HELD_BACK_MS;
+            break;
+        }
     }
     claim_end(&t->claim);
     return false;

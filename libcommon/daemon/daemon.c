@@ -19,6 +19,7 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
 #include "libcommon/daemon/failpoint.h"
+#include "libcommon/db/restore_mode.h"
 #include "libcommon/telemetry/log.h"
 #include "libcommon/telemetry/log_recent.h"
 #include "libcommon/telemetry/metrics.h"
@@ -328,7 +329,8 @@ void daemon_handle_healthz(struct httpd_request *req, void *arg)
     httpd_reply(req, 200, "{\"status\":\"ok\"}", 15);
 }
 
-/* Appends "status" and "dependencies"; whether the first asked of them, and the process, are ready.
+/* Appends "status", "dependencies" and, in restore mode, "mode"; whether the first asked of them,
+ * and the process, are ready.
  */
 static bool put_readiness(struct buf *out, const struct httpd_request *req, size_t asked)
 {
@@ -344,11 +346,11 @@ static bool put_readiness(struct buf *out, const struct httpd_request *req, size
         buf_printf(&list, "%s\"%s\":\"%s\"", i ? "," : "", probe_name(d.probes[i]),
                    ok ? "ok" : "unavailable");
     }
-    buf_printf(out, "\"status\":\"%s\",\"dependencies\":{%s}",
+    buf_printf(out, "\"status\":\"%s\",\"dependencies\":{%s}%s",
                draining ? "draining"
                : ready  ? "ready"
                         : "not_ready",
-               list.data ? list.data : "");
+               list.data ? list.data : "", restore_mode_shown() ? ",\"mode\":\"restore\"" : "");
     buf_free(&list);
     return ready;
 }

@@ -11,6 +11,7 @@
 #include "libcommon/base/must.h"
 #include "libcommon/base/pause.h"
 #include "libcommon/base/random.h"
+#include "libcommon/db/restore_mode.h"
 #include "libcommon/db/schema.h"
 #include "libcommon/telemetry/log.h"
 #include "libcommon/telemetry/metrics.h"
@@ -51,6 +52,8 @@ static int check_db(struct probe *p, struct err *err)
         rc = db_run(p->db, &probe_label, "SELECT 1", 8, NULL, err);
     else if (!rc && schema_look(p->db, &p->schema_seen, err) != SCHEMA_READY)
         rc = -1;
+    if (!rc)
+        restore_mode_look(p->db);
     db_release(p->db);
     return rc;
 }
@@ -118,6 +121,7 @@ struct probe *probe_db(const struct db_settings *settings)
     struct probe *p = must_alloc(1, sizeof(*p));
 
     db_label_register(&probe_label);
+    restore_mode_register();
     p->name = "mysql";
     p->check = check_db;
     p->db_settings = *settings;

@@ -15,7 +15,7 @@
 static struct settings settings;
 static struct lane *lane;
 static struct job_queue *queue;
-static bool holds;
+static bool holds, may_claim;
 static struct job *submitted[8];
 static size_t submitted_count;
 
@@ -33,6 +33,12 @@ bool worker_lease(struct worker *w, struct worker_lease *lease)
     (void)w;
     (void)lease;
     return false;
+}
+
+bool worker_may_claim(const struct worker *w)
+{
+    (void)w;
+    return may_claim;
 }
 
 void worker_renounce(struct worker *w, uint64_t era)
@@ -76,7 +82,7 @@ static void setup(void)
     settings.consumer.settle_batch = 4;
     stats_register(&settings, make_operators, 2);
     config.queue = queue = job_queue_new();
-    holds = true;
+    holds = may_claim = true;
     submitted_count = 0;
     lane = lane_new(&config);
     lane->lease.id = MAKE_ME;
@@ -413,6 +419,26 @@ START_TEST(what_the_row_says_of_operators_goes_along)
 }
 END_TEST
 
+/* What is in hand comes to its end; what has arrived waits, and nothing spins over it. */
+START_TEST(restore_mode_claims_nothing)
+{
+    finish(in_hand("m-1", 1), 1, JOB_DONE);
+    arrive("m-2", 2);
+    may_claim = false;
+    EXPECT("settle_done", .affected = 1);
+    EXPECT("commit");
+    turn();
+    expect_acks("ack:1");
+    ck_assert(!lane_turn_has_work(lane));
+    may_claim = true;
+    EXPECT("recipient_lock", .rows = FRESH("2", "m-2"));
+    EXPECT("claim_update", .affected = 1);
+    EXPECT("commit");
+    turn();
+    ck_assert_uint_eq(submitted_count, 1);
+}
+END_TEST
+
 START_TEST(a_claim_that_fails_is_tried_again)
 {
     arrive("m-1", 1);
@@ -535,6 +561,7 @@ int main(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, what_is_claimed_goes_to_the_operators);
     tcase_add_test(t, what_the_row_says_of_operators_goes_along);
+    tcase_add_test(t, restore_mode_claims_nothing);
     tcase_add_test(t, a_claim_that_fails_is_tried_again);
     tcase_add_test(t, a_claim_whose_commit_was_lost_is_found_as_ours);
     tcase_add_test(t, one_message_that_cannot_be_claimed_is_given_up_alone);
