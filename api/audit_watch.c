@@ -156,7 +156,7 @@ struct audit_watch *audit_watch_start(void)
     w->rounds = metrics_counter("msg_audit_rounds_total",
                                 "Times the running audit has seen every row.", "");
     begin_round(w);
-    w->db = db_new(&api_settings.db);
+    w->db = db_new_reader(&api_settings.db);
     pause_init(&w->pause);
     MUST(pthread_create(&w->thread, NULL, watch_main, w) == 0);
     pthread_setname_np(w->thread, "audit");

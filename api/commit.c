@@ -31,6 +31,7 @@ struct committer {
     struct batch *batch;
     struct daemon_beat *beat;
     struct commit_hand hand;
+    bool read_only; /* the database took no writes when it was last asked */
 };
 
 struct commit {
@@ -42,6 +43,7 @@ struct commit {
     bool closed;                /* under lock */
     _Atomic int64_t careful_until_ms;
     _Atomic int64_t down_since_ms; /* 0: the database answered last time */
+    _Atomic unsigned failed_with;  /* what has been logged and goes on; 0: the last batch worked */
     size_t count;
     struct committer committers[];
 };
@@ -89,12 +91,14 @@ static int connect_or_pause(struct committer *c, struct err *err)
 {
     int64_t up = 0;
 
+    c->read_only = false;
     if (db_acquire(c->db, err) == 0) {
         atomic_store(&c->parent->down_since_ms, 0);
         return 0;
     }
     if (atomic_compare_exchange_strong(&c->parent->down_since_ms, &up, clock_mono_ms()))
         log_failure("commit.database_away", err, 0);
+    c->read_only = db_is_read_only(err);
     pause_sleep(DOWN_PAUSE_MS); /* neither new work nor a stop brings the database back */
     return -1;
 }
@@ -179,11 +183,13 @@ static enum attempt failed(struct committer *c, struct err *err, size_t n, unsig
             be_careful(c->parent);
         return ATTEMPT_AGAIN;
     }
-    log_failure("commit.failed", err, n);
     if (err->kind == ERR_RETRY) {
+        if (atomic_exchange(&c->parent->failed_with, err->code) != err->code)
+            log_failure("commit.failed", err, n);
         pause_sleep(DOWN_PAUSE_MS);
         return ATTEMPT_AGAIN;
     }
+    log_failure("commit.failed", err, n);
     return ATTEMPT_SPLIT;
 }
 
@@ -227,6 +233,7 @@ static enum attempt try_batch(struct committer *c, struct operation **ops, size_
         if (fate == 0)
             return ATTEMPT_AGAIN;
     }
+    atomic_store(&c->parent->failed_with, 0);
     metrics_observe(batch_sizes, (int64_t)n);
     if (tracer_on())
         spans_commit(ops, n, start_us);
@@ -244,7 +251,8 @@ static void run_batch(struct committer *c, struct operation **ops, size_t n)
     while (n && attempt == ATTEMPT_AGAIN) {
         daemon_beat(c->beat);
         attempt = try_batch(c, ops, n, &conflicts);
-        if (attempt == ATTEMPT_AGAIN && outage_is_old(c->parent)) {
+        /* A primary that was demoted stays so for longer than anybody should wait. */
+        if (attempt == ATTEMPT_AGAIN && (c->read_only || outage_is_old(c->parent))) {
             finish_all(c, ops, n, OUTCOME_UNAVAILABLE);
             return;
         }

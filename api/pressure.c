@@ -141,7 +141,7 @@ struct pressure *pressure_start(void)
         "Outbox rows that are due, counted up to about the backpressure threshold.", "");
     p->age_gauge = metrics_gauge("msg_outbox_oldest_age_seconds",
                                  "Age of the oldest outbox row that is due.", "");
-    p->db = db_new(&api_settings.db);
+    p->db = db_new_reader(&api_settings.db);
     if (api_settings.pressure_depth) {
         p->depth_gauge = metrics_gauge("msg_queue_depth", "Messages ready in both queues.", "");
         p->broker = broker_new(&api_settings.broker, "pressure");

@@ -259,7 +259,7 @@ struct reads *reads_start(read_answer_fn *answer)
         struct reader *reader = &r->readers[i];
 
         reader->parent = r;
-        reader->db = db_new(&api_settings.db);
+        reader->db = db_new_reader(&api_settings.db);
         reader->beat = daemon_beat_new("reader");
         pause_init(&reader->pause);
         MUST(pthread_create(&reader->thread, NULL, reader_main, reader) == 0);

@@ -12,7 +12,7 @@
 static struct db *open_db(const char *verb)
 {
     struct db_settings patient = migrate_settings(&api_settings.db);
-    struct db *db = db_new(&patient);
+    struct db *db = db_new_reader(&patient);
     struct err err;
 
     if (!db_acquire(db, &err))

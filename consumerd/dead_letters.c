@@ -339,7 +339,7 @@ static int run(struct dead_session *d, const char *verb)
     d->queue = queue.data;
     d->in = broker_new(&d->settings->broker, "consumerd dead letters");
     d->out = broker_new(&d->settings->broker, "consumerd replay");
-    d->db = db_new(&d->settings->db);
+    d->db = db_new_reader(&d->settings->db);
     rc = run_verb(d, verb, &err);
     if (rc)
         fprintf(stderr, "msg-consumerd dead %s: %s\n", verb, err.msg);

@@ -351,7 +351,7 @@ static int run(const struct verb *verb, struct order *o)
     db_label_register(&drop_label);
     recipient_register();
     log_start(outboxd_program.name, LOG_INFO);
-    o->db = db_new(&outboxd_settings.db);
+    o->db = db_new_reader(&outboxd_settings.db);
     rc = db_acquire(o->db, &err);
     if (!rc)
         rc = verb->run(o, &err);

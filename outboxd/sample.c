@@ -83,7 +83,7 @@ struct sampler *sampler_start(void)
             labels);
         metrics_set(s->oldest[i], clock_wall_us() / 1000000);
     }
-    s->db = db_new(&outboxd_settings.db);
+    s->db = db_new_reader(&outboxd_settings.db);
     pause_init(&s->pause);
     pause_enter(&s->pause);
     MUST(pthread_create(&s->thread, NULL, sampler_main, s) == 0);

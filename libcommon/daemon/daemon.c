@@ -344,7 +344,7 @@ static bool put_readiness(struct buf *out, const struct httpd_request *req, size
         if (i < asked)
             ready = ready && ok;
         buf_printf(&list, "%s\"%s\":\"%s\"", i ? "," : "", probe_name(d.probes[i]),
-                   ok ? "ok" : "unavailable");
+                   probe_state(d.probes[i]));
     }
     buf_printf(out, "\"status\":\"%s\",\"dependencies\":{%s}%s",
                draining ? "draining"

@@ -33,6 +33,7 @@ struct probe {
     bool schema_seen;
     struct metric *up;
     _Atomic int64_t ok_at_ms; /* NEVER_MS: the last check failed, or there was none */
+    _Atomic bool read_only;   /* that is why it failed */
     pthread_t thread;
     struct pause pause;
 };
@@ -49,11 +50,12 @@ static int check_db(struct probe *p, struct err *err)
     int rc = db_acquire(p->db, err);
 
     if (!rc && p->schema_seen)
-        rc = db_run(p->db, &probe_label, "SELECT 1", 8, NULL, err);
+        rc = db_ask_writable(p->db, &probe_label, err);
     else if (!rc && schema_look(p->db, &p->schema_seen, err) != SCHEMA_READY)
         rc = -1;
     if (!rc)
         restore_mode_look(p->db);
+    atomic_store(&p->read_only, rc && db_is_read_only(err));
     db_release(p->db);
     return rc;
 }
@@ -107,6 +109,7 @@ static struct probe *start(struct probe *p)
     p->up =
         metrics_gauge("msg_dependency_up", "1: the last check of it succeeded, lately.", labels);
     atomic_init(&p->ok_at_ms, NEVER_MS);
+    atomic_init(&p->read_only, false);
     pause_init(&p->pause);
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before);
@@ -152,6 +155,13 @@ bool probe_ok(const struct probe *p)
 
     metrics_set(p->up, ok);
     return ok;
+}
+
+const char *probe_state(const struct probe *p)
+{
+    if (probe_ok(p))
+        return "ok";
+    return atomic_load(&p->read_only) ? "read-only" : "unavailable";
 }
 
 const char *probe_name(const struct probe *p)

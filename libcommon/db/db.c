@@ -31,7 +31,9 @@ struct db {
     int64_t opened_ms;
     int64_t used_ms;
     bool held;
-    bool begins; /* the next packet begins with START TRANSACTION */
+    bool reads_only;
+    unsigned generation; /* of the servers, when it was opened */
+    bool begins;         /* the next packet begins with START TRANSACTION */
     size_t packet_max;
     struct buf with_begin;
 };
@@ -68,18 +70,22 @@ const struct setting db_settings_rows[] = {
 
 static pthread_once_t library_once = PTHREAD_ONCE_INIT;
 static _Atomic int64_t idle_connections;
+/* Behind one name there may be another server than before. A connection of an older generation is
+ * closed before it is used again: what a server refused to one of this process's connections it
+ * will refuse to the others, and once it takes writes again they may still lead to its
+ * predecessor. */
+static _Atomic unsigned generation;
+static _Atomic bool writes_refused;
 
 static void library_init(void)
 {
     MUST(mysql_library_init(0, NULL, NULL) == 0);
 }
 
-void db_label_register(struct db_label *label)
+static void register_label(struct db_label *label)
 {
     struct buf labels = {0};
 
-    if (label->ok)
-        return;
     buf_printf(&labels, "query=\"%s\"", label->query);
     label->seconds =
         metrics_latency("db_query_duration_seconds", "Time a database packet took.", labels.data);
@@ -89,6 +95,17 @@ void db_label_register(struct db_label *label)
     buf_printf(&labels, "query=\"%s\",result=\"ok\"", label->query);
     label->ok = metrics_counter("db_queries_total", "Database packets.", labels.data);
     buf_free(&labels);
+}
+
+/* Threads of several parts share the labels of what those parts share. */
+void db_label_register(struct db_label *label)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+    pthread_mutex_lock(&lock);
+    if (!label->ok)
+        register_label(label);
+    pthread_mutex_unlock(&lock);
 }
 
 static int fail(MYSQL *mysql, const char *what, struct err *err)
@@ -115,6 +132,14 @@ struct db *db_new(const struct db_settings *settings)
     pthread_once(&library_once, library_init);
     db->settings = settings;
     db->packet_max = PACKET_MAX_UNKNOWN;
+    return db;
+}
+
+struct db *db_new_reader(const struct db_settings *settings)
+{
+    struct db *db = db_new(settings);
+
+    db->reads_only = true;
     return db;
 }
 
@@ -153,6 +178,18 @@ void db_free(struct db *db)
     close_politely(db);
     buf_free(&db->with_begin);
     free(db);
+}
+
+static void note_refusal(const struct db *db)
+{
+    if (db->generation == atomic_load(&generation) && !atomic_exchange(&writes_refused, true))
+        atomic_fetch_add(&generation, 1);
+}
+
+static void note_writable(void)
+{
+    if (atomic_exchange(&writes_refused, false))
+        atomic_fetch_add(&generation, 1);
 }
 
 /* ---- answers ---- */
@@ -239,6 +276,34 @@ static void set_socket(const struct db *db)
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof(timeout_ms));
 }
 
+/* Not by writing: that would be four statements a second into the binary log, for every process. */
+static void put_ask_writable(const struct db *db, struct buf *sql)
+{
+    buf_printf(sql, "SELECT @@read_only,@@innodb_read_only,@@%s",
+               mariadb_connection(db->mysql) ? "tx_read_only" : "transaction_read_only");
+}
+
+/* The values are 0 and 1, or OFF and words for more than one kind of ON. */
+static bool read_writable(struct db_set *set)
+{
+    char **row = db_next(set);
+
+    for (size_t i = 0; row && i < 3; i++)
+        if (!row[i] || (strcmp(row[i], "0") != 0 && strcmp(row[i], "OFF") != 0))
+            return false;
+    return row;
+}
+
+static int check_writable(struct db *db, struct db_set *set, struct err *err)
+{
+    if (read_writable(set)) {
+        note_writable();
+        return 0;
+    }
+    note_refusal(db);
+    return err_set(err, ERR_RETRY, DB_E_READ_ONLY, "the database is read-only");
+}
+
 /* Each of these has a reason in design terms: UTC and microseconds for leases, strict mode so that
  * nothing is silently cut, READ COMMITTED against gap locks, short waits so that a stopped peer's
  * locks do not become ours. */
@@ -255,6 +320,7 @@ static void put_session(const struct db *db, struct db_packet *p)
         buf_printf(sql, ",idle_transaction_timeout=%d", SESSION_IDLE_SEC);
     buf_puts(db_statement(p, NULL), "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED");
     buf_puts(db_statement(p, "packet"), "SELECT @@max_allowed_packet");
+    put_ask_writable(db, db_statement(p, "writable"));
 }
 
 static size_t usable(int64_t max_allowed_packet)
@@ -280,6 +346,8 @@ static int set_session(struct db *db, struct err *err)
         rc = read_answers(db, &r, false, err);
     if (!rc)
         db->packet_max = usable(db_number(db_result(&results, "packet")));
+    if (!rc && !db->reads_only)
+        rc = check_writable(db, db_result(&results, "writable"), err);
     db_results_free(&results);
     db_packet_free(&packet);
     return rc;
@@ -319,11 +387,13 @@ static int connect_now(struct db *db, struct err *err)
         return -1;
     }
     set_socket(db);
+    db->generation = atomic_load(&generation);
     if (set_session(db, err)) {
         err->kind = ERR_RETRY;
-        db_drop(db);
+        hang_up(db);
         return -1;
     }
+    db->generation = atomic_load(&generation);
     db->session_id = mysql_thread_id(db->mysql);
     db->opened_ms = db->used_ms = clock_mono_ms();
     return 0;
@@ -336,7 +406,8 @@ int db_acquire(struct db *db, struct err *err)
     if (db->mysql && !db->held)
         atomic_fetch_sub(&idle_connections, 1);
     db->held = true;
-    if (db->mysql && now_ms - db->opened_ms > db->settings->lifetime_sec * 1000)
+    if (db->mysql && (now_ms - db->opened_ms > db->settings->lifetime_sec * 1000 ||
+                      db->generation != atomic_load(&generation)))
         close_politely(db);
     if (db->mysql && now_ms - db->used_ms > PING_AFTER_MS && mysql_ping(db->mysql))
         db_drop(db);
@@ -458,6 +529,8 @@ static int run_sql(struct db *db, struct db_label *label, const char *sql, size_
             db_drop(db);
         else if (db_error_ends_session(err->code))
             hang_up(db);
+        if (db_error_is_refusal(err->code))
+            note_refusal(db);
     }
     return rc;
 }
@@ -468,6 +541,26 @@ int db_run(struct db *db, struct db_label *label, const char *sql, size_t n,
     struct reading r = {.to = results, .wanted = 1};
 
     return run_sql(db, label, sql, n, &r, err);
+}
+
+int db_ask_writable(struct db *db, struct db_label *label, struct err *err)
+{
+    struct db_results results;
+    struct buf sql = {0};
+    int rc;
+
+    if (!db->mysql)
+        return err_set(err, ERR_RETRY, DB_E_GONE, "%s: not connected", label->query);
+    put_ask_writable(db, &sql);
+    rc = db_run_buf(db, label, &sql, &results, err);
+    buf_free(&sql);
+    if (rc)
+        return -1;
+    rc = check_writable(db, db_only(&results), err);
+    db_results_free(&results);
+    if (rc)
+        hang_up(db);
+    return rc;
 }
 
 static int out_of_memory(const struct db_label *label, struct db_results *results, struct err *err)

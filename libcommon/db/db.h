@@ -30,7 +30,7 @@ struct db_settings {
 extern const struct setting db_settings_rows[];
 
 /* A statement's name in db_queries_total{query,result} and db_query_duration_seconds{query}. Define
- * static, register at start. */
+ * static, register at start or, where several threads share it, before each use. */
 struct db_label {
     const char *query;
     struct metric *ok, *failed, *seconds;
@@ -40,10 +40,17 @@ void db_label_register(struct db_label *label);
 struct db;
 struct db *
 db_new(const struct db_settings *settings); /* does not connect; settings must outlive it */
-void db_free(struct db *db);                /* NULL is fine */
+/* For those who read, and for verbs: also to a server that is read-only. */
+struct db *db_new_reader(const struct db_settings *settings);
+void db_free(struct db *db); /* NULL is fine */
 
-/* Connected and answering: reopens what is broken, older than its lifetime or was idle too long. */
+/* Connected and answering: reopens what is broken, older than its lifetime or was idle too long. A
+ * server that is read-only is ERR_RETRY with db_is_read_only, at once; so is a write that it
+ * refuses. Either closes all connections of the process at their next use, because another server
+ * may have taken its place. */
 int db_acquire(struct db *db, struct err *err);
+/* Whether the server takes writes; no: as if it had refused one. db is acquired. */
+int db_ask_writable(struct db *db, struct db_label *label, struct err *err);
 /* Ends the use. A transaction still open is rolled back; surplus idle connections are closed. */
 void db_release(struct db *db);
 /* Closes at once (a session whose fate is unknown, a process that must let go of its locks). */
@@ -122,6 +129,8 @@ void db_put_bytes(struct buf *sql, const void *p, size_t n);
 /* Deadlock or lock wait timeout: the transaction may be tried again at once. */
 bool db_is_conflict(const struct err *err);
 bool db_is_duplicate(const struct err *err);
+/* The server takes no writes; nothing was done, and trying again at once is of no use. */
+bool db_is_read_only(const struct err *err);
 /* The packet must be cut smaller; nothing of it was done. */
 bool db_is_too_large(const struct err *err);
 

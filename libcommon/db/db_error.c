@@ -9,15 +9,15 @@ enum {
     E_DISK_FULL = 1021,
     E_STORAGE_ENGINE = 1030, /* disk full among others */
     E_CON_COUNT = 1040,
-    E_UNKNOWN_COM = 1047,
+    E_UNKNOWN_COM = 1047, /* what a Galera node says that is apart from the others */
     E_SERVER_SHUTDOWN = 1053,
     E_FILE_FULL = 1114,
     E_NO_SUCH_TABLE = 1146,
     E_COMMIT = 1180,
     E_TOO_MANY_USER_CONNECTIONS = 1203,
-    E_OPTION_PREVENTS = 1290,
     E_QUERY_INTERRUPTED = 1317,
     E_READ_ONLY_TRANSACTION = 1792,
+    E_READ_ONLY_MODE = 1836,
     E_CONNECTION_KILLED = 1927,
     E_STATEMENT_TIMEOUT = 1969,
     E_CLIENT_PACKET_TOO_LARGE = 2020,
@@ -45,8 +45,9 @@ enum err_kind db_error_kind(unsigned code)
     case DB_E_LOCK_WAIT:
     case E_TOO_MANY_USER_CONNECTIONS:
     case DB_E_DEADLOCK:
-    case E_OPTION_PREVENTS:
+    case DB_E_READ_ONLY:
     case E_READ_ONLY_TRANSACTION:
+    case E_READ_ONLY_MODE:
     case E_QUERY_INTERRUPTED:
     case E_CONNECTION_KILLED:
     case E_STATEMENT_TIMEOUT:
@@ -94,10 +95,20 @@ bool db_error_is_lost(unsigned code)
            code == E_CONNECTION_KILLED || code == E_IDLE_TRANSACTION;
 }
 
+static bool is_read_only(unsigned code)
+{
+    return code == DB_E_READ_ONLY || code == E_READ_ONLY_TRANSACTION || code == E_READ_ONLY_MODE;
+}
+
+bool db_error_is_refusal(unsigned code)
+{
+    return is_read_only(code) || code == E_UNKNOWN_COM;
+}
+
 /* The server hangs up on a packet that it will not read. */
 bool db_error_ends_session(unsigned code)
 {
-    return is_too_large(code);
+    return is_too_large(code) || db_error_is_refusal(code);
 }
 
 /* Duplicate-key texts hold the value, and syntax errors hold the statement. */
@@ -125,4 +136,9 @@ bool db_is_duplicate(const struct err *err)
 bool db_is_too_large(const struct err *err)
 {
     return is_too_large(err->code);
+}
+
+bool db_is_read_only(const struct err *err)
+{
+    return is_read_only(err->code);
 }

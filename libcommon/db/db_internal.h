@@ -13,6 +13,7 @@ enum {
     DB_E_PACKET_TOO_LARGE = 1153,
     DB_E_LOCK_WAIT = 1205,
     DB_E_DEADLOCK = 1213,
+    DB_E_READ_ONLY = 1290, /* an option, as read_only, prevents the statement */
     DB_E_GONE = 2006,
     DB_E_LOST = 2013,
 };
@@ -20,6 +21,8 @@ enum {
 enum err_kind db_error_kind(unsigned code);
 /* The connection broke: what was on its way may or may not have been done. */
 bool db_error_is_lost(unsigned code);
+/* This server does no work now, and another one may: it is read-only, or no part of its cluster. */
+bool db_error_is_refusal(unsigned code);
 /* Nothing was done, and the session is good for nothing more. */
 bool db_error_ends_session(unsigned code);
 /* The server's own words about it may be shown: they hold neither values nor statements. */

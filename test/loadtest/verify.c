@@ -100,7 +100,7 @@ struct verify *verify_begin(const struct options *options, struct err *err)
     v->options = options;
     db_label_register(&look_label);
     MUST(options_dsn(options->seed_db_dsn, &v->settings));
-    v->db = db_new(&v->settings);
+    v->db = db_new_reader(&v->settings);
     if (db_acquire(v->db, err) ||
         number(v, "SELECT MAX(id) FROM message_status", &v->status_after, err) ||
         number(v, "SELECT MAX(id) FROM user_transactions", &v->ledger_after, err) ||

@@ -145,6 +145,11 @@ struct db *db_new(const struct db_settings *settings)
     return must_alloc(1, sizeof(struct db));
 }
 
+struct db *db_new_reader(const struct db_settings *settings)
+{
+    return db_new(settings);
+}
+
 struct db *fake_db_new(void)
 {
     struct db *db = db_new(NULL);
@@ -200,6 +205,11 @@ int db_end_lost_session(struct db *db, struct err *err)
     }
     pthread_mutex_unlock(&script.lock);
     return rc;
+}
+
+int db_ask_writable(struct db *db, struct db_label *label, struct err *err)
+{
+    return db_run(db, label, "", 0, NULL, err);
 }
 
 void db_drop(struct db *db)
@@ -325,6 +335,8 @@ static int fail_step(struct db *db, const struct fake_db_step *step, struct err 
     db->broken = db->open;
     if (db_error_is_lost(step->error))
         disconnect(db);
+    else if (db_error_ends_session(step->error))
+        *db = (struct db){.dropped = db->dropped};
     return fail_with(step->query, step->error, err);
 }
 

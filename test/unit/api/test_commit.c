@@ -151,7 +151,7 @@ START_TEST(a_deadlock_is_tried_again_at_once)
 }
 END_TEST
 
-START_TEST(a_read_only_server_is_tried_until_it_writes)
+START_TEST(a_server_that_has_become_read_only_is_left_for_another)
 {
     expect_lock("IN (1)", "1|20");
     EXPECT("commit_write", .error = FAKE_READ_ONLY);
@@ -160,6 +160,20 @@ START_TEST(a_read_only_server_is_tried_until_it_writes)
     start_with_one(some_day());
     wait_for_answers();
     ck_assert_int_eq(ops[0]->outcome, OUTCOME_DONE);
+}
+END_TEST
+
+START_TEST(nobody_waits_while_there_is_only_a_read_only_server)
+{
+    open_batch();
+    submit(some_day());
+    submit(some_day());
+    expect_lock("IN (2,3)", "2|20\n3|20");
+    EXPECT("commit_write", .error = FAKE_READ_ONLY);
+    EXPECT("acquire", .error = FAKE_READ_ONLY);
+    close_batch();
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_UNAVAILABLE);
+    ck_assert_int_eq(ops[2]->outcome, OUTCOME_UNAVAILABLE);
 }
 END_TEST
 
@@ -312,7 +326,8 @@ int main(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_set_timeout(t, 2 * PATIENCE_SEC);
     tcase_add_test(t, a_deadlock_is_tried_again_at_once);
-    tcase_add_test(t, a_read_only_server_is_tried_until_it_writes);
+    tcase_add_test(t, a_server_that_has_become_read_only_is_left_for_another);
+    tcase_add_test(t, nobody_waits_while_there_is_only_a_read_only_server);
     tcase_add_test(t, one_bad_request_does_not_take_its_neighbours_along);
     tcase_add_test(t, refusals_write_nothing);
     tcase_add_test(t, a_lost_commit_is_looked_up_before_anything_is_answered);

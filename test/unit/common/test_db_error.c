@@ -38,6 +38,22 @@ START_TEST(a_packet_that_is_too_large_was_not_done_and_ends_the_session)
 }
 END_TEST
 
+START_TEST(a_server_that_refuses_writes_did_nothing_and_is_left)
+{
+    static const unsigned codes[] = {1290, 1792, 1836, 1047};
+
+    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
+        struct err err = of(codes[i]);
+
+        ck_assert_msg(db_error_ends_session(codes[i]), "%u", codes[i]);
+        ck_assert_msg(db_error_is_refusal(codes[i]), "%u", codes[i]);
+        ck_assert_msg(!db_outcome_unknown(&err), "%u", codes[i]);
+        ck_assert_msg(err.kind == ERR_RETRY, "%u", codes[i]);
+        ck_assert_msg(db_is_read_only(&err) == (codes[i] != 1047), "%u", codes[i]);
+    }
+}
+END_TEST
+
 START_TEST(texts_that_hold_values_or_statements_are_not_shown)
 {
     ck_assert(!db_error_text_is_plain(1062));
@@ -63,6 +79,7 @@ int main(void)
 
     tcase_add_test(t, a_broken_connection_leaves_the_outcome_open);
     tcase_add_test(t, a_packet_that_is_too_large_was_not_done_and_ends_the_session);
+    tcase_add_test(t, a_server_that_refuses_writes_did_nothing_and_is_left);
     tcase_add_test(t, texts_that_hold_values_or_statements_are_not_shown);
     tcase_add_test(t, what_nobody_thought_of_is_the_servers_trouble);
     suite_add_tcase(s, t);
