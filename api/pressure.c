@@ -125,8 +125,10 @@ static void *pressure_main(void *arg)
     while (!pause_for(&p->pause, api_settings.pressure_sample_ms)) {
         daemon_beat(p->beat);
         turn(p);
+        daemon_beat(p->beat);
         if (p->broker)
             sample_depth(p);
+        daemon_beat_rest(p->beat, api_settings.pressure_sample_ms);
     }
     return NULL;
 }

@@ -203,6 +203,7 @@ static enum read_outcome run_job(struct reader *r, const struct read_job *job, s
         if (err.kind != ERR_RETRY || clock_mono_ms() + RETRY_PAUSE_MS > job->deadline_ms)
             break;
         pause_for(&r->pause, RETRY_PAUSE_MS);
+        daemon_beat(r->beat);
     }
     if (err.kind == ERR_RETRY)
         return READ_UNAVAILABLE;

@@ -328,6 +328,7 @@ static void turn(struct lane *l)
     exchange(l);
     job_queue_wake_at(l->config.queue, l->wake_count); /* so that nothing pokes during the work */
     lane_turn_collect(l);
+    daemon_beat(l->beat); /* the broker's part of the turn is over */
     if (!l->abandoned)
         lane_turn_work(l);
     send_acks(l);
@@ -365,7 +366,7 @@ struct lane *lane_new(const struct lane_config *config)
     l->name = message_type_name(config->type);
     l->db = db_new(&config->settings->db);
     l->broker = broker_new(&config->settings->broker, l->name);
-    l->beat = daemon_beat_new(l->name);
+    l->beat = daemon_beat_new(express ? "lane express" : "lane normal");
     l->prefetch = (size_t)(express ? s->prefetch_express : s->prefetch_normal);
     l->recipients_max = (size_t)(express ? s->recipients_express : s->recipients_normal);
     l->wake_count = lower(lower(l->prefetch, l->recipients_max) / 4 + 1, (size_t)s->claim_batch);

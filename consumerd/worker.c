@@ -298,6 +298,7 @@ static void *run(void *arg)
     do {
         daemon_beat(w->beat);
         wait_ms = turn(w, &schema_seen, &complained);
+        daemon_beat_rest(w->beat, wait_ms);
     } while (!pause_for_or(&w->pause, wait_ms, is_over, w));
     remove_row(w);
     return NULL;

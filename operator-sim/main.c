@@ -42,7 +42,7 @@ static int serve(void)
         drain(&parts);
     }
     release(&parts);
-    daemon_stop();
+    daemon_stop(true);
     return rc ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 

@@ -67,9 +67,7 @@ static int serve(void)
         ended = drain(&parts);
     }
     release(&parts);
-    daemon_stop();
-    if (!ended)
-        _Exit(EXIT_SUCCESS); /* threads that are left still use what exit would tear down */
+    daemon_stop(ended);
     return rc ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 

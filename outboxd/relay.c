@@ -60,9 +60,10 @@ static void thread_start(struct relay *r, enum message_type type, int64_t number
 
     t->pool = &r->pools[type];
     t->limit = outboxd_settings.batch;
+    snprintf(name, sizeof(name), "relay %s %lld", message_type_name(type), (long long)number);
+    t->beat = daemon_beat_new(name);
     snprintf(name, sizeof(name), "outboxd %s %lld", message_type_name(type), (long long)number);
     t->broker = broker_new(&outboxd_settings.broker, name);
-    t->beat = daemon_beat_new("relay");
     claim_init(&t->claim, &outboxd_settings.db, type);
     pause_enter(&r->pause);
     MUST(pthread_create(&t->thread, NULL, relay_thread_main, t) == 0);

@@ -38,8 +38,10 @@ static void take_pause(struct relay_thread *t)
     int64_t ms = t->pause_ms;
 
     t->pause_ms = 0;
-    if (ms)
-        pause_for(&t->pool->relay->pause, ms);
+    if (!ms)
+        return;
+    daemon_beat_rest(t->beat, ms);
+    pause_for(&t->pool->relay->pause, ms);
 }
 
 static void db_failed(struct relay_thread *t, const struct err *err)
@@ -204,6 +206,7 @@ static bool find_work(struct relay_thread *t)
             break;
         task = next_task(t->pool);
         if (task.look == LOOK_WAIT) {
+            daemon_beat_rest(t->beat, task.wait_us / 1000);
             pause_for_us(&r->pause, task.wait_us);
             continue;
         }
@@ -435,6 +438,7 @@ void *relay_thread_main(void *arg)
         take_pause(t);
         if (!schema_ready(t, &schema_seen))
             continue;
+        daemon_beat(t->beat);
         if (!broker_takes(t) || !start_looking(t))
             continue;
         work = find_work(t);

@@ -60,7 +60,9 @@ static void *sampler_main(void *arg)
     struct sampler *s = arg;
 
     do {
+        daemon_beat(s->beat);
         sample(s);
+        daemon_beat_rest(s->beat, outboxd_settings.sample_ms);
     } while (!pause_for(&s->pause, outboxd_settings.sample_ms));
     pause_leave(&s->pause);
     return NULL;
@@ -84,6 +86,7 @@ struct sampler *sampler_start(void)
         metrics_set(s->oldest[i], clock_wall_us() / 1000000);
     }
     s->db = db_new_reader(&outboxd_settings.db);
+    s->beat = daemon_beat_new("sampler");
     pause_init(&s->pause);
     pause_enter(&s->pause);
     MUST(pthread_create(&s->thread, NULL, sampler_main, s) == 0);

@@ -25,16 +25,18 @@
 #include "libcommon/telemetry/metrics.h"
 #include "libcommon/telemetry/tracer.h"
 
-#define BEATS_MAX 64
-#define BEAT_FRESH_MS 10000
+#define TURN_MS 10000 /* what a turn may take beside its waits for database and broker */
+#define LOOK_MS 1000  /* between two looks at the loops' progress */
 #define FILES_MAX (1u << 20)
 #define LOG_FLUSH_MS 1000
 #define TRACE_FLUSH_MS 3000 /* of the drain's time */
 #define EXIT_MS 10000       /* after the drain's time: what the exit itself may take */
 
+/* Never freed: a thread that a drain could not wait for still beats. */
 struct daemon_beat {
-    const char *name;
-    _Atomic int64_t at_ms;
+    struct daemon_beat *next;
+    char name[32];
+    _Atomic int64_t at_ms; /* of the last beat, or of the end of a rest */
 };
 
 const struct setting daemon_settings_rows[] = {
@@ -43,8 +45,11 @@ const struct setting daemon_settings_rows[] = {
                      "Name of the installation, for logs."),
     SETTING_CHOICE_ROW(daemon_settings, log_level, "LOG_LEVEL", "info", "debug info warn error",
                        "Lowest level that is logged."),
+    SETTING_INT_ROW(daemon_settings, shutdown_delay_ms, "SHUTDOWN_DELAY_MS", "0", 0, 300000,
+                    "From SIGTERM on: how long the process works on as before while its readiness "
+                    "says draining, so that load balancers let go of it first."),
     SETTING_INT_ROW(daemon_settings, drain_timeout_ms, "DRAIN_TIMEOUT_MS", "20000", 0, 600000,
-                    "Longest time from SIGTERM to the end of the process."),
+                    "Longest time after that to the end of the process."),
     SETTING_TEXT_ROW(daemon_settings, failpoint, SETTING_STRING, "MSG_FAILPOINT", "", 128,
                      failpoint_check,
                      "For tests of bad days: name:kill, name:error or name:delay=<ms>, with "
@@ -58,14 +63,17 @@ static struct {
     size_t probe_count;
     int signals; /* signalfd */
     int stop;    /* eventfd: the watcher is to end */
-    int64_t feed_every_ms;
-    int64_t stop_at_ms; /* when the first signal came; set before stopping */
+    int64_t look_every_ms;
+    bool watchdog;
+    int64_t patience_ms; /* without a beat */
+    int64_t stop_at_ms;  /* the drain's deadline; set before stopping */
     pthread_t watcher;
     bool watching;
-    _Atomic bool ready, stopping, forced;
-    struct daemon_beat beats[BEATS_MAX];
-    _Atomic size_t beat_count;
-} d = {.signals = -1, .stop = -1};
+    /* leaving: a signal has come, others are to let go of us; stopping: the drain */
+    _Atomic bool ready, leaving, stopping, forced;
+    struct daemon_beat *_Atomic beats;
+    const struct daemon_beat *told; /* found late, and said so */
+} d = {.signals = -1, .stop = -1, .look_every_ms = LOOK_MS, .patience_ms = TURN_MS};
 
 /* ---- start ---- */
 
@@ -157,8 +165,9 @@ void daemon_start(const struct daemon_program *program, const struct daemon_sett
     event_set_fatal_callback(on_libevent_fatal);
     raise_file_limit();
     publish_build_info(program);
-    if (sd_watchdog_enabled(0, &watchdog_us) > 0)
-        d.feed_every_ms = (int64_t)(watchdog_us / 2000);
+    d.watchdog = sd_watchdog_enabled(0, &watchdog_us) > 0;
+    if (d.watchdog && (int64_t)(watchdog_us / 2000) < LOOK_MS)
+        d.look_every_ms = (int64_t)(watchdog_us / 2000);
     log_settings(program);
     otlp_start(&settings->otlp, program->name);
 }
@@ -167,18 +176,24 @@ void daemon_start(const struct daemon_program *program, const struct daemon_sett
 
 struct daemon_beat *daemon_beat_new(const char *name)
 {
-    size_t at = atomic_fetch_add(&d.beat_count, 1);
-    struct daemon_beat *beat = &d.beats[at];
+    struct daemon_beat *beat = must_alloc(1, sizeof(*beat));
 
-    MUST(at < BEATS_MAX);
-    beat->name = name;
-    atomic_store(&beat->at_ms, clock_mono_ms());
+    snprintf(beat->name, sizeof(beat->name), "%s", name);
+    atomic_init(&beat->at_ms, clock_mono_ms());
+    beat->next = atomic_load(&d.beats);
+    while (!atomic_compare_exchange_weak(&d.beats, &beat->next, beat))
+        ;
     return beat;
+}
+
+void daemon_beat_rest(struct daemon_beat *beat, int64_t ms)
+{
+    atomic_store_explicit(&beat->at_ms, clock_mono_ms() + ms, memory_order_relaxed);
 }
 
 void daemon_beat(struct daemon_beat *beat)
 {
-    atomic_store_explicit(&beat->at_ms, clock_mono_ms(), memory_order_relaxed);
+    daemon_beat_rest(beat, 0);
 }
 
 /* Loops that have ended beat no more: in the drain its deadline is the judge. */
@@ -187,42 +202,66 @@ static bool in_drain(int64_t now_ms)
     return atomic_load(&d.stopping) && now_ms < d.stop_at_ms + EXIT_MS;
 }
 
-static void feed_watchdog(void)
+/* The loop that has been silent longest, if that is too long; else NULL. Any thread. */
+static const struct daemon_beat *late_beat(int64_t *silent_ms)
 {
     int64_t now_ms = clock_mono_ms();
-    size_t n = in_drain(now_ms) ? 0 : atomic_load(&d.beat_count);
+    const struct daemon_beat *late = NULL;
 
-    for (size_t i = 0; i < n && i < BEATS_MAX; i++) {
-        int64_t at_ms = atomic_load_explicit(&d.beats[i].at_ms, memory_order_relaxed);
+    *silent_ms = d.patience_ms;
+    if (in_drain(now_ms))
+        return NULL;
+    for (const struct daemon_beat *beat = atomic_load(&d.beats); beat; beat = beat->next) {
+        int64_t at_ms = atomic_load_explicit(&beat->at_ms, memory_order_relaxed);
 
-        /* 0: a slot that is just being made */
-        if (at_ms && now_ms - at_ms > BEAT_FRESH_MS) {
-            log_error("watchdog.stale", L_STR("loop", d.beats[i].name),
-                      L_INT("silent_ms", now_ms - at_ms));
-            return;
-        }
+        if (now_ms - at_ms <= *silent_ms)
+            continue;
+        late = beat;
+        *silent_ms = now_ms - at_ms;
     }
-    sd_notify(0, "WATCHDOG=1");
+    return late;
 }
 
-/* Feeds the watchdog until a signal comes (true) or the watcher is told to end. */
-static bool wait_signal(void)
+static void look_at_loops(void)
+{
+    int64_t silent_ms;
+    const struct daemon_beat *late = late_beat(&silent_ms);
+
+    if (late && late != d.told)
+        log_error("watchdog.stale", L_STR("loop", late->name), L_INT("silent_ms", silent_ms));
+    d.told = late;
+    if (!late && d.watchdog)
+        sd_notify(0, "WATCHDOG=1");
+}
+
+enum heard { HEARD_SIGNAL, HEARD_END, HEARD_NOTHING };
+
+/* Looks at the loops and feeds the watchdog until a signal comes, the watcher is told to end, or
+ * the time is up (-1: never). */
+static enum heard wait_signal(int64_t ms)
 {
     struct pollfd fds[] = {{.fd = d.signals, .events = POLLIN}, {.fd = d.stop, .events = POLLIN}};
+    int64_t until_ms = clock_mono_ms() + ms;
     struct signalfd_siginfo info;
 
     for (;;) {
-        int n = poll(fds, 2, d.feed_every_ms ? (int)d.feed_every_ms : -1);
+        int64_t left_ms = ms < 0 ? d.look_every_ms : until_ms - clock_mono_ms();
+        int n;
 
-        if (d.feed_every_ms && n >= 0)
-            feed_watchdog();
+        if (left_ms < 0)
+            left_ms = 0;
+        n = poll(fds, 2, (int)(left_ms < d.look_every_ms ? left_ms : d.look_every_ms));
+        if (n >= 0)
+            look_at_loops();
         if (n > 0 && fds[0].revents && read(d.signals, &info, sizeof(info)) == sizeof(info)) {
             log_info("signal", L_STR("signal", info.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM"),
                      L_INT("sender", info.ssi_pid));
-            return true;
+            return HEARD_SIGNAL;
         }
         if (n > 0 && fds[1].revents)
-            return false;
+            return HEARD_END;
+        if (ms >= 0 && clock_mono_ms() >= until_ms)
+            return HEARD_NOTHING;
     }
 }
 
@@ -233,7 +272,7 @@ static void *watch(void *arg)
     sigset_t set;
 
     (void)arg;
-    if (!wait_signal())
+    if (wait_signal(-1) != HEARD_SIGNAL)
         return NULL;
     atomic_store(&d.forced, true);
     httpd_give_up();
@@ -243,7 +282,7 @@ static void *watch(void *arg)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-    wait_signal();
+    wait_signal(-1);
     return NULL;
 }
 
@@ -256,13 +295,20 @@ void daemon_ready(void)
 
 void daemon_wait(void)
 {
-    wait_signal();
-    d.stop_at_ms = clock_mono_ms() + d.settings->drain_timeout_ms;
-    atomic_store(&d.stopping, true);
-    /* However long the drain is set to be, the service manager waits for it. */
+    const struct daemon_settings *s = d.settings;
+
+    wait_signal(-1);
+    atomic_store(&d.leaving, true);
+    /* However long all of it is set to be, the service manager waits for it. */
     sd_notifyf(0, "STOPPING=1\nEXTEND_TIMEOUT_USEC=%lld",
-               (long long)(d.settings->drain_timeout_ms + EXIT_MS) * 1000);
-    log_info("drain", L_INT("timeout_ms", d.settings->drain_timeout_ms));
+               (long long)(s->shutdown_delay_ms + s->drain_timeout_ms + EXIT_MS) * 1000);
+    if (s->shutdown_delay_ms) {
+        log_info("leaving", L_INT("delay_ms", s->shutdown_delay_ms));
+        wait_signal(s->shutdown_delay_ms);
+    }
+    d.stop_at_ms = clock_mono_ms() + s->drain_timeout_ms;
+    atomic_store(&d.stopping, true);
+    log_info("drain", L_INT("timeout_ms", s->drain_timeout_ms));
     MUST(pthread_create(&d.watcher, NULL, watch, NULL) == 0);
     d.watching = true;
 }
@@ -279,7 +325,7 @@ int daemon_drain_left_ms(void)
     return left_ms > 0 ? (int)left_ms : 0;
 }
 
-void daemon_stop(void)
+void daemon_stop(bool ended)
 {
     int left_ms = daemon_drain_left_ms();
     uint64_t one = 1;
@@ -295,15 +341,25 @@ void daemon_stop(void)
     }
     log_info("stop", L_STR("forced", atomic_load(&d.forced) ? "true" : "false"));
     log_stop(LOG_FLUSH_MS);
+    if (!ended)
+        _Exit(EXIT_SUCCESS);
 }
 
 /* ---- /healthz /readyz /metrics /status.json ---- */
+
+static int64_t longer(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
 
 void daemon_depend_on(const struct db_settings *db, const struct broker_settings *broker)
 {
     d.probes[0] = probe_db(db);
     d.probes[1] = probe_broker(broker);
     d.probe_count = 2;
+    /* A turn may wait for either until it gives up; that is no hang. */
+    d.patience_ms += longer(db->connect_timeout_ms + db->statement_timeout_ms,
+                            2 * broker->connect_timeout_ms + broker->rpc_timeout_ms);
 }
 
 struct httpd *daemon_http_start(const struct httpd_settings *settings, struct err *err)
@@ -325,8 +381,17 @@ struct httpd *daemon_http_start(const struct httpd_settings *settings, struct er
 
 void daemon_handle_healthz(struct httpd_request *req, void *arg)
 {
+    int64_t silent_ms;
+    const struct daemon_beat *late = late_beat(&silent_ms);
+    char body[128];
+
     (void)arg;
-    httpd_reply(req, 200, "{\"status\":\"ok\"}", 15);
+    if (late)
+        snprintf(body, sizeof(body), "{\"status\":\"stuck\",\"loop\":\"%s\",\"silent_ms\":%lld}",
+                 late->name, (long long)silent_ms);
+    else
+        snprintf(body, sizeof(body), "{\"status\":\"ok\"}");
+    httpd_reply(req, late ? 503 : 200, body, strlen(body));
 }
 
 /* Appends "status", "dependencies" and, in restore mode, "mode"; whether the first asked of them,
@@ -334,7 +399,7 @@ void daemon_handle_healthz(struct httpd_request *req, void *arg)
  */
 static bool put_readiness(struct buf *out, const struct httpd_request *req, size_t asked)
 {
-    bool draining = atomic_load(&d.stopping) || httpd_draining(req);
+    bool draining = atomic_load(&d.leaving) || httpd_draining(req);
     bool ready = atomic_load(&d.ready) && !draining;
     struct buf list = {0};
 

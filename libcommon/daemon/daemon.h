@@ -23,7 +23,8 @@
 
 struct daemon_settings {
     char *app_name, *log_level, *failpoint;
-    int64_t drain_timeout_ms;  /* from SIGTERM to the end */
+    int64_t shutdown_delay_ms; /* from SIGTERM to the drain */
+    int64_t drain_timeout_ms;  /* from there to the end */
     struct otlp_settings otlp; /* its rows are a group of their own; without them tracing is off */
 };
 
@@ -62,18 +63,25 @@ int daemon_main(const struct daemon_program *program, const struct daemon_verb *
  * the start-up line with the effective settings. Before any thread is started. */
 void daemon_start(const struct daemon_program *program, const struct daemon_settings *settings);
 
-/* Progress that feeds the watchdog: each long-lived loop has a slot and beats it on every turn, at
- * least every 10 s. Without a beat for longer the service manager's watchdog is not fed. */
+/* Progress: each long-lived loop has a beat and beats it on every turn. One that is silent for
+ * longer than a turn may take (10 s, and what the timeouts of daemon_depend_on allow) makes
+ * /healthz say 503, and the service manager's watchdog is not fed. name is copied. */
 struct daemon_beat;
 struct daemon_beat *daemon_beat_new(const char *name);
 void daemon_beat(struct daemon_beat *beat);
+/* The loop has nothing to do for so long: the time counts from then. */
+void daemon_beat_rest(struct daemon_beat *beat, int64_t ms);
 
 void daemon_ready(void); /* READY=1 */
-/* Waits for SIGTERM or SIGINT, feeding the watchdog. Says STOPPING=1 before it returns. */
+/* Waits for SIGTERM or SIGINT, then for shutdown_delay_ms (or another signal) while all parts work
+ * on and readiness is gone. */
 void daemon_wait(void);
-/* What is left of drain_timeout_ms since the signal, never below 0. */
+/* What is left of drain_timeout_ms, never below 0. */
 int daemon_drain_left_ms(void);
-void daemon_stop(void); /* flushes spans, while there is time, and the log; after all parts */
+/* After all parts: flushes spans, while there is time, and the log. ended false: threads are left
+ * that the drain could not wait for, and the process ends here, with code 0, before anything is
+ * torn down that they use. */
+void daemon_stop(bool ended);
 
 /* What readiness depends on; watched until daemon_stop. Before the HTTP server is started. */
 void daemon_depend_on(const struct db_settings *db, const struct broker_settings *broker);

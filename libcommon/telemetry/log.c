@@ -25,10 +25,9 @@ static struct {
     pthread_cond_t filled;
     pthread_cond_t drained;
     pthread_t writer;
-    char *ring;
-    size_t head; /* bytes ever written in; head - tail <= RING_SIZE */
-    size_t tail; /* bytes ever written out */
-    bool running;
+    size_t head;  /* bytes ever written in; head - tail <= RING_SIZE */
+    size_t tail;  /* bytes ever written out */
+    bool running; /* the writer takes what is put in the ring */
     bool stopping;
     const char *service;
     enum log_level level;
@@ -39,6 +38,9 @@ static struct {
     .drained = PTHREAD_COND_INITIALIZER,
     .level = LOG_INFO,
 };
+
+/* Not on the heap: threads that a drain could not wait for log beyond log_stop. */
+static char ring[RING_SIZE];
 
 static void put_field(struct buf *b, const struct log_field *f)
 {
@@ -155,15 +157,17 @@ static void *writer_main(void *arg)
 
         if (!n) {
             pthread_cond_broadcast(&logger.drained);
-            if (logger.stopping)
+            if (logger.stopping) {
+                logger.running = false; /* threads that are left write for themselves */
                 break;
+            }
             pthread_cond_wait(&logger.filled, &logger.lock);
             continue;
         }
         if (n > RING_SIZE - at)
             n = RING_SIZE - at;
         pthread_mutex_unlock(&logger.lock);
-        write_lines(&outlet, logger.ring + at, n);
+        write_lines(&outlet, ring + at, n);
         pthread_mutex_lock(&logger.lock);
         logger.tail += n;
     }
@@ -175,11 +179,10 @@ void log_start(const char *service, enum log_level level)
 {
     logger.service = service;
     logger.level = level;
-    logger.ring = must_alloc(1, RING_SIZE);
     logger.stopping = false;
     pause_cond_init(&logger.drained);
-    MUST(pthread_create(&logger.writer, NULL, writer_main, NULL) == 0);
     logger.running = true;
+    MUST(pthread_create(&logger.writer, NULL, writer_main, NULL) == 0);
 }
 
 void log_stop(int timeout_ms)
@@ -187,9 +190,11 @@ void log_stop(int timeout_ms)
     struct timespec until = pause_until(timeout_ms);
     bool drained;
 
-    if (!logger.running)
-        return;
     pthread_mutex_lock(&logger.lock);
+    if (!logger.running) {
+        pthread_mutex_unlock(&logger.lock);
+        return;
+    }
     logger.stopping = true;
     pthread_cond_signal(&logger.filled);
     while (logger.head != logger.tail && pause_cond_wait(&logger.drained, &logger.lock, &until))
@@ -201,14 +206,16 @@ void log_stop(int timeout_ms)
         return;
     }
     pthread_join(logger.writer, NULL);
-    logger.running = false;
-    free(logger.ring);
-    logger.ring = NULL;
 }
 
-static void ring_put(const char *p, size_t n)
+/* False: nobody would write it. */
+static bool ring_put(const char *p, size_t n)
 {
     pthread_mutex_lock(&logger.lock);
+    if (!logger.running) {
+        pthread_mutex_unlock(&logger.lock);
+        return false;
+    }
     if (n > RING_SIZE - (logger.head - logger.tail)) {
         atomic_fetch_add_explicit(&logger.dropped, 1, memory_order_relaxed);
     } else {
@@ -216,13 +223,14 @@ static void ring_put(const char *p, size_t n)
         size_t first = n < RING_SIZE - at ? n : RING_SIZE - at;
         bool was_empty = logger.head == logger.tail;
 
-        memcpy(logger.ring + at, p, first);
-        memcpy(logger.ring, p + first, n - first);
+        memcpy(ring + at, p, first);
+        memcpy(ring, p + first, n - first);
         logger.head += n;
         if (was_empty)
             pthread_cond_signal(&logger.filled);
     }
     pthread_mutex_unlock(&logger.lock);
+    return true;
 }
 
 static const char *error_type(const struct log_field *fields)
@@ -252,9 +260,7 @@ void log_write(enum log_level level, const char *event, const struct log_field *
     buf_puts(&b, "}\n");
     if (b.failed)
         atomic_fetch_add_explicit(&logger.dropped, 1, memory_order_relaxed);
-    else if (logger.running)
-        ring_put(b.data, b.len);
-    else
+    else if (!ring_put(b.data, b.len))
         write_all(b.data, b.len, clock_mono_ms() + 1000);
     buf_free(&b);
 }

@@ -44,7 +44,8 @@ struct log_field {
 
 /* Starts the writer. Before it, and in tests that never call it, lines are written at once. */
 void log_start(const char *service, enum log_level level);
-/* Writes out what is left within timeout_ms, ends the writer. */
+/* Writes out what is left within timeout_ms, ends the writer. Other threads may still log; their
+ * lines are written at once. */
 void log_stop(int timeout_ms);
 void log_write(enum log_level level, const char *event, const struct log_field *fields);
 uint64_t log_dropped(void);

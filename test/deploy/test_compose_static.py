@@ -72,7 +72,8 @@ def test_overrides_win():
 def test_nobody_is_stopped_before_its_drain(resolved):
     for service, program in DAEMONS.items():
         grace = re.fullmatch(r"(\d+)s", resolved["services"][service]["stop_grace_period"])
-        assert int(grace[1]) * 1000 >= int(settings(program)["DRAIN_TIMEOUT_MS"]) + 5000, service
+        known = settings(program)
+        assert int(grace[1]) * 1000 >= int(known["SHUTDOWN_DELAY_MS"]) + int(known["DRAIN_TIMEOUT_MS"]) + 5000, service
 
 
 # ---- services ----

@@ -195,7 +195,7 @@ TAMPERED = {
     "monitor's port": (lambda o: spec(o, "ServiceMonitor", API)["endpoints"][0].update(port="metrics"), "has no port metrics"),
     "monitor's selector": (lambda o: spec(o, "ServiceMonitor", API)["selector"].update(matchLabels={"app": "x"}), "selects no Service"),
     "grace": (lambda o: config(o, "messaging-platform-settings").update(DRAIN_TIMEOUT_MS="60000"), "drains for 60 s"),
-    "no preStop": (lambda o: container(o, API).pop("lifecycle"), "still sends requests"),
+    "no delay": (lambda o: config(o, f"{API}-settings").pop("SHUTDOWN_DELAY_MS"), "still sends requests"),
     "rollout": (lambda o: spec(o, "Deployment", API)["strategy"]["rollingUpdate"].update(maxUnavailable=1), "maxUnavailable"),
     "root": (lambda o: spec(o, "Deployment", API)["template"]["spec"]["securityContext"].update(runAsNonRoot=False), "may run as root"),
     "writable": (lambda o: container(o, API)["securityContext"].update(readOnlyRootFilesystem=False), "can be written"),

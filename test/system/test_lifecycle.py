@@ -1,5 +1,6 @@
 """Starting and stopping: settings, the command line, migrations, drains."""
 
+import contextlib
 import json
 import os
 import re
@@ -224,3 +225,65 @@ def test_worker_drains(world, name):
     quiesce(stack, 50)
     assert audit(stack) == []
     assert sum(o.counts()["duplicates"] for o in stack.operators) == 0
+
+
+HANGS = {"api": "api.before_begin", "outboxd": "outbox.after_claim", "consumerd": "consumer.after_claim"}
+LOOPS = {"api": "committer", "outboxd": "relay normal", "consumerd": "lane normal"}
+QUICK = {"DB_CONNECT_TIMEOUT_MS": 1000, "DB_STATEMENT_TIMEOUT_MS": 1000, "RABBIT_CONNECT_TIMEOUT_MS": 500,
+         "RABBIT_RPC_TIMEOUT_MS": 500}  # so that little patience is needed
+
+
+@pytest.mark.parametrize("kind", HANGS)
+def test_a_loop_that_hangs_is_not_alive(world, kind):
+    """/healthz names it, in every daemon; the page for traffic is not concerned."""
+    stack = world("api", "operators", **{k: str(v) for k, v in QUICK.items()})
+    api = stack.api()
+    customer = api.funded(10)
+    for other in {"outboxd", "consumerd"} - {kind}:
+        stack.start(f"{other}-1")
+    stack.restart(f"{kind}-1", MSG_FAILPOINT=f"{HANGS[kind]}:delay=600000")
+    assert stack.status(f"{kind}-1", "/healthz") == 200
+    with contextlib.suppress(requests.RequestException):
+        requests.post(stack.url("api-1") + "/messages/send", timeout=1 if kind == "api" else 20,
+                      json={"customer_id": customer, "text": "x", "recipients": ["+4915112345"]})
+    wait_until(lambda: stack.status(f"{kind}-1", "/healthz") == 503, 60, "the hang is noticed")
+    body = requests.get(stack.url(f"{kind}-1") + "/healthz", timeout=5).json()
+    assert body["status"] == "stuck" and body["loop"].startswith(LOOPS[kind]) and body["silent_ms"] > 10000, body
+    wait_until(lambda: "watchdog.stale" in stack.log_text(f"{kind}-1"), 10, "the hang is told")
+    stack.kill(f"{kind}-1")
+
+
+def test_without_database_and_broker_daemons_are_alive(fragile):
+    """Both hang, which is what takes longest; nothing is restarted for that."""
+    stack = fragile(**{k: str(v) for k, v in QUICK.items()})
+    names = ["api-1", "outboxd-1", "consumerd-1"]
+    late = []
+    with contextlib.ExitStack() as paused:
+        for server in ("mariadb", "rabbitmq"):
+            paused.enter_context(stack.backends.paused(server))
+        end = time.monotonic() + 25  # longer than anything is given
+        while time.monotonic() < end:
+            late += [name for name in names if stack.status(name, "/healthz") != 200]
+            time.sleep(0.5)
+    assert late == []
+    for name in names:
+        wait_ready(stack, name)
+
+
+def test_readiness_goes_before_the_listener(world):
+    """Until SHUTDOWN_DELAY_MS is over only /readyz changes; another signal ends the wait."""
+    stack = world("operators", "api-2")
+    for name, delay, signals in (("api-1", 3000, 1), ("outboxd-1", 3000, 1), ("consumerd-1", 60000, 2)):
+        process = stack.run(name, SHUTDOWN_DELAY_MS=delay)
+        wait_ready(stack, name)
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        wait_until(lambda: stack.status(name) == 503, 10, "it is not ready any more")
+        assert stack.status(name, "/healthz") == 200
+        if name == "api-1":
+            assert stack.api().top_up(1, 5).status_code == 200
+        if signals == 1:
+            assert process.wait(30) == 0 and time.monotonic() - began >= delay / 1000
+        else:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0 and time.monotonic() - began < delay / 1000

@@ -165,11 +165,12 @@ def graceful_end(objects):
     for w, c, p in ours(objects):
         if p is None or w.kind == "Job":
             continue
-        drain = int(environment(objects, w, c).values.get("DRAIN_TIMEOUT_MS", FALLBACK_DRAIN_MS)) / 1000
-        stop = c.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+        values = environment(objects, w, c).values
+        drain = int(values.get("DRAIN_TIMEOUT_MS", FALLBACK_DRAIN_MS)) / 1000
+        stop = int(values.get("SHUTDOWN_DELAY_MS", 0)) / 1000
         grace = w.pod.get("terminationGracePeriodSeconds", 30)
         if grace < drain + stop + 10:
-            problems.append(f"{w}: is killed after {grace} s, but drains for {drain:g} s after {stop} s")
+            problems.append(f"{w}: is killed after {grace} s, but drains for {drain:g} s after {stop:g} s")
         if p.name == "msg-api" and not stop:
             problems.append(f"{w}: stops while the Service still sends requests")
         if p.name.startswith("msg-"):

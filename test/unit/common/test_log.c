@@ -1,6 +1,7 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,8 @@
 
 #include "libcommon/telemetry/log.h"
 #include "test/unit/suite.h"
+
+#define TEXT_MAX (16u << 20)
 
 /* stdout is a file that may grow to so many bytes: what a full disk does, without one. */
 struct outlet {
@@ -41,11 +44,11 @@ static void limit(rlim_t bytes)
 
 static char *end(struct outlet *o)
 {
-    char *text = calloc(1, 1 << 20);
+    char *text = calloc(1, TEXT_MAX);
     FILE *f = fopen(o->path, "r");
 
     ck_assert(text && f);
-    ck_assert_uint_gt(fread(text, 1, (1 << 20) - 1, f), 0);
+    ck_assert_uint_gt(fread(text, 1, TEXT_MAX - 1, f), 0);
     fclose(f);
     unlink(o->path);
     dup2(o->saved, STDOUT_FILENO);
@@ -90,11 +93,56 @@ START_TEST(a_full_disk_drops_whole_lines_and_counts_them)
 }
 END_TEST
 
+#define LOGGERS 4
+#define EACH 5000
+
+static void *log_away(void *arg)
+{
+    for (int i = 0; i < EACH; i++)
+        log_info("line", L_INT("n", i));
+    return arg;
+}
+
+static size_t count_lines(const char *text)
+{
+    size_t n = 0;
+
+    for (; *text; text++)
+        n += *text == '\n';
+    return n;
+}
+
+/* A drain that was cut short leaves threads behind: what they log is not lost, and harms nothing.
+ */
+START_TEST(threads_may_log_beyond_the_end)
+{
+    const uint64_t before = log_dropped();
+    pthread_t threads[LOGGERS];
+    struct outlet o;
+    char *text;
+
+    begin(&o);
+    log_start("test", LOG_INFO);
+    for (int i = 0; i < LOGGERS; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, log_away, NULL), 0);
+    usleep(1000);
+    log_stop(5000);
+    log_stop(5000); /* twice is once */
+    log_away(NULL);
+    for (int i = 0; i < LOGGERS; i++)
+        pthread_join(threads[i], NULL);
+    text = end(&o);
+    ck_assert_uint_eq(count_lines(text) + (log_dropped() - before), (LOGGERS + 1) * EACH);
+    free(text);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("log");
     TCase *tcase = tcase_create("log");
 
+    tcase_add_test(tcase, threads_may_log_beyond_the_end);
     tcase_add_test(tcase, a_full_disk_drops_whole_lines_and_counts_them);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
