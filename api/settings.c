@@ -81,7 +81,7 @@ static const struct settings_group groups[] = {
 static size_t check(struct buf *errors)
 {
     const struct api_settings *s = &api_settings;
-    size_t faults = otlp_settings_check(&s->daemon.otlp, errors);
+    size_t faults = daemon_settings_check(&s->daemon, &s->httpd, &s->db, errors);
 
     if (s->committers + s->readers + 5 > s->db.max_open) {
         buf_printf(errors,
@@ -90,16 +90,10 @@ static size_t check(struct buf *errors)
                    (long long)s->db.max_open, (long long)s->committers, (long long)s->readers);
         faults++;
     }
-    if (s->max_recipients > s->commit_max_rows) {
-        buf_printf(errors, "MAX_RECIPIENTS=%lld is above COMMIT_MAX_ROWS=%lld\n",
-                   (long long)s->max_recipients, (long long)s->commit_max_rows);
-        faults++;
-    }
-    if (s->page_default > s->page_max) {
-        buf_printf(errors, "PAGE_SIZE_DEFAULT=%lld is above PAGE_SIZE_MAX=%lld\n",
-                   (long long)s->page_default, (long long)s->page_max);
-        faults++;
-    }
+    faults += settings_check_order("MAX_RECIPIENTS", s->max_recipients, "COMMIT_MAX_ROWS",
+                                   s->commit_max_rows, errors);
+    faults += settings_check_order("PAGE_SIZE_DEFAULT", s->page_default, "PAGE_SIZE_MAX",
+                                   s->page_max, errors);
     return faults + topology_check(&s->broker, errors);
 }
 

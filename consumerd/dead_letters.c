@@ -335,7 +335,7 @@ static int run(struct dead_session *d, const char *verb)
     worker_register();
     recipient_register();
     log_start("msg-consumerd", LOG_INFO);
-    buf_printf(&queue, "%s.dead", d->settings->broker.exchange);
+    buf_printf(&queue, "%s" BROKER_DEAD, d->settings->broker.exchange);
     d->queue = queue.data;
     d->in = broker_new(&d->settings->broker, "consumerd dead letters");
     d->out = broker_new(&d->settings->broker, "consumerd replay");

@@ -175,7 +175,13 @@ static const struct transport *transport_of(const char *s, size_t n)
 
 static bool url_ok(const char *s, size_t n)
 {
+    char url[OPERATOR_URL_MAX + 1];
+
     if (n > OPERATOR_URL_MAX || !transport_of(s, n))
+        return false;
+    memcpy(url, s, n);
+    url[n] = '\0';
+    if (!settings_url_port_ok(url))
         return false;
     for (size_t i = 0; i < n; i++)
         if (s[i] <= ' ' || s[i] > '~' || strchr("@?#\"\\'", s[i]))
@@ -374,7 +380,12 @@ static size_t check(struct buf *errors)
 {
     const struct settings *s = &consumerd_settings;
     const struct consumer_settings *c = &s->consumer;
-    size_t faults = otlp_settings_check(&s->daemon.otlp, errors);
+    size_t faults = daemon_settings_check(&s->daemon, &s->httpd, &s->db, errors);
+
+    faults += settings_check_order("OPERATOR_BACKOFF_MS", c->backoff_ms, "OPERATOR_BACKOFF_MAX_MS",
+                                   c->backoff_max_ms, errors);
+    faults += settings_check_order("DELIVERY_RETRY_BASE_MS", c->retry_base_ms,
+                                   "DELIVERY_RETRY_MAX_MS", c->retry_max_ms, errors);
 
     if (settings_stop_after_ms(c) < 2 * c->heartbeat_ms) {
         buf_printf(errors,

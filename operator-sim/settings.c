@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "libcommon/base/buf.h"
 #include "operator-sim/fault.h"
 
 struct sim_settings sim_settings;
@@ -53,10 +54,30 @@ static const struct settings_group groups[] = {
     {daemon_settings_rows, &sim_settings.daemon},
 };
 
+static size_t check(struct buf *errors)
+{
+    const struct sim_settings *s = &sim_settings;
+    size_t faults = daemon_settings_check(&s->daemon, &s->http, NULL, errors);
+    struct fault_set set;
+    char why[200];
+
+    if (*s->control_addr && !strcmp(s->control_addr, s->http.listen_addr)) {
+        buf_puts(errors, "CONTROL_ADDR and LISTEN_ADDR must differ\n");
+        faults++;
+    }
+    if (fault_parse(s->faults, strlen(s->faults), &set, why, sizeof(why)) && set.refuse &&
+        !set.refuse_ms && !*s->control_addr) {
+        buf_puts(errors, "SIM_FAULTS: refuse needs CONTROL_ADDR, or refuse_ms in its place\n");
+        faults++;
+    }
+    return faults;
+}
+
 const struct daemon_program sim_program = {
     .name = "operator-sim",
     .summary = "plays an operator that accepts messages, with faults on demand",
     .verbs = "  --faults JSON        as SIM_FAULTS, before it\n",
     .groups = groups,
     .group_count = sizeof(groups) / sizeof(groups[0]),
+    .check = check,
 };

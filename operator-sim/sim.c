@@ -330,9 +330,6 @@ static int start_main(struct sim *sim, struct err *err)
         .arg = sim,
     };
 
-    if (sim->faults.refuse && !sim->faults.refuse_ms && !*sim->settings->control_addr)
-        return err_set(err, ERR_PERMANENT, 0,
-                       "SIM_FAULTS: refuse needs CONTROL_ADDR, or refuse_ms in its place");
     sim->door = door_new(&config, sim->faults.refuse, sim->faults.refuse_ms, err);
     return sim->door ? 0 : -1;
 }

@@ -56,7 +56,7 @@ static const struct settings_group groups[] = {
 static size_t check(struct buf *errors)
 {
     const struct outboxd_settings *s = &outboxd_settings;
-    size_t faults = otlp_settings_check(&s->daemon.otlp, errors);
+    size_t faults = daemon_settings_check(&s->daemon, &s->httpd, &s->db, errors);
 
     if (s->high_workers + s->low_workers + 2 > s->db.max_open) {
         buf_printf(errors,
@@ -66,16 +66,10 @@ static size_t check(struct buf *errors)
                    (long long)s->low_workers);
         faults++;
     }
-    if (s->poll_min_ms > s->poll_max_ms) {
-        buf_printf(errors, "OUTBOX_POLL_MIN_MS=%lld is above OUTBOX_POLL_MAX_MS=%lld\n",
-                   (long long)s->poll_min_ms, (long long)s->poll_max_ms);
-        faults++;
-    }
-    if (s->retry_base_ms > s->retry_max_ms) {
-        buf_printf(errors, "OUTBOX_RETRY_BASE_MS=%lld is above OUTBOX_RETRY_MAX_MS=%lld\n",
-                   (long long)s->retry_base_ms, (long long)s->retry_max_ms);
-        faults++;
-    }
+    faults += settings_check_order("OUTBOX_POLL_MIN_MS", s->poll_min_ms, "OUTBOX_POLL_MAX_MS",
+                                   s->poll_max_ms, errors);
+    faults += settings_check_order("OUTBOX_RETRY_BASE_MS", s->retry_base_ms, "OUTBOX_RETRY_MAX_MS",
+                                   s->retry_max_ms, errors);
     return faults + topology_check(&s->broker, errors);
 }
 

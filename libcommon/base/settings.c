@@ -101,16 +101,34 @@ static bool is_choice(const char *text, const char *choices)
     return false;
 }
 
+/* Digits up to end. */
+static bool parse_port(const char *text, const char *end, uint16_t *port)
+{
+    unsigned v = 0;
+
+    if (text == end || end - text > 5)
+        return false;
+    for (; text < end; text++) {
+        if (!isdigit((unsigned char)*text))
+            return false;
+        v = v * 10 + (unsigned)(*text - '0');
+    }
+    *port = (uint16_t)v;
+    return v <= UINT16_MAX;
+}
+
 bool settings_split_addr(const char *addr, char *host, size_t size, uint16_t *port)
 {
     const char *colon = strrchr(addr, ':');
+    bool brackets = *addr == '[';
     size_t n;
-    int64_t v;
 
-    if (!colon || !parse_int(colon + 1, &v) || v < 0 || v > 65535)
+    if (!colon || !parse_port(colon + 1, colon + 1 + strlen(colon + 1), port))
         return false;
     n = (size_t)(colon - addr);
-    if (n >= 2 && addr[0] == '[' && addr[n - 1] == ']') {
+    if (brackets && (n < 3 || addr[n - 1] != ']'))
+        return false;
+    if (brackets) {
         addr++;
         n -= 2;
     }
@@ -118,8 +136,32 @@ bool settings_split_addr(const char *addr, char *host, size_t size, uint16_t *po
         return false;
     memcpy(host, addr, n);
     host[n] = '\0';
-    *port = (uint16_t)v;
-    return true;
+    return strcspn(host, " \t[]/@") == n;
+}
+
+bool settings_url_port_ok(const char *url)
+{
+    const char *start = strstr(url, "://");
+    const char *end;
+    const char *colon = NULL;
+    uint16_t port;
+
+    start = start ? start + 3 : url;
+    end = start + strcspn(start, "/?#");
+    for (const char *at = end; at > start && at[-1] != '@' && at[-1] != ']'; at--)
+        if (at[-1] == ':')
+            colon = at - 1;
+    return !colon || (parse_port(colon + 1, end, &port) && port);
+}
+
+size_t settings_check_order(const char *low_name, int64_t low, const char *high_name, int64_t high,
+                            struct buf *errors)
+{
+    if (low <= high)
+        return 0;
+    buf_printf(errors, "%s=%lld is above %s=%lld\n", low_name, (long long)low, high_name,
+               (long long)high);
+    return 1;
 }
 
 static bool check_text(const struct setting *s, const char *text, char *why, size_t size)

@@ -88,5 +88,12 @@ void settings_describe(const struct settings_group *groups, size_t n, struct buf
 
 /* Splits "host:port" or ":port" (all addresses). host has room for size bytes. False: malformed. */
 bool settings_split_addr(const char *addr, char *host, size_t size, uint16_t *port);
+/* Whether the port of a URL, if it names one, is a number from 1 to 65,535. */
+bool settings_url_port_ok(const char *url);
+
+/* For checks that span settings: one that must not be above another. The number of faults, 0 or 1,
+ * with a line in errors. */
+size_t settings_check_order(const char *low_name, int64_t low, const char *high_name, int64_t high,
+                            struct buf *errors);
 
 #endif

@@ -26,6 +26,7 @@
 #include "libcommon/base/settings.h"
 
 #define BROKER_QUEUES 2
+#define BROKER_DEAD ".dead" /* after the exchange's name: exchange and queue of dead letters */
 
 struct broker_settings {
     char *uri, *tls_ca;

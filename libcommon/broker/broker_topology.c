@@ -9,9 +9,11 @@ static bool check_uri(const char *value, char *why, size_t size)
 {
     struct amqp_connection_info to;
     char *copy = must_strdup(value);
-    bool ok = amqp_parse_url(copy, &to) == AMQP_STATUS_OK;
+    bool ok = amqp_parse_url(copy, &to) == AMQP_STATUS_OK && to.port > 0;
 
     free(copy);
+    for (const char *c = value; ok && *c; c++)
+        ok = (unsigned char)*c > ' ' && *c != 0x7f && strncmp(c, "%00", 3) != 0;
     if (!ok)
         snprintf(why, size, "must look like amqp://user:password@host:5672/vhost (or amqps://)");
     return ok;
@@ -108,7 +110,7 @@ int broker_topology_declare(struct broker *b, struct err *err)
     const struct broker_settings *s = b->settings;
     char dead[256];
 
-    snprintf(dead, sizeof(dead), "%s.dead", s->exchange);
+    snprintf(dead, sizeof(dead), "%s" BROKER_DEAD, s->exchange);
     /* A fanout: dead letters keep their routing key, and all of them go to one queue. The way out
      * exists before the way in. */
     if (declare_exchange(b, dead, "fanout", err) || declare_queue(b, dead, dead, NULL, err) ||

@@ -56,6 +56,23 @@ const struct setting daemon_settings_rows[] = {
                      ":every=<n> if wanted."),
     SETTINGS_END};
 
+size_t daemon_settings_check(const struct daemon_settings *daemon,
+                             const struct httpd_settings *httpd, const struct db_settings *db,
+                             struct buf *errors)
+{
+    size_t faults = otlp_settings_check(&daemon->otlp, errors);
+
+    faults += settings_check_order("HTTP_THREADS", httpd->threads, "HTTP_MAX_CONNECTIONS",
+                                   httpd->max_connections, errors);
+    if (db && db->lock_wait_sec * 1000 >= db->statement_timeout_ms) {
+        buf_printf(errors,
+                   "DB_LOCK_WAIT_SEC=%lld must be shorter than DB_STATEMENT_TIMEOUT_MS=%lld\n",
+                   (long long)db->lock_wait_sec, (long long)db->statement_timeout_ms);
+        faults++;
+    }
+    return faults;
+}
+
 static struct {
     const struct daemon_program *program;
     const struct daemon_settings *settings;

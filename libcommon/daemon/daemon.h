@@ -30,6 +30,12 @@ struct daemon_settings {
 
 extern const struct setting daemon_settings_rows[];
 
+/* What spans the rows that daemons share: appends a line to errors for each fault, returns their
+ * number. db: NULL for a program without. */
+size_t daemon_settings_check(const struct daemon_settings *daemon,
+                             const struct httpd_settings *httpd, const struct db_settings *db,
+                             struct buf *errors);
+
 struct daemon_program {
     const char *name;    /* "msg-outboxd" */
     const char *summary; /* one line for --help */

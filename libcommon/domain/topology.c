@@ -27,14 +27,45 @@ const char *topology_queue(const struct broker_settings *settings, enum message_
     return settings->queues[type];
 }
 
-/* Settings that have been refused already are NULL. */
+/* The broker keeps such names for itself. */
+static bool is_reserved(const char *name)
+{
+    return !strncmp(name, "amq.", 4);
+}
+
+static size_t check_queue(const struct broker_settings *settings, const char *setting,
+                          const char *queue, struct buf *errors)
+{
+    size_t n = strlen(settings->exchange);
+
+    if (is_reserved(queue)) {
+        buf_printf(errors, "%s=%s: names that begin with amq. are the broker's own\n", setting,
+                   queue);
+        return 1;
+    }
+    if (strncmp(queue, settings->exchange, n) != 0 || strcmp(queue + n, BROKER_DEAD) != 0)
+        return 0;
+    buf_printf(errors, "%s=%s is the name of the dead-letter queue of RABBIT_MESSAGE_EXCHANGE\n",
+               setting, queue);
+    return 1;
+}
+
 size_t topology_check(const struct broker_settings *settings, struct buf *errors)
 {
     const char *express = settings->queues[MESSAGE_EXPRESS];
     const char *normal = settings->queues[MESSAGE_NORMAL];
+    size_t faults = check_queue(settings, "EXPRESS_QUEUE", express, errors) +
+                    check_queue(settings, "NORMAL_QUEUE", normal, errors);
 
-    if (!express || !normal || strcmp(express, normal) != 0)
-        return 0;
-    buf_puts(errors, "EXPRESS_QUEUE and NORMAL_QUEUE must differ\n");
-    return 1;
+    if (is_reserved(settings->exchange)) {
+        buf_printf(errors,
+                   "RABBIT_MESSAGE_EXCHANGE=%s: names that begin with amq. are the broker's own\n",
+                   settings->exchange);
+        faults++;
+    }
+    if (!strcmp(express, normal)) {
+        buf_puts(errors, "EXPRESS_QUEUE and NORMAL_QUEUE must differ\n");
+        faults++;
+    }
+    return faults;
 }

@@ -183,6 +183,52 @@ START_TEST(addresses)
     ck_assert(!settings_split_addr("host:65536", host, sizeof(host), &port));
     ck_assert(!settings_split_addr("host:-1", host, sizeof(host), &port));
     ck_assert(!settings_split_addr("a-name-that-is-too-long:1", host, sizeof(host), &port));
+    ck_assert(!settings_split_addr("host:99999", host, sizeof(host), &port));
+    ck_assert(!settings_split_addr("host:-0", host, sizeof(host), &port));
+    ck_assert(!settings_split_addr("host:4294967376", host, sizeof(host), &port));
+    ck_assert(!settings_split_addr("[::1:80", host, sizeof(host), &port));
+    ck_assert(!settings_split_addr("[]:80", host, sizeof(host), &port));
+    ck_assert(!settings_split_addr("[::1]x:80", host, sizeof(host), &port));
+    ck_assert(!settings_split_addr("a b:80", host, sizeof(host), &port));
+}
+END_TEST
+
+static const struct {
+    const char *url;
+    bool ok;
+} urls[] = {
+    {"http://a", true},
+    {"http://a/", true},
+    {"http://a:1/x:y", true},
+    {"http://a:65535?x=:0", true},
+    {"http://[::1]", true},
+    {"http://[::1]:80/", true},
+    {"amqp://user:pass@host:5672/", true},
+    {"amqp://user:pass@host", true},
+    {"http://a:", false},
+    {"http://a:0", false},
+    {"http://a:65536/", false},
+    {"http://a:99999", false},
+    {"http://a:8o", false},
+    {"http://a:+80", false},
+    {"http://a:1:2", false},
+    {"http://[::1]:/", false},
+};
+
+START_TEST(ports_of_urls)
+{
+    ck_assert_msg(settings_url_port_ok(urls[_i].url) == urls[_i].ok, "%s", urls[_i].url);
+}
+END_TEST
+
+START_TEST(what_must_not_be_above_another)
+{
+    struct buf errors = {0};
+
+    ck_assert_uint_eq(settings_check_order("T_LOW", 5, "T_HIGH", 5, &errors), 0);
+    ck_assert_uint_eq(settings_check_order("T_LOW", 6, "T_HIGH", 5, &errors), 1);
+    ck_assert_str_eq(errors.data, "T_LOW=6 is above T_HIGH=5\n");
+    buf_free(&errors);
 }
 END_TEST
 
@@ -200,6 +246,8 @@ int main(void)
     tcase_add_test(t, secrets_come_from_files_and_reach_no_output);
     tcase_add_test(t, a_wrong_secret_is_not_quoted);
     tcase_add_test(t, addresses);
+    tcase_add_loop_test(t, ports_of_urls, 0, (int)(sizeof(urls) / sizeof(urls[0])));
+    tcase_add_test(t, what_must_not_be_above_another);
     suite_add_tcase(s, t);
     return suite_run(s);
 }
