@@ -112,25 +112,16 @@ static void decide_topup(struct ledger_account *c, struct operation *op)
                (long long)c->balance + (long long)c->change, op->message.transaction_id);
 }
 
-static void decide_twin(struct operation *op)
+/* The one that gets a key answers for those behind it; a refusal takes nothing from them. */
+static void share_key(struct operation *op)
 {
-    const struct operation *first = op->twin;
-
-    op->outcome = first->outcome;
-    if (first->outcome != OUTCOME_DONE && first->outcome != OUTCOME_REPLAYED)
-        return;
-    if (memcmp(first->body_hash, op->body_hash, sizeof(op->body_hash)) != 0) {
-        op->outcome = OUTCOME_KEY_REUSED;
-        return;
+    for (struct operation *twin = op->later; twin; twin = twin->later) {
+        idempotency_share(twin, op);
+        twin->begun = true;
     }
-    op->outcome = OUTCOME_REPLAYED;
-    buf_reset(&op->response);
-    buf_put(&op->response, first->response.data, first->response.len);
 }
 
-/* In order of arrival. Twins come after their first one: ops keep that order, and the first of a
- * key is the one that idempotency_link_twins met first only among equals, so it is decided on
- * demand. */
+/* In order of arrival, so that whoever has an earlier twin finds that one decided. */
 static void decide_one(struct batch *b, struct operation *op)
 {
     struct ledger_account *c = ledger_find(b->accounts, b->account_count, op->customer_id);
@@ -138,10 +129,7 @@ static void decide_one(struct batch *b, struct operation *op)
     MUST(c != NULL);
     if (op->outcome != OUTCOME_OPEN)
         return;
-    if (op->twin) {
-        decide_one(b, op->twin);
-        decide_twin(op);
-    } else if (c->elsewhere) {
+    if (c->elsewhere) {
         op->outcome = OUTCOME_LOCKED;
     } else if (op->replay_only) {
         op->outcome = OUTCOME_OVERLOADED;
@@ -150,6 +138,9 @@ static void decide_one(struct batch *b, struct operation *op)
     } else {
         decide_topup(c, op);
     }
+    op->begun = op->outcome == OUTCOME_DONE;
+    if (op->begun)
+        share_key(op);
 }
 
 int batch_decide(struct batch *b, struct db *db, bool skip_locked, bool *writes, struct err *err)
@@ -160,8 +151,10 @@ int batch_decide(struct batch *b, struct db *db, bool skip_locked, bool *writes,
     *writes = false;
     for (size_t i = 0; i < b->account_count; i++)
         b->accounts[i] = (struct ledger_account){.user_id = b->accounts[i].user_id};
-    for (size_t i = 0; i < b->n; i++)
+    for (size_t i = 0; i < b->n; i++) {
         b->ops[i]->outcome = OUTCOME_OPEN;
+        b->ops[i]->begun = false;
+    }
     if (make_balance_rows(b, db, err))
         return -1;
     db_begin(db);

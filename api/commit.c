@@ -138,7 +138,7 @@ static int resolve(struct committer *c, struct operation **ops, size_t n)
         log_failure("commit.look_failed", &err, n);
     } while (clock_mono_ms() < give_up_ms);
     for (size_t i = 0; i < n; i++) {
-        if (ops[i]->outcome == OUTCOME_DONE || ops[i]->twin)
+        if (ops[i]->begun)
             ops[i]->outcome = OUTCOME_UNKNOWN;
         else if (ops[i]->outcome == OUTCOME_LOCKED)
             ops[i]->outcome = OUTCOME_LOCKED_TOO_LONG;

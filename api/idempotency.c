@@ -3,11 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int by_key(const void *a, const void *b)
+static int compare_keys(const struct operation *x, const struct operation *y)
 {
-    const struct operation *x = *(struct operation *const *)a;
-    const struct operation *y = *(struct operation *const *)b;
-
     if (x->customer_id != y->customer_id)
         return x->customer_id < y->customer_id ? -1 : 1;
     if (x->kind != y->kind)
@@ -17,23 +14,39 @@ static int by_key(const void *a, const void *b)
     return memcmp(x->key, y->key, x->key_len);
 }
 
+/* Of places in one array: equal keys stay in order of arrival. */
+static int by_key(const void *a, const void *b)
+{
+    struct operation **x = *(struct operation * *const *)a;
+    struct operation **y = *(struct operation * *const *)b;
+    int order = compare_keys(*x, *y);
+
+    return order ? order : (x > y) - (x < y);
+}
+
 int idempotency_link_twins(struct operation **ops, size_t n)
 {
-    struct operation **keyed = malloc(n * sizeof(struct operation *));
+    struct operation ***keyed = malloc(n * sizeof(struct operation **));
     size_t count = 0;
 
     if (!keyed)
         return -1;
     for (size_t i = 0; i < n; i++) {
-        ops[i]->twin = NULL;
+        ops[i]->earlier = ops[i]->later = NULL;
         if (ops[i]->key)
-            keyed[count++] = ops[i];
+            keyed[count++] = &ops[i];
     }
     if (count > 1)
-        qsort(keyed, count, sizeof(struct operation *), by_key);
-    for (size_t i = 1; i < count; i++)
-        if (by_key(&keyed[i - 1], &keyed[i]) == 0)
-            keyed[i]->twin = keyed[i - 1]->twin ? keyed[i - 1]->twin : keyed[i - 1];
+        qsort(keyed, count, sizeof(struct operation **), by_key);
+    for (size_t i = 1; i < count; i++) {
+        struct operation *before = *keyed[i - 1];
+        struct operation *op = *keyed[i];
+
+        if (compare_keys(before, op) != 0)
+            continue;
+        before->later = op;
+        op->earlier = before;
+    }
     free(keyed);
     return 0;
 }
@@ -43,7 +56,7 @@ bool idempotency_put_lookup(struct db_packet *packet, struct operation **ops, si
     struct buf *sql = NULL;
 
     for (size_t i = 0; i < n; i++) {
-        if (!ops[i]->key || ops[i]->twin)
+        if (!ops[i]->key || ops[i]->earlier)
             continue;
         if (sql)
             buf_putc(sql, ',');
@@ -64,23 +77,33 @@ bool idempotency_put_lookup(struct db_packet *packet, struct operation **ops, si
     return sql != NULL;
 }
 
+static void decide(struct operation *op, bool same_body, const char *response, size_t n)
+{
+    op->outcome = same_body ? OUTCOME_REPLAYED : OUTCOME_KEY_REUSED;
+    buf_reset(&op->response);
+    if (same_body)
+        buf_put(&op->response, response, n);
+}
+
 void idempotency_apply(struct db_set *found, struct operation **ops, size_t n)
 {
     char **row;
 
     while ((row = db_next(found))) {
         size_t i = strtoul(row[0], NULL, 10);
-        bool same;
 
-        if (i >= n)
-            continue;
-        same = found->lengths[1] == sizeof(ops[i]->body_hash) &&
-               !memcmp(row[1], ops[i]->body_hash, sizeof(ops[i]->body_hash));
-        ops[i]->outcome = same ? OUTCOME_REPLAYED : OUTCOME_KEY_REUSED;
-        buf_reset(&ops[i]->response);
-        if (same)
-            buf_put(&ops[i]->response, row[2], found->lengths[2]);
+        for (struct operation *op = i < n ? ops[i] : NULL; op; op = op->later)
+            decide(op,
+                   found->lengths[1] == sizeof(op->body_hash) &&
+                       !memcmp(row[1], op->body_hash, sizeof(op->body_hash)),
+                   row[2], found->lengths[2]);
     }
+}
+
+void idempotency_share(struct operation *op, const struct operation *done)
+{
+    decide(op, !memcmp(done->body_hash, op->body_hash, sizeof(op->body_hash)), done->response.data,
+           done->response.len);
 }
 
 void idempotency_put_store(struct db *db, struct db_packet *packet, struct operation **ops,
@@ -91,7 +114,7 @@ void idempotency_put_store(struct db *db, struct db_packet *packet, struct opera
     for (size_t i = 0; i < n; i++) {
         const struct operation *op = ops[i];
 
-        if (!op->key || op->twin || op->outcome != OUTCOME_DONE)
+        if (!op->key || op->outcome != OUTCOME_DONE)
             continue;
         if (sql)
             buf_putc(sql, ',');

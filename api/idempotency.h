@@ -10,16 +10,18 @@
 #include "api/operation.h"
 #include "libcommon/db/db.h"
 
-/* Links each operation whose key stands earlier in the batch to that first one (op->twin). Returns
- * -1 when memory is out. */
+/* Links those that have a key in common, in order of arrival (op->earlier, op->later). Returns -1
+ * when memory is out. */
 int idempotency_link_twins(struct operation **ops, size_t n);
 
 /* Adds the statement "keys", which finds the keys of ops; false (nothing added) when none has one.
  */
 bool idempotency_put_lookup(struct db_packet *packet, struct operation **ops, size_t n);
-/* Decides the operations whose key was found: OUTCOME_REPLAYED with response, or
- * OUTCOME_KEY_REUSED. */
+/* Decides the operations whose key was found, each by its own body: OUTCOME_REPLAYED with response,
+ * or OUTCOME_KEY_REUSED. */
 void idempotency_apply(struct db_set *found, struct operation **ops, size_t n);
+/* Decides op, whose key an earlier one of its batch has just got the answer of. */
+void idempotency_share(struct operation *op, const struct operation *done);
 /* Adds the INSERT that stores the answers of the operations that are done, if there are any. */
 void idempotency_put_store(struct db *db, struct db_packet *packet, struct operation **ops,
                            size_t n);

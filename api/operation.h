@@ -63,7 +63,8 @@ struct operation {
     uint8_t body_hash[32];
 
     enum operation_outcome outcome;
-    struct operation *twin; /* same key earlier in the same batch: shares its fate */
+    struct operation *earlier, *later; /* the neighbours with the same key in the same batch */
+    bool begun; /* its outcome hangs on the transaction that is being written */
     struct buf response;
 
     void *json; /* the parsed body, which text, recipients and description point into */

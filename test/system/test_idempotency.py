@@ -3,8 +3,10 @@
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from harness.client import assert_error, new_customer
+from harness.wait import wait_until
 
 
 def key():
@@ -184,3 +186,52 @@ def test_a_key_whose_request_still_runs(world):
     again = other.send(customer, ["0912"], key=k)
     assert again.status_code == 200 and again.headers["Idempotency-Replayed"] == "true"
     assert api.balance(customer) == 99
+
+
+def together(stack, customer, calls):
+    """The answers to calls that are decided as one batch, as far as they come into one: all wait
+    behind the customer's balance row until the last of them is in hand."""
+    api = stack.api()
+    with stack.db.connect(autocommit=False) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT balance FROM user_balances WHERE user_id=%s FOR UPDATE", (customer,))
+        with ThreadPoolExecutor(len(calls)) as pool:
+            waiting = [pool.submit(call) for call in calls]
+            wait_until(lambda: api.metrics().value("http_requests_in_flight") > len(calls), 10,
+                       "all are in hand")  # the one for the metrics is another
+            connection.rollback()
+            return [w.result() for w in waiting]
+
+
+def test_repeats_among_other_bodies(world):
+    """A key that is known is answered by each one's own body, whatever else has it in the batch."""
+    stack = world("api", REQUEST_DEADLINE_MS=20000)
+    api = stack.api()
+    customer, k = api.funded(100), key()
+    first = api.sent(customer, text="the first", key=k)
+    texts = ["another" if i % 2 else "the first" for i in range(20)]
+    answers = together(stack, customer, [partial(api.send, customer, text=t, key=k) for t in texts])
+    for text, answer in zip(texts, answers):
+        assert answer.status_code == (200 if text == "the first" else 422), answer.text
+        assert text != "the first" or answer.json() == first
+    top_up = api.top_up(customer, 10, key=k)
+    amounts = [11 if i % 2 else 10 for i in range(20)]
+    answers = together(stack, customer, [partial(api.top_up, customer, a, key=k) for a in amounts])
+    for amount, answer in zip(amounts, answers):
+        assert answer.status_code == (200 if amount == 10 else 422), answer.text
+        assert amount != 10 or answer.json() == top_up.json()
+    assert api.balance(customer) == 109
+
+
+def test_a_dear_twin_refuses_nobody(world):
+    """What is not covered takes nothing from those behind it: the first that is gets the key."""
+    stack = world("api", REQUEST_DEADLINE_MS=20000)
+    api = stack.api()
+    customer, k = api.funded(1), key()
+    numbers = [["0912"], ["0912", "0913"]] * 10
+    answers = together(stack, customer, [partial(api.send, customer, n, key=k) for n in numbers])
+    cheap = [a for a, n in zip(answers, numbers) if len(n) == 1]
+    dear = [a for a, n in zip(answers, numbers) if len(n) == 2]
+    assert_one_winner(cheap)
+    assert {a.status_code for a in cheap} == {200}
+    assert {a.status_code for a in dear} <= {402, 422}
+    assert api.balance(customer) == 0 and len(charges(stack, customer)) == 1

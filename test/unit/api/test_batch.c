@@ -132,14 +132,68 @@ START_TEST(twins_share_the_first_ones_fate_and_charge_once)
 }
 END_TEST
 
-START_TEST(a_twin_of_a_refusal_is_refused)
+START_TEST(a_refusal_decides_nothing_for_its_twins)
 {
+    take_send(1, "dear", "key"); /* more than there is */
+    ops[0]->total = 1000;
     take_send(1, "a", "key");
     take_send(1, "a", "key");
-    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|0"}});
+    take_send(1, "dear", "key");
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|20"}});
+    decide(false);
+    ck_assert_int_eq(ops[0]->outcome, OUTCOME_INSUFFICIENT);
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
+    ck_assert_int_eq(ops[2]->outcome, OUTCOME_REPLAYED);
+    ck_assert_str_eq(response(2), response(1));
+    ck_assert_int_eq(ops[3]->outcome, OUTCOME_KEY_REUSED);
+}
+END_TEST
+
+START_TEST(a_top_up_that_is_refused_decides_nothing_for_its_twins)
+{
+    take(make_topup(9, "4611686018427387903"), "key");
+    take(make_topup(9, "2"), "key");
+    take(make_topup(9, "2"), "key");
+    EXPECT("ledger_open");
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "9|1"}});
+    decide(false);
+    ck_assert_int_eq(ops[0]->outcome, OUTCOME_BALANCE_TOO_HIGH);
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
+    ck_assert_int_eq(ops[2]->outcome, OUTCOME_REPLAYED);
+}
+END_TEST
+
+START_TEST(twins_are_compared_with_what_is_stored)
+{
+    take_send(1, "another text", "key");
+    take_send(1, "a", "key");
+    take_send(1, "another text", "key");
+    take_send(1, "a", "key");
+    memset(ops[1]->body_hash, 'a', sizeof(ops[1]->body_hash));
+    memset(ops[3]->body_hash, 'a', sizeof(ops[3]->body_hash));
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|100"},
+                                      {.name = "keys",
+                                       .rows = "0|aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa|first answer"}});
     decide(false);
     ck_assert(!writes);
-    ck_assert_int_eq(ops[1]->outcome, OUTCOME_INSUFFICIENT);
+    for (size_t i = 0; i < OPS; i++)
+        ck_assert_int_eq(ops[i]->outcome, i % 2 ? OUTCOME_REPLAYED : OUTCOME_KEY_REUSED);
+    ck_assert_str_eq(response(1), "first answer");
+    ck_assert_str_eq(response(3), "first answer");
+}
+END_TEST
+
+START_TEST(the_first_to_come_is_the_first_of_its_key)
+{
+    static const char *const texts[] = {"a", "b", "c", "d"};
+
+    for (size_t i = 0; i < OPS; i++)
+        take_send(1, texts[i], "key");
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|100"}});
+    decide(false);
+    ck_assert_int_eq(ops[0]->outcome, OUTCOME_DONE);
+    for (size_t i = 1; i < OPS; i++)
+        ck_assert_int_eq(ops[i]->outcome, OUTCOME_KEY_REUSED);
 }
 END_TEST
 
@@ -291,7 +345,10 @@ int main(void)
     tcase_add_test(t, refusals_stand_among_what_is_accepted);
     tcase_add_test(t, all_of_a_batch_is_written_by_one_packet);
     tcase_add_test(t, twins_share_the_first_ones_fate_and_charge_once);
-    tcase_add_test(t, a_twin_of_a_refusal_is_refused);
+    tcase_add_test(t, a_refusal_decides_nothing_for_its_twins);
+    tcase_add_test(t, a_top_up_that_is_refused_decides_nothing_for_its_twins);
+    tcase_add_test(t, twins_are_compared_with_what_is_stored);
+    tcase_add_test(t, the_first_to_come_is_the_first_of_its_key);
     tcase_add_test(t, a_key_that_is_known_is_answered_as_it_was);
     tcase_add_test(t, a_new_customer_gets_a_row_before_the_transaction);
     tcase_add_test(t, a_balance_has_a_ceiling);
