@@ -208,13 +208,13 @@ def test_repeats_among_other_bodies(world):
     api = stack.api()
     customer, k = api.funded(100), key()
     first = api.sent(customer, text="the first", key=k)
-    texts = ["another" if i % 2 else "the first" for i in range(20)]
+    texts = ["the first" if i % 2 else "another" for i in range(20)]
     answers = together(stack, customer, [partial(api.send, customer, text=t, key=k) for t in texts])
     for text, answer in zip(texts, answers):
         assert answer.status_code == (200 if text == "the first" else 422), answer.text
         assert text != "the first" or answer.json() == first
     top_up = api.top_up(customer, 10, key=k)
-    amounts = [11 if i % 2 else 10 for i in range(20)]
+    amounts = [10 if i % 2 else 11 for i in range(20)]
     answers = together(stack, customer, [partial(api.top_up, customer, a, key=k) for a in amounts])
     for amount, answer in zip(amounts, answers):
         assert answer.status_code == (200 if amount == 10 else 422), answer.text
