@@ -304,7 +304,8 @@ static void build_thread(struct httpd *h, struct http_thread *t)
     t->sweep = event_new(t->base, -1, EV_PERSIST, http_conn_sweep, t);
     t->act = event_new(t->base, -1, 0, http_conn_act, t);
     t->stop_accepting = event_new(t->base, -1, 0, on_stop_accepting, t);
-    MUST(t->http && t->wake && t->sweep && t->act && t->stop_accepting);
+    t->deadline = event_new(t->base, -1, 0, http_deadline_pass, t);
+    MUST(t->http && t->wake && t->sweep && t->act && t->stop_accepting && t->deadline);
     MUST(event_add(t->wake, NULL) == 0);
     t->answers = must_alloc(h->path_count + 1, sizeof(*t->answers));
     evhttp_set_bevcb(t->http, http_conn_new, t);
@@ -454,6 +455,7 @@ static void free_thread(struct http_thread *t)
     if (t->http)
         evhttp_free(t->http);
     http_conn_free_all(t);
+    free_event(t->deadline);
     free_event(t->stop_accepting);
     free_event(t->act);
     free_event(t->sweep);

@@ -97,6 +97,18 @@ const void *httpd_needs(const struct httpd_request *req);
 #define HTTPD_ROOM 32
 void *httpd_room(struct httpd_request *req);
 
+/*
+ * Deadlines. A handler that passes its request on may give it one (monotonic): then late answers,
+ * on the request's own thread, if nobody has taken it before. Until it is taken, whoever has the
+ * request says how far it has come, with a mark of the program's own (0 at first) that late is
+ * told; whoever wants to answer takes it first. Both are exact against the deadline: false means
+ * that late answers, and that the request is no longer there for who asked.
+ */
+typedef void httpd_late_fn(struct httpd_request *req, unsigned mark);
+void httpd_set_deadline(struct httpd_request *req, int64_t deadline_ms, httpd_late_fn *late);
+bool httpd_mark(struct httpd_request *req, unsigned mark); /* any thread */
+bool httpd_take(struct httpd_request *req);                /* any thread; once */
+
 /* Holds back the answer or reset that follows by delay_us, or until the server drains. */
 void httpd_delay(struct httpd_request *req, int64_t delay_us);
 /* In place of an answer: cuts the connection with a TCP reset; any thread. */

@@ -7,6 +7,7 @@
  *   httpd.c          settings, sockets, threads, drain, the mailbox of each thread
  *   httpd_conn.c     connections: accept limits, deadlines, lingering close, evhttp's own pages
  *   httpd_check.c    what evhttp lets pass and we do not
+ *   httpd_deadline.c requests whose time is up
  *   httpd_request.c  routing and answers
  *   httpd_input.c    what a handler may ask about its request
  *   httpd_stats.c    metrics
@@ -102,8 +103,10 @@ struct http_thread {
     struct evhttp_bound_socket *bound;
     int listen_fd;
     int wake_fd;
-    struct event *wake, *sweep, *act, *stop_accepting;
+    struct event *wake, *sweep, *act, *stop_accepting, *deadline;
     _Atomic(struct httpd_request *) mailbox;
+    struct httpd_request *first_waiting, *last_waiting; /* with a deadline, in order of it */
+    int64_t timer_ms; /* the deadline that the timer is set for; 0: it is not */
     struct http_conn *conns;
     struct http_conn *last_input; /* whose bytes evhttp has looked at last */
     struct http_conn *due;
@@ -158,12 +161,16 @@ struct httpd_request {
     const char *tracestate;
     const char *decoded_path;
     struct httpd_text *texts; /* decoded strings, freed with the request */
-    struct event *timer;      /* holds the answer back */
-    int64_t delay_us;         /* 0: not held back, or not any more */
-    bool waiting;             /* for the timer */
-    struct buf headers;       /* name NUL value NUL ... */
-    char content_type[64];    /* "": the default */
-    char *body;               /* small or allocated */
+    _Atomic unsigned stage;   /* who may answer: httpd_deadline.c */
+    int64_t deadline_ms;
+    httpd_late_fn *late; /* NULL: no deadline, or none any more */
+    struct httpd_request *earlier, *later;
+    struct event *timer;   /* holds the answer back */
+    int64_t delay_us;      /* 0: not held back, or not any more */
+    bool waiting;          /* for the timer */
+    struct buf headers;    /* name NUL value NUL ... */
+    char content_type[64]; /* "": the default */
+    char *body;            /* small or allocated */
     size_t body_len;
     char small[384];
 };
@@ -210,6 +217,11 @@ void http_request_free(struct httpd_request *req);
 enum http_method http_method_parse(const char *name);
 const char *http_method_name(enum http_method method);
 const char *http_phrase(int status); /* NULL: evhttp knows it */
+
+/* httpd_deadline.c */
+void http_deadline_pass(evutil_socket_t fd, short what, void *thread);
+void http_deadline_forget(struct httpd_request *req); /* on its thread */
+void http_deadline_let_go(struct httpd_request *req); /* frees it, as soon as nobody has it */
 
 /* httpd_input.c */
 void http_input_path(struct httpd_request *req);

@@ -113,6 +113,7 @@ void http_request_free(struct httpd_request *req)
     }
     if (req->timer)
         event_free(req->timer);
+    http_deadline_forget(req);
     buf_free(&req->headers);
     if (req->body != req->small)
         free(req->body);
@@ -120,7 +121,7 @@ void http_request_free(struct httpd_request *req)
         req->conn->req = NULL;
     atomic_fetch_sub_explicit(&req->thread->server->held, 1, memory_order_relaxed);
     http_stats_held(-1);
-    free(req);
+    http_deadline_let_go(req);
 }
 
 static void add_headers(struct httpd_request *req, struct evkeyvalq *out)

@@ -69,6 +69,23 @@ static void handle_held(struct httpd_request *req, void *arg)
     pthread_mutex_unlock(&held.lock);
 }
 
+static void answer_late(struct httpd_request *req, unsigned mark)
+{
+    char text[16];
+
+    snprintf(text, sizeof(text), "late %u", mark);
+    httpd_set_header(req, "X-Late", "1");
+    httpd_reply(req, 503, text, strlen(text));
+}
+
+/* Held, and answered with its mark when the time is up. */
+static void handle_deadline(struct httpd_request *req, void *arg)
+{
+    httpd_set_deadline(req, clock_mono_ms() + strtol(httpd_query(req, "ms"), NULL, 10),
+                       answer_late);
+    handle_held(req, arg);
+}
+
 static void handle_late(struct httpd_request *req, void *arg)
 {
     const char *ms = httpd_query(req, "ms");
@@ -122,6 +139,7 @@ static const struct httpd_route routes[] = {
     {"GET", "/show/*", handle_show, 0, NULL},
     {"GET", "/held", handle_held, 0, NULL},
     {"GET", "/late", handle_late, 0, NULL},
+    {"GET", "/deadline", handle_deadline, 0, NULL},
     {"GET", "/reset", handle_reset, 0, NULL},
     {"DELETE", "/show", handle_none, 0, NULL},
     {"GET", "/open", handle_show, HTTPD_NO_LIMIT, NULL},
@@ -554,6 +572,102 @@ START_TEST(unanswered_at_the_end)
 }
 END_TEST
 
+#define FAR "60000"
+
+START_TEST(a_deadline_is_answered_in_time_and_whoever_comes_later_learns_it)
+{
+    int waiting = dial();
+    int marked = dial();
+
+    say(waiting, REQUEST("GET", "/deadline?ms=100", CLOSE));
+    wait_held(1);
+    say(marked, REQUEST("GET", "/deadline?ms=100", CLOSE));
+    wait_held(2);
+    ck_assert(httpd_mark(held.req[1], 1));
+    ck_assert(httpd_mark(held.req[1], 7));
+    assert_has(hear(waiting, NULL), "\r\n\r\nlate 0");
+    assert_has(hear(marked, NULL), "\r\n\r\nlate 7");
+    ck_assert(!httpd_take(held.req[0]));
+    ck_assert(!httpd_mark(held.req[1], 1));
+    close(waiting);
+    close(marked);
+}
+END_TEST
+
+START_TEST(what_was_taken_before_its_deadline_is_answered_after_it)
+{
+    int taken = dial();
+    int next = dial();
+
+    say(taken, REQUEST("GET", "/deadline?ms=200", CLOSE));
+    wait_held(1);
+    ck_assert(httpd_take(held.req[0]));
+    say(next, REQUEST("GET", "/deadline?ms=300", CLOSE)); /* when this one is over, so is that */
+    assert_has(hear(next, NULL), "late");
+    httpd_reply(held.req[0], 200, "held", 4);
+    assert_has(hear(taken, NULL), "\r\n\r\nheld");
+    ck_assert(!httpd_take(held.req[1]));
+    close(taken);
+    close(next);
+}
+END_TEST
+
+#define PAIRS 8 /* so that each thread has some */
+
+/* A far deadline that was set first keeps no near one waiting, nor does one that is over. */
+START_TEST(deadlines_pass_in_their_order)
+{
+    int fds[2 * PAIRS];
+
+    for (size_t i = 0; i < 2 * PAIRS; i++) {
+        fds[i] = dial();
+        say(fds[i], i < PAIRS ? REQUEST("GET", "/deadline?ms=" FAR, CLOSE)
+                              : REQUEST("GET", "/deadline?ms=1", CLOSE));
+        wait_held(i + 1);
+    }
+    for (size_t i = PAIRS; i < 2 * PAIRS; i++)
+        assert_has(hear(fds[i], NULL), "late");
+    for (size_t i = 0; i < PAIRS; i++) {
+        ck_assert(httpd_take(held.req[i]));
+        ck_assert(!httpd_take(held.req[PAIRS + i]));
+        httpd_reply(held.req[i], 200, "held", 4);
+        assert_has(hear(fds[i], NULL), "held");
+    }
+    for (size_t i = 0; i < 2 * PAIRS; i++)
+        close(fds[i]);
+}
+END_TEST
+
+#define RACES 300
+
+/* One answer each, whoever comes first; the sanitizers see what is touched after it. */
+START_TEST(an_answer_and_a_deadline_race)
+{
+    size_t late = 0;
+    int fds[RACES];
+
+    for (size_t i = 0; i < RACES; i++) {
+        fds[i] = dial();
+        say(fds[i], REQUEST("GET", "/deadline?ms=2", CLOSE));
+        wait_held(i + 1);
+        if (i % 3 == 0)
+            poll(NULL, 0, (int)(i % 4));
+        if (httpd_mark(held.req[i], 1) && httpd_take(held.req[i]))
+            httpd_reply(held.req[i], 200, "held", 4);
+        else
+            late++;
+    }
+    for (size_t i = 0; i < RACES; i++) {
+        const char *answer = hear(fds[i], NULL);
+
+        late -= strstr(answer, "\r\n\r\nlate") != NULL;
+        ck_assert(strstr(answer, "late") || strstr(answer, "\r\n\r\nheld"));
+        close(fds[i]);
+    }
+    ck_assert_uint_eq(late, 0);
+}
+END_TEST
+
 /* Whoever still holds a request when the server ends may answer it all the same. */
 START_TEST(an_answer_after_the_end)
 {
@@ -592,6 +706,10 @@ int main(void)
     tcase_add_test(t, drain_finishes_what_is_in_hand);
     tcase_add_test(t, a_port_in_use_is_said);
     tcase_add_test(t, unanswered_at_the_end);
+    tcase_add_test(t, a_deadline_is_answered_in_time_and_whoever_comes_later_learns_it);
+    tcase_add_test(t, what_was_taken_before_its_deadline_is_answered_after_it);
+    tcase_add_test(t, deadlines_pass_in_their_order);
+    tcase_add_test(t, an_answer_and_a_deadline_race);
     tcase_add_test(t, an_answer_after_the_end);
     suite_add_tcase(s, t);
     return suite_run(s);
