@@ -79,14 +79,23 @@ static int make_balance_rows(struct batch *b, struct db *db, struct err *err)
     return n ? ledger_open(db, ids, n, err) : 0;
 }
 
-static void decide_send(struct ledger_account *c, struct operation *op)
+/* The last moment to turn back: what has begun is in packet 2. */
+static bool begin(const struct batch *b, struct operation *op)
+{
+    op->begun = b->settings->enter(op, STAGE_BEGUN);
+    op->outcome = op->begun ? OUTCOME_DONE : OUTCOME_EXPIRED;
+    return op->begun;
+}
+
+static void decide_send(const struct batch *b, struct ledger_account *c, struct operation *op)
 {
     if (!c->locked || c->balance + c->change < op->total) {
         op->outcome = OUTCOME_INSUFFICIENT;
         return;
     }
+    if (!begin(b, op))
+        return;
     c->change -= op->total;
-    op->outcome = OUTCOME_DONE;
     buf_reset(&op->response);
     buf_printf(&op->response,
                "{\"message_identifier\":\"%s\",\"status\":\"processing\",\"recipients\":%zu,"
@@ -94,7 +103,7 @@ static void decide_send(struct ledger_account *c, struct operation *op)
                op->message.id, op->message.recipient_count, (long long)op->total);
 }
 
-static void decide_topup(struct ledger_account *c, struct operation *op)
+static void decide_topup(const struct batch *b, struct ledger_account *c, struct operation *op)
 {
     if (!c->locked) {
         op->outcome =
@@ -105,20 +114,20 @@ static void decide_topup(struct ledger_account *c, struct operation *op)
         op->outcome = OUTCOME_BALANCE_TOO_HIGH;
         return;
     }
+    if (!begin(b, op))
+        return;
     c->change += op->amount;
-    op->outcome = OUTCOME_DONE;
     buf_reset(&op->response);
     buf_printf(&op->response, "{\"status\":\"done\",\"balance\":%lld,\"transaction_id\":\"%s\"}",
                (long long)c->balance + (long long)c->change, op->message.transaction_id);
 }
 
 /* The one that gets a key answers for those behind it; a refusal takes nothing from them. */
-static void share_key(struct operation *op)
+static void share_key(const struct batch *b, struct operation *op)
 {
-    for (struct operation *twin = op->later; twin; twin = twin->later) {
-        idempotency_share(twin, op);
-        twin->begun = true;
-    }
+    for (struct operation *twin = op->later; twin; twin = twin->later)
+        if (twin->outcome == OUTCOME_OPEN && begin(b, twin))
+            idempotency_share(twin, op);
 }
 
 /* In order of arrival, so that whoever has an earlier twin finds that one decided. */
@@ -134,13 +143,12 @@ static void decide_one(struct batch *b, struct operation *op)
     } else if (op->replay_only) {
         op->outcome = OUTCOME_OVERLOADED;
     } else if (op->kind == OPERATION_SEND) {
-        decide_send(c, op);
+        decide_send(b, c, op);
     } else {
-        decide_topup(c, op);
+        decide_topup(b, c, op);
     }
-    op->begun = op->outcome == OUTCOME_DONE;
     if (op->begun)
-        share_key(op);
+        share_key(b, op);
 }
 
 int batch_decide(struct batch *b, struct db *db, bool skip_locked, bool *writes, struct err *err)

@@ -5,8 +5,8 @@
  * Sends and top-ups of many requests in one transaction. Packet 1 locks the balances of all
  * customers concerned, in order, and reads the idempotency keys; everything is then decided in
  * memory; packet 2 writes messages, recipients, ledger, outbox, keys and balances, and commits.
- * Blocks. INVARIANT: whatever is answered with 200 was written by packet 2, charge, message and
- * outbox row together.
+ * Blocks. INVARIANTS: whatever is answered with 200 was written by packet 2, charge, message and
+ * outbox row together; whatever is written had begun (STAGE_BEGUN) before its deadline.
  */
 
 #include "api/operation.h"
@@ -15,6 +15,7 @@
 #define BATCH_CUSTOMERS_MAX LEDGER_ACCOUNTS_MAX
 
 struct batch_settings {
+    operation_enter_fn *enter;
     const char *exchange;
     const char *queues[MESSAGE_LANES];
 };

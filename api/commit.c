@@ -65,17 +65,33 @@ static void finish_all(struct committer *c, struct operation **ops, size_t n,
         finish(c, ops[i], outcome);
 }
 
+/* What becomes of one that is to be tried, perhaps after a try that failed; OUTCOME_OPEN: it is. */
+static enum operation_outcome before_try(struct committer *c, struct operation *op, int64_t now_ms)
+{
+    enum operation_outcome last = op->outcome;
+
+    if (last == OUTCOME_EXPIRED ||
+        (op->begun && !c->parent->batch_settings.enter(op, STAGE_WAITING)))
+        return OUTCOME_EXPIRED;
+    op->begun = false;
+    if (op->deadline_ms > now_ms)
+        return OUTCOME_OPEN;
+    return last == OUTCOME_LOCKED ? OUTCOME_LOCKED_TOO_LONG : OUTCOME_TOO_LATE;
+}
+
 /* Answers those whose deadline has passed, keeps the others in order; returns how many are left. */
-static size_t expire(struct committer *c, struct operation **ops, size_t n)
+static size_t keep_waiting(struct committer *c, struct operation **ops, size_t n)
 {
     int64_t now_ms = clock_mono_ms();
     size_t kept = 0;
 
     for (size_t i = 0; i < n; i++) {
-        if (ops[i]->deadline_ms <= now_ms)
-            finish(c, ops[i], OUTCOME_UNAVAILABLE);
-        else
+        enum operation_outcome outcome = before_try(c, ops[i], now_ms);
+
+        if (outcome == OUTCOME_OPEN)
             ops[kept++] = ops[i];
+        else
+            finish(c, ops[i], outcome);
     }
     return kept;
 }
@@ -154,8 +170,8 @@ static void set_aside_until_free(struct committer *c, struct operation *op)
 
     be_careful(commit);
     metrics_add(set_aside, 1);
-    if (op->deadline_ms <= clock_mono_ms()) {
-        finish(c, op, OUTCOME_LOCKED_TOO_LONG);
+    if (!commit->batch_settings.enter(op, STAGE_HELD)) {
+        finish(c, op, OUTCOME_EXPIRED);
         return;
     }
     pthread_mutex_lock(&commit->lock);
@@ -248,18 +264,20 @@ static void run_batch(struct committer *c, struct operation **ops, size_t n)
     unsigned conflicts = 0;
     enum attempt attempt = ATTEMPT_AGAIN;
 
+    n = keep_waiting(c, ops, n);
     while (n && attempt == ATTEMPT_AGAIN) {
         daemon_beat(c->beat);
         attempt = try_batch(c, ops, n, &conflicts);
+        if (attempt == ATTEMPT_DONE)
+            return;
+        n = keep_waiting(c, ops, n);
         /* A primary that was demoted stays so for longer than anybody should wait. */
         if (attempt == ATTEMPT_AGAIN && (c->read_only || outage_is_old(c->parent))) {
             finish_all(c, ops, n, OUTCOME_UNAVAILABLE);
             return;
         }
-        if (attempt == ATTEMPT_AGAIN)
-            n = expire(c, ops, n);
     }
-    if (attempt != ATTEMPT_SPLIT || !n)
+    if (!n)
         return;
     if (n == 1) {
         log_error("commit.request_failed", L_STR("message_id", ops[0]->message.id),
@@ -351,7 +369,7 @@ static void committer_start(struct commit *commit, struct committer *c)
     MUST(pthread_create(&c->thread, NULL, committer_main, c) == 0);
 }
 
-struct commit *commit_start(commit_answer_fn *answer)
+struct commit *commit_start(commit_answer_fn *answer, operation_enter_fn *enter)
 {
     size_t count = (size_t)api_settings.committers;
     struct commit *commit = must_alloc(1, sizeof(*commit) + count * sizeof(commit->committers[0]));
@@ -368,6 +386,7 @@ struct commit *commit_start(commit_answer_fn *answer)
     commit->queue = commit_queue_new(&limits);
     pthread_mutex_init(&commit->lock, NULL);
     pause_cond_init(&commit->wake);
+    commit->batch_settings.enter = enter;
     commit->batch_settings.exchange = api_settings.broker.exchange;
     for (int i = 0; i < MESSAGE_LANES; i++)
         commit->batch_settings.queues[i] =

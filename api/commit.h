@@ -9,7 +9,8 @@
  *
  * A batch that fails is retried or split, so that one bad request never takes its neighbours along;
  * a customer whose balance row stays locked is set aside until its deadline; a COMMIT whose answer
- * was lost is looked up before anything is answered.
+ * was lost is looked up before anything is answered. What has waited past its deadline is not
+ * begun, and what did not take place is not begun again after it.
  */
 
 #include <stdbool.h>
@@ -19,10 +20,12 @@
 
 struct commit;
 
-/* Gives the answer to op and frees it; called on a committer's thread. */
+/* Gives the answer to op, unless its deadline has been first, and frees it; called on a committer's
+ * thread. */
 typedef void commit_answer_fn(struct operation *op);
 
-struct commit *commit_start(commit_answer_fn *answer); /* settings: api_settings */
+struct commit *commit_start(commit_answer_fn *answer,
+                            operation_enter_fn *enter); /* settings: api_settings */
 
 /* Hands op over; any thread, never blocks. False when the queue is full or closed: op stays the
  * caller's. */

@@ -4,7 +4,8 @@
 /*
  * One POST on its way through a committer: what was asked (parsed and checked here, pure), and what
  * became of it. Owned by the HTTP thread until commit_submit, then by its committer, which answers
- * and frees it.
+ * and frees it. At the deadline the HTTP thread answers by the stage it has come to, whoever owns
+ * it.
  */
 
 #include <stdbool.h>
@@ -25,6 +26,7 @@ enum operation_kind { OPERATION_SEND = 1, OPERATION_TOPUP = 2 }; /* idempotency_
 
 enum operation_outcome {
     OUTCOME_OPEN,             /* not decided yet */
+    OUTCOME_EXPIRED,          /* answered at its deadline, before it had begun; nothing is stored */
     OUTCOME_DONE,             /* committed; response holds the answer */
     OUTCOME_REPLAYED,         /* the key was known; response holds the first answer */
     OUTCOME_KEY_REUSED,       /* the key was known with another body */
@@ -33,10 +35,22 @@ enum operation_outcome {
     OUTCOME_OVERLOADED,       /* under pressure, and the key is not known */
     OUTCOME_LOCKED,           /* the customer's balance row is held by somebody: later */
     OUTCOME_LOCKED_TOO_LONG,  /* ... and the deadline has passed */
-    OUTCOME_UNAVAILABLE,      /* the database was away until the deadline; nothing is stored */
+    OUTCOME_UNAVAILABLE,      /* the database is away; nothing is stored */
+    OUTCOME_TOO_LATE,         /* its turn came after its deadline; nothing is stored */
     OUTCOME_UNKNOWN,          /* the answer to COMMIT was lost and not found out by the deadline */
     OUTCOME_INTERNAL,         /* our fault; nothing is stored */
 };
+
+/* How far it has come, for who answers at the deadline. */
+enum operation_stage {
+    STAGE_WAITING, /* nothing of it is stored, and nothing will be once its deadline has passed */
+    STAGE_HELD,    /* the same; somebody else has its customer's balance */
+    STAGE_BEGUN,   /* it is being written */
+};
+
+struct operation;
+/* Notes the stage. False: the deadline was first, and it is answered. */
+typedef bool operation_enter_fn(struct operation *op, enum operation_stage stage);
 
 struct operation {
     struct operation *next;
@@ -64,7 +78,7 @@ struct operation {
 
     enum operation_outcome outcome;
     struct operation *earlier, *later; /* the neighbours with the same key in the same batch */
-    bool begun; /* its outcome hangs on the transaction that is being written */
+    bool begun; /* STAGE_BEGUN: its outcome hangs on the transaction that is being written */
     struct buf response;
 
     void *json; /* the parsed body, which text, recipients and description point into */

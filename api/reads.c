@@ -233,8 +233,8 @@ static void *reader_main(void *arg)
         all->first = job->next;
         all->waiting--;
         pthread_mutex_unlock(&all->lock);
-        if (clock_mono_ms() > job->deadline_ms)
-            all->answer(job, READ_UNAVAILABLE, &out);
+        if (clock_mono_ms() >= job->deadline_ms)
+            all->answer(job, READ_TOO_LATE, &out);
         else
             all->answer(job, run_job(r, job, &out), &out);
         free(job);

@@ -31,10 +31,10 @@ struct read_job {
     char message_id[MESSAGE_ID_MAX + 1]; /* "": any */
 };
 
-enum read_outcome { READ_OK, READ_UNAVAILABLE, READ_INTERNAL };
+enum read_outcome { READ_OK, READ_UNAVAILABLE, READ_TOO_LATE, READ_INTERNAL };
 
-/* Gives the answer (body: JSON when READ_OK); called on a reading thread. The job is freed
- * afterwards. */
+/* Gives the answer (body: JSON when READ_OK), unless the deadline has been first; called on a
+ * reading thread. The job is freed afterwards. */
 typedef void read_answer_fn(const struct read_job *job, enum read_outcome outcome,
                             const struct buf *body);
 

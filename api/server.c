@@ -57,21 +57,72 @@ static void reply_unavailable(struct httpd_request *req)
                 RETRY_AFTER_SEC);
 }
 
+static void reply_too_late(struct httpd_request *req)
+{
+    reply_retry(req, 503, "unavailable",
+                "The database did not answer in time, and nothing was done. Please retry later.",
+                RETRY_AFTER_SEC);
+}
+
+/* With a key, it may be its own first request that has the row. */
+static void reply_held(struct httpd_request *req, bool has_key)
+{
+    if (has_key)
+        reply_retry(req, 409, "idempotency_in_progress",
+                    "A request with this Idempotency-Key may still be running. Please retry.",
+                    RETRY_AFTER_SEC);
+    else
+        reply_retry(req, 503, "unavailable",
+                    "Another transaction holds this customer's balance, and nothing was done. "
+                    "Please retry later.",
+                    RETRY_AFTER_SEC);
+}
+
+static void reply_unknown(struct httpd_request *req)
+{
+    reply_retry(req, 503, "outcome_unknown",
+                "It is not known whether the request was carried out. Retry with the same "
+                "Idempotency-Key, or "
+                "look at the history.",
+                RETRY_AFTER_SEC);
+}
+
 static bool admit(struct httpd_request *req, void *arg)
 {
     (void)arg;
     return admission_enter(server.admission, req);
 }
 
-/* A committer has decided: runs on its thread. */
-static void answer_operation(struct operation *op)
+static const char key_header[] = "Idempotency-Key";
+
+static bool enter_stage(struct operation *op, enum operation_stage stage)
+{
+    return httpd_mark(op->request, stage);
+}
+
+/* The deadline has come first: runs on the request's thread, and has nothing but the request. */
+static void answer_late_operation(struct httpd_request *req, unsigned stage)
+{
+    if (stage == STAGE_BEGUN)
+        reply_unknown(req);
+    else if (stage == STAGE_HELD)
+        reply_held(req, httpd_header(req, key_header));
+    else
+        reply_too_late(req);
+}
+
+static void answer_late_read(struct httpd_request *req, unsigned stage)
+{
+    (void)stage;
+    reply_too_late(req);
+}
+
+static void reply_outcome(struct operation *op)
 {
     struct httpd_request *req = op->request;
 
     switch (op->outcome) {
     case OUTCOME_DONE:
-        if (op->kind == OPERATION_SEND)
-            pressure_accepted(server.pressure, 1);
         httpd_reply(req, 200, op->response.data, op->response.len);
         break;
     case OUTCOME_REPLAYED:
@@ -82,8 +133,7 @@ static void answer_operation(struct operation *op)
     case OUTCOME_KEY_REUSED:
         metrics_add(server.key_reused, 1);
         httpd_reply_error(req, 422, "idempotency_key_reused",
-                          "This Idempotency-Key was used before with another body.",
-                          "Idempotency-Key");
+                          "This Idempotency-Key was used before with another body.", key_header);
         break;
     case OUTCOME_INSUFFICIENT:
         httpd_reply_error(req, 402, "insufficient_balance",
@@ -97,27 +147,30 @@ static void answer_operation(struct operation *op)
         reply_overloaded(req);
         break;
     case OUTCOME_LOCKED_TOO_LONG:
-        if (op->key)
-            reply_retry(req, 409, "idempotency_in_progress",
-                        "A request with this Idempotency-Key may still be running. Please retry.",
-                        RETRY_AFTER_SEC);
-        else
-            reply_unavailable(req);
+        reply_held(req, op->key);
         break;
     case OUTCOME_UNAVAILABLE:
         reply_unavailable(req);
         break;
+    case OUTCOME_TOO_LATE:
+        reply_too_late(req);
+        break;
     case OUTCOME_UNKNOWN:
-        reply_retry(req, 503, "outcome_unknown",
-                    "It is not known whether the request was carried out. Retry with the same "
-                    "Idempotency-Key, or "
-                    "look at the history.",
-                    RETRY_AFTER_SEC);
+        reply_unknown(req);
         break;
     default:
         httpd_reply_error(req, 500, "internal_error",
                           "Something went wrong. The request was not carried out.", NULL);
     }
+}
+
+/* A committer has decided: runs on its thread. */
+static void answer_operation(struct operation *op)
+{
+    if (op->outcome == OUTCOME_DONE && op->kind == OPERATION_SEND)
+        pressure_accepted(server.pressure, 1);
+    if (op->outcome != OUTCOME_EXPIRED && httpd_take(op->request))
+        reply_outcome(op);
     operation_free(op);
 }
 
@@ -141,7 +194,7 @@ static bool take_customer(struct httpd_request *req, struct operation *op)
 /* Reads the key, if any. False: answered. */
 static bool take_key(struct httpd_request *req, struct operation *op)
 {
-    const char *key = httpd_header(req, "Idempotency-Key");
+    const char *key = httpd_header(req, key_header);
     struct operation_fault fault;
 
     if (!key || operation_set_key(op, key, &fault) == 0)
@@ -155,10 +208,12 @@ static void submit(struct httpd_request *req, struct operation *op)
 {
     op->request = req;
     op->deadline_ms = clock_mono_ms() + api_settings.request_deadline_ms;
+    httpd_set_deadline(req, op->deadline_ms, answer_late_operation);
     if (commit_submit(server.commit, op))
         return;
     operation_free(op);
-    reply_overloaded(req);
+    if (httpd_take(req))
+        reply_overloaded(req);
 }
 
 static void handle_send(struct httpd_request *req, void *arg)
@@ -215,10 +270,14 @@ static void handle_topup(struct httpd_request *req, void *arg)
 static void answer_read(const struct read_job *job, enum read_outcome outcome,
                         const struct buf *body)
 {
+    if (!httpd_take(job->request))
+        return;
     if (outcome == READ_OK)
         httpd_reply(job->request, 200, body->data, body->len);
     else if (outcome == READ_UNAVAILABLE)
         reply_unavailable(job->request);
+    else if (outcome == READ_TOO_LATE)
+        reply_too_late(job->request);
     else
         httpd_reply_error(job->request, 500, "internal_error", "Something went wrong.", NULL);
 }
@@ -266,7 +325,8 @@ static void submit_read(struct httpd_request *req, struct read_job *job)
     job->user_id = admission_identity(req)->customer_id;
     job->request = req;
     job->deadline_ms = clock_mono_ms() + api_settings.request_deadline_ms;
-    if (!reads_submit(server.reads, job))
+    httpd_set_deadline(req, job->deadline_ms, answer_late_read);
+    if (!reads_submit(server.reads, job) && httpd_take(req))
         reply_retry(req, 503, "system_overloaded", OVERLOAD_MESSAGE, RETRY_AFTER_SEC);
 }
 
@@ -356,7 +416,7 @@ struct server *server_start(struct err *err)
     server.pressure = pressure_start();
     server.audit = audit_watch_start();
     server.janitor = housekeeping_start();
-    server.commit = commit_start(answer_operation);
+    server.commit = commit_start(answer_operation, enter_stage);
     server.reads = reads_start(answer_read);
     if (httpd_start(server.httpd, err)) {
         server_drain(&server);

@@ -47,8 +47,11 @@ static const struct setting rows[] = {
                     "Requests waiting for a committer before 503."),
     SETTING_INT_ROW(api_settings, commit_queue_bytes, "COMMIT_QUEUE_MAX_BYTES", "25165824", 1048576,
                     1073741824, "Bytes of requests waiting for a committer before 503."),
-    SETTING_INT_ROW(api_settings, request_deadline_ms, "REQUEST_DEADLINE_MS", "5000", 100, 60000,
-                    "Longest a request waits for the database before it is answered with 503."),
+    SETTING_INT_ROW(
+        api_settings, request_deadline_ms, "REQUEST_DEADLINE_MS", "5000", 100, 60000,
+        "Longest a request waits for the database before it is answered with 503; keep "
+        "above DB_STATEMENT_TIMEOUT_MS, so that a statement that hangs is given up while "
+        "its requests can be tried again."),
     SETTING_INT_ROW(api_settings, readers, "READ_CONNS", "4", 1, 64,
                     "Threads that answer history and balance, each with a connection."),
     SETTING_INT_ROW(api_settings, read_queue_max, "READ_QUEUE_MAX", "1000", 1, 100000,

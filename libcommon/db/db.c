@@ -59,7 +59,7 @@ const struct setting db_settings_rows[] = {
                     "Age in seconds at which a connection is replaced."),
     SETTING_INT_ROW(db_settings, connect_timeout_ms, "DB_CONNECT_TIMEOUT_MS", "2000", 1000, 60000,
                     "Longest wait for a connection."),
-    SETTING_INT_ROW(db_settings, statement_timeout_ms, "DB_STATEMENT_TIMEOUT_MS", "8000", 1000,
+    SETTING_INT_ROW(db_settings, statement_timeout_ms, "DB_STATEMENT_TIMEOUT_MS", "4000", 1000,
                     600000,
                     "Longest wait for a statement's answer; beyond it the connection is given up."),
     SETTING_INT_ROW(

@@ -9,8 +9,18 @@
 
 #define OPS 4
 
+static const struct operation *expired;
+
+static bool enter(struct operation *op, enum operation_stage stage)
+{
+    ck_assert_int_eq(stage, STAGE_BEGUN);
+    return op != expired;
+}
+
 static const struct batch_settings settings = {
-    .exchange = "exchange", .queues = {[MESSAGE_NORMAL] = "normal", [MESSAGE_EXPRESS] = "express"}};
+    .enter = enter,
+    .exchange = "exchange",
+    .queues = {[MESSAGE_NORMAL] = "normal", [MESSAGE_EXPRESS] = "express"}};
 static struct db *db;
 static struct batch *batch;
 static struct operation *ops[OPS];
@@ -23,6 +33,7 @@ static void setup(void)
     batch_register();
     db = fake_db_new();
     batch = batch_new(&settings);
+    expired = NULL;
     n = 0;
 }
 
@@ -278,6 +289,42 @@ START_TEST(a_new_decision_forgets_the_last_one)
 }
 END_TEST
 
+START_TEST(whose_deadline_comes_before_the_decision_is_left_out)
+{
+    struct err err;
+
+    take_send(1, "a", "key");
+    take_send(1, "a", "key"); /* gets the key in its place */
+    take_send(1, "b", NULL);  /* and the third the money */
+    expired = ops[0];
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|40"}});
+    decide(false);
+    ck_assert(writes);
+    ck_assert_int_eq(ops[0]->outcome, OUTCOME_EXPIRED);
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
+    ck_assert_int_eq(ops[2]->outcome, OUTCOME_DONE);
+    EXPECT("commit_write", .has = {ops[1]->message.id, ops[2]->message.id, "[[1,-40]]"},
+           .lacks = {ops[0]->message.id});
+    ck_assert_int_eq(batch_write(batch, db, &err), 0);
+}
+END_TEST
+
+START_TEST(only_what_is_written_has_begun)
+{
+    take_send(1, "a", "key");
+    take_send(1, "a", "key"); /* its answer comes with the first one's */
+    take_send(1, "b", "key");
+    take_send(2, "c", NULL); /* not enough */
+    expired = ops[2];
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|20\n2|0"}});
+    decide(false);
+    ck_assert(ops[0]->begun && ops[1]->begun);
+    ck_assert_int_eq(ops[2]->outcome, OUTCOME_EXPIRED);
+    ck_assert(!ops[2]->begun && !ops[3]->begun);
+    ck_assert_int_eq(ops[3]->outcome, OUTCOME_INSUFFICIENT);
+}
+END_TEST
+
 static enum err_kind write_fails(unsigned code)
 {
     struct err err;
@@ -354,6 +401,8 @@ int main(void)
     tcase_add_test(t, a_balance_has_a_ceiling);
     tcase_add_test(t, whose_row_is_held_waits_and_the_others_do_not);
     tcase_add_test(t, a_new_decision_forgets_the_last_one);
+    tcase_add_test(t, whose_deadline_comes_before_the_decision_is_left_out);
+    tcase_add_test(t, only_what_is_written_has_begun);
     suite_add_tcase(s, t);
     t = tcase_create("failures");
     tcase_add_checked_fixture(t, setup, teardown);

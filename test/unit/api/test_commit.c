@@ -28,6 +28,7 @@ static pthread_cond_t answered_one;
 static size_t answered;      /* under lock */
 static size_t answered_then; /* as many were answered when count_answers was called */
 static sem_t held, go_on;
+static struct operation *expired; /* its deadline comes at the next stage */
 
 static void answer(struct operation *op)
 {
@@ -36,6 +37,12 @@ static void answer(struct operation *op)
     answered++;
     pthread_cond_signal(&answered_one);
     pthread_mutex_unlock(&lock);
+}
+
+static bool enter(struct operation *op, enum operation_stage stage)
+{
+    (void)stage;
+    return op != expired;
 }
 
 static void wait_for_answers(void)
@@ -81,6 +88,7 @@ static void setup(void)
     sem_init(&held, 0, 0);
     sem_init(&go_on, 0, 0);
     n = answered = answered_then = 0;
+    expired = NULL;
 }
 
 static void teardown(void)
@@ -109,9 +117,26 @@ static int64_t some_day(void)
 
 #define PAST 1
 
+/* As part of the script: on the committer's thread, like whoever looks at it next. */
+static void time_passes(void)
+{
+    for (size_t i = 0; i < n; i++)
+        ops[i]->deadline_ms = PAST;
+}
+
+static void time_passes_for_the_last(void)
+{
+    ops[n - 1]->deadline_ms = PAST;
+}
+
+static void second_expires(void)
+{
+    expired = ops[1];
+}
+
 static void start_with_one(int64_t deadline_ms)
 {
-    commit = commit_start(answer);
+    commit = commit_start(answer, enter);
     submit(deadline_ms);
 }
 
@@ -243,10 +268,10 @@ END_TEST
 START_TEST(what_cannot_be_found_out_by_the_deadline_is_unknown)
 {
     open_batch();
-    submit(PAST);
-    submit(PAST);
+    submit(some_day());
+    submit(some_day());
     expect_lock("IN (2,3)", "2|20\n3|0");
-    EXPECT("commit_write", .error = FAKE_LOST);
+    EXPECT("commit_write", .error = FAKE_LOST, .meanwhile = time_passes);
     EXPECT("end_lost_session", .error = FAKE_READ_ONLY);
     close_batch();
     ck_assert_int_eq(ops[1]->outcome, OUTCOME_UNKNOWN);
@@ -257,14 +282,73 @@ END_TEST
 START_TEST(an_outage_ends_what_has_passed_its_deadline_and_nothing_else)
 {
     open_batch();
+    submit(some_day());
+    submit(some_day());
+    EXPECT("commit_lock", .error = FAKE_READ_ONLY, .meanwhile = time_passes_for_the_last);
+    EXPECT("acquire", .error = FAKE_AWAY);
+    expect_lock("IN (2)", "2|20");
+    EXPECT("commit_write");
+    close_batch();
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
+    ck_assert_int_eq(ops[2]->outcome, OUTCOME_TOO_LATE);
+}
+END_TEST
+
+START_TEST(what_has_waited_past_its_deadline_is_not_begun)
+{
+    open_batch();
     submit(PAST);
     submit(some_day());
-    EXPECT("acquire", .error = FAKE_AWAY);
+    expect_lock("IN (3)", "3|20");
+    EXPECT("commit_write", .lacks = {ops[1]->message.id});
+    close_batch();
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_TOO_LATE);
+    ck_assert_int_eq(ops[2]->outcome, OUTCOME_DONE);
+}
+END_TEST
+
+START_TEST(what_was_answered_at_its_deadline_is_not_written)
+{
+    open_batch();
+    submit(some_day());
+    submit(some_day());
+    EXPECT("commit_lock", .has = {"IN (2,3)"}, .meanwhile = second_expires,
+           .answers = {{.name = "balances", .rows = "2|20\n3|20"}});
+    EXPECT("commit_write", .has = {ops[2]->message.id}, .lacks = {ops[1]->message.id});
+    close_batch();
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_EXPIRED);
+    ck_assert_int_eq(ops[2]->outcome, OUTCOME_DONE);
+}
+END_TEST
+
+/* Its client was told that the outcome is not known: it is, and nothing may make it true later. */
+START_TEST(what_was_answered_while_it_was_written_is_not_written_again)
+{
+    open_batch();
+    submit(some_day());
+    submit(some_day());
+    expect_lock("IN (2,3)", "2|20\n3|20");
+    EXPECT("commit_write", .error = FAKE_DEADLOCK, .meanwhile = second_expires);
+    expect_lock("IN (3)", "3|20");
+    EXPECT("commit_write", .error = FAKE_LOST, .lacks = {ops[1]->message.id});
+    EXPECT("ledger_look", .answers = {{.name = "entry", .rows = ""}});
     expect_lock("IN (3)", "3|20");
     EXPECT("commit_write");
     close_batch();
-    ck_assert_int_eq(ops[1]->outcome, OUTCOME_UNAVAILABLE);
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_EXPIRED);
     ck_assert_int_eq(ops[2]->outcome, OUTCOME_DONE);
+}
+END_TEST
+
+START_TEST(a_commit_that_did_not_take_place_is_not_done_again_for_who_has_left)
+{
+    open_batch();
+    submit(some_day());
+    expect_lock("IN (2)", "2|20");
+    EXPECT("commit_write", .error = FAKE_LOST, .meanwhile = second_expires);
+    EXPECT("ledger_look", .answers = {{.name = "entry", .rows = ""}});
+    close_batch();
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_EXPIRED);
 }
 END_TEST
 
@@ -273,8 +357,8 @@ START_TEST(whose_balance_is_held_is_set_aside_and_tried_again)
     open_batch();
     submit(some_day());
     submit(some_day());
-    submit(PAST);
-    EXPECT("commit_lock", .error = FAKE_LOCK_WAIT);
+    submit(some_day());
+    EXPECT("commit_lock", .error = FAKE_LOCK_WAIT, .meanwhile = time_passes_for_the_last);
     EXPECT("commit_lock", .has = {"IN (2,3)", "SKIP LOCKED"}, /* 4 has expired */
            .answers = {{.name = "balances", .rows = "2|20"}});
     EXPECT("ledger_find_elsewhere", .rows = "3");
@@ -286,7 +370,7 @@ START_TEST(whose_balance_is_held_is_set_aside_and_tried_again)
     ck_assert_uint_eq(answered_then, 3); /* all but the one that was held */
     ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
     ck_assert_int_eq(ops[2]->outcome, OUTCOME_DONE);
-    ck_assert_int_eq(ops[3]->outcome, OUTCOME_UNAVAILABLE);
+    ck_assert_int_eq(ops[3]->outcome, OUTCOME_TOO_LATE);
 }
 END_TEST
 
@@ -294,10 +378,10 @@ START_TEST(a_balance_that_stays_held_is_waited_for_until_the_deadline)
 {
     EXPECT("commit_lock", .error = FAKE_LOCK_WAIT); /* from now on nobody waits for a row */
     open_batch();
-    submit(PAST);
+    submit(some_day());
     EXPECT("commit_lock", .has = {"IN (2)", "SKIP LOCKED"},
            .answers = {{.name = "balances", .rows = ""}});
-    EXPECT("ledger_find_elsewhere", .rows = "2");
+    EXPECT("ledger_find_elsewhere", .rows = "2", .meanwhile = time_passes);
     close_batch();
     ck_assert_int_eq(ops[1]->outcome, OUTCOME_LOCKED_TOO_LONG);
 }
@@ -334,6 +418,10 @@ int main(void)
     tcase_add_test(t, a_commit_that_did_not_take_place_is_done_again);
     tcase_add_test(t, what_cannot_be_found_out_by_the_deadline_is_unknown);
     tcase_add_test(t, an_outage_ends_what_has_passed_its_deadline_and_nothing_else);
+    tcase_add_test(t, what_has_waited_past_its_deadline_is_not_begun);
+    tcase_add_test(t, what_was_answered_at_its_deadline_is_not_written);
+    tcase_add_test(t, what_was_answered_while_it_was_written_is_not_written_again);
+    tcase_add_test(t, a_commit_that_did_not_take_place_is_not_done_again_for_who_has_left);
     tcase_add_test(t, whose_balance_is_held_is_set_aside_and_tried_again);
     tcase_add_test(t, a_balance_that_stays_held_is_waited_for_until_the_deadline);
     tcase_add_test(t, a_full_queue_takes_no_more);
