@@ -353,6 +353,7 @@ static void operators_init(struct dispatch *d, const struct operator_address *op
         .operators = operators,
         .operator_count = n,
         .timeout_ms = s->timeout_ms,
+        .name_sec = TRANSPORT_NAME_SEC,
         .calls_max = n * (size_t)(s->in_flight_normal + s->in_flight_express +
                                   MESSAGE_LANES * s->lookups_in_flight),
         .done = on_call_done,

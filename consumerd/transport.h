@@ -58,11 +58,16 @@ struct transport_result {
     char error[TRANSPORT_ERROR_MAX];       /* what went wrong, for last_error and logs */
 };
 
+/* An operator that moves to another address is followed within two of these (a name is looked up, a
+ * connection made with what was found), and what is under way then. */
+#define TRANSPORT_NAME_SEC 50
+
 struct transport_config {
     struct event_base *base;
     const struct operator_address *operators; /* all of them: only the link's own are called */
     size_t operator_count;
     int64_t timeout_ms;
+    int64_t name_sec; /* what a host name stood for is believed so long; a connection, too */
     size_t calls_max; /* at a time, over all operators */
     void (*done)(struct transport_call *call, const struct transport_result *result, void *arg);
     bool (*may_send)(void *arg);

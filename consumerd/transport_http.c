@@ -5,35 +5,48 @@
  *   POST {base}/messages {"reference","to","text","type"}, Idempotency-Key: <reference>
  *   GET  {base}/messages/{reference}
  *
- * What an answer means: 2xx accepted; 5xx, 408, 421, 425 and calls whose request never went out:
- * transient; 429: throttled; 400, 413, 422 and 451, which speak of the message: rejected; what
- * speaks of us, of the address or of the form of our requests: unfit; other 4xx, and a timeout or a
- * lost connection once the request (or a part of it) had gone out: unknown. libcurl repeats a
- * request by itself when a kept-alive connection turns out to be closed; the operator knows it
- * again by its reference.
+ * What an answer means: a 2xx that says it (transport_http_answer.h): accepted, or found; any other
+ * 2xx: unknown; 5xx, 408, 421, 425: transient; 429: throttled; 400, 413, 422 and 451, which speak
+ * of the message: rejected; redirects, and what speaks of us, of the address or of the form of our
+ * requests: unfit; other 4xx: unknown. A status that has come counts, whatever becomes of the rest
+ * of the answer. Without one: unknown, or transient when nothing of the request has left. "Not
+ * found" is a 404.
+ *
+ * A POST goes out once a call. libcurl would send it again by itself when a kept connection ends
+ * without an answer; before_request stops it there. It also takes a new connection where something
+ * has come on the kept one that belongs to no call: that would be read as the answer. A connection
+ * is kept after an answer that we understood to its end, and for NAME_SEC at most: then the name is
+ * looked up again, so that an operator that moves is followed.
  *
  * Redirects are not followed, proxies from the environment not used, answers beyond 64 KiB cut off.
  */
 
 #include "consumerd/transport.h"
 
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
+#include "consumerd/transport_http_answer.h"
 #include "consumerd/transport_http_loop.h"
 #include "libcommon/base/buf.h"
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
 #include "libcommon/telemetry/tracer.h"
 
-#define ANSWER_KEPT 4096        /* an id fits many times over */
-#define ANSWER_MAX (64 * 1024)  /* beyond it the connection is not worth keeping */
+#define ANSWER_MAX (64 * 1024)  /* beyond it there is no use in reading on */
+#define ANSWER_KEPT 4096        /* the memory that a transfer keeps for the next answer */
 #define IDLE_MAX 256            /* finished transfers kept for reuse, of each method */
 #define CONNECTION_IDLE_SEC 30L /* below what servers usually allow */
 #define RECEIVE_BUFFER 4096L    /* one a transfer: answers are small */
-#define REST_DEFAULT_MS 1000    /* a 429 without Retry-After */
+
+/* Why a request was not let out. */
+enum refusal {
+    REFUSAL_NONE,
+    REFUSAL_STALE,  /* of this connection */
+    REFUSAL_REPEAT, /* it has been out */
+};
 
 /* What a transfer is for; its handle is set up for one of them. */
 enum method { METHOD_POST, METHOD_GET, METHODS };
@@ -45,9 +58,12 @@ struct transfer {
     struct transport_call *call; /* NULL: idle */
     enum method method;
     int64_t started_us;
-    struct buf body;
-    char answer[ANSWER_KEPT];
-    size_t answer_len, received;
+    struct buf body, answer;
+    enum refusal refusal;
+    bool again;     /* on a new connection, since the kept one was stale */
+    bool conflicts; /* the answer's headers say two things about its length */
+    long long length;
+    bool encoded;
     /* The header list that curl reads: nodes and lines of our own, no allocation a call. */
     struct curl_slist headers[5];
     char key_line[sizeof("Idempotency-Key: ") + TRANSPORT_REFERENCE_MAX];
@@ -73,14 +89,43 @@ static char no_expect_line[] = "Expect:";
 static size_t on_answer(char *data, size_t one, size_t n, void *arg)
 {
     struct transfer *t = arg;
-    size_t room = ANSWER_KEPT - t->answer_len;
-    size_t keep = n < room ? n : room;
 
     (void)one;
-    memcpy(t->answer + t->answer_len, data, keep);
-    t->answer_len += keep;
-    t->received += n;
-    return t->received <= ANSWER_MAX ? n : 0;
+    if (t->answer.len + n > ANSWER_MAX)
+        return 0;
+    buf_put(&t->answer, data, n);
+    return t->answer.failed ? 0 : n;
+}
+
+static bool is_header(const char *line, size_t n, const char *name, const char **value)
+{
+    size_t len = strlen(name);
+
+    *value = line + len;
+    return n > len && !strncasecmp(line, name, len);
+}
+
+/* An answer whose length is said in two ways may end in the middle of what curl took for the next.
+ */
+static size_t on_header(char *line, size_t one, size_t n, void *arg)
+{
+    struct transfer *t = arg;
+    const char *value;
+
+    (void)one;
+    if (is_header(line, n, "HTTP/", &value)) {
+        t->length = -1;
+        t->encoded = false;
+    } else if (is_header(line, n, "Content-Length:", &value)) {
+        long long length = strtoll(value, NULL, 10); /* the end of the line stops it */
+
+        t->conflicts |= t->encoded || (t->length >= 0 && t->length != length);
+        t->length = length;
+    } else if (is_header(line, n, "Transfer-Encoding:", &value)) {
+        t->conflicts |= t->length >= 0;
+        t->encoded = true;
+    }
+    return n;
 }
 
 static void transfer_free(struct transfer *t)
@@ -89,7 +134,31 @@ static void transfer_free(struct transfer *t)
         return;
     curl_easy_cleanup(t->handle.easy);
     buf_free(&t->body);
+    buf_free(&t->answer);
     free(t);
+}
+
+/* Whether any byte of the request has left: what then goes wrong leaves the outcome open. */
+static bool went_out(CURL *easy)
+{
+    long sent = 0;
+
+    curl_easy_getinfo(easy, CURLINFO_REQUEST_SIZE, &sent);
+    return sent > 0;
+}
+
+/* Whether curl may send the request, on the connection that it has for it. */
+static int before_request(void *arg, char *peer, char *local, int peer_port, int local_port)
+{
+    struct transfer *t = arg;
+    const struct http_ends ends = {peer, peer_port, local_port};
+
+    (void)local;
+    if (t->method == METHOD_POST && went_out(t->handle.easy))
+        t->refusal = REFUSAL_REPEAT;
+    else if (!http_loop_may_use(&t->link->loop, &t->handle, &ends))
+        t->refusal = REFUSAL_STALE;
+    return t->refusal ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
 
 /* What stays the same from call to call is set once. */
@@ -107,9 +176,15 @@ static bool set_options(struct transfer *t)
     ok &= !curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long)t->link->config.timeout_ms);
     ok &= !curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)t->link->config.timeout_ms);
     ok &= !curl_easy_setopt(e, CURLOPT_MAXAGE_CONN, CONNECTION_IDLE_SEC);
+    ok &= !curl_easy_setopt(e, CURLOPT_MAXLIFETIME_CONN, (long)t->link->config.name_sec);
+    ok &= !curl_easy_setopt(e, CURLOPT_DNS_CACHE_TIMEOUT, (long)t->link->config.name_sec);
+    ok &= !curl_easy_setopt(e, CURLOPT_PREREQFUNCTION, before_request);
+    ok &= !curl_easy_setopt(e, CURLOPT_PREREQDATA, t);
     ok &= !curl_easy_setopt(e, CURLOPT_BUFFERSIZE, RECEIVE_BUFFER);
     ok &= !curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_answer);
     ok &= !curl_easy_setopt(e, CURLOPT_WRITEDATA, t);
+    ok &= !curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, on_header);
+    ok &= !curl_easy_setopt(e, CURLOPT_HEADERDATA, t);
     ok &= !curl_easy_setopt(e, CURLOPT_ERRORBUFFER, t->error);
     if (t->method == METHOD_POST)
         ok &= !curl_easy_setopt(e, CURLOPT_POST, 1L);
@@ -148,6 +223,8 @@ static void transfer_put(struct transfer *t)
         transfer_free(t);
         return;
     }
+    if (t->answer.cap > ANSWER_KEPT)
+        buf_free(&t->answer);
     t->next = link->idle[t->method];
     link->idle[t->method] = t;
     link->idle_count[t->method]++;
@@ -224,6 +301,41 @@ static bool set_request(struct transfer *t)
            (t->method == METHOD_GET || set_body(t, reference));
 }
 
+/* Forgets what came of the try before. */
+static bool begin(struct transfer *t)
+{
+    buf_reset(&t->answer);
+    t->refusal = REFUSAL_NONE;
+    t->conflicts = false;
+    t->error[0] = '\0';
+    http_loop_begin(&t->handle);
+    return !curl_multi_add_handle(t->link->loop.multi, t->handle.easy);
+}
+
+/* Nothing went out on a connection that was stale: once more on a new one, in the time that is
+ * left.
+ */
+static bool begin_again(struct transfer *t)
+{
+    int64_t spent_ms = (clock_mono_us() - t->started_us) / 1000;
+    int64_t left_ms = t->link->config.timeout_ms - spent_ms;
+
+    if (t->refusal != REFUSAL_STALE || t->again || left_ms <= 0)
+        return false;
+    curl_multi_remove_handle(t->link->loop.multi, t->handle.easy);
+    t->again = !curl_easy_setopt(t->handle.easy, CURLOPT_FRESH_CONNECT, 1L) &&
+               !curl_easy_setopt(t->handle.easy, CURLOPT_TIMEOUT_MS, (long)left_ms);
+    return t->again && begin(t);
+}
+
+/* After begin_again. */
+static bool set_usual(struct transfer *t)
+{
+    t->again = false;
+    return !curl_easy_setopt(t->handle.easy, CURLOPT_FRESH_CONNECT, 0L) &&
+           !curl_easy_setopt(t->handle.easy, CURLOPT_TIMEOUT_MS, (long)t->link->config.timeout_ms);
+}
+
 static bool start(struct transport_link *base, enum method method, struct transport_call *call)
 {
     struct http_link *link = (struct http_link *)base;
@@ -232,11 +344,8 @@ static bool start(struct transport_link *base, enum method method, struct transp
     if (!t)
         return false;
     t->call = call;
-    t->answer_len = t->received = 0;
-    t->handle.watch_fd = -1;
-    t->error[0] = '\0';
     t->started_us = clock_mono_us();
-    if (!set_request(t) || curl_multi_add_handle(link->loop.multi, t->handle.easy)) {
+    if ((t->again && !set_usual(t)) || !set_request(t) || !begin(t)) {
         transfer_put(t);
         return false;
     }
@@ -266,126 +375,6 @@ static void http_abort(struct transport_link *base, struct transport_call *call)
 
 /* ---- what an answer means ---- */
 
-/* The operator's name for the message: a string or a number, kept when it is plain ASCII. */
-static void read_id(const struct transfer *t, char out[PROVIDER_ID_MAX + 1])
-{
-    json_t *root = json_loadb(t->answer, t->answer_len, JSON_REJECT_DUPLICATES, NULL);
-    const json_t *id = json_object_get(root, "id");
-
-    out[0] = '\0';
-    if (json_is_integer(id)) {
-        snprintf(out, PROVIDER_ID_MAX + 1, "%lld", (long long)json_integer_value(id));
-    } else if (json_is_string(id)) {
-        size_t n = 0;
-
-        for (const char *p = json_string_value(id); *p && n < PROVIDER_ID_MAX; p++)
-            out[n++] = *p < ' ' || *p > '~' ? '?' : *p;
-        out[n] = '\0';
-    }
-    json_decref(root);
-}
-
-/* Whether any byte of the request has left: what then goes wrong leaves the outcome open. */
-static bool went_out(CURL *easy)
-{
-    long sent = 0;
-
-    curl_easy_getinfo(easy, CURLINFO_REQUEST_SIZE, &sent);
-    return sent > 0;
-}
-
-static void judge_unfit(struct transport_result *r, enum unfit reason)
-{
-    r->verdict = VERDICT_UNFIT;
-    r->unfit = reason;
-}
-
-/* INVARIANT: a status that nobody has thought of is no final no, which would refund a message that
- * the operator may deliver: it is asked. So is 409, which services that know Idempotency-Key give
- * while an earlier request with that key is at work. */
-static void judge_status(long status, struct transport_result *r)
-{
-    switch (status) {
-    case 400: /* of the message: its number, its text */
-    case 413:
-    case 422:
-    case 451:
-        r->verdict = VERDICT_REJECTED;
-        return;
-    case 401:
-        judge_unfit(r, UNFIT_CREDENTIALS);
-        return;
-    case 402:
-        judge_unfit(r, UNFIT_CREDIT);
-        return;
-    case 403:
-        judge_unfit(r, UNFIT_FORBIDDEN);
-        return;
-    case 404:
-    case 405:
-    case 410:
-        judge_unfit(r, UNFIT_ADDRESS);
-        return;
-    case 407:
-        judge_unfit(r, UNFIT_PROXY);
-        return;
-    case 406: /* of what every request of ours has alike */
-    case 411:
-    case 412:
-    case 414:
-    case 415:
-    case 417:
-    case 426:
-    case 428:
-    case 431:
-        judge_unfit(r, UNFIT_PROTOCOL);
-        return;
-    case 408: /* not processed, as the server itself says */
-    case 421:
-    case 425:
-        r->verdict = VERDICT_TRANSIENT;
-        return;
-    case 429:
-        r->verdict = VERDICT_THROTTLED;
-        return;
-    default:
-        break;
-    }
-    if (status >= 200 && status < 300)
-        r->verdict = VERDICT_ACCEPTED;
-    else if (status >= 300 && status < 400)
-        judge_unfit(r, UNFIT_ADDRESS);
-    else
-        r->verdict = status >= 500 ? VERDICT_TRANSIENT : VERDICT_UNKNOWN;
-}
-
-static void classify_post(struct transfer *t, CURLcode code, long status,
-                          struct transport_result *r)
-{
-    curl_off_t rest_sec = 0;
-
-    if (code)
-        r->verdict = went_out(t->handle.easy) ? VERDICT_UNKNOWN : VERDICT_TRANSIENT;
-    else
-        judge_status(status, r);
-    if (r->verdict == VERDICT_ACCEPTED) {
-        read_id(t, r->provider_id);
-    } else if (r->verdict == VERDICT_THROTTLED) {
-        curl_easy_getinfo(t->handle.easy, CURLINFO_RETRY_AFTER, &rest_sec);
-        r->rest_ms = rest_sec > 0 ? (int64_t)rest_sec * 1000 : REST_DEFAULT_MS;
-    }
-}
-
-static void classify_get(struct transfer *t, CURLcode code, long status, struct transport_result *r)
-{
-    if (!code && status == 200) {
-        r->answer = LOOKUP_FOUND;
-        read_id(t, r->provider_id);
-    } else {
-        r->answer = !code && status == 404 ? LOOKUP_NOT_FOUND : LOOKUP_UNREACHABLE;
-    }
-}
-
 /* Errors go into the database and logs: nothing but plain text may come of a peer's bytes. */
 static void copy_plain(char *to, size_t size, const char *from)
 {
@@ -396,8 +385,34 @@ static void copy_plain(char *to, size_t size, const char *from)
     to[n] = '\0';
 }
 
+static bool is_good(const struct transport_result *r)
+{
+    return r->lookup ? r->answer == LOOKUP_FOUND : r->verdict == VERDICT_ACCEPTED;
+}
+
+static void explain(const struct transfer *t, CURLcode code, long status,
+                    struct transport_result *r)
+{
+    size_t size = sizeof(r->error);
+
+    if (t->refusal == REFUSAL_REPEAT)
+        snprintf(r->error, size, "the connection ended without an answer");
+    else if (t->refusal == REFUSAL_STALE)
+        snprintf(r->error, size, "it spoke before it was asked");
+    else if (status && (status < 200 || status >= 300))
+        snprintf(r->error, size, "HTTP %ld", status);
+    else if (t->answer.len && code == CURLE_WRITE_ERROR)
+        snprintf(r->error, size, "HTTP %ld and more than %d bytes", status, ANSWER_MAX);
+    else if (code)
+        copy_plain(r->error, size, *t->error ? t->error : curl_easy_strerror(code));
+    else
+        snprintf(r->error, size, "HTTP %ld, and no acceptance", status);
+}
+
 static void classify(struct transfer *t, CURLcode code, struct transport_result *r)
 {
+    const char *body = code ? NULL : t->answer.len ? t->answer.data : "";
+    curl_off_t retry_after = 0;
     long status = 0;
 
     curl_easy_getinfo(t->handle.easy, CURLINFO_RESPONSE_CODE, &status);
@@ -408,14 +423,26 @@ static void classify(struct transfer *t, CURLcode code, struct transport_result 
     r->duration_us = clock_mono_us() - t->started_us;
     r->provider_id[0] = '\0';
     r->error[0] = '\0';
-    if (code)
-        copy_plain(r->error, sizeof(r->error), *t->error ? t->error : curl_easy_strerror(code));
-    else if (status < 200 || status >= 300)
-        snprintf(r->error, sizeof(r->error), "HTTP %ld", status);
-    if (t->method == METHOD_POST)
-        classify_post(t, code, status, r);
+    if (r->lookup)
+        r->answer = http_answer_to_get(status, body, t->answer.len, r->provider_id);
+    else if (status || went_out(t->handle.easy))
+        r->verdict = http_answer_to_post(status, body, t->answer.len, r->provider_id, &r->unfit);
     else
-        classify_get(t, code, status, r);
+        r->verdict = VERDICT_TRANSIENT;
+    if (r->verdict == VERDICT_THROTTLED) {
+        curl_easy_getinfo(t->handle.easy, CURLINFO_RETRY_AFTER, &retry_after);
+        r->rest_ms = http_answer_rest_ms(retry_after);
+    }
+    if (!is_good(r))
+        explain(t, code, status, r);
+}
+
+/* curl does not tell what follows an answer without a body. */
+static bool understood(const struct transfer *t, const struct transport_result *r)
+{
+    if (!t->answer.len || t->conflicts)
+        return false;
+    return r->lookup ? r->answer != LOOKUP_UNREACHABLE : r->verdict != VERDICT_UNKNOWN;
 }
 
 /* Calls of done may start and abort transfers: each turn asks curl again. */
@@ -432,13 +459,17 @@ static void hand_out_finished(void *arg)
         struct transport_result result;
         struct transport_call *call;
         struct transfer *t;
+        CURLcode code;
 
         if (message->msg != CURLMSG_DONE)
             continue;
         curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &t);
-        classify(t, message->data.result, &result);
-        if (message->data.result == CURLE_OK)
-            http_loop_answered(&link->loop, &t->handle);
+        code = message->data.result; /* curl's message is gone once the handle is */
+        if (begin_again(t))
+            continue;
+        classify(t, code, &result);
+        if (!understood(t, &result))
+            http_loop_spoil(&link->loop, &t->handle);
         call = t->call;
         http_abort(&link->base, call); /* it is over: this only puts the handle back */
         link->config.done(call, &result, link->config.arg);

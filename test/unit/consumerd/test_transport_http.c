@@ -1,6 +1,10 @@
 #include <arpa/inet.h>
 #include <check.h>
+#include <dlfcn.h>
+#include <netdb.h>
 #include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +12,7 @@
 #include <unistd.h>
 
 #include "consumerd/transport.h"
+#include "libcommon/base/clock.h"
 #include "test/unit/suite.h"
 
 /*
@@ -23,10 +28,24 @@ static const struct {
 } behaviours[] = {
     {"accept", "HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{\"id\":\"op-1\"}"},
     {"created", "HTTP/1.1 201 Created\r\nContent-Length: 11\r\n\r\n{\"id\": 77 }"},
+    {"chunked", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+                "d\r\n{\"id\":\"op-1\"}\r\n0\r\n\r\n"},
+    {"long", "long"},
+    {"too-long", "too-long"},
+    {"refused-long", "refused-long"},
+    {"no-content", "HTTP/1.1 204 No Content\r\n\r\n"},
+    {"partial", "HTTP/1.1 206 Partial\r\nContent-Length: 1000\r\n\r\n{\"id\":\"x\"}"},
+    {"refused-cut", "HTTP/1.1 422 No\r\nContent-Length: 1000\r\n\r\n{"},
+    {"error-cut", "HTTP/1.1 503 Busy\r\nContent-Length: 1000\r\n\r\n{"},
+    {"headers-only", "HTTP/1.1 401 No\r\nContent-Le"},
+    {"going-on", "HTTP/1.1 100 Continue\r\n\r\n"},
+    {"strange", "HTTP/1.1 799 What\r\nContent-Length: 0\r\n\r\n"},
     {"echo", "echo"},
     {"status-", "status"},
     {"wordless", "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"},
     {"unreadable", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{\"id\": [}"},
+    {"rejection", "HTTP/1.1 200 OK\r\nContent-Length: 32\r\n\r\n"
+                  "{\"id\":\"op-1\",\"status\":\"rejected\"}"},
     {"binary", "HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n{\"id\":\"a\\u00e4\"}"},
     {"cut", "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{\"id\":\"x\"}"},
     {"garbage", "220 smtp ready\r\n\r\n"},
@@ -34,12 +53,33 @@ static const struct {
     {"teapot", "HTTP/1.1 418 No\r\nContent-Length: 0\r\n\r\n"},
     {"moved", "HTTP/1.1 301 Moved\r\nLocation: /accept/messages\r\nContent-Length: 0\r\n\r\n"},
     {"rest", "HTTP/1.1 429 Rest\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n"},
+    {"rest-long",
+     "HTTP/1.1 429 Rest\r\nRetry-After: 9223372036854775807\r\nContent-Length: 0\r\n\r\n"},
+    {"rest-longer",
+     "HTTP/1.1 429 Rest\r\nRetry-After: 99999999999999999999\r\nContent-Length: 0\r\n\r\n"},
+    {"rest-negative", "HTTP/1.1 429 Rest\r\nRetry-After: -5\r\nContent-Length: 0\r\n\r\n"},
+    {"rest-past", "HTTP/1.1 429 Rest\r\nRetry-After: Fri, 01 Jan 1999 00:00:00 GMT\r\n"
+                  "Content-Length: 0\r\n\r\n"},
+    {"rest-2099", "HTTP/1.1 429 Rest\r\nRetry-After: Thu, 01 Jan 2099 00:00:00 GMT\r\n"
+                  "Content-Length: 0\r\n\r\n"},
+    {"rest-garbage", "HTTP/1.1 429 Rest\r\nRetry-After: soon\r\nContent-Length: 0\r\n\r\n"},
     {"tired", "HTTP/1.1 429 Rest\r\nContent-Length: 0\r\n\r\n"},
     {"missing", "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"},
     {"hang", "hang"},
     {"reset", "reset"},
     {"close", "close"},
     {"flood", "flood"},
+    {"refused-body", "HTTP/1.1 422 No\r\nContent-Length: 2\r\n\r\n{}"},
+    {"two-lengths", "HTTP/1.1 200 OK\r\nContent-Length: 20\r\nContent-Length: 13\r\n\r\n"
+                    "{\"id\":\"op-1\"}"},
+    {"both-lengths", "HTTP/1.1 200 OK\r\nContent-Length: 13\r\nTransfer-Encoding: chunked\r\n\r\n"
+                     "d\r\n{\"id\":\"op-1\"}\r\n0\r\n\r\n"},
+    {"where", "where"},
+    {"kept-close", "kept-close"},
+    {"kept-reset", "kept-reset"},
+    {"late", "late"},
+    {"pair", "pair"},
+    {"farewell", "farewell"},
 };
 #define BEHAVIOURS (sizeof(behaviours) / sizeof(behaviours[0]))
 
@@ -47,14 +87,20 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char last_request[8192]; /* under lock */
 static int listener;
 static uint16_t port;
+static atomic_int connections, requests; /* those that had a request */
+static sem_t say_more, said_more; /* what nobody has asked for is in the other side's socket */
 
 static const char *behaviour_of(const char *request)
 {
     const char *path = strchr(request, '/');
 
-    for (size_t i = 0; path && i < BEHAVIOURS; i++)
-        if (!strncmp(path + 1, behaviours[i].name, strlen(behaviours[i].name)))
+    for (size_t i = 0; path && i < BEHAVIOURS; i++) {
+        size_t n = strlen(behaviours[i].name);
+
+        if (!strncmp(path + 1, behaviours[i].name, n) &&
+            (path[1 + n] == '/' || path[n] == '-')) /* "status-": a number follows */
             return behaviours[i].answer;
+    }
     return "close";
 }
 
@@ -83,6 +129,16 @@ static void answer_status(int fd, const char *request)
     dprintf(fd, "HTTP/1.1 %.3s Status\r\nConnection: close\r\n\r\n", at + strlen("/status-"));
 }
 
+/* An id, then blanks. */
+static void lengthy(int fd, const char *status, size_t size)
+{
+    static char blanks[200000];
+
+    memset(blanks, ' ', sizeof(blanks));
+    dprintf(fd, "HTTP/1.1 %s\r\nContent-Length: %zu\r\n\r\n{\"id\":\"op-1\"}", status, size + 13);
+    send(fd, blanks, size, MSG_NOSIGNAL);
+}
+
 /* The Idempotency-Key comes back as the id. */
 static void echo(int fd, const char *request)
 {
@@ -93,11 +149,40 @@ static void echo(int fd, const char *request)
             key ? key + 17 : "");
 }
 
+/* The address that was called is the id. */
+static void say_where(int fd)
+{
+    struct sockaddr_in address = {0};
+    socklen_t size = sizeof(address);
+    char text[INET_ADDRSTRLEN] = "";
+
+    getsockname(fd, (struct sockaddr *)&address, &size);
+    inet_ntop(AF_INET, &address.sin_addr, text, sizeof(text));
+    dprintf(fd, "HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{\"id\":\"%s\"}", text);
+}
+
+/* The answer to this request, and one to another that there was not. */
+static void answer_more(int fd, const char *what)
+{
+    static const char right[] = "HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{\"id\":\"right\"}";
+    static const char wrong[] = "HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{\"id\":\"wrong\"}";
+
+    dprintf(fd, "%s%s", right, !strcmp(what, "pair") ? wrong : "");
+    if (strcmp(what, "pair") != 0)
+        sem_wait(&say_more);
+    if (!strcmp(what, "late"))
+        send(fd, wrong, strlen(wrong), MSG_NOSIGNAL);
+    else if (!strcmp(what, "farewell"))
+        shutdown(fd, SHUT_WR);
+    sem_post(&said_more);
+}
+
 /* One request a connection, but for those that are kept alive. */
 static void *serve(void *arg)
 {
     int fd = *(int *)arg;
     struct linger linger = {1, 0};
+    int nth = 0;
 
     free(arg);
     for (;;) {
@@ -116,7 +201,15 @@ static void *serve(void *arg)
         pthread_mutex_lock(&lock);
         memcpy(last_request, request, sizeof(request));
         pthread_mutex_unlock(&lock);
+        requests++;
+        connections += !nth++;
         what = behaviour_of(request);
+        if (!strncmp(what, "kept-", 5))
+            what = nth > 1 ? what + 5 : behaviours[0].answer;
+        if (!strcmp(what, "pair") || !strcmp(what, "late") || !strcmp(what, "farewell")) {
+            answer_more(fd, what);
+            continue;
+        }
         if (!strcmp(what, "hang")) {
             recv(fd, request, 1, 0); /* until the other side gives up */
             break;
@@ -137,8 +230,17 @@ static void *serve(void *arg)
             answer_status(fd, request);
             break;
         }
+        if (!strcmp(what, "where")) {
+            say_where(fd);
+            continue;
+        }
+        if (strstr(what, "long") && *what != 'H') {
+            lengthy(fd, strstr(what, "refused") ? "422 No" : "200 OK",
+                    !strcmp(what, "long") ? 60000 : 200000);
+            continue;
+        }
         send(fd, what, strlen(what), MSG_NOSIGNAL);
-        if (!strstr(what, "Content-Length") || strstr(what, "1000"))
+        if (strstr(what, "1000") || (!strstr(what, "Content-Length") && !strstr(what, "chunked")))
             break;
     }
 out:
@@ -164,11 +266,11 @@ static void *accept_all(void *arg)
 
 static void start_operator(void)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_addr = {.s_addr = htonl(INADDR_LOOPBACK)}};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {.s_addr = htonl(INADDR_ANY)}};
     socklen_t size = sizeof(address);
     pthread_t thread;
 
+    ck_assert(!sem_init(&say_more, 0, 0) && !sem_init(&said_more, 0, 0));
     listener = socket(AF_INET, SOCK_STREAM, 0);
     ck_assert(listener >= 0 && !bind(listener, (struct sockaddr *)&address, size));
     ck_assert(!listen(listener, 16) && !getsockname(listener, (struct sockaddr *)&address, &size));
@@ -195,6 +297,7 @@ struct caller {
     struct transport_result result;
     int results;
     bool forbid;
+    bool provoke; /* the operator, just before curl goes on */
 };
 
 static void on_done(struct transport_call *call_done, const struct transport_result *result,
@@ -209,9 +312,20 @@ static void on_done(struct transport_call *call_done, const struct transport_res
     event_base_loopbreak(call->base);
 }
 
+static void let_say_more(void)
+{
+    sem_post(&say_more);
+    sem_wait(&said_more);
+}
+
 static bool may_send(void *arg)
 {
-    return !((struct caller *)arg)->forbid;
+    struct caller *call = arg;
+
+    if (call->provoke)
+        let_say_more();
+    call->provoke = false;
+    return !call->forbid;
 }
 
 static struct inflight *make_message(struct job **job)
@@ -241,6 +355,7 @@ static struct transport_link *open_link(struct caller *call, struct operator_add
     struct transport_config config = {.operators = address,
                                       .operator_count = 1,
                                       .timeout_ms = TIMEOUT_MS,
+                                      .name_sec = 1,
                                       .calls_max = 4,
                                       .done = on_done,
                                       .may_send = may_send,
@@ -293,9 +408,21 @@ static const struct {
     {"accept", VERDICT_ACCEPTED, "op-1", 0},
     {"created", VERDICT_ACCEPTED, "77", 0},
     {"echo", VERDICT_ACCEPTED, "0190-abc-4", 0},
-    {"wordless", VERDICT_ACCEPTED, "", 0},
-    {"unreadable", VERDICT_ACCEPTED, "", 0},
-    {"binary", VERDICT_ACCEPTED, "a??", 0},
+    {"chunked", VERDICT_ACCEPTED, "op-1", 0},
+    {"long", VERDICT_ACCEPTED, "op-1", 0},
+    {"too-long", VERDICT_UNKNOWN, "", 0},
+    {"refused-long", VERDICT_REJECTED, "", 0},
+    {"no-content", VERDICT_UNKNOWN, "", 0},
+    {"partial", VERDICT_UNKNOWN, "", 0},
+    {"refused-cut", VERDICT_REJECTED, "", 0},
+    {"error-cut", VERDICT_TRANSIENT, "", 0},
+    {"headers-only", VERDICT_UNFIT, "", 0},
+    {"going-on", VERDICT_UNKNOWN, "", 0},
+    {"strange", VERDICT_UNKNOWN, "", 0},
+    {"rejection", VERDICT_UNKNOWN, "", 0},
+    {"wordless", VERDICT_UNKNOWN, "", 0},
+    {"unreadable", VERDICT_UNKNOWN, "", 0},
+    {"binary", VERDICT_ACCEPTED, "aä", 0},
     {"cut", VERDICT_UNKNOWN, "", 0},
     {"garbage", VERDICT_UNKNOWN, "", 0},
     {"flood", VERDICT_UNKNOWN, "", 0},
@@ -303,6 +430,12 @@ static const struct {
     {"reset", VERDICT_UNKNOWN, "", 0},
     {"close", VERDICT_UNKNOWN, "", 0},
     {"rest", VERDICT_THROTTLED, "", 7000},
+    {"rest-long", VERDICT_THROTTLED, "", 86400000},
+    {"rest-longer", VERDICT_THROTTLED, "", 1000},
+    {"rest-negative", VERDICT_THROTTLED, "", 1000},
+    {"rest-past", VERDICT_THROTTLED, "", 1000},
+    {"rest-2099", VERDICT_THROTTLED, "", 86400000},
+    {"rest-garbage", VERDICT_THROTTLED, "", 1000},
     {"tired", VERDICT_THROTTLED, "", 1000},
 };
 
@@ -365,9 +498,14 @@ static const struct {
     const char *path;
     enum lookup_answer answer;
 } lookups[] = {
-    {"accept", LOOKUP_FOUND},         {"unreadable", LOOKUP_FOUND},   {"missing", LOOKUP_NOT_FOUND},
-    {"error", LOOKUP_UNREACHABLE},    {"teapot", LOOKUP_UNREACHABLE}, {"rest", LOOKUP_UNREACHABLE},
-    {"hang", LOOKUP_UNREACHABLE},     {"close", LOOKUP_UNREACHABLE},  {"moved", LOOKUP_UNREACHABLE},
+    {"accept", LOOKUP_FOUND},           {"binary", LOOKUP_FOUND},
+    {"missing", LOOKUP_NOT_FOUND},      {"unreadable", LOOKUP_UNREACHABLE},
+    {"cut", LOOKUP_UNREACHABLE},        {"created", LOOKUP_UNREACHABLE},
+    {"no-content", LOOKUP_UNREACHABLE}, {"partial", LOOKUP_UNREACHABLE},
+    {"rejection", LOOKUP_UNREACHABLE},  {"too-long", LOOKUP_UNREACHABLE},
+    {"error", LOOKUP_UNREACHABLE},      {"teapot", LOOKUP_UNREACHABLE},
+    {"rest", LOOKUP_UNREACHABLE},       {"hang", LOOKUP_UNREACHABLE},
+    {"close", LOOKUP_UNREACHABLE},      {"moved", LOOKUP_UNREACHABLE},
     {"wordless", LOOKUP_UNREACHABLE},
 };
 
@@ -525,6 +663,166 @@ START_TEST(nothing_is_sent_without_leave)
 }
 END_TEST
 
+/* ---- connections that are kept ---- */
+
+struct visit {
+    struct caller caller;
+    struct operator_address address;
+    struct transport_link *link;
+    struct inflight *message;
+    struct job *job;
+};
+
+static void visit_begin(struct visit *v, const char *path)
+{
+    *v = (struct visit){0};
+    v->message = make_message(&v->job);
+    v->link = open_link(&v->caller, &v->address, path, port);
+    connections = requests = 0;
+}
+
+static const struct transport_result *visit_call(struct visit *v, bool lookup)
+{
+    begin(&v->caller, v->link, v->job, lookup);
+    event_base_dispatch(v->caller.base);
+    ck_assert(!transport_under_way(&v->caller.call));
+    return &v->caller.result;
+}
+
+static void visit_end(struct visit *v)
+{
+    close_link(&v->caller, v->link);
+    inflight_free(v->message);
+}
+
+static const char *const kept_ends[] = {"kept-close", "kept-reset"};
+
+/* The operator may have it: what becomes of it is ours to decide, not libcurl's. */
+START_TEST(a_post_goes_out_once)
+{
+    struct visit v;
+    const struct transport_result *r;
+
+    visit_begin(&v, kept_ends[_i]);
+    ck_assert_int_eq(visit_call(&v, false)->verdict, VERDICT_ACCEPTED);
+    r = visit_call(&v, false);
+    ck_assert_int_eq(r->verdict, VERDICT_UNKNOWN);
+    ck_assert_str_eq(r->error, "the connection ended without an answer");
+    ck_assert_int_eq(requests, 2);
+    ck_assert_int_eq(visit_call(&v, false)->verdict, VERDICT_ACCEPTED);
+    ck_assert_int_eq(requests, 3);
+    visit_end(&v);
+}
+END_TEST
+
+/* Asking twice does no harm. */
+START_TEST(a_lookup_may_be_repeated)
+{
+    struct visit v;
+
+    visit_begin(&v, kept_ends[_i]);
+    for (int i = 0; i < 3; i++)
+        ck_assert_int_eq(visit_call(&v, true)->answer, LOOKUP_FOUND);
+    ck_assert_int_ge(requests, 4);
+    visit_end(&v);
+}
+END_TEST
+
+/* Whether it is seen while nothing is asked, or comes when the next request is about to go out. */
+START_TEST(what_nobody_asked_for_is_no_answer)
+{
+    struct visit v;
+    bool at_once = _i & 1;
+
+    visit_begin(&v, _i & 2 ? "farewell" : "late");
+    for (int i = 0; i < 3; i++) {
+        const struct transport_result *r = visit_call(&v, false);
+
+        ck_assert_int_eq(r->verdict, VERDICT_ACCEPTED);
+        ck_assert_str_eq(r->provider_id, "right");
+        ck_assert_int_eq(connections, i + 1);
+        if (at_once)
+            let_say_more();
+        v.caller.provoke = !at_once;
+    }
+    ck_assert_int_eq(requests, 3);
+    if (!at_once)
+        let_say_more();
+    visit_end(&v);
+}
+END_TEST
+
+START_TEST(two_answers_at_once_are_one_too_many)
+{
+    struct visit v;
+
+    visit_begin(&v, "pair");
+    for (int i = 0; i < 3; i++) {
+        ck_assert_str_eq(visit_call(&v, false)->provider_id, "right");
+        sem_wait(&said_more);
+    }
+    ck_assert_int_eq(connections, 3);
+    visit_end(&v);
+}
+END_TEST
+
+static const struct {
+    const char *path;
+    bool kept;
+} endings[] = {{"accept", true},       {"chunked", true},      {"long", true},
+               {"refused-body", true}, {"unreadable", false},  {"wordless", false},
+               {"rejection", false},   {"two-lengths", false}, {"both-lengths", false}};
+
+START_TEST(a_connection_is_kept_after_an_answer_we_understood)
+{
+    struct visit v;
+
+    visit_begin(&v, endings[_i].path);
+    visit_call(&v, false);
+    visit_call(&v, false);
+    ck_assert_msg(connections == (endings[_i].kept ? 1 : 2), "%s: %d", endings[_i].path,
+                  connections);
+    ck_assert_int_eq(requests, 2);
+    visit_end(&v);
+}
+END_TEST
+
+/* ---- an operator that moves ---- */
+
+static atomic_int moved;
+
+/* Stands before libc's: "moving.test" is at 127.0.0.1 first. */
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
+                struct addrinfo **out)
+{
+    int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+
+    *(void **)&real = dlsym(RTLD_NEXT, "getaddrinfo");
+    if (node && !strcmp(node, "moving.test"))
+        node = moved ? "127.0.0.2" : "127.0.0.1";
+    return real(node, service, hints, out);
+}
+
+/* Busy all the time, so that no connection is given up for having been idle. */
+START_TEST(an_operator_that_moves_is_followed)
+{
+    int64_t give_up_ms = clock_mono_ms() + 20000;
+    struct visit v;
+    int here;
+
+    visit_begin(&v, "where");
+    snprintf(v.address.url, sizeof(v.address.url), "http://moving.test:%u/where", port);
+    moved = 0;
+    ck_assert_str_eq(visit_call(&v, false)->provider_id, "127.0.0.1");
+    moved = 1;
+    for (here = 0; !strcmp(visit_call(&v, false)->provider_id, "127.0.0.1"); here++)
+        ck_assert_int_lt(clock_mono_ms(), give_up_ms);
+    ck_assert_str_eq(v.caller.result.provider_id, "127.0.0.2");
+    ck_assert_int_gt(here, 1);
+    visit_end(&v);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("transport_http");
@@ -542,6 +840,13 @@ int main(void)
     tcase_add_test(tc, handles_are_reused);
     tcase_add_test(tc, sockets_change_places);
     tcase_add_test(tc, nothing_is_sent_without_leave);
+    tcase_add_loop_test(tc, a_post_goes_out_once, 0, 2);
+    tcase_add_loop_test(tc, a_lookup_may_be_repeated, 0, 2);
+    tcase_add_loop_test(tc, what_nobody_asked_for_is_no_answer, 0, 4);
+    tcase_add_test(tc, two_answers_at_once_are_one_too_many);
+    tcase_add_loop_test(tc, a_connection_is_kept_after_an_answer_we_understood, 0,
+                        (int)(sizeof(endings) / sizeof(endings[0])));
+    tcase_add_test(tc, an_operator_that_moves_is_followed);
     suite_add_tcase(suite, tc);
     return suite_run(suite);
 }
