@@ -54,11 +54,15 @@ const struct audit_range_check audit_range_checks[AUDIT_RANGE_CHECKS] = {
     {"recipient_is_not_stuck", "message_status",
      "SELECT CONCAT(s.message_identifier,'-',s.position),CONCAT(s.status,' since ',s.created_at) "
      "FROM message_status s WHERE s.id BETWEEN %1 AND %2 AND s.status IN ({open}) "
-     "AND s.created_at<=NOW(6)-INTERVAL %3 SECOND",
+     "AND s.created_at<=NOW(6)-INTERVAL %3 SECOND "
+     "AND NOT (s.unknown_operators<>'' AND EXISTS (SELECT 1 FROM outbox_events o WHERE "
+     "o.aggregate_id=s.message_identifier AND o.kind=2))", /* held: OUTBOX_ASK */
      false},
     {"outbox_is_empty", "outbox_events",
-     "SELECT CONCAT('outbox row ',id),CONCAT(event_type,' of ',aggregate_id) FROM outbox_events "
-     "WHERE id BETWEEN %1 AND %2",
+     "SELECT CONCAT('outbox row ',o.id),CONCAT(o.event_type,' of ',o.aggregate_id) FROM "
+     "outbox_events o WHERE o.id BETWEEN %1 AND %2 AND NOT (o.kind=2 AND EXISTS (SELECT 1 FROM "
+     "message_status s WHERE s.message_identifier=o.aggregate_id AND s.status IN ({open}) AND "
+     "s.unknown_operators<>''))",
      true},
 };
 
@@ -71,16 +75,27 @@ struct audit_check *audit_add_check(struct audit_report *report, const char *nam
     return check;
 }
 
-void audit_violate(struct audit_report *report, struct audit_check *check, const char *where,
-                   const char *what)
+static void note(struct audit_check *check, const char *where, const char *what)
 {
     struct buf text = {0};
 
-    report->violations++;
     if (check->violations++ >= AUDIT_EXAMPLES)
         return;
     buf_printf(&text, "%s: %s", where ? where : "?", what ? what : "?");
     check->examples[check->violations - 1] = buf_take(&text, NULL);
+}
+
+void audit_violate(struct audit_report *report, struct audit_check *check, const char *where,
+                   const char *what)
+{
+    report->violations++;
+    note(check, where, what);
+}
+
+void audit_doubt(struct audit_report *report, enum audit_doubt doubt, const char *where,
+                 const char *what)
+{
+    note(&report->doubts[doubt], where, what);
 }
 
 static void put_template(struct buf *sql, const char *template, const int64_t values[3])
@@ -294,9 +309,28 @@ int audit_run(struct db *db, const struct audit_options *options, struct audit_r
         if (check_ranges(db, &audit_range_checks[i], options, report, err))
             return -1;
     }
-    if (check_messages(db, report, err) || totals(db, report, options, err))
+    if (check_messages(db, report, err) || totals(db, report, options, err) ||
+        audit_doubts(db, options, report, err))
         return -1;
     return options->operators ? audit_operators(db, options, report, err) : 0;
+}
+
+/* count: what the number of examples found is called. */
+static void put_checks(struct buf *b, const struct audit_check *checks, size_t n, const char *count)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct audit_check *c = &checks[i];
+
+        buf_printf(b, "%s{\"name\":\"%s\",\"checked\":%llu,\"%s\":%llu,\"examples\":[",
+                   i ? "," : "", c->name, (unsigned long long)c->checked, count,
+                   (unsigned long long)c->violations);
+        for (size_t k = 0; k < AUDIT_EXAMPLES && c->examples[k]; k++) {
+            if (k)
+                buf_putc(b, ',');
+            buf_put_json(b, c->examples[k], strlen(c->examples[k]));
+        }
+        buf_puts(b, "]}");
+    }
 }
 
 static void print_json(const struct audit_report *r, FILE *to)
@@ -304,19 +338,9 @@ static void print_json(const struct audit_report *r, FILE *to)
     struct buf b = {0};
 
     buf_puts(&b, "{\"checks\":[");
-    for (size_t i = 0; i < r->check_count; i++) {
-        const struct audit_check *c = &r->checks[i];
-
-        buf_printf(&b, "%s{\"name\":\"%s\",\"checked\":%llu,\"violations\":%llu,\"examples\":[",
-                   i ? "," : "", c->name, (unsigned long long)c->checked,
-                   (unsigned long long)c->violations);
-        for (size_t k = 0; k < AUDIT_EXAMPLES && c->examples[k]; k++) {
-            if (k)
-                buf_putc(&b, ',');
-            buf_put_json(&b, c->examples[k], strlen(c->examples[k]));
-        }
-        buf_puts(&b, "]}");
-    }
+    put_checks(&b, r->checks, r->check_count, "violations");
+    buf_puts(&b, "],\"doubts\":[");
+    put_checks(&b, r->doubts, AUDIT_DOUBTS, "recipients");
     buf_printf(&b,
                "],\"totals\":{\"deposits\":%lld,\"balances\":%lld,\"done\":%lld,\"open\":%lld,"
                "\"refunds\":%lld,"
@@ -332,15 +356,10 @@ static void print_json(const struct audit_report *r, FILE *to)
     buf_free(&b);
 }
 
-void audit_print(const struct audit_report *r, const struct audit_options *options, FILE *to)
+static void print_checks(const struct audit_check *checks, size_t n, FILE *to)
 {
-    if (options->json) {
-        print_json(r, to);
-        return;
-    }
-    fprintf(to, "%-34s %12s %12s\n", "check", "checked", "violations");
-    for (size_t i = 0; i < r->check_count; i++) {
-        const struct audit_check *c = &r->checks[i];
+    for (size_t i = 0; i < n; i++) {
+        const struct audit_check *c = &checks[i];
 
         fprintf(to, "%-34s %12llu %12llu\n", c->name, (unsigned long long)c->checked,
                 (unsigned long long)c->violations);
@@ -350,6 +369,19 @@ void audit_print(const struct audit_report *r, const struct audit_options *optio
             fprintf(to, "  ... and %llu more\n",
                     (unsigned long long)(c->violations - AUDIT_EXAMPLES));
     }
+}
+
+void audit_print(const struct audit_report *r, const struct audit_options *options, FILE *to)
+{
+    if (options->json) {
+        print_json(r, to);
+        return;
+    }
+    fprintf(to, "%-34s %12s %12s\n", "check", "checked", "violations");
+    print_checks(r->checks, r->check_count, to);
+    fprintf(to, "\n%-34s %12s %12s\n", "no violation, and in doubt", "checked", "recipients");
+    print_checks(r->doubts, AUDIT_DOUBTS, to);
+    fputc('\n', to);
     fprintf(to,
             "deposits %lld, balances %lld, done %lld, open %lld, refunds %lld\n"
             "recipients: done %lld, failed %lld, open %lld; parked outbox rows: %lld\n"
@@ -359,10 +391,16 @@ void audit_print(const struct audit_report *r, const struct audit_options *optio
             (long long)r->recipients_open, (long long)r->parked, (unsigned long long)r->violations);
 }
 
+static void free_examples(struct audit_check *checks, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < AUDIT_EXAMPLES; k++)
+            free(checks[i].examples[k]);
+}
+
 void audit_report_free(struct audit_report *report)
 {
-    for (size_t i = 0; i < report->check_count; i++)
-        for (size_t k = 0; k < AUDIT_EXAMPLES; k++)
-            free(report->checks[i].examples[k]);
+    free_examples(report->checks, report->check_count);
+    free_examples(report->doubts, AUDIT_DOUBTS);
     *report = (struct audit_report){0};
 }

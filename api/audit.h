@@ -23,6 +23,7 @@ struct audit_options {
     bool json;
     int64_t stuck_after_sec; /* age at which a recipient that is not final counts as stuck */
     const char *operators;   /* base URLs, comma-separated, of ledgers to compare with; or NULL */
+    const char *operator_names; /* those that are configured, comma-separated; or NULL */
 };
 
 struct audit_check {
@@ -32,9 +33,18 @@ struct audit_check {
     char *examples[AUDIT_EXAMPLES]; /* what is wrong where; never a recipient or a text */
 };
 
+/* What is no violation, and a person may want to know. */
+enum audit_doubt {
+    AUDIT_REFUNDED_IN_DOUBT, /* an operator may have it all the same */
+    AUDIT_HELD,              /* open until an operator answers, or a person decides */
+    AUDIT_OPERATOR_GONE,     /* open, and an operator that is none of operator_names may have it */
+    AUDIT_DOUBTS,
+};
+
 struct audit_report {
     struct audit_check checks[AUDIT_CHECKS];
     size_t check_count;
+    struct audit_check doubts[AUDIT_DOUBTS];         /* violations: how many; none of report's */
     int64_t deposits, balances, done, open, refunds; /* sums of units */
     int64_t recipients_done, recipients_failed, recipients_open;
     int64_t parked;

@@ -2,8 +2,9 @@
 #define API_AUDIT_INTERNAL_H
 
 /*
- * What audit.c (the database's checks), audit_operators.c (the operators' ledgers) and
- * audit_watch.c (the running audit) share; nobody else includes this.
+ * What audit.c (the database's checks), audit_operators.c (the operators' ledgers),
+ * audit_doubts.c (what is no violation) and audit_watch.c (the running audit) share; nobody else
+ * includes this.
  */
 
 #include "api/audit.h"
@@ -35,6 +36,13 @@ int audit_run_range(struct db *db, const struct audit_range_check *c, const int6
 struct audit_check *audit_add_check(struct audit_report *report, const char *name);
 void audit_violate(struct audit_report *report, struct audit_check *check, const char *where,
                    const char *what);
+
+void audit_doubt(struct audit_report *report, enum audit_doubt doubt, const char *where,
+                 const char *what);
+
+/* Every recipient that an operator may have though it is not done. */
+int audit_doubts(struct db *db, const struct audit_options *options, struct audit_report *report,
+                 struct err *err);
 
 /* Every final recipient against the ledgers of options->operators, and every entry of theirs
  * against the database. */

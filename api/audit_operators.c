@@ -94,11 +94,14 @@ static void judge(const struct final *f, const struct verdicts *v, struct audit_
 
     (done ? v->done : v->failed)->checked++;
     v->once->checked++;
-    if (done && !f->known_id)
+    /* Confirmed by hand: nobody has said under which id. */
+    if (done && !f->known_id && !(f->accepted && !*f->row[2]))
         audit_violate(report, v->done, f->row[0],
                       f->accepted ? "accepted under another id" : "done, and no operator has it");
-    if (!done && f->accepted && !unknown)
-        audit_violate(report, v->failed, f->row[0], "refunded, and an operator accepted it");
+    if (!done && f->accepted)
+        audit_violate(report, v->failed, f->row[0],
+                      unknown ? "refunded, and an operator that it was in doubt with accepted it"
+                              : "refunded, and an operator accepted it");
     if (f->accepted > 1 && !unknown)
         audit_violate(report, v->once, f->row[0], "accepted by more than one operator");
 }

@@ -55,7 +55,10 @@ static int serve(void)
 
 static const struct daemon_verb verbs[] = {
     {"migrate", "", verbs_migrate},
-    {"audit", "[--quiesced] [--json] [--stuck-after=SECONDS] [--operators URL,URL]", verbs_audit},
+    {"audit",
+     "[--quiesced] [--json] [--stuck-after=SECONDS] [--operators URL,URL] "
+     "[--operator-names NAME,NAME]",
+     verbs_audit},
     {0},
 };
 

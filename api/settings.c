@@ -105,8 +105,10 @@ const struct daemon_program api_program = {
     .summary = "accepts paid messages over HTTP and stores them with their charge",
     .verbs = "  msg-api migrate      brings the database's schema up to date\n"
              "  msg-api audit [--quiesced] [--json] [--stuck-after=SECONDS] [--operators URL,URL]\n"
+             "                [--operator-names NAME,NAME]\n"
              "                       checks that money and messages add up; exit 1 if not;\n"
-             "                       with --operators, against the ledgers of simulators too\n",
+             "                       with --operators, against the ledgers of simulators too;\n"
+             "                       with --operator-names, lists what waits for any other\n",
     .groups = groups,
     .group_count = sizeof(groups) / sizeof(groups[0]),
     .check = check,

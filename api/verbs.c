@@ -62,6 +62,10 @@ static bool parse_audit(int argc, char **argv, struct audit_options *options)
             options->stuck_after_sec = atoi(argv[i] + 14);
         else if (!strcmp(argv[i], "--operators") && i + 1 < argc)
             options->operators = argv[++i];
+        else if (!strncmp(argv[i], "--operator-names=", 17))
+            options->operator_names = argv[i] + 17;
+        else if (!strcmp(argv[i], "--operator-names") && i + 1 < argc)
+            options->operator_names = argv[++i];
         else if (!strncmp(argv[i], "--operators=", 12))
             options->operators = argv[i] + 12;
         else

@@ -208,7 +208,7 @@ static void count_later(const struct job *job)
     m->put_off++;
     metrics_add(held ? stats.holds : stats.retries, 1);
     if (held && !m->held++)
-        log_warn("delivery.held", L_STR("message_id", m->id), L_INT("position", job->position),
+        log_info("delivery.held", L_STR("message_id", m->id), L_INT("position", job->position),
                  L_INT("attempt", job->attempt), L_STR("last_error", job->error),
                  L_TRACE(&m->trace));
     if (!held && m->put_off - m->held == 1)

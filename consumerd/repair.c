@@ -219,8 +219,8 @@ static void register_metrics(struct repair *r)
     r->hopeless = metrics_gauge("msg_repair_given_up",
                                 "Messages repaired REPAIR_MAX times and still not final.", "");
     r->oldest = metrics_gauge("msg_oldest_open_timestamp_seconds",
-                              "When the oldest recipient that is not final was accepted; now, when "
-                              "there is none.",
+                              "When the oldest recipient that is neither final nor held was "
+                              "accepted; now, when there is none.",
                               "");
     metrics_set(r->oldest, clock_wall_us() / 1000000);
 }

@@ -17,8 +17,8 @@ void repair_walk_register(void)
 }
 
 /* The rows of a range that are not final and have not moved for repair_after_sec, by message; then
- * the first open id, the last id, and since when the oldest open one waits. The range ends before
- * rows so young that older ids may still become visible. */
+ * the first open id, the last id, and since when the oldest open one waits that is not held. The
+ * range ends before rows so young that older ids may still become visible. */
 static void put_walk(struct repair *r, int64_t after)
 {
     const struct consumer_settings *s = &r->settings->consumer;
@@ -46,13 +46,19 @@ static void put_walk(struct repair *r, int64_t after)
     buf_puts(sql, " AND NOT EXISTS (SELECT 1 FROM outbox_parked p WHERE "
                   "p.aggregate_id=t.message_identifier) "
                   "GROUP BY t.message_identifier,t.type ORDER BY MIN(t.id)");
-    buf_printf(db_statement(&r->packet, "range"),
+    sql = db_statement(&r->packet, "range");
+    buf_printf(sql,
                "SELECT COALESCE(MIN(IF(t.status IN (%s),t.id,NULL)),0),"
                "COALESCE(MAX(IF(t.created_at<NOW(6)-INTERVAL %lld SECOND,t.id,NULL)),0),COUNT(*),"
-               "COALESCE(UNIX_TIMESTAMP(MIN(IF(t.status IN (%s),t.created_at,NULL))),0) "
-               "FROM (SELECT id,status,created_at FROM message_status FORCE INDEX(PRIMARY) WHERE "
+               "COALESCE(UNIX_TIMESTAMP(MIN(IF(t.status IN (%s) AND NOT (t.unknown_operators<>'' "
+               "AND ",
+               open.data, age, open.data);
+    outbox_put_asked(sql, "t.message_identifier");
+    buf_printf(sql,
+               "),t.created_at,NULL))),0) FROM (SELECT id,message_identifier,status,"
+               "unknown_operators,created_at FROM message_status FORCE INDEX(PRIMARY) WHERE "
                "id>%lld ORDER BY id LIMIT %d) t",
-               open.data, age, open.data, (long long)after, RANGE);
+               (long long)after, RANGE);
     r->packet.sql.failed |= open.failed;
     buf_free(&open);
 }

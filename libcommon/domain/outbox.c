@@ -85,6 +85,12 @@ void outbox_put_exists(struct buf *sql, const char *column)
                column, OUTBOX_DELIVER, OUTBOX_ASK);
 }
 
+void outbox_put_asked(struct buf *sql, const char *column)
+{
+    buf_printf(sql, "EXISTS (SELECT 1 FROM outbox_events o WHERE o.aggregate_id=%s AND o.kind=%d)",
+               column, OUTBOX_ASK);
+}
+
 int outbox_forget_ask(struct db *db, const char *message_id, struct err *err)
 {
     struct buf sql = {0};

@@ -45,6 +45,8 @@ void outbox_put_oldest(struct buf *sql, enum message_type lane, enum outbox_kind
 /* "EXISTS (…)": the message whose identifier is in that column has a row that will bring it to its
  * lane, of either kind, due or not. */
 void outbox_put_exists(struct buf *sql, const char *column);
+/* The same of OUTBOX_ASK alone: the message is held. */
+void outbox_put_asked(struct buf *sql, const char *column);
 /* Nothing is left to ask about the message. */
 int outbox_forget_ask(struct db *db, const char *message_id, struct err *err);
 

@@ -77,10 +77,61 @@ def test_every_disagreement_is_named(settled):
     assert done[1]["r"] in found["done_was_accepted"][0]
     assert failed[0]["r"] in found["failed_was_not_accepted"][0]
     assert "nobody-0" in found["accepted_was_sent"][0]
-    # An answer that was unknown explains both of them.
+    # An answer that was unknown explains that both have it, and no refund of what one of them has.
     stack.db.execute("UPDATE message_status SET unknown_operators='operatorA'"
                      " WHERE id IN (%s,%s)", done[0]["id"], failed[0]["id"])
-    assert set(audit(stack)[0]) == {"done_was_accepted", "accepted_was_sent"}
+    found, _ = audit(stack)
+    assert set(found) == {"done_was_accepted", "failed_was_not_accepted", "accepted_was_sent"}
+    assert failed[0]["r"] in found["failed_was_not_accepted"][0]
+
+
+def doubts(stack, *words):
+    """{class: examples} of what is no violation."""
+    report = json.loads(run_audit(stack, "--json", *words).stdout)
+    assert all(d["recipients"] == len(d["examples"]) for d in report["doubts"])
+    return {d["name"]: d["examples"] for d in report["doubts"] if d["recipients"]}
+
+
+def test_what_is_in_doubt_is_listed(settled):
+    """Damage put in by hand: refunds that an operator may contradict, and names of operators that are gone."""
+    stack, done, failed = settled
+    assert doubts(stack, "--operator-names", "operatorA,operatorB") == {}
+    stack.db.execute("UPDATE message_status SET unknown_operators='operatorB' WHERE id=%s", failed[0]["id"])
+    stack.db.execute("UPDATE message_status SET unknown_operators='operatorA' WHERE id=%s", done[0]["id"])
+    found = doubts(stack)
+    assert set(found) == {"refunded_in_doubt"} and len(found["refunded_in_doubt"]) == 1
+    assert failed[0]["r"] in found["refunded_in_doubt"][0] and "operatorB" in found["refunded_in_doubt"][0]
+    text = run_audit(stack).stdout
+    assert failed[0]["r"] in text and "0 violations" in text
+
+    stack.stop("consumerd-1")
+    api = stack.api()
+    customer = api.funded(10)
+    identifier = api.sent(customer, ["0912", "0913", "0914", "0915"])["message_identifier"]
+    for position, names in enumerate(["operatorA,old", "operatorA", "*,?", "*"]):
+        stack.db.execute("UPDATE message_status SET unknown_operators=%s WHERE message_identifier=%s AND"
+                         " position=%s", names, identifier, position)
+    found = doubts(stack, "--operator-names=operatorA,operatorB")
+    assert set(found) == {"refunded_in_doubt", "operator_is_gone"}
+    assert [e.split(":")[0] for e in found["operator_is_gone"]] == [f"{identifier}-0", f"{identifier}-2"]
+    assert "old" in found["operator_is_gone"][0]
+
+
+def test_what_is_held_is_counted_apart(world):
+    """Neither stuck nor left over in the outbox, and named."""
+    stack = world(REPAIR_AFTER_SEC=0, DELIVERY_RETRY_WINDOW_SEC=0, OPERATOR_TIMEOUT_MS=300,
+                  OPERATOR_UNKNOWN_POLICY="hold", DELIVERY_RETRY_BASE_MS=60000)
+    stack.operator_a.faults(accept_then_hang_share=1, lookup_status=503, lookup_status_share=1)
+    api = stack.api()
+    customer = api.funded(10)
+    identifier = api.sent(customer, ["0912", "0913"])["message_identifier"]
+    wait_until(lambda: stack.db.value("SELECT COUNT(*) FROM outbox_events WHERE kind=2") == 1, 30, "held")
+    assert audit(stack)[0] == {}
+    found = doubts(stack, "--quiesced")
+    assert [e.split(":")[0] for e in found["held"]] == [f"{identifier}-0", f"{identifier}-1"]
+    stack.db.execute("UPDATE message_status SET unknown_operators='' WHERE position=1")
+    found = audit(stack)[0]
+    assert [e.split(":")[0] for e in found["recipient_is_not_stuck"]] == [f"{identifier}-1"]
 
 
 def test_operators_that_cannot_be_asked(settled):
@@ -102,7 +153,9 @@ def test_a_failed_recipient_remembers_who_may_have_it(world):
     assert set(api.wait_final(customer, identifier).values()) == {"failed"}
     assert stack.db.value("SELECT unknown_operators FROM message_status") == "operatorA"
     quiesce(stack)
-    assert audit(stack)[0] == {}
+    assert doubts(stack) == {"refunded_in_doubt": [f"{identifier}-0: refunded, and may be with operatorA"]}
+    assert audit(stack)[0] == {"failed_was_not_accepted": [
+        f"{identifier}-0: refunded, and an operator that it was in doubt with accepted it"]}
 
 
 def mismatches(stack):
