@@ -59,6 +59,7 @@ static const struct daemon_verb verbs[] = {
      "[--quiesced] [--json] [--stuck-after=SECONDS] [--operators URL,URL] "
      "[--operator-names NAME,NAME]",
      verbs_audit},
+    {"restore-mode", "on|off|status|resume|fail --older-than=AGE [--dry-run]", verbs_restore_mode},
     {0},
 };
 

@@ -108,7 +108,15 @@ const struct daemon_program api_program = {
              "                [--operator-names NAME,NAME]\n"
              "                       checks that money and messages add up; exit 1 if not;\n"
              "                       with --operators, against the ledgers of simulators too;\n"
-             "                       with --operator-names, lists what waits for any other\n",
+             "                       with --operator-names, lists what waits for any other\n"
+             "  msg-api restore-mode on|status|off\n"
+             "                       after a backup was loaded, before the daemons start: nothing\n"
+             "                       is delivered until one of these\n"
+             "  msg-api restore-mode fail --older-than=AGE [--dry-run]\n"
+             "                       fails and refunds what is open of messages older than that\n"
+             "                       (90s, 15m, 36h, 7d)\n"
+             "  msg-api restore-mode resume\n"
+             "                       delivers what is open; operators are asked about it first\n",
     .groups = groups,
     .group_count = sizeof(groups) / sizeof(groups[0]),
     .check = check,

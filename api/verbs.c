@@ -6,13 +6,12 @@
 
 #include "api/audit.h"
 #include "api/migrate.h"
+#include "api/restore.h"
 #include "api/settings.h"
 
-/* A connection with a migration's patience; NULL after saying why. */
-static struct db *open_db(const char *verb)
+/* NULL after saying why. */
+static struct db *acquired(struct db *db, const char *verb)
 {
-    struct db_settings patient = migrate_settings(&api_settings.db);
-    struct db *db = db_new_reader(&patient);
     struct err err;
 
     if (!db_acquire(db, &err))
@@ -20,6 +19,14 @@ static struct db *open_db(const char *verb)
     fprintf(stderr, "msg-api %s: %s\n", verb, err.msg);
     db_free(db);
     return NULL;
+}
+
+/* A connection with a migration's patience. */
+static struct db *open_db(const char *verb)
+{
+    struct db_settings patient = migrate_settings(&api_settings.db);
+
+    return acquired(db_new_reader(&patient), verb);
 }
 
 /* After that: what the verb came to. */
@@ -94,4 +101,59 @@ int verbs_audit(int argc, char **argv)
         audit_report_free(&report);
     }
     return finish(db, "audit", rc, &err);
+}
+
+static int run_restore(struct db *db, const char *what, int64_t older_than_sec, bool dry_run,
+                       struct err *err)
+{
+    if (!strcmp(what, "on"))
+        return restore_on(db, err);
+    if (!strcmp(what, "off"))
+        return restore_off(db, err);
+    if (!strcmp(what, "resume"))
+        return restore_resume(db, err);
+    if (!strcmp(what, "fail"))
+        return restore_fail(db, older_than_sec, dry_run, err);
+    return restore_status(db, err);
+}
+
+static bool parse_restore(int argc, char **argv, int64_t *older_than_sec, bool *dry_run)
+{
+    static const char *const words[] = {"on", "off", "resume", "status", "fail"};
+    static const char older_than[] = "--older-than=";
+    bool aged = false;
+    size_t word = 0;
+
+    while (argc && word < sizeof(words) / sizeof(words[0]) && strcmp(argv[0], words[word]) != 0)
+        word++;
+    if (!argc || word == sizeof(words) / sizeof(words[0]))
+        return false;
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--dry-run"))
+            *dry_run = true;
+        else if (!strncmp(argv[i], older_than, sizeof(older_than) - 1) &&
+                 restore_parse_age(argv[i] + sizeof(older_than) - 1, older_than_sec))
+            aged = true;
+        else
+            return false;
+    }
+    return strcmp(argv[0], "fail") ? argc == 1 : aged;
+}
+
+int verbs_restore_mode(int argc, char **argv)
+{
+    int64_t older_than_sec = 0;
+    bool dry_run = false;
+    struct db *db;
+    struct err err;
+    int rc;
+
+    if (!parse_restore(argc, argv, &older_than_sec, &dry_run))
+        return DAEMON_USAGE;
+    db = acquired(db_new(&api_settings.db), "restore-mode");
+    if (!db)
+        return EXIT_FAILURE;
+    restore_register();
+    rc = run_restore(db, argv[0], older_than_sec, dry_run, &err);
+    return finish(db, "restore-mode", rc, &err);
 }

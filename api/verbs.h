@@ -8,5 +8,7 @@
 int verbs_migrate(int argc, char **argv);
 /* Checks that money and messages add up; 1 when they do not. */
 int verbs_audit(int argc, char **argv);
+/* Holds deliveries back after a backup was loaded, and says what becomes of them (restore.h). */
+int verbs_restore_mode(int argc, char **argv);
 
 #endif

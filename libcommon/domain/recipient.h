@@ -170,6 +170,13 @@ struct recipient_change recipient_confirm(const struct recipient *r, const char 
 int recipient_doubt(struct db *db, uint64_t first_id, uint64_t last_id, uint64_t *n,
                     struct err *err);
 
+/* A backup was loaded: of those with ids from first to last, the open ones that were accepted
+ * before the restore mode was switched on. Any operator may have them, and they have not been
+ * claimed yet; nothing of this touches the fence. *marked: how many, those marked before included.
+ * A transaction of its own. */
+int recipient_mark_restored(struct db *db, uint64_t first, uint64_t last, uint64_t *marked,
+                            struct err *err);
+
 /* A person has looked at the message: what killed consumers is forgotten. */
 int recipient_forget_takeovers(struct db *db, const char *message_id, struct err *err);
 

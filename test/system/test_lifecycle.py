@@ -229,7 +229,7 @@ def test_worker_drains(world, name):
 
 HANGS = {"api": "api.before_begin", "outboxd": "outbox.after_claim", "consumerd": "consumer.after_claim"}
 LOOPS = {"api": "committer", "outboxd": "relay normal", "consumerd": "lane normal"}
-QUICK = {"DB_CONNECT_TIMEOUT_MS": 1000, "DB_STATEMENT_TIMEOUT_MS": 1000, "RABBIT_CONNECT_TIMEOUT_MS": 500,
+QUICK = {"DB_CONNECT_TIMEOUT_MS": 1000, "DB_STATEMENT_TIMEOUT_MS": 1500, "RABBIT_CONNECT_TIMEOUT_MS": 500,
          "RABBIT_RPC_TIMEOUT_MS": 500}  # so that little patience is needed
 
 
