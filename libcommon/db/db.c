@@ -18,6 +18,7 @@
 
 #define PING_AFTER_MS 5000  /* well inside the session's wait_timeout */
 #define SESSION_IDLE_SEC 20 /* a stopped process keeps its locks no longer than this */
+#define SERVER_MARGIN_SEC 1
 /* The command's byte, a transaction's beginning, and what a proxy in between may add. */
 #define PACKET_MARGIN 1024
 #define PACKET_MAX_UNKNOWN (1u << 20) /* before the server has told */
@@ -265,6 +266,11 @@ char **db_next(struct db_set *set)
 
 /* ---- sessions ---- */
 
+static unsigned round_up_sec(int64_t ms)
+{
+    return (unsigned)((ms + 999) / 1000);
+}
+
 static void set_socket(const struct db *db)
 {
     int fd = (int)mysql_get_socket(db->mysql);
@@ -306,9 +312,11 @@ static int check_writable(struct db *db, struct db_set *set, struct err *err)
 
 /* Each of these has a reason in design terms: UTC and microseconds for leases, strict mode so that
  * nothing is silently cut, READ COMMITTED against gap locks, short waits so that a stopped peer's
- * locks do not become ours. */
+ * locks do not become ours; and the server stops working for somebody who has given up, a little
+ * later than he has, so that it is not the server's limit that cuts what we still wait for. */
 static void put_session(const struct db *db, struct db_packet *p)
 {
+    unsigned limit_sec = round_up_sec(db->settings->statement_timeout_ms) + SERVER_MARGIN_SEC;
     struct buf *sql = db_statement(p, NULL);
 
     buf_printf(sql,
@@ -317,7 +325,10 @@ static void put_session(const struct db *db, struct db_packet *p)
                "innodb_lock_wait_timeout=%lld,lock_wait_timeout=10,wait_timeout=%d,autocommit=1",
                (long long)db->settings->lock_wait_sec, SESSION_IDLE_SEC);
     if (mariadb_connection(db->mysql))
-        buf_printf(sql, ",idle_transaction_timeout=%d", SESSION_IDLE_SEC);
+        buf_printf(sql, ",idle_transaction_timeout=%d,max_statement_time=%u", SESSION_IDLE_SEC,
+                   limit_sec);
+    else
+        buf_printf(sql, ",max_execution_time=%u", limit_sec * 1000);
     buf_puts(db_statement(p, NULL), "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED");
     buf_puts(db_statement(p, "packet"), "SELECT @@max_allowed_packet");
     put_ask_writable(db, db_statement(p, "writable"));
@@ -351,11 +362,6 @@ static int set_session(struct db *db, struct err *err)
     db_results_free(&results);
     db_packet_free(&packet);
     return rc;
-}
-
-static unsigned round_up_sec(int64_t ms)
-{
-    return (unsigned)((ms + 999) / 1000);
 }
 
 static int connect_now(struct db *db, struct err *err)

@@ -3,8 +3,9 @@
 
 /*
  * One MariaDB or MySQL connection with the session every daemon needs: TCP, utf8mb4, UTC, strict
- * mode, READ COMMITTED, short lock waits, bounded idleness, bounded reads and writes. Blocks: never
- * call it from an event loop. A struct db belongs to one thread at a time.
+ * mode, READ COMMITTED, short lock waits, bounded idleness, bounded reads and writes, statements
+ * bounded in the server too. Blocks: never call it from an event loop. A struct db belongs to one
+ * thread at a time.
  *
  * Use: db_acquire (connects or checks), statements, db_release. After ERR_RETRY the transaction is
  * gone: roll back, acquire again, do all of it again. db_commit alone may answer ERR_UNKNOWN: the

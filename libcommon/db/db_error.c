@@ -87,12 +87,19 @@ static bool is_too_large(unsigned code)
     return code == DB_E_PACKET_TOO_LARGE || code == E_CLIENT_PACKET_TOO_LARGE;
 }
 
+/* An interruption that comes while a statement ends is told in place of what the statement did,
+ * even of a COMMIT that has been done. */
+static bool is_interrupted(unsigned code)
+{
+    return code == E_QUERY_INTERRUPTED || code == E_STATEMENT_TIMEOUT;
+}
+
 bool db_error_is_lost(unsigned code)
 {
     if (is_too_large(code))
         return false;
     return (code >= CLIENT_MIN && code <= CLIENT_MAX) || code == E_SERVER_SHUTDOWN ||
-           code == E_CONNECTION_KILLED || code == E_IDLE_TRANSACTION;
+           code == E_CONNECTION_KILLED || code == E_IDLE_TRANSACTION || is_interrupted(code);
 }
 
 static bool is_read_only(unsigned code)

@@ -19,7 +19,7 @@ enum {
 };
 
 enum err_kind db_error_kind(unsigned code);
-/* The connection broke: what was on its way may or may not have been done. */
+/* The connection broke, or the statement was: what was on its way may or may not have been done. */
 bool db_error_is_lost(unsigned code);
 /* This server does no work now, and another one may: it is read-only, or no part of its cluster. */
 bool db_error_is_refusal(unsigned code);

@@ -9,9 +9,9 @@ static struct err of(unsigned code)
     return (struct err){.kind = db_error_kind(code), .code = code};
 }
 
-START_TEST(a_broken_connection_leaves_the_outcome_open)
+START_TEST(a_broken_connection_or_statement_leaves_the_outcome_open)
 {
-    static const unsigned codes[] = {2006, 2013, 2055, 1053, 1927, 4031};
+    static const unsigned codes[] = {2006, 2013, 2055, 1053, 1927, 4031, 1317, 1969};
 
     for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
         struct err err = of(codes[i]);
@@ -77,7 +77,7 @@ int main(void)
     Suite *s = suite_create("db_error");
     TCase *t = tcase_create("db_error");
 
-    tcase_add_test(t, a_broken_connection_leaves_the_outcome_open);
+    tcase_add_test(t, a_broken_connection_or_statement_leaves_the_outcome_open);
     tcase_add_test(t, a_packet_that_is_too_large_was_not_done_and_ends_the_session);
     tcase_add_test(t, a_server_that_refuses_writes_did_nothing_and_is_left);
     tcase_add_test(t, texts_that_hold_values_or_statements_are_not_shown);
