@@ -352,6 +352,7 @@ static void operators_init(struct dispatch *d, const struct operator_address *op
         .base = d->base,
         .operators = operators,
         .operator_count = n,
+        .tls_ca = s->tls_ca,
         .timeout_ms = s->timeout_ms,
         .name_sec = TRANSPORT_NAME_SEC,
         .calls_max = n * (size_t)(s->in_flight_normal + s->in_flight_express +

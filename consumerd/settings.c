@@ -24,6 +24,9 @@ static const struct setting rows[] = {
     SETTING_TEXT_ROW(consumer_settings, operators, SETTING_STRING, "OPERATORS",
                      "operatorA=http://127.0.0.1:9001,operatorB=http://127.0.0.1:9002", 4096,
                      check_operators, "Operators in the order of their use, as name=url,name=url."),
+    SETTING_TEXT_ROW(consumer_settings, tls_ca, SETTING_STRING, "OPERATOR_TLS_CA", "", 4096, NULL,
+                     "PEM file of the authorities that https:// operators' certificates are "
+                     "verified against; empty: the system's."),
     SETTING_INT_ROW(consumer_settings, timeout_ms, "OPERATOR_TIMEOUT_MS", "2000", 50, 60000,
                     "Longest wait for one call to an operator."),
     SETTING_INT_ROW(consumer_settings, tries, "OPERATOR_TRIES", "3", 1, 20,

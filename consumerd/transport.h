@@ -66,6 +66,7 @@ struct transport_config {
     struct event_base *base;
     const struct operator_address *operators; /* all of them: only the link's own are called */
     size_t operator_count;
+    const char *tls_ca; /* file of authorities; NULL or "": the system's */
     int64_t timeout_ms;
     int64_t name_sec; /* what a host name stood for is believed so long; a connection, too */
     size_t calls_max; /* at a time, over all operators */

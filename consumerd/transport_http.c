@@ -164,6 +164,7 @@ static int before_request(void *arg, char *peer, char *local, int peer_port, int
 /* What stays the same from call to call is set once. */
 static bool set_options(struct transfer *t)
 {
+    const struct transport_config *config = &t->link->config;
     CURL *e = t->handle.easy;
     bool ok = http_loop_adopt(&t->link->loop, &t->handle);
 
@@ -173,11 +174,13 @@ static bool set_options(struct transfer *t)
     ok &= !curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 0L);
     ok &= !curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     ok &= !curl_easy_setopt(e, CURLOPT_USERAGENT, "msg-consumerd/" PROJECT_VERSION);
-    ok &= !curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long)t->link->config.timeout_ms);
-    ok &= !curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)t->link->config.timeout_ms);
+    ok &= !curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long)config->timeout_ms);
+    ok &= !curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)config->timeout_ms);
     ok &= !curl_easy_setopt(e, CURLOPT_MAXAGE_CONN, CONNECTION_IDLE_SEC);
-    ok &= !curl_easy_setopt(e, CURLOPT_MAXLIFETIME_CONN, (long)t->link->config.name_sec);
-    ok &= !curl_easy_setopt(e, CURLOPT_DNS_CACHE_TIMEOUT, (long)t->link->config.name_sec);
+    ok &= !curl_easy_setopt(e, CURLOPT_MAXLIFETIME_CONN, (long)config->name_sec);
+    ok &= !curl_easy_setopt(e, CURLOPT_DNS_CACHE_TIMEOUT, (long)config->name_sec);
+    if (config->tls_ca && *config->tls_ca)
+        ok &= !curl_easy_setopt(e, CURLOPT_CAINFO, config->tls_ca);
     ok &= !curl_easy_setopt(e, CURLOPT_PREREQFUNCTION, before_request);
     ok &= !curl_easy_setopt(e, CURLOPT_PREREQDATA, t);
     ok &= !curl_easy_setopt(e, CURLOPT_BUFFERSIZE, RECEIVE_BUFFER);

@@ -4,12 +4,21 @@ judged against their own record.
 
 import http.client
 import json
+from types import SimpleNamespace
 
 import pytest
 from harness.audit import audit, quiesce
-from harness.carrier import LIES, REQUEST_TIMEOUT, Carrier, taken
+from harness.authority import Authority
+from harness.carrier import LIES, REQUEST_TIMEOUT, Carrier, answer, taken
 from harness.client import recipient
+from harness.metrics import Metrics
 from harness.wait import wait_until
+
+# Every failure is met by its own answer, never by a breaker that is open for an earlier one.
+STEADY = {"BREAKER_FAILURES": 1000, "BREAKER_FAILURE_PCT": 101, "BREAKER_SLOW_PCT": 101,
+          "OPERATOR_TIMEOUT_MS": 1000, "OPERATOR_BACKOFF_MS": 20, "DELIVERY_RETRY_WINDOW_SEC": 5,
+          "DELIVERY_RETRY_BASE_MS": 100}
+TRIES = 3
 
 
 @pytest.fixture
@@ -18,10 +27,66 @@ def a():
         yield carrier
 
 
-@pytest.fixture
-def b():
-    with Carrier("operatorB") as carrier:
-        yield carrier
+@pytest.fixture(scope="module", params=["http", "https"])
+def site(request, module_world, tmp_path_factory):
+    """A platform whose operators are carriers; A speaks what the parameter says."""
+    authority = Authority(tmp_path_factory.mktemp("tls"), "carriers")
+    issued = authority.issue("operator", "IP:127.0.0.1") if request.param == "https" else None
+    with Carrier("operatorA", issued) as a, Carrier("operatorB") as b:
+        stack = module_world(carriers=[a, b], OPERATOR_TLS_CA=authority.certificate, **STEADY)
+        yield SimpleNamespace(stack=stack, api=stack.api(), a=a, b=b)
+
+
+@pytest.fixture(autouse=True)
+def healed(request):
+    """Whatever the test before has done to the operators is over, and nothing of it under way."""
+    if "site" in request.fixturenames:
+        site = request.getfixturevalue("site")
+        for carrier in (site.a, site.b):
+            carrier.heal()
+            carrier.knows_references, carrier.knows_after = True, 0
+
+
+def send(site, n=1, **options):
+    customer = site.api.funded()
+    return customer, site.api.sent(customer, [recipient(i) for i in range(n)], **options)["message_identifier"]
+
+
+def final(site, customer, identifier, deadline=30):
+    """{reference: (status, provider, the provider's id)}"""
+    site.api.wait_final(customer, identifier, deadline)
+    rows = site.stack.db.records("SELECT * FROM message_status WHERE message_identifier=%s", identifier)
+    return {f"{identifier}-{r['position']}": (r["status"], r["provider"], r["provider_message_id"])
+            for r in rows}
+
+
+def delivered(site, n=1, **options):
+    return final(site, *send(site, n, **options))
+
+
+def check(site, finals):
+    """Each is where the platform believes it to be, under the id it was given there; and what failed
+    is nowhere."""
+    carriers = {c.name: c for c in (site.a, site.b)}
+    for reference, (status, provider, id) in finals.items():
+        if status == "done":
+            assert id in [s.id for s in carriers[provider].sms(reference)], (reference, provider, id)
+        else:
+            assert not any(c.sms(reference) for c in carriers.values()), (reference, status)
+
+
+def by(finals):
+    return {(status, provider) for status, provider, _ in finals.values()}
+
+
+def calls(site, result):
+    return Metrics.of(site.stack.url("consumerd-1")).value("operator_calls_total", operator="operatorA",
+                                                            result=result) or 0
+
+
+def warm(site, n=1):
+    """Connections to A that had a call and have none."""
+    assert by(delivered(site, n)) == {("done", "operatorA")}
 
 
 def test_a_carrier_does_as_it_is_told(a):
@@ -68,12 +133,176 @@ def test_a_carrier_does_as_it_is_told(a):
     assert call(http.client.HTTPConnection("127.0.0.1", port, timeout=5))[0] == 200
 
 
-def test_well_behaved_carriers_carry(world, a, b):
-    stack = world(carriers=[a, b])
-    api = stack.api()
-    customer = api.funded()
-    sent = api.sent(customer, [recipient(i) for i in range(5)])
-    assert set(api.wait_final(customer, sent["message_identifier"]).values()) == {"done"}
-    quiesce(stack)
-    assert audit(stack) == []
-    assert a.sms_by_recipient() == {recipient(i): 1 for i in range(5)} and b.calls() == []
+def test_well_behaved_carriers_carry(site):
+    sent_to_b = len(site.b.calls())
+    finals = delivered(site, 5)
+    assert by(finals) == {("done", "operatorA")}
+    check(site, finals)
+    assert all(len(site.a.posts(r)) == 1 for r in finals) and len(site.b.calls()) == sent_to_b
+    quiesce(site.stack)
+    assert audit(site.stack) == []
+
+
+# -- a POST goes out once ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resets", [False, True], ids=["ends", "resets"])
+def test_a_kept_connection_that_dies_repeats_nothing(site, resets):
+    """libcurl would send again what it had sent on a kept connection: up to six times, one SMS each."""
+    site.a.knows_references = False
+    warm(site, 6)
+    site.a.on_post(on_kept=True, cut="answer", resets=resets)
+    finals = delivered(site, 6)
+    assert by(finals) == {("done", "operatorA")}
+    check(site, finals)
+    assert {r: len(site.a.sms(r)) for r in finals} == dict.fromkeys(finals, 1)
+    assert all(len(site.a.posts(r)) == 1 for r in finals)
+
+
+def test_tries_are_ours_alone(site):
+    """Nothing is taken, and the lookup says so: one POST a try."""
+    warm(site)
+    site.a.on_post(cut="answer", takes=False)
+    finals = delivered(site)
+    assert by(finals) == {("done", "operatorB")}
+    check(site, finals)
+    assert [len(site.a.posts(r)) for r in finals] == [TRIES]
+
+
+def test_connections_closed_while_idle_cost_nothing(site):
+    """What an operator's idle timeout closes is healthy: no outcome is unknown, nothing goes out twice."""
+    unknown, to_b = calls(site, "unknown"), len(site.b.calls())
+    site.a.on_idle(after=0.05)
+    for _ in range(10):
+        finals = delivered(site, 3)
+        assert by(finals) == {("done", "operatorA")}
+        assert all(len(site.a.posts(r)) == 1 for r in finals)
+        wait_until(lambda: site.a.open_connections == 0, 10, "A closes its idle connections")
+    assert calls(site, "unknown") == unknown and len(site.b.calls()) == to_b
+
+
+# -- answers that were not asked for ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", [
+    {"again": taken("late"), "again_after": 0.02}, {"again": taken("late")},
+    {"again": answer(400, b"{}"), "again_after": 0.02}, {"again": answer(400, b"{}")},
+    {"again": REQUEST_TIMEOUT[:20], "again_after": 0.02}],
+    ids=["late acceptance", "second acceptance", "late refusal", "second refusal", "late fragment"])
+def test_a_second_answer_is_nobodys(site, way):
+    site.a.on_post(**way)
+    finals = {}
+    for n in (1, 1, 1, 8, 1, 8):
+        finals |= delivered(site, n)
+    assert by(finals) == {("done", "operatorA")}
+    check(site, finals)
+    assert {r: len(site.a.posts(r)) for r in finals} == dict.fromkeys(finals, 1)
+
+
+def test_a_408_on_an_idle_connection_is_nobodys(site):
+    """As load balancers send it, before they close what nobody has used for a while."""
+    site.a.on_idle(after=0.05, says=REQUEST_TIMEOUT, closes=False)
+    before = len(site.a.calls())
+    finals = {}
+    for n in (1, 1, 1, 8, 1, 8):
+        finals |= delivered(site, n)
+    assert by(finals) == {("done", "operatorA")}
+    check(site, finals)
+    assert {r: len(site.a.posts(r)) for r in finals} == dict.fromkeys(finals, 1)
+    assert len({c.connection for c in site.a.calls()[before:]}) > 6, "no connection was left idle"
+
+
+# -- what is an acceptance --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_what_says_no_acceptance_is_asked(site, lie):
+    """Taken: the lookup finds it. Not taken: B delivers. Neither is believed of the POST's answer."""
+    site.a.on_post(**LIES[lie])
+    finals = delivered(site, 2)
+    assert by(finals) == {("done", "operatorA")}
+    check(site, finals)
+    assert all(len(site.a.posts(r)) == 1 and site.a.lookups(r) for r in finals)
+    site.a.on_post(takes=False, **LIES[lie])
+    finals = delivered(site, 2)
+    assert by(finals) == {("done", "operatorB")}
+    check(site, finals)
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lookup_that_says_nothing_finds_nothing(site, lie):
+    site.a.on_post(takes=False, cut="answer")
+    site.a.on_lookup(**LIES[lie])
+    finals = delivered(site, 2)
+    assert by(finals) == {("done", "operatorB")}
+    check(site, finals)
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_refusal_with_a_long_body_is_a_refusal(site, status):
+    for carrier in (site.a, site.b):
+        carrier.on_post(takes=False, status=status, body=b"<p>" * 50_000)
+    customer, identifier = send(site, 2)
+    finals = final(site, customer, identifier)
+    assert {status for status, _, _ in finals.values()} == {"failed"}
+    check(site, finals)
+    assert all(len(c.posts(r)) == 1 for r in finals for c in (site.a, site.b))
+    assert site.api.balance(customer) == 1000
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_no_acceptance_and_no_reason_to_try_again(site, status):
+    site.a.on_post(takes=False, status=status, headers=(("Location", site.b.url + "/messages"),))
+    finals = delivered(site)
+    assert by(finals) == {("done", "operatorB")}
+    check(site, finals)
+    assert [len(site.a.posts(r)) for r in finals] == [1] == [len(site.b.posts(r)) for r in finals]
+    site.a.heal()
+    warm(site)
+
+
+# -- what an operator calls a message ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("id", ["消息-ä 📨", "x" * 128, b"77", b"9223372036854775808", b"9" * 128, b"-1"],
+                         ids=["utf-8", "long", "number", "above 64 bits", "long number", "negative"])
+def test_ids_are_kept_as_they_were_said(site, id):
+    said = id.decode() if isinstance(id, bytes) else id
+    site.a.make_id, usual = (lambda n: id), site.a.make_id
+    try:
+        customer, identifier = send(site)
+        finals = final(site, customer, identifier)
+        assert list(finals.values()) == [("done", "operatorA", said)]
+        (row,) = site.api.history(user_id=customer)
+        assert row["provider_message_id"] == said
+        assert not any(site.a.lookups(r) for r in finals)
+    finally:
+        site.a.make_id = usual
+
+
+@pytest.mark.parametrize("id", ["x" * 129, b"9" * 129, b"1.5", "a\nb", b'"\xff"', b'"\\ud800"'],
+                         ids=["long", "long number", "fraction", "line break", "no utf-8", "half a pair"])
+def test_an_id_that_cannot_be_kept_is_none(site, id):
+    """It is asked, which tells no more: B delivers, and A is remembered as one that may have it."""
+    site.a.make_id, usual = (lambda n: id), site.a.make_id
+    try:
+        customer, identifier = send(site)
+        finals = final(site, customer, identifier)
+        assert by(finals) == {("done", "operatorB")}
+        assert site.stack.db.value("SELECT unknown_operators FROM message_status WHERE"
+                                   " message_identifier=%s", identifier) == "operatorA"
+    finally:
+        site.a.make_id = usual
+
+
+# -- how long an operator rests ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("retry_after", ["9223372036854775807", "-5", "Thu, 01 Jan 1970 00:00:00 GMT", "soon"])
+def test_a_rest_is_no_longer_than_it_may_be(world, a, retry_after):
+    with Carrier("operatorB") as b:
+        stack = world(carriers=[a, b], OPERATOR_REST_MAX_SEC=2, **STEADY)
+        site = SimpleNamespace(stack=stack, api=stack.api(), a=a, b=b)
+        a.on_post(first=1, takes=False, status=429, headers=(("Retry-After", retry_after),))
+        assert by(delivered(site)) == {("done", "operatorB")}
+        wait_until(lambda: by(delivered(site)) == {("done", "operatorA")}, 20, "A is used again")
