@@ -90,6 +90,27 @@ static int add_waiting(struct repair *r, int64_t depths[MESSAGE_LANES], struct e
 
 /* ---- a turn ---- */
 
+/* A message that cannot be written is passed over, and does not keep the others. */
+static int enqueue(struct repair *r, const struct candidate *list, size_t n, size_t *done,
+                   struct err *err)
+{
+    size_t more = 0;
+    int rc = repair_enqueue(r, list, n, done, err);
+
+    if (!rc || err->kind == ERR_RETRY || err->kind == ERR_UNKNOWN)
+        return rc;
+    *done = 0;
+    if (n == 1) {
+        log_error("repair.not_writable", L_STR("message_id", list->id), L_ERR(err));
+        return 0;
+    }
+    rc = enqueue(r, list, n / 2, done, err);
+    if (!rc)
+        rc = enqueue(r, list + n / 2, n - n / 2, &more, err);
+    *done += more;
+    return rc;
+}
+
 /* No more than what the queue cannot hold; bounded by the rate. */
 static int repair_lane(struct repair *r, enum message_type type, int64_t depth, struct err *err)
 {
@@ -102,7 +123,7 @@ static int repair_lane(struct repair *r, enum message_type type, int64_t depth, 
     for (size_t i = 0; i < n; i += BATCH) {
         size_t count = n - i < BATCH ? n - i : BATCH;
 
-        if (repair_enqueue(r, c->list + i, count, &done, err))
+        if (enqueue(r, c->list + i, count, &done, err))
             return -1;
         total += done;
         metrics_add(r->repaired[type], done);

@@ -9,6 +9,7 @@
 #include "libcommon/broker/broker.h"
 #include "libcommon/db/restore_mode.h"
 #include "libcommon/domain/outbox.h"
+#include "libcommon/telemetry/log.h"
 #include "outboxd/settings.h"
 
 static struct db_label look_labels[LOOKS] = {
@@ -187,25 +188,72 @@ static void put_burn(struct db *db, struct buf *sql, const struct row *row)
     buf_printf(sql, " WHERE id=%lld;", (long long)row->id);
 }
 
-/* Behind a savepoint: a fault here must not undo the delete of what was confirmed. */
-static int burn_and_commit(struct claim *c, struct err *err)
+static void put_refused(struct db *db, struct buf *sql, const struct row *row)
 {
-    static const char keep[] = "ROLLBACK TO SAVEPOINT confirmed;COMMIT";
-    struct err ignored;
+    if (claim_parks(row))
+        put_park(db, sql, row);
+    else
+        put_burn(db, sql, row);
+}
+
+static int burn_all(struct claim *c, struct err *err)
+{
     struct buf sql = {0};
     int rc;
 
-    for (size_t i = 0; i < c->n; i++) {
-        if (c->rows[i].state != ROW_REFUSED)
-            continue;
-        if (claim_parks(&c->rows[i]))
-            put_park(c->db, &sql, &c->rows[i]);
-        else
-            put_burn(c->db, &sql, &c->rows[i]);
-    }
+    for (size_t i = 0; i < c->n; i++)
+        if (c->rows[i].state == ROW_REFUSED)
+            put_refused(c->db, &sql, &c->rows[i]);
     buf_puts(&sql, "COMMIT");
     rc = db_run_buf(c->db, &burn_label, &sql, NULL, err);
     buf_free(&sql);
+    return rc;
+}
+
+/* Undone to the savepoint on failure, which spares what came before it. */
+static int burn_one(struct claim *c, struct row *row, struct err *err)
+{
+    static const char keep[] = "ROLLBACK TO SAVEPOINT confirmed";
+    struct err why;
+    struct buf sql = {0};
+    int rc;
+
+    put_refused(c->db, &sql, row);
+    buf_puts(&sql, "SAVEPOINT confirmed");
+    rc = db_run_buf(c->db, &burn_label, &sql, NULL, err);
+    buf_free(&sql);
+    if (!rc || err->kind == ERR_RETRY || err->kind == ERR_UNKNOWN)
+        return rc;
+    log_error("outbox.not_writable", L_INT("outbox_id", row->id),
+              L_STR("message_id", row->aggregate_id), L_ERR(err));
+    row->state = ROW_STUCK;
+    return db_run(c->db, &keep_label, keep, sizeof(keep) - 1, NULL, &why) ? -1 : 0;
+}
+
+/* A row that cannot be written stays as it is, and does not keep the others. */
+static int burn_singly(struct claim *c, struct err *err)
+{
+    static const char commit[] = "COMMIT";
+
+    for (size_t i = 0; i < c->n; i++)
+        if (c->rows[i].state == ROW_REFUSED && burn_one(c, &c->rows[i], err))
+            return -1;
+    return db_run(c->db, &burn_label, commit, sizeof(commit) - 1, NULL, err);
+}
+
+/* Behind a savepoint: a fault here must not undo the delete of what was confirmed. */
+static int burn_and_commit(struct claim *c, struct err *err)
+{
+    static const char back[] = "ROLLBACK TO SAVEPOINT confirmed";
+    static const char keep[] = "ROLLBACK TO SAVEPOINT confirmed;COMMIT";
+    struct err ignored;
+    int rc = burn_all(c, err);
+
+    if (rc && err->kind != ERR_RETRY && err->kind != ERR_UNKNOWN) {
+        rc = db_run(c->db, &keep_label, back, sizeof(back) - 1, NULL, &ignored);
+        if (!rc)
+            rc = burn_singly(c, err);
+    }
     if (rc)
         db_run(c->db, &keep_label, keep, sizeof(keep) - 1, NULL, &ignored);
     return rc;

@@ -26,6 +26,15 @@ void recipient_change_register(void)
     db_label_register(&forget_label);
 }
 
+/* The mark beside the names that are there, which may be of operators that are gone. */
+#define MARKED                                                             \
+    "CASE WHEN FIND_IN_SET('" RECIPIENT_UNKNOWN_ANY "',unknown_operators)" \
+    " THEN unknown_operators"                                              \
+    " WHEN unknown_operators='' THEN '" RECIPIENT_UNKNOWN_ANY "'"          \
+    " WHEN CHAR_LENGTH(unknown_operators)>253"                             \
+    " THEN '" RECIPIENT_UNKNOWN_ANY "," RECIPIENT_UNKNOWN_MORE "'"         \
+    " ELSE CONCAT('" RECIPIENT_UNKNOWN_ANY ",',unknown_operators) END"
+
 #define IN(state) (1u << (state))
 
 static const struct {
@@ -310,8 +319,8 @@ static void put_json_or_null(struct buf *json, const char *text, size_t most)
         buf_puts(json, "null");
 }
 
-/* [id, attempt, reason, operators that may have it] of each, null: as the row says; returns how
- * many. */
+/* [id, attempt, reason, operators that may have it] of each, null: as the row says, and a 1 where
+ * any may; returns how many. */
 static size_t put_ended(struct buf *json, enum recipient_transition transition,
                         const struct recipient_change *changes, size_t n)
 {
@@ -331,7 +340,7 @@ static size_t put_ended(struct buf *json, enum recipient_transition transition,
         put_json_or_null(json, c->reason, REASON_MAX);
         buf_putc(json, ',');
         put_json_or_null(json, c->unknown, RECIPIENT_UNKNOWN_MAX);
-        buf_putc(json, ']');
+        buf_puts(json, c->any ? ",1]" : "]");
     }
     buf_putc(json, ']');
     return count;
@@ -352,10 +361,12 @@ static int write_ended(struct db *db, struct db_label *label, enum recipient_tra
     put_quoted_json(db, &sql, &json);
     buf_printf(&sql,
                ",'$[*]' COLUMNS(id BIGINT PATH '$[0]',attempt INT UNSIGNED PATH '$[1]',"
-               "reason VARCHAR(255) PATH '$[2]',may_have VARCHAR(255) PATH '$[3]')) j "
+               "reason VARCHAR(255) PATH '$[2]',may_have VARCHAR(255) PATH '$[3]',"
+               "any_may INT PATH '$[4]')) j "
                "STRAIGHT_JOIN message_status m FORCE INDEX(PRIMARY) ON m.id=j.id "
                "SET m.status='%s',m.owner=0,%sm.last_error=COALESCE(j.reason,m.last_error),"
-               "m.unknown_operators=COALESCE(j.may_have,m.unknown_operators) WHERE m.status IN (",
+               "m.unknown_operators=IF(j.any_may," MARKED
+               ",COALESCE(j.may_have,m.unknown_operators)) WHERE m.status IN (",
                to_name(transition), forget);
     put_from(&sql, transition);
     buf_puts(&sql, ") AND m.attempt=j.attempt");
@@ -439,9 +450,11 @@ struct recipient_change recipient_confirm(const struct recipient *r, const char 
     };
 }
 
+/* Who had it when it died may have submitted it. */
 struct recipient_change recipient_drop(const struct recipient *r, const char *reason)
 {
     return (struct recipient_change){
+        .any = r->state == RECIPIENT_SENDING,
         .id = r->id,
         .transition = RECIPIENT_DROP,
         .attempt = r->attempt,
@@ -454,7 +467,6 @@ struct recipient_change recipient_drop(const struct recipient *r, const char *re
     };
 }
 
-/* Names stay beside the mark: they may be of operators that are gone. */
 int recipient_doubt(struct db *db, uint64_t first_id, uint64_t last_id, uint64_t *n,
                     struct err *err)
 {
@@ -464,15 +476,9 @@ int recipient_doubt(struct db *db, uint64_t first_id, uint64_t last_id, uint64_t
 
     buf_printf(&sql,
                "UPDATE message_status FORCE INDEX(PRIMARY) SET first_claimed_at=NULL,"
-               "unknown_operators=CASE WHEN FIND_IN_SET('" RECIPIENT_UNKNOWN_ANY
-               "',unknown_operators) THEN unknown_operators "
-               "WHEN unknown_operators='' THEN '" RECIPIENT_UNKNOWN_ANY "' "
-               "WHEN CHAR_LENGTH(unknown_operators)>%d THEN '" RECIPIENT_UNKNOWN_ANY
-               "," RECIPIENT_UNKNOWN_MORE "' "
-               "ELSE CONCAT('" RECIPIENT_UNKNOWN_ANY ",',unknown_operators) END "
+               "unknown_operators=" MARKED " "
                "WHERE id BETWEEN %llu AND %llu AND status IN (",
-               RECIPIENT_UNKNOWN_MAX - 2, (unsigned long long)first_id,
-               (unsigned long long)last_id);
+               (unsigned long long)first_id, (unsigned long long)last_id);
     recipient_put_states(&sql, RECIPIENT_OPEN);
     buf_putc(&sql, ')');
     rc = db_run_buf(db, &doubt_label, &sql, &results, err);

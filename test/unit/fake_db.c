@@ -330,6 +330,14 @@ static bool ends_in_commit(const char *sql, size_t n)
     return n >= 6 && !memcmp(sql + n - 6, "COMMIT", 6);
 }
 
+/* To a savepoint: what failed after it is undone. */
+static bool goes_back(const char *sql, size_t n)
+{
+    static const char back[] = "ROLLBACK TO SAVEPOINT ";
+
+    return n > strlen(back) && !memcmp(sql, back, strlen(back));
+}
+
 static int fail_step(struct db *db, const struct fake_db_step *step, struct err *err)
 {
     db->broken = db->open;
@@ -351,6 +359,8 @@ static int run(struct db *db, const char *query, const char *sql, size_t n,
         db->begins = false;
         return err_set(err, ERR_RETRY, 2006, "%s: not connected", query);
     }
+    if (goes_back(sql, n))
+        db->broken = false;
     if (db->broken)
         complain("%s ran after a failure in its transaction", query);
     if (n > script.packet_max) {

@@ -12,8 +12,8 @@
  * one but recorded with the rest: fake_db_ran.
  *
  * As with a server: a lost connection takes its transaction along, and nothing runs before the next
- * db_acquire. After a failed statement a transaction must be rolled back: whatever else is done in
- * it fails the test. A label must have been registered.
+ * db_acquire. After a failed statement a transaction must be rolled back, or to a savepoint:
+ * whatever else is done in it fails the test. A label must have been registered.
  *
  * Whether a COMMIT whose answer was lost took place (FAKE_LOST) shows in what the script answers to
  * those who look.

@@ -87,6 +87,22 @@ START_TEST(what_is_dropped_is_held_by_the_caller)
     ck_assert_uint_eq(c.attempt, 4);
     ck_assert_int_eq(c.price, 3);
     ck_assert_ptr_null(c.unknown); /* as the row says */
+    ck_assert(c.any);              /* it died in the middle: who knows what it had sent */
+    r.state = RECIPIENT_PENDING;
+    ck_assert(!recipient_drop(&r, "why").any);
+}
+END_TEST
+
+START_TEST(what_a_person_knows_is_written_without_an_id)
+{
+    struct recipient r = {
+        .id = 9, .state = RECIPIENT_PENDING, .message_id = "m-1", .position = 2, .attempt = 4};
+    struct recipient_change c = recipient_confirm(&r, "alfa", "beta");
+
+    ck_assert_int_eq(c.transition, RECIPIENT_CONFIRM);
+    ck_assert_int_eq(c.result, RECIPIENT_HELD);
+    ck_assert_str_eq(c.provider_id, "");
+    ck_assert_str_eq(c.unknown, "beta");
 }
 END_TEST
 
@@ -286,6 +302,46 @@ START_TEST(nothing_held_is_nothing_to_write)
 }
 END_TEST
 
+START_TEST(what_is_confirmed_is_done_whoever_had_it)
+{
+    struct recipient r = {.id = 9, .state = RECIPIENT_PENDING, .message_id = "m-1", .attempt = 4};
+    struct recipient_change c = recipient_confirm(&r, "alfa", "");
+    struct err err;
+
+    EXPECT("settle_done",
+           .has = {"[[9,4,\"alfa\",\"\",\"\"]]", "m.status='done'", "IN ('pending','sending')"},
+           .lacks = {"m.owner="}, .affected = 1);
+    EXPECT("settle_done", .affected = 0);
+    db_begin(db);
+    ck_assert_int_eq(recipient_confirm_all(db, &c, 1, &err), 0);
+    ck_assert_int_eq(c.result, RECIPIENT_CHANGED);
+    c.result = RECIPIENT_HELD;
+    ck_assert_int_eq(recipient_confirm_all(db, &c, 1, &err), -1);
+    ck_assert_int_eq(err.kind, ERR_BUG);
+}
+END_TEST
+
+START_TEST(what_is_dropped_in_the_middle_may_be_with_any)
+{
+    struct recipient r = {.id = 9,
+                          .state = RECIPIENT_SENDING,
+                          .message_id = "m-1",
+                          .user_id = 7,
+                          .price = 3,
+                          .attempt = 4};
+    struct recipient_change c = recipient_drop(&r, "why");
+    struct err err;
+
+    EXPECT("settle_failed", .has = {"[[9,4,\"why\",null,1]]", "IF(j.any_may,CASE WHEN"},
+           .affected = 1);
+    EXPECT("refund_lock_balances", .rows = "7|0");
+    EXPECT("refund");
+    EXPECT("refund");
+    db_begin(db);
+    ck_assert_int_eq(recipient_fail(db, &c, 1, &err), 0);
+}
+END_TEST
+
 START_TEST(what_is_open_is_marked_and_keeps_its_names)
 {
     struct err err;
@@ -310,6 +366,7 @@ int main(void)
     tcase_add_test(t, every_state_is_in_one_set);
     tcase_add_test(t, a_template_gets_its_words);
     tcase_add_test(t, a_row_is_pending_and_has_its_own_price);
+    tcase_add_test(t, what_a_person_knows_is_written_without_an_id);
     tcase_add_test(t, what_is_dropped_is_held_by_the_caller);
     suite_add_tcase(s, t);
     t = tcase_create("transitions");
@@ -324,6 +381,8 @@ int main(void)
     tcase_add_test(t, no_money_goes_back_for_rows_that_changed_under_their_lock);
     tcase_add_test(t, only_what_is_held_is_put_off);
     tcase_add_test(t, nothing_held_is_nothing_to_write);
+    tcase_add_test(t, what_is_confirmed_is_done_whoever_had_it);
+    tcase_add_test(t, what_is_dropped_in_the_middle_may_be_with_any);
     tcase_add_test(t, what_is_open_is_marked_and_keeps_its_names);
     suite_add_tcase(s, t);
     return suite_run(s);

@@ -158,6 +158,20 @@ START_TEST(the_list_of_a_turn_is_bounded)
 }
 END_TEST
 
+START_TEST(a_message_that_cannot_be_written_does_not_keep_the_others)
+{
+    expect_search("m-1|normal|0\nm-2|normal|0", "0|0|0");
+    expect_take("('m-1','m-2')", MESSAGE("m-1") "\n" MESSAGE("m-2"), "m-1|091\nm-2|093");
+    EXPECT("repair_write", .has = {"'m-1'", "'m-2'"}, .error = FAKE_DUPLICATE);
+    expect_take("('m-1')", MESSAGE("m-1"), "m-1|091");
+    EXPECT("repair_write", .has = {"'m-1'"}, .error = FAKE_DUPLICATE);
+    expect_take("('m-2')", MESSAGE("m-2"), "m-2|093");
+    EXPECT("repair_write", .has = {"'m-2'"}, .lacks = {"'m-1'"});
+    expect_resignation();
+    run();
+}
+END_TEST
+
 /* ---- what is not ---- */
 
 START_TEST(nothing_is_repaired_while_it_may_be_queued)
@@ -303,6 +317,7 @@ int main(void)
     tcase_add_test(t, when_all_are_taken_up_nothing_is_written);
     tcase_add_test(t, only_what_the_queue_cannot_hold_is_repaired);
     tcase_add_test(t, the_list_of_a_turn_is_bounded);
+    tcase_add_test(t, a_message_that_cannot_be_written_does_not_keep_the_others);
     tcase_add_test(t, nothing_is_repaired_while_it_may_be_queued);
     tcase_add_test(t, nothing_is_repaired_while_consumers_may_hold_it);
     tcase_add_test(t, nothing_is_repaired_before_every_consumer_has_said_what_it_holds);
