@@ -4,10 +4,12 @@
 /*
  * HTTP/1.1 server over evhttp: a few threads, each with an event base, an evhttp and a listener of
  * its own (SO_REUSEPORT). Handlers run on those threads and must not block; the answer may be given
- * there, or later from any thread, exactly once. Requests that evhttp lets pass but a proxy could
- * read differently (repeated Content-Length or Host, blanks before a colon, bodies on HEAD, ...)
- * are refused with 400 and the connection is closed. Slow and surplus clients are cut off: limits
- * in the settings. A request whose client has gone is answered into nothing. Each answer to a route
+ * there, or later from any thread, exactly once. What a proxy could read differently (control
+ * characters and bare line ends in the head or between chunks, repeated Content-Length or Host,
+ * blanks before a colon, bodies on HEAD, ...) is refused with 400 and the connection is closed:
+ * evhttp sees bytes only after they have been read by stricter rules. A client may end its side
+ * when it has asked: what came is answered. Slow and surplus clients are cut off: limits in the
+ * settings. A request whose client has gone is answered into nothing. Each answer to a route
  * is counted, timed and, if its context is sampled, a span (tracer.h), unless the route says no.
  */
 
@@ -80,10 +82,11 @@ void httpd_free(struct httpd *h); /* ends the threads; nobody may hold a request
 /* Valid until the answer is given; on the handler's thread only, so copy what must outlive the
  * handler. */
 const char *httpd_path(const struct httpd_request *req); /* decoded, without query */
-const char *httpd_query(const struct httpd_request *req,
-                        const char *name); /* decoded; NULL: absent */
-const char *httpd_header(const struct httpd_request *req, const char *name); /* NULL: absent */
-const char *httpd_body(const struct httpd_request *req, size_t *n);          /* never NULL */
+/* Decoded; NULL: absent. No parameter is there twice. */
+const char *httpd_query(const struct httpd_request *req, const char *name);
+/* NULL: absent. The first one: only those that make no sense twice are refused then. */
+const char *httpd_header(const struct httpd_request *req, const char *name);
+const char *httpd_body(const struct httpd_request *req, size_t *n); /* never NULL */
 /* The caller's trace context with a span id of our own, or a new root (section 3 of the W3C text);
  * the caller's tracestate or "". Stable until the answer. */
 const struct trace_context *httpd_trace(const struct httpd_request *req);

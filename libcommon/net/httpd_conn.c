@@ -58,25 +58,39 @@ static void on_close(struct evhttp_connection *evcon, void *arg)
     http_conn_schedule(c);
 }
 
+/* The first byte has come: evhttp has made its connection. */
+static void attach(struct http_conn *c)
+{
+    void *evcon = NULL;
+
+    c->used = true;
+    bufferevent_getcb(c->bev, NULL, NULL, NULL, &evcon);
+    if (evcon) {
+        c->evcon = evcon;
+        evhttp_connection_set_closecb(c->evcon, on_close, c);
+    }
+}
+
+/* Whether something of a request has come that is not handled yet. */
+static bool has_begun(const struct http_conn *c)
+{
+    return evbuffer_get_length(bufferevent_get_input(c->bev)) > 0 || c->wire.state != WIRE_BETWEEN;
+}
+
 static void on_input(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg)
 {
     struct http_conn *c = arg;
 
-    (void)buffer;
     c->thread->last_input = c;
-    if (c->state != CONN_IDLE || !info->n_added)
+    if (!info->n_added || c->filtering || c->gone)
         return;
-    if (!c->used) {
-        void *evcon = NULL;
-
-        c->used = true;
-        bufferevent_getcb(c->bev, NULL, NULL, NULL, &evcon);
-        if (evcon) {
-            c->evcon = evcon;
-            evhttp_connection_set_closecb(c->evcon, on_close, c);
-        }
-    }
-    http_conn_set_state(c, CONN_READING);
+    if (!c->used)
+        attach(c);
+    c->filtering = true;
+    http_wire_take(&c->wire, buffer, info->n_added);
+    c->filtering = false;
+    if (c->state == CONN_IDLE && has_begun(c))
+        http_conn_set_state(c, CONN_READING);
 }
 
 /* Bytes go out that no handler has asked for: a page of evhttp's own about a request that it could
@@ -113,6 +127,7 @@ struct bufferevent *http_conn_new(struct event_base *base, void *thread)
     evbuffer_add_cb(bufferevent_get_output(bev), on_output, c);
     c->thread = t;
     c->bev = bev;
+    c->wire.max_head = (size_t)s->max_header_bytes;
     http_conn_set_state(c, CONN_IDLE);
     c->next = t->conns;
     if (c->next)
@@ -157,6 +172,7 @@ static void release(struct http_conn *c)
         t->last_input = NULL;
     evbuffer_remove_cb(bufferevent_get_input(c->bev), on_input, c);
     evbuffer_remove_cb(bufferevent_get_output(c->bev), on_output, c);
+    buf_free(&c->wire.held);
     bufferevent_decref(c->bev); /* the last one: closes the socket */
     free(c);
     t->conn_count--;
@@ -170,9 +186,7 @@ static void release(struct http_conn *c)
 
 void http_conn_written(struct http_conn *c)
 {
-    bool more = evbuffer_get_length(bufferevent_get_input(c->bev)) > 0;
-
-    http_conn_set_state(c, more ? CONN_READING : CONN_IDLE);
+    http_conn_set_state(c, has_begun(c) ? CONN_READING : CONN_IDLE);
 }
 
 static void on_linger_read(struct bufferevent *bev, void *arg)
@@ -222,8 +236,40 @@ static const char *page_for(int status, const char **code)
         return "The server cannot take the request now.";
     default:
         *code = "bad_request";
-        return "The request is not valid HTTP, or its headers are too large.";
+        return "The request is not valid HTTP.";
     }
+}
+
+/* Whether the page is about what the wire refused: then nothing else is left of the input. */
+static bool is_refused(const struct http_conn *c)
+{
+    return c->wire.state == WIRE_REFUSED && !evbuffer_get_length(bufferevent_get_input(c->bev));
+}
+
+/* The status of the page in out; 0: something else. */
+static int status_of(struct evbuffer *out)
+{
+    char line[16] = "";
+
+    if (evbuffer_copyout(out, line, sizeof(line) - 1) < 12 || memcmp(line, "HTTP/", 5) != 0)
+        return 0;
+    return (int)strtol(line + 9, NULL, 10);
+}
+
+static void put_page(struct evbuffer *out, int status, const char *code, const char *message)
+{
+    struct buf body = {0};
+
+    buf_printf(&body, "{\"error\":\"%s\",\"message\":\"%s\"}", code, message);
+    if (!body.failed) {
+        evbuffer_drain(out, evbuffer_get_length(out));
+        evbuffer_add_printf(out,
+                            "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n"
+                            "Content-Length: %zu\r\nConnection: close\r\n\r\n%s",
+                            status, http_phrase(status) ? http_phrase(status) : "Error", body.len,
+                            body.data);
+    }
+    buf_free(&body);
 }
 
 static void rewrite_page(struct http_conn *c)
@@ -231,34 +277,23 @@ static void rewrite_page(struct http_conn *c)
     struct evbuffer *out = bufferevent_get_output(c->bev);
     const char *code;
     const char *message;
-    char line[16] = "";
-    struct buf body = {0};
     int status;
 
     c->rewrite = false;
-    if (evbuffer_copyout(out, line, sizeof(line) - 1) < 12 || memcmp(line, "HTTP/", 5) != 0)
-        return;
-    status = (int)strtol(line + 9, NULL, 10);
-    if (status < 400)
-        return;
-    message = page_for(status, &code);
-    buf_printf(&body, "{\"error\":\"%s\",\"message\":\"%s\"}", code, message);
-    if (!body.failed) {
-        evbuffer_unfreeze(out, 1); /* bufferevents keep others from taking bytes out */
-        evbuffer_drain(out, evbuffer_get_length(out));
-        evbuffer_add_printf(out,
-                            "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n"
-                            "Content-Length: %zu\r\nConnection: close\r\n\r\n%s",
-                            status, http_phrase(status) ? http_phrase(status) : "Error", body.len,
-                            body.data);
-        evbuffer_freeze(out, 1);
+    evbuffer_unfreeze(out, 1); /* bufferevents keep others from the bytes in front */
+    status = status_of(out);
+    if (status >= 400) {
+        if (is_refused(c))
+            status = 400; /* of a bad chunk evhttp says that it is too large */
+        message = page_for(status, &code);
+        http_conn_set_state(c, CONN_WRITING); /* first, or this page would be rewritten too */
+        put_page(out, status, code, is_refused(c) ? c->wire.wrong : message);
+        http_stats_answer(c->thread, &c->thread->server->paths[c->thread->server->path_count],
+                          HTTP_OTHER, status, 0, NULL);
+        http_stats_dropped(HTTP_DROP_BAD_REQUEST);
+        c->linger = true;
     }
-    buf_free(&body);
-    http_stats_answer(c->thread, &c->thread->server->paths[c->thread->server->path_count],
-                      HTTP_OTHER, status, 0, NULL);
-    http_stats_dropped(HTTP_DROP_BAD_REQUEST);
-    c->linger = true;
-    http_conn_set_state(c, CONN_WRITING);
+    evbuffer_freeze(out, 1);
 }
 
 /* A disconnect of the socket sends the reset at once; shutdown and close would end it in order. */

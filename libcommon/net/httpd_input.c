@@ -7,6 +7,8 @@
 #include "libcommon/net/httpd_internal.h"
 #include "libcommon/telemetry/tracer.h"
 
+#define PARAMETERS_MAX 32 /* in a query */
+
 const char *httpd_path(const struct httpd_request *req)
 {
     return req->decoded_path;
@@ -92,30 +94,79 @@ static size_t decode(const char *s, size_t n, bool plus_is_space, char *out)
     return len;
 }
 
+static const char *raw_query(const struct httpd_request *req)
+{
+    return evhttp_uri_get_query(evhttp_request_get_evhttp_uri(req->ev));
+}
+
+/* The name of the parameter that a query goes on with; moves *at behind the parameter. */
+static const char *next_name(const char **at, size_t *len)
+{
+    const char *name = *at;
+
+    *len = strcspn(name, "&=");
+    *at += strcspn(name, "&");
+    *at += **at == '&';
+    return name;
+}
+
 const char *httpd_query(const struct httpd_request *req, const char *name)
 {
-    const char *at = evhttp_uri_get_query(evhttp_request_get_evhttp_uri(req->ev));
-    size_t name_len = strlen(name);
+    const char *at = raw_query(req);
+    size_t n = strlen(name);
 
     while (at && *at) {
-        size_t n = strcspn(at, "&");
-        const char *equals = memchr(at, '=', n);
-        size_t key_len = equals ? (size_t)(equals - at) : n;
+        const char *found;
+        const char *value;
+        size_t len;
+        char *text;
 
-        if (key_len == name_len && !memcmp(at, name, name_len)) {
-            const char *value = equals ? equals + 1 : at + n;
-            size_t value_len = (size_t)(at + n - value);
-            /* kept with the request, which is constant to the caller alone */
-            char *text = new_text(req->conn->req, value_len);
-
-            if (text)
-                decode(value, value_len, true, text);
-            return text;
-        }
-        at += n;
-        at += *at == '&';
+        found = next_name(&at, &len);
+        if (len != n || memcmp(found, name, n) != 0)
+            continue;
+        value = found + n + (found[n] == '=');
+        len = strcspn(value, "&");
+        /* kept with the request, which is constant to the caller alone */
+        text = new_text(req->conn->req, len);
+        if (text)
+            decode(value, len, true, text);
+        return text;
     }
     return NULL;
+}
+
+static void refuse_query(struct httpd_request *req, const char *message, const char *name, size_t n)
+{
+    char *field = name ? new_text(req, n) : NULL;
+
+    if (field)
+        decode(name, n, true, field);
+    httpd_reply_error(req, 400, "invalid_input", message, field);
+}
+
+/* Of a parameter given twice, we would take the first, and the client may mean the last. */
+bool http_input_query(struct httpd_request *req)
+{
+    const char *at = raw_query(req);
+    const char *names[PARAMETERS_MAX];
+    size_t lens[PARAMETERS_MAX];
+    size_t count = 0;
+
+    while (at && *at) {
+        if (count == PARAMETERS_MAX) {
+            refuse_query(req, "The query holds too many parameters.", NULL, 0);
+            return false;
+        }
+        names[count] = next_name(&at, &lens[count]);
+        for (size_t i = 0; i < count; i++) {
+            if (lens[i] != lens[count] || memcmp(names[i], names[count], lens[i]) != 0)
+                continue;
+            refuse_query(req, "This parameter is given twice.", names[i], lens[i]);
+            return false;
+        }
+        count += lens[count] > 0;
+    }
+    return true;
 }
 
 void http_input_path(struct httpd_request *req)

@@ -6,7 +6,8 @@
  *
  *   httpd.c          settings, sockets, threads, drain, the mailbox of each thread
  *   httpd_conn.c     connections: accept limits, deadlines, lingering close, evhttp's own pages
- *   httpd_check.c    what evhttp lets pass and we do not
+ *   httpd_wire.c     what evhttp gets to see of the bytes that come
+ *   httpd_check.c    what is wrong with a request that evhttp has read
  *   httpd_deadline.c requests whose time is up
  *   httpd_request.c  routing and answers
  *   httpd_input.c    what a handler may ask about its request
@@ -69,6 +70,38 @@ struct http_path {
     char allow[64];
 };
 
+/*
+ * evhttp ends lines at a bare LF and strings at a NUL, joins folded headers, and reads whatever a
+ * body that it did not take leaves behind as the next request. So it never sees a byte that has not
+ * been read here first, by stricter rules: a head goes on when it is whole and clean, a body by its
+ * length, a chunk's size by the line; trailers do not go on at all. The first byte that fits
+ * nothing ends the connection: in its place evhttp gets a line that it is sure to refuse, behind
+ * the requests before, and nothing after it. Where segments begin and end makes no difference.
+ */
+enum http_wire_state {
+    WIRE_BETWEEN, /* requests */
+    WIRE_HEAD,    /* request line and headers */
+    WIRE_BODY,    /* of a Content-Length */
+    WIRE_CHUNK_SIZE,
+    WIRE_CHUNK,     /* its data */
+    WIRE_CHUNK_END, /* the end of line behind them */
+    WIRE_TRAILERS,
+    WIRE_WRONG,   /* evhttp has still to be told */
+    WIRE_REFUSED, /* it has been */
+};
+
+struct http_wire {
+    enum http_wire_state state;
+    bool old, bodiless;          /* of the request: HTTP/1.0; its method takes no body */
+    unsigned lengths, encodings; /* headers that say how its body ends */
+    uint64_t left;               /* bytes to come of the body or chunk */
+    size_t max_head;
+    size_t skipped;      /* bytes of blank lines or trailers */
+    size_t line, looked; /* of what is held: where the last line begins, how far it is known */
+    struct buf held;     /* not decided yet: at most max_head and what one read brings */
+    const char *wrong;   /* a sentence, from WIRE_WRONG on */
+};
+
 enum http_conn_state {
     CONN_IDLE,      /* between requests */
     CONN_READING,   /* the first byte of a request has come */
@@ -91,7 +124,9 @@ struct http_conn {
     bool linger;      /* unread bytes of a refused request may still come */
     bool rewrite;     /* evhttp has put a page of its own into the output */
     bool reset;       /* to be cut off */
+    bool filtering;   /* what changes the input is the wire */
     int64_t since_ms; /* when the state began */
+    struct http_wire wire;
 };
 
 struct http_thread {
@@ -199,16 +234,19 @@ void http_conn_drain(struct http_thread *t);
 void http_conn_forget_timers(struct http_thread *t); /* the loop has ended */
 void http_conn_free_all(struct http_thread *t);      /* evhttp is gone */
 
+/* httpd_wire.c: the last n bytes of in are new; leaves of them what evhttp may see. */
+void http_wire_take(struct http_wire *w, struct evbuffer *in, size_t n);
+
 /* httpd_check.c */
 struct http_facts {
     const char *traceparent;           /* NULL: absent or repeated */
     const struct evkeyval *tracestate; /* the first one */
     unsigned tracestates;
-    bool close; /* the client asks for it in a way that evhttp misses */
+    bool close;        /* the client asks for it in a way that evhttp misses */
+    const char *field; /* the header to blame; NULL: none */
 };
 /* NULL when the request may be handled, else a sentence that says what is wrong with it. */
-const char *http_check(struct evhttp_request *ev, enum http_method method,
-                       struct http_facts *facts);
+const char *http_check(struct evhttp_request *ev, struct http_facts *facts);
 
 /* httpd_request.c */
 void http_on_request(struct evhttp_request *ev, void *thread);
@@ -225,6 +263,7 @@ void http_deadline_let_go(struct httpd_request *req); /* frees it, as soon as no
 
 /* httpd_input.c */
 void http_input_path(struct httpd_request *req);
+bool http_input_query(struct httpd_request *req); /* false: a parameter is wrong; answered */
 void http_input_trace(struct httpd_request *req, const struct http_facts *facts);
 
 /* httpd_span.c */

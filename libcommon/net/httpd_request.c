@@ -1,4 +1,6 @@
 #include <event2/buffer.h>
+#include <event2/http.h>
+#include <event2/http_struct.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -161,7 +163,8 @@ static void send_answer(struct httpd_request *req, const char *body, size_t n)
     bool traced;
 
     add_headers(req, out);
-    if (req->method == HTTP_HEAD && !bare) {
+    /* evhttp adds it to other answers. */
+    if ((req->method == HTTP_HEAD || ev->minor == 0) && !bare) {
         char length[24];
 
         evutil_snprintf(length, sizeof(length), "%zu", n);
@@ -181,6 +184,9 @@ static void send_answer(struct httpd_request *req, const char *body, size_t n)
     http_conn_set_state(c, CONN_WRITING);
     evhttp_request_set_on_complete_cb(ev, on_written, c);
     evhttp_send_reply(ev, status, http_phrase(status), NULL);
+    /* Else evhttp sees the client's end before this answer is out and drops it, with the requests
+     * that came before the end. It reads on by itself when the answer is written. */
+    bufferevent_disable(c->bev, EV_READ);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *arg)
@@ -349,16 +355,18 @@ void http_on_request(struct evhttp_request *ev, void *thread)
         evhttp_send_error(ev, HTTP_SERVUNAVAIL, NULL);
         return;
     }
-    wrong = http_check(ev, req->method, &facts);
+    wrong = http_check(ev, &facts);
     if (wrong) {
         c->linger = true;
         req->close = true;
         http_stats_dropped(HTTP_DROP_BAD_REQUEST);
-        httpd_reply_error(req, 400, "bad_request", wrong, NULL);
+        httpd_reply_error(req, 400, facts.field ? "invalid_input" : "bad_request", wrong,
+                          facts.field);
         return;
     }
-    req->close = facts.close || req->method == HTTP_OTHER || req->method == HTTP_CONNECT;
+    req->close = facts.close;
     http_input_path(req);
     http_input_trace(req, &facts);
-    dispatch(req);
+    if (http_input_query(req))
+        dispatch(req);
 }

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "libcommon/base/buf.h"
@@ -176,9 +177,13 @@ static void teardown(void)
 
 static void wait_held(size_t n)
 {
+    struct timespec until;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += ANSWER_WAIT_MS / 1000;
     pthread_mutex_lock(&held.lock);
     while (held.n < n)
-        pthread_cond_wait(&held.more, &held.lock);
+        ck_assert_int_eq(pthread_cond_timedwait(&held.more, &held.lock, &until), 0);
     pthread_mutex_unlock(&held.lock);
 }
 
@@ -278,7 +283,7 @@ END_TEST
 
 START_TEST(what_a_handler_sees)
 {
-    ask(REQUEST("GET", "/show/x%2Fy%20z?a=1%2B1+2&b=&a=second&c",
+    ask(REQUEST("GET", "/show/x%2Fy%20z?a=1%2B1+2&b=&aa=second&c",
                 CLOSE "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n"
                       "tracestate: k=1\r\ntracestate: l=2\r\n"));
     assert_begins(seen, "/show/x/y z a=1+1 2 b= trace=00-4bf92f3577b34da6a3ce929d0e0e4736-");
@@ -353,39 +358,183 @@ START_TEST(what_a_route_goes_without)
 }
 END_TEST
 
-static const char *const smuggling[] = {
-    REQUEST("POST", "/echo", "Content-Length: 4\r\nContent-Length: 4\r\n") "abcd",
-    REQUEST("POST", "/echo", "Content-Length: 4\r\nContent-Length: 9\r\n") "abcd",
-    REQUEST("POST", "/echo", "Content-Length : 4\r\n") "abcd",
-    REQUEST("POST", "/echo", "Content-Length: +4\r\n") "abcd",
-    REQUEST("POST", "/echo", "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n") "0\r\n\r\n",
-    REQUEST("POST", "/echo", "Transfer-Encoding: gzip\r\n"),
-    REQUEST("POST", "/echo", "Transfer-Encoding: xchunked\r\n"),
-    REQUEST("POST", "/echo", "Transfer-Encoding: gzip, chunked\r\n") "0\r\n\r\n",
-    REQUEST("HEAD", "/show", "Content-Length: 4\r\n") "abcd",
-    REQUEST("BREW", "/show", "Content-Length: 4\r\n") "abcd",
-    REQUEST("GET", "/show", "Host: y\r\n"),
-    REQUEST("GET", "http://x/show", ""),
-    REQUEST("GET", "//x/show", ""),
-    REQUEST("GET", "/show?a=1%002", ""),
-    REQUEST("GET", "/show", "B\xc3\xa9: 1\r\n"),
-    "GET /show HTTP/1.1\r\n\r\n",
-    "GET /show HTTP/1.7\r\nHost: x\r\n\r\n",
-    "nonsense\r\n\r\n",
+/* Bytes that may hold NULs; the literal's own is not among them. */
+#define RAW(text)                \
+    {                            \
+        (text), sizeof(text) - 1 \
+    }
+#define CHUNKED REQUEST("POST", "/echo", "Transfer-Encoding: chunked\r\n")
+
+static const struct {
+    const char *p;
+    size_t n;
+} smuggling[] = {
+    RAW(REQUEST("POST", "/echo", "Content-Length: 4\r\nContent-Length: 4\r\n") "abcd"),
+    RAW(REQUEST("POST", "/echo", "Content-Length: 4\r\nContent-Length: 9\r\n") "abcd"),
+    RAW(REQUEST("POST", "/echo", "Content-Length : 4\r\n") "abcd"),
+    RAW(REQUEST("POST", "/echo", "Content-Length: +4\r\n") "abcd"),
+    RAW(REQUEST("POST", "/echo",
+                "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n") "0\r\n\r\n"),
+    RAW(REQUEST("POST", "/echo", "Transfer-Encoding: gzip\r\n")),
+    RAW(REQUEST("POST", "/echo", "Transfer-Encoding: xchunked\r\n")),
+    RAW(REQUEST("POST", "/echo", "Transfer-Encoding: gzip, chunked\r\n") "0\r\n\r\n"),
+    RAW(REQUEST("HEAD", "/show", "Content-Length: 4\r\n") "abcd"),
+    RAW(REQUEST("BREW", "/show", "Content-Length: 4\r\n") "abcd"),
+    RAW(REQUEST("CONNECT", "/show", "")),
+    RAW(REQUEST("GET", "http://x/show", "")),
+    RAW(REQUEST("GET", "//x/show", "")),
+    RAW(REQUEST("GET", "/show?a=1%002", "")),
+    RAW(REQUEST("GET", "/show", "B\xc3\xa9: 1\r\n")),
+    RAW("GET /show HTTP/1.1\r\n\r\n"),
+    RAW("GET /show HTTP/1.7\r\nHost: x\r\n\r\n"),
+    RAW("nonsense\r\n\r\n"),
+    RAW(REQUEST("GET", "/show", "Y: n1\0b\r\n")),
+    RAW(REQUEST("GET", "/show", "\0\r\n")),
+    RAW(REQUEST("GET", "/show", "Y: a\rb\r\n")),
+    RAW(REQUEST("GET", "/show", "Y: a\r\n folded\r\n")),
+    RAW("GET /show HTTP/1.1\nHost: x\n\n"),
+    RAW("GET /show\0 HTTP/1.1\r\nHost: x\r\n\r\n"),
+    RAW(CHUNKED "1;a=\0\r\nx\r\n0\r\n\r\n"),
+    RAW(CHUNKED "1;a\nx\r\n0\r\n\r\n"),
+    RAW(CHUNKED "0x1\r\nx\r\n0\r\n\r\n"),
+    RAW(CHUNKED "1\r\nx\n0\r\n\r\n"),
+    RAW(CHUNKED "1\r\nx\r\n0\r\nA: b\0c\r\n\r\n"),
+    RAW(CHUNKED "1\r\nx\r\n0\r\n\0\r\n\r\n"),
+    RAW("POST /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
 };
 
-/* Refused as JSON and closed: the second request is never read. */
+static int64_t refusals(void)
+{
+    static const char series[] = "\nhttp_connections_dropped_total{reason=\"bad_request\"} ";
+    struct buf text = {0};
+    const char *at;
+    int64_t n;
+
+    metrics_render(&text, METRICS_PLAIN);
+    buf_putc(&text, '\0');
+    at = strstr(text.data, series);
+    ck_assert_ptr_nonnull(at);
+    n = strtoll(at + strlen(series), NULL, 10);
+    buf_free(&text);
+    return n;
+}
+
+static void say_bytes(int fd, const char *p, size_t n)
+{
+    ck_assert_int_eq(send(fd, p, n, MSG_NOSIGNAL), (ssize_t)n);
+}
+
+/* Refused as JSON and closed: the second request is never read. The one before is answered. */
 START_TEST(ambiguous_requests_end_the_connection)
 {
-    char text[512];
+    int64_t before = refusals();
+    int fd = dial();
     const char *answer;
 
-    snprintf(text, sizeof(text), "%s%s", smuggling[_i], REQUEST("GET", "/show", ""));
-    answer = ask(text);
+    say(fd, REQUEST("GET", "/late?ms=1", ""));
+    say_bytes(fd, smuggling[_i].p, smuggling[_i].n);
+    send(fd, REQUEST("GET", "/show", ""), strlen(REQUEST("GET", "/show", "")), MSG_NOSIGNAL);
+    answer = hear(fd, NULL);
+    close(fd);
+    assert_begins(answer, "HTTP/1.1 200");
+    answer = strstr(answer, "\r\n\r\nlate");
+    ck_assert_ptr_nonnull(answer);
+    answer += strlen("\r\n\r\nlate");
     assert_begins(answer, "HTTP/1.1 400");
-    if (strncmp(smuggling[_i], "HEAD", 4) != 0)
-        assert_has(answer, "{\"error\":\"bad_request\",\"message\":");
+    assert_has(answer, "\r\nConnection: close\r\n");
+    assert_has(answer, "{\"error\":\"bad_request\",\"message\":");
     ck_assert_ptr_null(strstr(answer + 1, "HTTP/1.1 "));
+    ck_assert_int_eq(refusals(), before + 1);
+}
+END_TEST
+
+static const char *const twice[][2] = {
+    {REQUEST("GET", "/show", "Host: y\r\n"), "Host"},
+    {REQUEST("GET", "/show", "Idempotency-Key: a\r\nidempotency-key: a\r\n"), "Idempotency-Key"},
+    {REQUEST("GET", "/show", "Content-Type: a/b\r\nContent-Type: c/d\r\n"), "Content-Type"},
+    {REQUEST("GET", "/show", "Authorization: a\r\nAuthorization: b\r\n"), "Authorization"},
+    {REQUEST("GET", "/show?a=1&b=2&a=1", CLOSE), "a"},
+    {REQUEST("GET", "/show?%20=1&%20", CLOSE), " "},
+};
+
+START_TEST(what_is_given_twice_is_named)
+{
+    char field[64];
+    const char *answer = ask(twice[_i][0]);
+
+    snprintf(field, sizeof(field), " is given twice.\",\"field\":\"%s\"}", twice[_i][1]);
+    assert_begins(answer, "HTTP/1.1 400");
+    assert_has(answer, "{\"error\":\"invalid_input\"");
+    assert_has(answer, field);
+}
+END_TEST
+
+START_TEST(a_query_is_bounded_and_has_no_nul)
+{
+    char target[512] = "";
+    char text[600];
+
+    for (int i = 0; i <= 32; i++)
+        snprintf(target + strlen(target), 16, "&p%d", i);
+    snprintf(text, sizeof(text), "GET /show?%s HTTP/1.1\r\nHost: x\r\n" CLOSE "\r\n", target);
+    assert_has(ask(text), "The query holds too many parameters.");
+    *strrchr(target, '&') = '\0';
+    snprintf(text, sizeof(text), "GET /show?%s HTTP/1.1\r\nHost: x\r\n" CLOSE "\r\n", target);
+    assert_begins(ask(text), "HTTP/1.1 200");
+    assert_has(ask(REQUEST("GET", "/show?a=1%002", "")), "must not hold %00.");
+}
+END_TEST
+
+/* What RFC 9112 asks a server to bear with. */
+START_TEST(blanks_where_they_may_be)
+{
+    int fd = dial();
+
+    say(fd, "\r\n" REQUEST("POST", "/echo", "Content-Length:\t2 \t\r\n") "ab\r\n");
+    assert_has(hear(fd, "\r\n\r\nab"), "HTTP/1.1 200");
+    say(fd,
+        "\r\n" REQUEST(
+            "POST", "/echo",
+            "Transfer-Encoding:\tchunked\r\n"
+            "Connection:\tclose\t\r\n") "2;what=ever\r\nab\r\n1\r\nc\r\n0\r\nTrailer: x\r\n\r\n");
+    assert_has(hear(fd, NULL), "\r\n\r\nabc");
+    close(fd);
+}
+END_TEST
+
+START_TEST(old_clients_hear_how_long_an_answer_is)
+{
+    const char *answer = ask("GET /show HTTP/1.0\r\n\r\n");
+
+    assert_begins(answer, "HTTP/1.0 200");
+    assert_has(answer, "\r\nContent-Length: 2\r\n");
+    ck_assert_ptr_null(strstr(strstr(answer, "Content-Length") + 1, "Content-Length"));
+    answer = ask("DELETE /show HTTP/1.0\r\n\r\n");
+    assert_begins(answer, "HTTP/1.0 204");
+    ck_assert_ptr_null(strstr(answer, "Content-Length"));
+}
+END_TEST
+
+/* Requests that came before the client's end are answered, in hand or not begun. */
+START_TEST(after_a_half_close_what_came_is_answered)
+{
+    for (int round = 0; round < 20; round++) {
+        int fd = dial();
+        const char *answer;
+
+        say(fd, REQUEST("GET", "/show", "") REQUEST("GET", "/held", "")
+                    REQUEST("POST", "/echo",
+                            "Content-Length: 2\r\n") "ab" REQUEST("GET", "/late?ms=1", ""));
+        shutdown(fd, SHUT_WR);
+        wait_held(1);
+        answer_held();
+        answer = hear(fd, NULL);
+        close(fd);
+        assert_has(answer, "\r\n\r\n{}HTTP/1.1 200");
+        assert_has(answer, "\r\n\r\nheldHTTP/1.1 200");
+        assert_has(answer, "\r\n\r\nabHTTP/1.1 200");
+        ck_assert_str_eq(answer + strlen(answer) - 8, "\r\n\r\nlate");
+    }
 }
 END_TEST
 
@@ -404,7 +553,7 @@ START_TEST(limits_are_answered_as_json)
     n = (size_t)sprintf(big, "GET /show HTTP/1.1\r\nHost: x\r\nX: ");
     memset(big + n, 'x', 3000);
     big[n + 3000] = '\0';
-    assert_has(ask(big), "{\"error\":\"bad_request\"");
+    assert_has(ask(big), "{\"error\":\"bad_request\",\"message\":\"The headers are too large.\"");
     free(big);
 }
 END_TEST
@@ -696,6 +845,12 @@ int main(void)
     tcase_add_test(t, what_a_route_goes_without);
     tcase_add_loop_test(t, ambiguous_requests_end_the_connection, 0,
                         (int)(sizeof(smuggling) / sizeof(smuggling[0])));
+    tcase_add_loop_test(t, what_is_given_twice_is_named, 0,
+                        (int)(sizeof(twice) / sizeof(twice[0])));
+    tcase_add_test(t, a_query_is_bounded_and_has_no_nul);
+    tcase_add_test(t, blanks_where_they_may_be);
+    tcase_add_test(t, old_clients_hear_how_long_an_answer_is);
+    tcase_add_test(t, after_a_half_close_what_came_is_answered);
     tcase_add_test(t, limits_are_answered_as_json);
     tcase_add_test(t, a_body_in_pieces_and_expect);
     tcase_add_test(t, answers_from_another_thread);
