@@ -42,6 +42,7 @@ struct commit {
     struct commit_queue *queue; /* under lock */
     bool closed;                /* under lock */
     _Atomic int64_t careful_until_ms;
+    _Atomic bool told_too_large;
     _Atomic int64_t down_since_ms; /* 0: the database answered last time */
     _Atomic unsigned failed_with;  /* what has been logged and goes on; 0: the last batch worked */
     size_t count;
@@ -189,7 +190,16 @@ static void answer_batch(struct committer *c, struct operation **ops, size_t n)
     }
 }
 
-enum attempt { ATTEMPT_DONE, ATTEMPT_AGAIN, ATTEMPT_SPLIT };
+enum attempt { ATTEMPT_DONE, ATTEMPT_AGAIN, ATTEMPT_SPLIT, ATTEMPT_TOO_LARGE };
+
+/* Once: a server with a small limit would have it told with every batch. */
+static void tell_too_large(struct commit *commit, const struct err *err, size_t n)
+{
+    if (!atomic_exchange(&commit->told_too_large, true))
+        log_warn("commit.packet_too_large", L_ERR(err), L_INT("requests", n),
+                 L_MSG("batches are split; raise the server's max_allowed_packet, or lower "
+                       "COMMIT_MAX_BYTES and COMMIT_MAX_ROWS"));
+}
 
 static enum attempt failed(struct committer *c, struct err *err, size_t n, unsigned *conflicts)
 {
@@ -198,6 +208,10 @@ static enum attempt failed(struct committer *c, struct err *err, size_t n, unsig
         if (++*conflicts >= CONFLICT_TRIES || err->code == 1205)
             be_careful(c->parent);
         return ATTEMPT_AGAIN;
+    }
+    if (db_is_too_large(err)) {
+        tell_too_large(c->parent, err, n);
+        return ATTEMPT_TOO_LARGE;
     }
     if (err->kind == ERR_RETRY) {
         if (atomic_exchange(&c->parent->failed_with, err->code) != err->code)
@@ -279,6 +293,10 @@ static void run_batch(struct committer *c, struct operation **ops, size_t n)
     }
     if (!n)
         return;
+    if (n == 1 && attempt == ATTEMPT_TOO_LARGE) {
+        finish(c, ops[0], OUTCOME_TOO_LARGE);
+        return;
+    }
     if (n == 1) {
         log_error("commit.request_failed", L_STR("message_id", ops[0]->message.id),
                   L_MSG("this request alone fails; nothing of it is stored"));

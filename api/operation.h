@@ -38,6 +38,7 @@ enum operation_outcome {
     OUTCOME_UNAVAILABLE,      /* the database is away; nothing is stored */
     OUTCOME_TOO_LATE,         /* its turn came after its deadline; nothing is stored */
     OUTCOME_UNKNOWN,          /* the answer to COMMIT was lost and not found out by the deadline */
+    OUTCOME_TOO_LARGE,        /* alone it is more than a packet may hold; nothing is stored */
     OUTCOME_INTERNAL,         /* our fault; nothing is stored */
 };
 

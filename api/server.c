@@ -143,6 +143,12 @@ static void reply_outcome(struct operation *op)
         httpd_reply_error(req, 400, "invalid_input", "The balance would become too large.",
                           "balance");
         break;
+    case OUTCOME_TOO_LARGE:
+        httpd_reply_error(req, 413, "body_too_large",
+                          "The message with all its recipients is more than the database takes at "
+                          "once. Send it to fewer recipients at a time.",
+                          op->kind == OPERATION_SEND ? "recipients" : NULL);
+        break;
     case OUTCOME_OVERLOADED:
         reply_overloaded(req);
         break;

@@ -1,9 +1,10 @@
 """Rate limits and backpressure: who is refused, how, and under which metric."""
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harness.client import assert_error
+from harness.client import assert_error, recipient
 from harness.wait import wait_until
 
 TOO_MANY = "Too many requests. Please retry later."
@@ -155,3 +156,33 @@ def test_backpressure_switched_off(world):
     stack.db.seed_customers(1, 100, first=1)
     put_row_by_hand(stack)
     assert {stack.api().send(1).status_code for _ in range(10)} == {200}
+
+
+@pytest.fixture
+def small_packets(own_servers, fragile):
+    """An API at a server that takes 64 KiB at a time."""
+    stack = fragile("api", REQUEST_DEADLINE_MS=20000)
+    limit = stack.db.value("SELECT @@GLOBAL.max_allowed_packet")
+    own_servers.database_root("SET GLOBAL max_allowed_packet=65536")
+    stack.restart("api-1", REQUEST_DEADLINE_MS=20000)
+    yield stack
+    own_servers.database_root(f"SET GLOBAL max_allowed_packet={limit}")
+
+
+def test_more_than_the_database_takes_at_once(small_packets):
+    stack, api = small_packets, small_packets.api()
+    customer = api.funded(10000)
+    numbers = [recipient(n) for n in range(1000)]
+    body = assert_error(api.send(customer, numbers), 413, "body_too_large")
+    assert body["field"] == "recipients"
+    # Each fits by itself. They wait behind the balance row until they are one batch.
+    with stack.db.connect(autocommit=False) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT balance FROM user_balances WHERE user_id=%s FOR UPDATE", (customer,))
+        with ThreadPoolExecutor(8) as pool:
+            waiting = [pool.submit(api.send, customer, numbers[:300]) for _ in range(8)]
+            wait_until(lambda: api.metrics().value("http_requests_in_flight") > 8, 10, "all are in hand")
+            connection.rollback()
+            assert {w.result().status_code for w in waiting} == {200}
+    assert api.balance(customer) == 10000 - 8 * 300
+    assert api.top_up(customer, 1).json()["balance"] == 10001 - 8 * 300
+    assert stack.log_text("api-1").count("commit.packet_too_large") == 1

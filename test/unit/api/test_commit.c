@@ -223,6 +223,45 @@ START_TEST(one_bad_request_does_not_take_its_neighbours_along)
 }
 END_TEST
 
+static void let_one_through(void)
+{
+    fake_db_set_packet_max(strlen(fake_db_sql("commit_write")) * 3 / 2);
+}
+
+static void let_none_through(void)
+{
+    fake_db_set_packet_max(strlen(fake_db_sql("commit_lock")) * 2);
+}
+
+START_TEST(a_packet_that_is_too_large_is_split)
+{
+    open_batch();
+    submit(some_day());
+    submit(some_day());
+    EXPECT("commit_lock", .has = {"IN (2,3)"}, .meanwhile = let_one_through,
+           .answers = {{.name = "balances", .rows = "2|20\n3|20"}});
+    expect_lock("IN (2)", "2|20");
+    EXPECT("commit_write", .has = {ops[1]->message.id});
+    expect_lock("IN (3)", "3|20");
+    EXPECT("commit_write", .has = {ops[2]->message.id});
+    close_batch();
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
+    ck_assert_int_eq(ops[2]->outcome, OUTCOME_DONE);
+    ck_assert_ptr_nonnull(strstr(fake_db_ran(), "commit_lock too_large rollback begin"));
+}
+END_TEST
+
+START_TEST(a_send_that_no_packet_holds_is_refused)
+{
+    EXPECT("commit_lock", .meanwhile = let_none_through,
+           .answers = {{.name = "balances", .rows = "1|20"}});
+    start_with_one(some_day());
+    wait_for_answers();
+    ck_assert_int_eq(ops[0]->outcome, OUTCOME_TOO_LARGE);
+    ck_assert_str_eq(fake_db_ran(), "begin commit_lock too_large rollback");
+}
+END_TEST
+
 START_TEST(refusals_write_nothing)
 {
     expect_lock("IN (1)", "1|19");
@@ -413,6 +452,8 @@ int main(void)
     tcase_add_test(t, a_server_that_has_become_read_only_is_left_for_another);
     tcase_add_test(t, nobody_waits_while_there_is_only_a_read_only_server);
     tcase_add_test(t, one_bad_request_does_not_take_its_neighbours_along);
+    tcase_add_test(t, a_packet_that_is_too_large_is_split);
+    tcase_add_test(t, a_send_that_no_packet_holds_is_refused);
     tcase_add_test(t, refusals_write_nothing);
     tcase_add_test(t, a_lost_commit_is_looked_up_before_anything_is_answered);
     tcase_add_test(t, a_commit_that_did_not_take_place_is_done_again);
