@@ -2,9 +2,9 @@
 #define API_AUDIT_INTERNAL_H
 
 /*
- * What audit.c (the database's checks), audit_operators.c (the operators' ledgers),
- * audit_doubts.c (what is no violation) and audit_watch.c (the running audit) share; nobody else
- * includes this.
+ * What audit.c (the database's checks), audit_balances.c (one of them), audit_operators.c (the
+ * operators' ledgers), audit_doubts.c (what is no violation) and audit_watch.c (the running audit)
+ * share; nobody else includes this.
  */
 
 #include "api/audit.h"
@@ -21,7 +21,7 @@ struct audit_range_check {
     bool quiesced_only;
 };
 
-#define AUDIT_RANGE_CHECKS 5
+#define AUDIT_RANGE_CHECKS 4
 extern const struct audit_range_check audit_range_checks[AUDIT_RANGE_CHECKS];
 
 extern struct db_label audit_label;
@@ -33,6 +33,20 @@ int audit_next_range(struct db *db, const char *table, int64_t after, int64_t li
 /* One range of one check; values for %1, %2 and %3. */
 int audit_run_range(struct db *db, const struct audit_range_check *c, const int64_t values[3],
                     struct audit_report *report, struct audit_check *check, struct err *err);
+
+/* The check that every balance is the sum of its entries: a walk over all customers, in statements
+ * that read at most limit rows each, however many entries a customer has. */
+#define AUDIT_BALANCES "balance_is_ledger_sum"
+struct audit_balances;
+struct audit_balances *audit_balances_new(void);
+void audit_balances_free(struct audit_balances *a); /* NULL is fine */
+void audit_balances_rewind(struct audit_balances *a);
+/* One statement; limit at most AUDIT_RANGE. *end: all customers have been looked at. On failure
+ * nothing has moved. */
+int audit_balances_step(struct audit_balances *a, struct db *db, int64_t limit,
+                        struct audit_report *report, struct audit_check *check, bool *end,
+                        struct err *err);
+
 struct audit_check *audit_add_check(struct audit_report *report, const char *name);
 void audit_violate(struct audit_report *report, struct audit_check *check, const char *where,
                    const char *what);

@@ -15,7 +15,7 @@
 #include "libcommon/telemetry/metrics.h"
 
 #define LEADER "audit"
-#define RANGE 1000         /* ids a step looks at */
+#define RANGE 1000         /* rows a step looks at */
 #define PAUSE_MIN_MS 500   /* small tables need no haste */
 #define PAUSE_MAX_MS 60000 /* nor may one slow statement end the walk */
 
@@ -24,12 +24,16 @@ struct audit_watch {
     struct pause pause;
     struct db *db;
     bool failing, schema_seen;
-    size_t check;                /* of audit_range_checks, where the walk is */
-    int64_t after;               /* the id it has come to */
+    int64_t range; /* at most RANGE; less after what took too long */
+    size_t check;  /* of the round's, where the walk is */
+    int64_t after; /* the id it has come to */
+    struct audit_balances *balances;
     struct audit_report round;   /* what this round has found so far */
     uint64_t last_round, logged; /* violations */
     struct metric *mismatch, *rounds;
 };
+
+#define BALANCES AUDIT_RANGE_CHECKS /* its place, behind the ranges */
 
 /* An open recipient is not wrong, and a full outbox neither. */
 static bool is_walked(const struct audit_range_check *c)
@@ -42,6 +46,8 @@ static void begin_round(struct audit_watch *w)
     audit_report_free(&w->round);
     for (size_t i = 0; i < AUDIT_RANGE_CHECKS; i++)
         audit_add_check(&w->round, audit_range_checks[i].name);
+    audit_add_check(&w->round, AUDIT_BALANCES);
+    audit_balances_rewind(w->balances);
     w->check = 0;
     w->after = 0;
 }
@@ -76,25 +82,48 @@ static void show(const struct audit_watch *w)
     metrics_set(w->mismatch, (int64_t)(found > w->last_round ? found : w->last_round));
 }
 
-static int step(struct audit_watch *w, struct err *err)
+static int step_in_range(struct audit_watch *w, bool *end, struct err *err)
 {
     const struct audit_range_check *c = &audit_range_checks[w->check];
     int64_t values[3] = {w->after + 1, 0, 0};
     int64_t rows = 0;
 
     if (is_walked(c)) {
-        if (audit_next_range(w->db, c->table, w->after, RANGE, &values[1], &rows, err))
+        if (audit_next_range(w->db, c->table, w->after, w->range, &values[1], &rows, err))
             return -1;
         if (rows && audit_run_range(w->db, c, values, &w->round, &w->round.checks[w->check], err))
             return -1;
     }
     w->after = values[1];
-    if (rows < RANGE) {
-        w->after = 0;
-        if (++w->check == AUDIT_RANGE_CHECKS)
-            end_round(w);
-    }
+    *end = rows < w->range;
     return 0;
+}
+
+static int step(struct audit_watch *w, struct err *err)
+{
+    bool end = false;
+    int rc;
+
+    if (w->check == BALANCES)
+        rc = audit_balances_step(w->balances, w->db, w->range, &w->round,
+                                 &w->round.checks[BALANCES], &end, err);
+    else
+        rc = step_in_range(w, &end, err);
+    if (rc || !end)
+        return rc;
+    w->after = 0;
+    if (w->check++ == BALANCES)
+        end_round(w);
+    return 0;
+}
+
+/* What was cut off for taking too long is taken up again in smaller pieces, so that no row keeps
+ * the walk from the others. */
+static void adapt(struct audit_watch *w, bool failed)
+{
+    w->range = failed ? (w->range + 3) / 4 : w->range * 2;
+    if (w->range > RANGE)
+        w->range = RANGE;
 }
 
 /* One statement's worth of the walk, when it is this process's turn. */
@@ -113,6 +142,7 @@ static void turn(struct audit_watch *w)
         rc = leader_try(w->db, LEADER, 0, &mine, &err);
     if (!rc && mine) {
         rc = step(w, &err);
+        adapt(w, rc != 0);
         leader_resign(w->db, LEADER);
         show(w);
     }
@@ -155,6 +185,8 @@ struct audit_watch *audit_watch_start(void)
                                 "");
     w->rounds = metrics_counter("msg_audit_rounds_total",
                                 "Times the running audit has seen every row.", "");
+    w->balances = audit_balances_new();
+    w->range = RANGE;
     begin_round(w);
     w->db = db_new_reader(&api_settings.db);
     pause_init(&w->pause);
@@ -170,6 +202,7 @@ void audit_watch_stop(struct audit_watch *w)
     pause_stop(&w->pause);
     pthread_join(w->thread, NULL);
     audit_report_free(&w->round);
+    audit_balances_free(w->balances);
     db_free(w->db);
     pause_destroy(&w->pause);
     free(w);

@@ -179,3 +179,39 @@ def test_the_running_audit(world):
     wait_until(lambda: f"customer {customer}" in stack.log_text("api-1"), 30, "the log names the row")
     stack.db.execute("UPDATE user_balances SET balance=balance-1 WHERE user_id=%s", customer)
     wait_until(lambda: mismatches(stack) == 0, 30, "it is mended")
+
+
+MANY = 20_000
+MOST_ROWS = 10_000  # that one statement of the audit may read
+
+
+def long_statements(stack, log):
+    """What read more rows than it may, of the statements of this stack's daemons."""
+    with open(log, errors="replace") as file:
+        entries = file.read().split("# User@Host: ")
+    return [e for e in entries if "# Query_time" in e and f"Schema: {stack.values['DB_NAME']} " in e
+            and "INSERT INTO" not in e]
+
+
+def test_a_customer_with_very_many_entries_keeps_nothing_from_being_seen(world, servers):
+    """Nor is any statement long: it would be cut off at its limit, and the audit stand still."""
+    stack = world("api", AUDIT_LOAD_PCT=50)
+    log = os.path.join(servers.directory, "slow.log")
+    first, large, last = stack.db.seed_customers(3, 10)
+    stack.db.execute("INSERT INTO user_transactions(user_id,amount,transaction_type,transaction_id) "
+                     f"SELECT %s,1,'deposit',CONCAT('d-many-',seq) FROM seq_1_to_{MANY}", large)
+    stack.db.execute("UPDATE user_balances SET balance=balance+%s WHERE user_id=%s", MANY, large)
+    stack.database_root(f"SET GLOBAL slow_query_log_file='{log}'; SET GLOBAL long_query_time=0;"
+                        f"SET GLOBAL min_examined_row_limit={MOST_ROWS}; SET GLOBAL slow_query_log=ON")
+    try:
+        stack.restart("api-1")
+        wait_until(lambda: rounds(stack) >= 1, 120, "a whole round")
+        assert mismatches(stack) == 0
+        stack.db.execute("UPDATE user_balances SET balance=balance+1 WHERE user_id IN (%s,%s)", large, last)
+        wait_until(lambda: mismatches(stack) == 2, 120, "both mismatches are seen")
+        done = run_audit(stack)
+        assert done.returncode == 1 and f"customer {large}: balance {MANY + 11}, ledger {MANY + 10}" in done.stdout
+        assert f"customer {first}:" not in done.stdout
+    finally:
+        stack.database_root("SET GLOBAL slow_query_log=OFF")
+    assert long_statements(stack, log) == []
