@@ -29,7 +29,7 @@ struct letter {
 struct dead_session {
     const struct settings *settings;
     const char *queue;
-    struct broker *in, *out;
+    struct broker *in, *out[MESSAGE_LANES]; /* each declares its lane's queue */
     struct db *db;
     struct letter letters[LETTERS_MAX];
     size_t n;
@@ -70,8 +70,11 @@ static int gather(struct dead_session *d, struct err *err)
     int64_t give_up_ms = clock_mono_ms() + GATHER_MS;
     uint32_t ready;
 
-    if (broker_open(d->in, err) || broker_depth(d->in, d->queue, &ready, err) ||
-        broker_consume(d->in, d->queue, LETTERS_MAX, err))
+    if (broker_open(d->in, err) || broker_depth(d->in, d->queue, &ready, err))
+        return -1;
+    if (!ready)
+        return 0; /* perhaps there is no queue yet */
+    if (broker_consume(d->in, d->queue, LETTERS_MAX, err))
         return -1;
     while (d->n < ready && d->n < LETTERS_MAX && clock_mono_ms() < give_up_ms)
         if (broker_pump(d->in, PUMP_MS, 0, take_letter, d, err))
@@ -149,14 +152,15 @@ static int publish(struct dead_session *d, const struct letter *l, enum message_
         .accepted_us = l->accepted_us,
     };
     int64_t give_up_ms = clock_mono_ms() + CONFIRM_MS;
+    struct broker *out = d->out[type];
 
-    if (!broker_is_open(d->out) && (broker_open(d->out, err) || broker_confirm(d->out, err)))
+    if (!broker_is_open(out) && (broker_open(out, err) || broker_confirm(out, err)))
         return -1;
     d->confirmed = d->refused = false;
-    if (broker_publish(d->out, &m, &d->wanted_tag, err))
+    if (broker_publish(out, &m, &d->wanted_tag, err))
         return -1;
     while (!d->confirmed && !d->refused && clock_mono_ms() < give_up_ms)
-        if (broker_pump(d->out, PUMP_MS, 0, take_confirm, d, err))
+        if (broker_pump(out, PUMP_MS, 0, take_confirm, d, err))
             return -1;
     if (!d->confirmed || d->refused)
         return err_set(err, ERR_RETRY, 0, "the broker did not confirm the replay");
@@ -319,7 +323,8 @@ static void session_free(struct dead_session *d)
         free(d->letters[i].body);
     }
     broker_free(d->in);
-    broker_free(d->out);
+    for (int i = 0; i < MESSAGE_LANES; i++)
+        broker_free(d->out[i]);
     db_release(d->db);
     db_free(d->db);
     free(d->ids);
@@ -337,8 +342,9 @@ static int run(struct dead_session *d, const char *verb)
     log_start("msg-consumerd", LOG_INFO);
     buf_printf(&queue, "%s" BROKER_DEAD, d->settings->broker.exchange);
     d->queue = queue.data;
-    d->in = broker_new(&d->settings->broker, "consumerd dead letters");
-    d->out = broker_new(&d->settings->broker, "consumerd replay");
+    d->in = broker_new(&d->settings->broker, 0, "consumerd dead letters");
+    for (unsigned i = 0; i < MESSAGE_LANES; i++)
+        d->out[i] = broker_new(&d->settings->broker, BROKER_QUEUE(i), "consumerd replay");
     d->db = db_new_reader(&d->settings->db);
     rc = run_verb(d, verb, &err);
     if (rc)

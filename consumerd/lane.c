@@ -18,7 +18,8 @@
 #define BROKER_RETRY_BASE_MS 100
 #define BROKER_RETRY_MAX_MS 5000
 #define BROKER_REFUSED_RETRY_MS 10000 /* a person has to mend something */
-#define RENEW_SILENT_MS 15000         /* of silence, until the subscription is renewed */
+#define RENEW_SILENT_MS 4000          /* of silence, until the subscription is renewed */
+#define RENEW_DOUBTFUL_MS 1000        /* the same after the broker has ended one */
 #define MESSAGE_BYTES 512             /* on the wire, of a short text, about */
 #define WAKE_BYTES_MAX 65536          /* above half a receive buffer the kernel clamps the window */
 
@@ -42,7 +43,9 @@ void lane_drop_arrived(struct lane *l)
 /* The broker will deliver again what was not acknowledged. */
 static void connection_lost(struct lane *l, const struct err *err)
 {
-    if (l->consuming || !l->broker_failures)
+    bool news = readiness_lane_is(l->readiness, err->msg);
+
+    if (l->consuming || (news && err->kind == ERR_PERMANENT) || !l->broker_failures)
         log_warn("consumer.broker_lost", L_STR("lane", l->name), L_ERR(err));
     broker_drop(l->broker);
     lane_drop_arrived(l);
@@ -54,6 +57,17 @@ static void connection_lost(struct lane *l, const struct err *err)
                                ? BROKER_REFUSED_RETRY_MS
                                : backoff_ms(l->broker_failures, BROKER_RETRY_BASE_MS,
                                             BROKER_RETRY_MAX_MS, random_u64()));
+}
+
+static void subscribed(struct lane *l)
+{
+    const char *warning = broker_warning(l->broker);
+
+    l->heard = true;
+    if (readiness_warn("dead letters", warning) && *warning)
+        log_warn("broker.declared_otherwise", L_STR("lane", l->name), L_MSG(warning));
+    if (!l->doubtful)
+        readiness_lane_is(l->readiness, NULL);
 }
 
 static void connect_if_due(struct lane *l)
@@ -72,7 +86,7 @@ static void connect_if_due(struct lane *l)
              L_STR("queue", topology_queue(s, l->config.type)), L_INT("prefetch", l->prefetch));
     l->consuming = true;
     l->broker_failures = 0;
-    l->heard = true;
+    subscribed(l);
 }
 
 void lane_ack(struct lane *l, const struct inflight *m)
@@ -122,6 +136,12 @@ static void on_delivery(struct lane *l, const struct broker_event *event)
     l->heard = true;
     if (event->redelivered)
         metrics_add(stats.lane[l->config.type].redelivered, 1);
+    if (l->doubtful)
+        readiness_lane_is(l->readiness, NULL);
+    if (l->renewed && event->redelivered)
+        log_warn("consumer.was_deaf", L_STR("lane", l->name),
+                 L_MSG("the broker had delivered messages that never came; subscribed anew"));
+    l->doubtful = l->renewed = false;
     if (l->drain_begun)
         return; /* not acknowledged: it goes back when the connection closes */
     m = inflight_new(event, &err);
@@ -153,7 +173,7 @@ static void on_broker_event(const struct broker_event *event, void *arg)
     case BROKER_CHANNEL_CLOSED:
         log_warn("consumer.cancelled", L_STR("lane", l->name), L_INT("code", event->code),
                  L_MSG(event->text));
-        l->connection_lost = true;
+        l->connection_lost = l->doubtful = true;
         break;
     default:
         break;
@@ -187,22 +207,29 @@ static void exchange(struct lane *l)
 /* A queue that is deleted and declared again while we subscribe to it can leave RabbitMQ (3.10,
  * quorum queues) delivering to a consumer that never hears of it. Silence alone does not tell that
  * from a quiet day, so a lane that holds nothing and has heard nothing for a while subscribes anew;
- * what the broker believed delivered comes again. */
+ * what the broker believed delivered comes again. After the broker has ended a subscription the
+ * next one is in doubt: it is made once more before the lane is called ready. */
 static void renew_if_silent(struct lane *l)
 {
     const char *queue = topology_queue(&l->config.settings->broker, l->config.type);
+    bool holds = l->hand.by_id || l->arrived_count || l->suspect_count;
     struct err err;
 
-    if (l->heard || l->hand.by_id || l->arrived_count || l->suspect_count) {
+    /* In doubt, what is in hand came by an older subscription. */
+    if (l->heard || (holds && !l->doubtful)) {
         l->heard = false;
-        l->renew_at_ms = clock_mono_ms() + RENEW_SILENT_MS;
+        l->renew_at_ms = clock_mono_ms() + (l->doubtful ? RENEW_DOUBTFUL_MS : RENEW_SILENT_MS);
     }
     if (!l->consuming || l->drain_begun || clock_mono_ms() < l->renew_at_ms)
         return;
-    l->heard = true;
     if (broker_renew_channel(l->broker, &err) || broker_declare(l->broker, &err) ||
-        broker_consume(l->broker, queue, (uint16_t)l->prefetch, &err))
+        broker_consume(l->broker, queue, (uint16_t)l->prefetch, &err)) {
         connection_lost(l, &err);
+        return;
+    }
+    l->doubtful = false;
+    l->renewed = true;
+    subscribed(l);
 }
 
 /* ---- the incarnation ---- */
@@ -231,6 +258,7 @@ static void give_up_incarnation(struct lane *l)
     broker_drop(l->broker);
     db_drop(l->db);
     l->consuming = l->connection_lost = false;
+    readiness_lane_is(l->readiness, "the heartbeat was late: it begins as a new worker");
     l->broker_retry_at_ms = 0;
     while (l->out && !atomic_load(&l->aborting)) {
         daemon_beat(l->beat);
@@ -365,7 +393,8 @@ struct lane *lane_new(const struct lane_config *config)
     l->config = *config;
     l->name = message_type_name(config->type);
     l->db = db_new(&config->settings->db);
-    l->broker = broker_new(&config->settings->broker, l->name);
+    l->broker = broker_new(&config->settings->broker, BROKER_QUEUE(config->type), l->name);
+    l->readiness = readiness_lane_new(l->name);
     l->beat = daemon_beat_new(express ? "lane express" : "lane normal");
     l->prefetch = (size_t)(express ? s->prefetch_express : s->prefetch_normal);
     l->recipients_max = (size_t)(express ? s->recipients_express : s->recipients_normal);

@@ -14,6 +14,7 @@
 #include "consumerd/results.h"
 #include "consumerd/stats.h"
 #include "libcommon/base/pause.h"
+#include "libcommon/daemon/readiness.h"
 
 /* Jobs that are to be settled; grows up to what may be in hand. */
 struct job_array {
@@ -28,6 +29,7 @@ struct lane {
     struct db *db;
     struct broker *broker;
     struct daemon_beat *beat;
+    struct readiness_lane *readiness;
     pthread_t thread;
     struct pause pause; /* the wait for its end alone */
     bool started;
@@ -41,7 +43,9 @@ struct lane {
     bool drain_begun;
     unsigned broker_failures;
     int64_t broker_retry_at_ms;
-    bool heard; /* a delivery or a subscription since renew_at_ms was set */
+    bool heard;    /* a delivery or a subscription since renew_at_ms was set */
+    bool doubtful; /* the broker has ended a subscription: the next one is not believed unheard */
+    bool renewed;  /* nothing has been delivered since the subscription was renewed for silence */
     int64_t renew_at_ms;
 
     size_t prefetch, recipients_max;

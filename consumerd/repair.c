@@ -259,7 +259,7 @@ struct repair *repair_start(const struct settings *settings)
         r->found.lanes[i].list =
             must_alloc((size_t)settings->consumer.repair_max_batch, sizeof(struct candidate));
     r->db = db_new(&settings->db);
-    r->broker = broker_new(&settings->broker, "repair");
+    r->broker = broker_new(&settings->broker, 0, "repair");
     pause_init(&r->pause);
     MUST(pthread_create(&r->thread, NULL, repair_main, r) == 0);
     pthread_setname_np(r->thread, "repair");

@@ -48,6 +48,7 @@ static void pool_init(struct relay *r, enum message_type type)
     pause_cond_init(&pool->nobody_looks);
     poller_init(&pool->poller, &limits, clock_mono_us());
     snprintf(labels, sizeof(labels), "lane=\"%s\"", message_type_name(type));
+    pool->readiness = readiness_lane_new(message_type_name(type));
     pool->published = metrics_counter("msg_outbox_published_total",
                                       "Rows published and confirmed by the broker.", labels);
     pool->batch_size = metrics_sizes("msg_outbox_claim_batch_size", "Rows of a claim.", labels);
@@ -63,7 +64,7 @@ static void thread_start(struct relay *r, enum message_type type, int64_t number
     snprintf(name, sizeof(name), "relay %s %lld", message_type_name(type), (long long)number);
     t->beat = daemon_beat_new(name);
     snprintf(name, sizeof(name), "outboxd %s %lld", message_type_name(type), (long long)number);
-    t->broker = broker_new(&outboxd_settings.broker, name);
+    t->broker = broker_new(&outboxd_settings.broker, BROKER_QUEUE(type), name);
     claim_init(&t->claim, &outboxd_settings.db, type);
     pause_enter(&r->pause);
     MUST(pthread_create(&t->thread, NULL, relay_thread_main, t) == 0);

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 
 #include "libcommon/base/pause.h"
+#include "libcommon/daemon/readiness.h"
 #include "outboxd/claim.h"
 #include "outboxd/publish.h"
 #include "outboxd/relay.h"
@@ -20,7 +21,9 @@ struct pool {
     enum message_type type;
     pthread_mutex_t lock;
     pthread_cond_t nobody_looks;
-    bool looking; /* one of them; the others wait or publish */
+    bool looking;            /* one of them; the others wait or publish */
+    _Atomic int broker_kind; /* err_kind of the trouble last logged; ERR_NONE: fine */
+    struct readiness_lane *readiness;
     struct poller poller;
     struct metric *published, *batch_size;
 };
@@ -42,9 +45,9 @@ struct relay_thread {
 };
 
 struct relay {
-    struct pause pause;               /* of all its threads */
-    _Atomic int broker_kind, db_kind; /* err_kind of the trouble last logged; ERR_NONE: fine */
-    _Atomic int blocked;              /* connections */
+    struct pause pause;  /* of all its threads */
+    _Atomic int db_kind; /* as a pool's broker_kind */
+    _Atomic int blocked; /* connections */
     _Atomic bool waiting_for_schema;
     struct metric *blocked_gauge, *reconnects, *failed[CAUSES], *parked;
     struct pool pools[MESSAGE_LANES];

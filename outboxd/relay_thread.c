@@ -18,19 +18,42 @@
 #define BACKOFF_REFUSED_MAX_MS 15000 /* a person must act first */
 #define DELETE_TRIES 8
 
-/* Logged once for all threads when trouble begins, changes its kind, or ends. */
-static void tell(_Atomic int *told, const char *event, const struct err *err)
+static bool may_pass(const struct err *err)
 {
-    int kind = err ? (int)err->kind : ERR_NONE;
+    return err->kind == ERR_RETRY || err->kind == ERR_UNKNOWN;
+}
 
-    if (atomic_exchange(told, kind) == kind)
+static bool is_news(_Atomic int *told, int kind)
+{
+    return atomic_exchange(told, kind) != kind;
+}
+
+/* Logged once for all threads that share it when trouble begins, changes its kind, or ends. */
+static void tell_database(struct relay *r, const struct err *err)
+{
+    if (!is_news(&r->db_kind, err ? (int)err->kind : ERR_NONE))
         return;
     if (!err)
-        log_info(event, L_MSG("available again"));
-    else if (err->kind == ERR_RETRY || err->kind == ERR_UNKNOWN)
-        log_warn(event, L_ERR(err));
+        log_info("outbox.database", L_MSG("available again"));
+    else if (may_pass(err))
+        log_warn("outbox.database", L_ERR(err));
     else
-        log_error(event, L_ERR(err));
+        log_error("outbox.database", L_ERR(err));
+}
+
+static void tell_broker(struct pool *pool, const struct err *err)
+{
+    const char *lane = message_type_name(pool->type);
+
+    readiness_lane_is(pool->readiness, err ? err->msg : NULL);
+    if (!is_news(&pool->broker_kind, err ? (int)err->kind : ERR_NONE))
+        return;
+    if (!err)
+        log_info("outbox.broker", L_STR("lane", lane), L_MSG("available again"));
+    else if (may_pass(err))
+        log_warn("outbox.broker", L_STR("lane", lane), L_ERR(err));
+    else
+        log_error("outbox.broker", L_STR("lane", lane), L_ERR(err));
 }
 
 static void take_pause(struct relay_thread *t)
@@ -50,14 +73,14 @@ static void db_failed(struct relay_thread *t, const struct err *err)
 
     t->db_failures++;
     if (!db_is_conflict(err))
-        tell(&r->db_kind, "outbox.database", err);
+        tell_database(r, err);
     t->pause_ms = backoff_ms(t->db_failures, BACKOFF_BASE_MS, BACKOFF_MAX_MS, random_u64());
 }
 
 static void db_worked(struct relay_thread *t)
 {
     t->db_failures = 0;
-    tell(&t->pool->relay->db_kind, "outbox.database", NULL);
+    tell_database(t->pool->relay, NULL);
 }
 
 /* ---- the broker connection ---- */
@@ -81,11 +104,9 @@ static void note_blocked(struct relay_thread *t)
 
 static void broker_failed(struct relay_thread *t, const struct err *err)
 {
-    struct relay *r = t->pool->relay;
-
     note_blocked(t);
     t->broker_failures++;
-    tell(&r->broker_kind, "outbox.broker", err);
+    tell_broker(t->pool, err);
     t->pause_ms = backoff_ms(t->broker_failures, BACKOFF_BASE_MS,
                              err->kind == ERR_PERMANENT ? BACKOFF_REFUSED_MAX_MS : BACKOFF_MAX_MS,
                              random_u64());
@@ -99,6 +120,15 @@ static void on_idle_event(const struct broker_event *event, void *arg)
         t->stray_close = true;
 }
 
+static void warn_of_declaration(struct relay_thread *t)
+{
+    const char *warning = broker_warning(t->broker);
+
+    if (readiness_warn("dead letters", warning) && *warning)
+        log_warn("broker.declared_otherwise", L_STR("lane", message_type_name(t->pool->type)),
+                 L_MSG(warning));
+}
+
 /* Reads what has come and keeps heartbeats going; opens what is closed. */
 static int attend(struct relay_thread *t, struct err *err)
 {
@@ -109,7 +139,8 @@ static int attend(struct relay_thread *t, struct err *err)
         if (t->opened_before)
             metrics_add(t->pool->relay->reconnects, 1);
         t->opened_before = true;
-        tell(&t->pool->relay->broker_kind, "outbox.broker", NULL);
+        tell_broker(t->pool, NULL);
+        warn_of_declaration(t);
         return 0;
     }
     t->stray_close = false;
@@ -358,7 +389,7 @@ static void adjust(struct relay_thread *t, int rc, const struct outcome *o, cons
         slow_down(t, &why);
     } else if (o->confirmed) {
         t->broker_failures = 0;
-        tell(&t->pool->relay->broker_kind, "outbox.broker", NULL);
+        tell_broker(t->pool, NULL);
         t->limit = t->limit * 2 < outboxd_settings.batch ? t->limit * 2 : outboxd_settings.batch;
     }
 }

@@ -18,10 +18,11 @@ enum err_kind {
 struct err {
     enum err_kind kind;
     unsigned code; /* the library's or server's own number, 0 where there is none */
-    char msg[256]; /* one sentence, never a recipient, text, password or key */
+    char msg[512]; /* one sentence, never a recipient, text, password or key */
 };
 
-/* Fills *e and returns -1, so that callers write "return err_set(...)". */
+/* A sentence that is too long ends with a whole word and "...". Fills *e and returns -1, so that
+ * callers write "return err_set(...)". */
 int err_set(struct err *e, enum err_kind kind, unsigned code, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 

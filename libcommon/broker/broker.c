@@ -12,17 +12,20 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
 #include "libcommon/broker/broker_internal.h"
+#include "libcommon/broker/broker_refusal.h"
 
 #define FRAME_MAX 131072
 #define CHANNEL_MAX 8
 #define GOODBYE_MS 500
 #define DEAD_LINK_MS 12000 /* TCP_USER_TIMEOUT: unacknowledged bytes */
 
-struct broker *broker_new(const struct broker_settings *settings, const char *purpose)
+struct broker *broker_new(const struct broker_settings *settings, unsigned queues,
+                          const char *purpose)
 {
     struct broker *b = must_alloc(1, sizeof(*b));
 
     b->settings = settings;
+    b->queues = queues;
     snprintf(b->purpose, sizeof(b->purpose), "%s", purpose);
     return b;
 }
@@ -77,6 +80,11 @@ void broker_close(struct broker *b)
     broker_drop(b);
 }
 
+const char *broker_warning(const struct broker *b)
+{
+    return b->warning;
+}
+
 bool broker_is_open(const struct broker *b)
 {
     return b->conn != NULL;
@@ -118,29 +126,6 @@ void broker_copy_text(char *to, size_t size, amqp_bytes_t from)
     to[n] = '\0';
 }
 
-/* What a person must mend, said so; everything else may pass by itself. */
-static int refused(unsigned code, const char *what, const char *text, struct err *err)
-{
-    switch (code) {
-    case AMQP_ACCESS_REFUSED:
-        return err_set(err, ERR_PERMANENT, code,
-                       "broker: %s: access refused; check user, password and permissions of "
-                       "RABBIT_URI (%s)",
-                       what, text);
-    case AMQP_NOT_ALLOWED:
-        return err_set(err, ERR_PERMANENT, code,
-                       "broker: %s: not allowed; check the vhost of RABBIT_URI (%s)", what, text);
-    case AMQP_PRECONDITION_FAILED:
-        return err_set(err, ERR_PERMANENT, code,
-                       "broker: %s clashes with what exists: set RABBIT_QUEUE_TYPE and "
-                       "RABBIT_DELIVERY_LIMIT to match it, use another name, or delete it once "
-                       "empty (%s)",
-                       what, text);
-    default:
-        return err_set(err, ERR_RETRY, code, "broker: %s: %s", what, text);
-    }
-}
-
 int broker_check_reply(struct broker *b, amqp_rpc_reply_t reply, const char *what, struct err *err)
 {
     unsigned code = AMQP_INTERNAL_ERROR;
@@ -163,7 +148,37 @@ int broker_check_reply(struct broker *b, amqp_rpc_reply_t reply, const char *wha
         broker_copy_text(text, sizeof(text), m->reply_text);
     }
     broker_drop(b);
-    return refused(code, what, text, err);
+    return broker_refused(code, what, text, err);
+}
+
+int broker_aside_open(struct broker *b, const char *what, struct err *err)
+{
+    amqp_channel_open(b->conn, BROKER_ASIDE_CHANNEL);
+    return broker_check_reply(b, amqp_get_rpc_reply(b->conn), what, err);
+}
+
+int broker_aside_close(struct broker *b, const char *what, struct err *err)
+{
+    return broker_check_reply(
+        b, amqp_channel_close(b->conn, BROKER_ASIDE_CHANNEL, AMQP_REPLY_SUCCESS), what, err);
+}
+
+int broker_aside_reply(struct broker *b, amqp_rpc_reply_t reply, const char *what, bool *gone,
+                       struct err *err)
+{
+    amqp_channel_close_ok_t ok = {0};
+    const amqp_channel_close_t *m = reply.reply.decoded;
+    char text[256];
+    int rc;
+
+    *gone = reply.reply_type == AMQP_RESPONSE_SERVER_EXCEPTION &&
+            reply.reply.id == AMQP_CHANNEL_CLOSE_METHOD;
+    if (!*gone)
+        return broker_check_reply(b, reply, what, err);
+    broker_copy_text(text, sizeof(text), m->reply_text);
+    broker_refused(m->reply_code, what, text, err);
+    rc = amqp_send_method(b->conn, BROKER_ASIDE_CHANNEL, AMQP_CHANNEL_CLOSE_OK_METHOD, &ok);
+    return rc ? broker_fail(b, rc, what, err) : -1;
 }
 
 static int open_socket(struct broker *b, const struct amqp_connection_info *to, struct err *err)
@@ -346,10 +361,7 @@ int broker_ping(struct broker *b, struct err *err)
 {
     if (!b->conn)
         return err_set(err, ERR_RETRY, 0, "broker: ping: not connected");
-    amqp_channel_open(b->conn, BROKER_PING_CHANNEL);
-    if (broker_check_reply(b, amqp_get_rpc_reply(b->conn), "ping", err) ||
-        broker_check_reply(b, amqp_channel_close(b->conn, BROKER_PING_CHANNEL, AMQP_REPLY_SUCCESS),
-                           "ping", err))
+    if (broker_aside_open(b, "ping", err) || broker_aside_close(b, "ping", err))
         return -1;
     /* What came in between waits in the library: on such a connection nobody else would read it. */
     if (!b->consuming && b->next_tag == 1)
@@ -357,23 +369,22 @@ int broker_ping(struct broker *b, struct err *err)
     return 0;
 }
 
-/* On a channel of its own: a queue that is missing would close ours. */
 int broker_depth(struct broker *b, const char *queue, uint32_t *ready, struct err *err)
 {
     const amqp_queue_declare_ok_t *answer;
+    bool gone;
 
     if (!b->conn)
         return err_set(err, ERR_RETRY, 0, "broker: depth: not connected");
-    amqp_channel_open(b->conn, BROKER_PING_CHANNEL);
-    if (broker_check_reply(b, amqp_get_rpc_reply(b->conn), "depth", err))
+    if (broker_aside_open(b, "depth", err))
         return -1;
-    answer = amqp_queue_declare(b->conn, BROKER_PING_CHANNEL, amqp_cstring_bytes(queue), 1, 0, 0, 0,
-                                amqp_empty_table);
-    if (broker_check_reply(b, amqp_get_rpc_reply(b->conn), "depth", err))
-        return -1;
+    *ready = 0;
+    answer = amqp_queue_declare(b->conn, BROKER_ASIDE_CHANNEL, amqp_cstring_bytes(queue), 1, 0, 0,
+                                0, amqp_empty_table);
+    if (broker_aside_reply(b, amqp_get_rpc_reply(b->conn), "depth", &gone, err))
+        return gone && b->conn && err->code == AMQP_NOT_FOUND ? 0 : -1;
     *ready = answer->message_count;
-    if (broker_check_reply(b, amqp_channel_close(b->conn, BROKER_PING_CHANNEL, AMQP_REPLY_SUCCESS),
-                           "depth", err))
+    if (broker_aside_close(b, "depth", err))
         return -1;
     amqp_maybe_release_buffers(b->conn);
     return 0;

@@ -14,8 +14,9 @@
  * broker_reopen_channel.
  *
  * Topology: exchange (direct, durable) -> queues (durable; quorum by default), dead letters to
- * <exchange>.dead (exchange and queue). Whoever comes first declares it. What the queues are for is
- * the domain's matter (domain/topology.h).
+ * <exchange>.dead (exchange and queue). Whoever comes first declares it. Dead letters' exchange and
+ * queue are used as they are when others have declared them in another way (broker_warning). What
+ * the queues are for is the domain's matter (domain/topology.h).
  */
 
 #include <stdbool.h>
@@ -38,8 +39,14 @@ struct broker_settings {
 
 extern const struct setting broker_settings_rows[]; /* the first line; the rest: topology.h */
 
+#define BROKER_QUEUE(i) (1u << (i))
+#define BROKER_ALL_QUEUES (BROKER_QUEUE(BROKER_QUEUES) - 1)
+
 struct broker;
-struct broker *broker_new(const struct broker_settings *settings, const char *purpose);
+/* queues: which of them it declares, and so cannot do without. Whoever works for one queue names
+ * that one, so that a clash with another is not its trouble; 0: it declares nothing at all. */
+struct broker *broker_new(const struct broker_settings *settings, unsigned queues,
+                          const char *purpose);
 void broker_free(struct broker *b); /* NULL is fine; closes */
 
 /* Connects, logs in, opens the channel, declares the topology. ERR_PERMANENT: refused for a reason
@@ -49,6 +56,7 @@ int broker_open(struct broker *b, struct err *err);
 void broker_close(struct broker *b); /* says goodbye, bounded; what is unconfirmed is unknown */
 void broker_drop(struct broker *b);  /* closes the socket at once */
 bool broker_is_open(const struct broker *b);
+const char *broker_warning(const struct broker *b); /* of the last declaration; "": none */
 bool broker_is_blocked(const struct broker *b); /* connection.blocked was said: publish nothing */
 /* Grows with every open and every new channel: a tag belongs to one generation. */
 uint64_t broker_generation(const struct broker *b);
@@ -68,7 +76,7 @@ int broker_declare(struct broker *b, struct err *err);
 /* Opens and closes a second channel: a round trip that shows the broker alive (readiness). */
 int broker_ping(struct broker *b, struct err *err);
 
-/* Messages ready in a queue (a passive declare). */
+/* Messages ready in a queue (a passive declare); one that does not exist holds none. */
 int broker_depth(struct broker *b, const char *queue, uint32_t *ready, struct err *err);
 
 struct broker_message {

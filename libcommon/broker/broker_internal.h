@@ -20,7 +20,7 @@
 #include "libcommon/broker/broker_acks.h"
 
 #define BROKER_CHANNEL 1
-#define BROKER_PING_CHANNEL 2
+#define BROKER_ASIDE_CHANNEL 2 /* for questions whose answer may close their channel */
 
 /* The frame that is being put together: method, header, bodies; keeps its state between pumps. */
 struct broker_incoming {
@@ -38,7 +38,9 @@ struct broker_incoming {
 
 struct broker {
     const struct broker_settings *settings;
+    unsigned queues;
     char purpose[64];
+    char warning[sizeof(((struct err *)0)->msg)];
     amqp_connection_state_t conn; /* NULL: closed */
     bool tls, channel_open, blocked, consuming;
     uint64_t generation, next_tag;
@@ -52,6 +54,12 @@ struct broker {
 int broker_fail(struct broker *b, int status, const char *what, struct err *err);
 /* 0, or -1 with the connection closed. */
 int broker_check_reply(struct broker *b, amqp_rpc_reply_t reply, const char *what, struct err *err);
+int broker_aside_open(struct broker *b, const char *what, struct err *err);
+int broker_aside_close(struct broker *b, const char *what, struct err *err);
+/* Like broker_check_reply, for what was asked on the channel aside: gone: the broker has closed
+ * that channel alone, and err says why. */
+int broker_aside_reply(struct broker *b, amqp_rpc_reply_t reply, const char *what, bool *gone,
+                       struct err *err);
 /* The broker has closed the channel: confirm that, and forget what belonged to it. */
 int broker_channel_gone(struct broker *b, struct err *err);
 void broker_copy_text(char *to, size_t size, amqp_bytes_t from);

@@ -78,31 +78,67 @@ static void queue_arguments(const struct broker *b, const char *dead_exchange, s
     }
 }
 
-static int declare_exchange(struct broker *b, const char *name, const char *type, struct err *err)
+static void ask_exchange(struct broker *b, amqp_channel_t channel, const char *name,
+                         const char *type)
+{
+    amqp_exchange_declare(b->conn, channel, amqp_cstring_bytes(name), amqp_cstring_bytes(type), 0,
+                          1, 0, 0, amqp_empty_table);
+}
+
+static void ask_queue(struct broker *b, amqp_channel_t channel, const char *name,
+                      const char *dead_exchange)
+{
+    struct arguments a;
+
+    queue_arguments(b, dead_exchange, &a);
+    amqp_queue_declare(b->conn, channel, amqp_cstring_bytes(name), 0, 1, 0, 0,
+                       (amqp_table_t){.num_entries = a.n, .entries = a.entries});
+}
+
+static int reply_to(struct broker *b, const char *kind, const char *name, struct err *err)
 {
     char what[320];
 
-    amqp_exchange_declare(b->conn, BROKER_CHANNEL, amqp_cstring_bytes(name),
-                          amqp_cstring_bytes(type), 0, 1, 0, 0, amqp_empty_table);
-    snprintf(what, sizeof(what), "exchange %s", name);
+    snprintf(what, sizeof(what), "%s %s", kind, name);
     return broker_check_reply(b, amqp_get_rpc_reply(b->conn), what, err);
 }
 
-static int declare_queue(struct broker *b, const char *name, const char *exchange,
-                         const char *dead_exchange, struct err *err)
+static int bind(struct broker *b, const char *queue, const char *exchange, struct err *err)
 {
-    struct arguments a;
-    char what[320];
+    amqp_queue_bind(b->conn, BROKER_CHANNEL, amqp_cstring_bytes(queue),
+                    amqp_cstring_bytes(exchange), amqp_cstring_bytes(queue), amqp_empty_table);
+    return reply_to(b, "queue", queue, err);
+}
 
-    queue_arguments(b, dead_exchange, &a);
-    snprintf(what, sizeof(what), "queue %s", name);
-    amqp_queue_declare(b->conn, BROKER_CHANNEL, amqp_cstring_bytes(name), 0, 1, 0, 0,
-                       (amqp_table_t){.num_entries = a.n, .entries = a.entries});
-    if (broker_check_reply(b, amqp_get_rpc_reply(b->conn), what, err))
+static int declare_queue(struct broker *b, const char *name, const char *dead, struct err *err)
+{
+    ask_queue(b, BROKER_CHANNEL, name, dead);
+    return reply_to(b, "queue", name, err) || bind(b, name, b->settings->exchange, err) ? -1 : 0;
+}
+
+/* Of dead letters: where they go must exist, whatever else it is. queue: else the exchange. */
+static int declare_dead(struct broker *b, const char *dead, bool queue, struct err *err)
+{
+    char what[320];
+    bool gone;
+
+    snprintf(what, sizeof(what), "%s %s", queue ? "queue" : "exchange", dead);
+    if (broker_aside_open(b, what, err))
         return -1;
-    amqp_queue_bind(b->conn, BROKER_CHANNEL, amqp_cstring_bytes(name), amqp_cstring_bytes(exchange),
-                    amqp_cstring_bytes(name), amqp_empty_table);
-    return broker_check_reply(b, amqp_get_rpc_reply(b->conn), what, err);
+    if (queue)
+        ask_queue(b, BROKER_ASIDE_CHANNEL, dead, NULL);
+    else
+        ask_exchange(b, BROKER_ASIDE_CHANNEL, dead, "fanout");
+    if (!broker_aside_reply(b, amqp_get_rpc_reply(b->conn), what, &gone, err))
+        return broker_aside_close(b, what, err);
+    if (!gone || !b->conn)
+        return -1;
+    if (err->code != AMQP_PRECONDITION_FAILED) {
+        broker_drop(b);
+        return -1;
+    }
+    snprintf(b->warning, sizeof(b->warning), "%s", err->msg);
+    return 0;
 }
 
 int broker_topology_declare(struct broker *b, struct err *err)
@@ -110,14 +146,20 @@ int broker_topology_declare(struct broker *b, struct err *err)
     const struct broker_settings *s = b->settings;
     char dead[256];
 
+    b->warning[0] = '\0';
+    if (!b->queues)
+        return 0;
     snprintf(dead, sizeof(dead), "%s" BROKER_DEAD, s->exchange);
     /* A fanout: dead letters keep their routing key, and all of them go to one queue. The way out
      * exists before the way in. */
-    if (declare_exchange(b, dead, "fanout", err) || declare_queue(b, dead, dead, NULL, err) ||
-        declare_exchange(b, s->exchange, "direct", err))
+    if (declare_dead(b, dead, false, err) || declare_dead(b, dead, true, err) ||
+        bind(b, dead, dead, err))
+        return -1;
+    ask_exchange(b, BROKER_CHANNEL, s->exchange, "direct");
+    if (reply_to(b, "exchange", s->exchange, err))
         return -1;
     for (size_t i = 0; i < BROKER_QUEUES; i++)
-        if (declare_queue(b, s->queues[i], s->exchange, dead, err))
+        if (b->queues & BROKER_QUEUE(i) && declare_queue(b, s->queues[i], dead, err))
             return -1;
     amqp_maybe_release_buffers(b->conn);
     return 0;

@@ -19,6 +19,7 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
 #include "libcommon/daemon/failpoint.h"
+#include "libcommon/daemon/readiness.h"
 #include "libcommon/db/restore_mode.h"
 #include "libcommon/telemetry/log.h"
 #include "libcommon/telemetry/log_recent.h"
@@ -411,9 +412,9 @@ void daemon_handle_healthz(struct httpd_request *req, void *arg)
     httpd_reply(req, late ? 503 : 200, body, strlen(body));
 }
 
-/* Appends "status", "dependencies" and, in restore mode, "mode"; whether the first asked of them,
- * and the process, are ready.
- */
+/* Appends "status", "dependencies", in restore mode "mode", and what else readiness.h has to say;
+ * whether the first asked of the dependencies and the process are ready, and the lanes, if all are
+ * asked. */
 static bool put_readiness(struct buf *out, const struct httpd_request *req, size_t asked)
 {
     bool draining = atomic_load(&d.leaving) || httpd_draining(req);
@@ -428,11 +429,14 @@ static bool put_readiness(struct buf *out, const struct httpd_request *req, size
         buf_printf(&list, "%s\"%s\":\"%s\"", i ? "," : "", probe_name(d.probes[i]),
                    probe_state(d.probes[i]));
     }
+    if (asked == d.probe_count)
+        ready = readiness_of_lanes() && ready;
     buf_printf(out, "\"status\":\"%s\",\"dependencies\":{%s}%s",
                draining ? "draining"
                : ready  ? "ready"
                         : "not_ready",
                list.data ? list.data : "", restore_mode_shown() ? ",\"mode\":\"restore\"" : "");
+    readiness_put(out);
     buf_free(&list);
     return ready;
 }

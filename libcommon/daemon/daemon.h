@@ -94,7 +94,8 @@ void daemon_depend_on(const struct db_settings *db, const struct broker_settings
 /* The HTTP server of a daemon that has no routes but these, started. NULL on failure. */
 struct httpd *daemon_http_start(const struct httpd_settings *settings, struct err *err);
 
-/* /healthz, /readyz (all that it depends on must be ok; "?for=traffic" asks the first alone),
+/* /healthz, /readyz (all that it depends on must be ok, and its lanes (readiness.h) at work;
+ * "?for=traffic" asks the first dependency alone),
  * /metrics, and /status, a page for people, with the /status.json it reads. */
 #define DAEMON_ROUTE_WORDS (HTTPD_NO_LIMIT | HTTPD_NO_SPAN | HTTPD_EXPECT_200)
 /* clang-format off */

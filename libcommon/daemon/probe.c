@@ -143,7 +143,7 @@ struct probe *probe_broker(const struct broker_settings *settings)
     p->broker_settings = *settings;
     p->broker_settings.connect_timeout_ms = lower(settings->connect_timeout_ms, CHECK_TIMEOUT_MS);
     p->broker_settings.rpc_timeout_ms = lower(settings->rpc_timeout_ms, CHECK_TIMEOUT_MS);
-    p->broker = broker_new(&p->broker_settings, "probe");
+    p->broker = broker_new(&p->broker_settings, 0, "probe");
     return start(p);
 }
 

@@ -117,9 +117,11 @@ static int call(struct broker *b, const char *name, struct err *err)
 
 /* ---- the connection ---- */
 
-struct broker *broker_new(const struct broker_settings *settings, const char *purpose)
+struct broker *broker_new(const struct broker_settings *settings, unsigned queues,
+                          const char *purpose)
 {
     (void)settings;
+    (void)queues;
     (void)purpose;
     return must_alloc(1, sizeof(struct broker));
 }
@@ -134,7 +136,7 @@ static void open_channel(struct broker *b)
 
 struct broker *fake_broker_new(void)
 {
-    struct broker *b = broker_new(NULL, "");
+    struct broker *b = broker_new(NULL, 0, "");
 
     open_channel(b);
     return b;
@@ -164,6 +166,12 @@ void broker_drop(struct broker *b)
 {
     record("drop", NULL);
     b->open = false;
+}
+
+const char *broker_warning(const struct broker *b)
+{
+    (void)b;
+    return "";
 }
 
 bool broker_is_open(const struct broker *b)
