@@ -389,7 +389,11 @@ static size_t check(struct buf *errors)
                                    c->backoff_max_ms, errors);
     faults += settings_check_order("DELIVERY_RETRY_BASE_MS", c->retry_base_ms,
                                    "DELIVERY_RETRY_MAX_MS", c->retry_max_ms, errors);
-
+    if (c->held_ask_max_sec * 1000 < c->retry_base_ms) {
+        buf_printf(errors, "HELD_ASK_MAX_SEC=%lld is below DELIVERY_RETRY_BASE_MS=%lld\n",
+                   (long long)c->held_ask_max_sec, (long long)c->retry_base_ms);
+        faults++;
+    }
     if (settings_stop_after_ms(c) < 2 * c->heartbeat_ms) {
         buf_printf(errors,
                    "WORKER_DEAD_SEC=%lld leaves too little time: less OPERATOR_TIMEOUT_MS, three "

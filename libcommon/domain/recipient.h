@@ -165,12 +165,6 @@ struct recipient_change recipient_drop(const struct recipient *r, const char *re
 struct recipient_change recipient_confirm(const struct recipient *r, const char *provider,
                                           const char *unknown);
 
-/* Those of the rows from first to last that are open: any operator may have them, whatever was
- * known before (a restored backup). Their operators are asked first, and the retry window begins
- * anew. *n: how many that is. */
-int recipient_doubt(struct db *db, uint64_t first_id, uint64_t last_id, uint64_t *n,
-                    struct err *err);
-
 /* A backup was loaded: of those with ids from first to last, the open ones that were accepted
  * before the restore mode was switched on. Any operator may have them, and they have not been
  * claimed yet; nothing of this touches the fence. *marked: how many, those marked before included.

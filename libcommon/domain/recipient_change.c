@@ -12,7 +12,6 @@ static struct db_label deliver_label = {.query = "settle_done"};
 static struct db_label hold_label = {.query = "settle_lock"};
 static struct db_label put_off_label = {.query = "settle_later"};
 static struct db_label fail_label = {.query = "settle_failed"};
-static struct db_label doubt_label = {.query = "recipient_doubt"};
 static struct db_label forget_label = {.query = "dead_clean"};
 
 void recipient_change_register(void)
@@ -22,18 +21,8 @@ void recipient_change_register(void)
     db_label_register(&hold_label);
     db_label_register(&put_off_label);
     db_label_register(&fail_label);
-    db_label_register(&doubt_label);
     db_label_register(&forget_label);
 }
-
-/* The mark beside the names that are there, which may be of operators that are gone. */
-#define MARKED                                                             \
-    "CASE WHEN FIND_IN_SET('" RECIPIENT_UNKNOWN_ANY "',unknown_operators)" \
-    " THEN unknown_operators"                                              \
-    " WHEN unknown_operators='' THEN '" RECIPIENT_UNKNOWN_ANY "'"          \
-    " WHEN CHAR_LENGTH(unknown_operators)>253"                             \
-    " THEN '" RECIPIENT_UNKNOWN_ANY "," RECIPIENT_UNKNOWN_MORE "'"         \
-    " ELSE CONCAT('" RECIPIENT_UNKNOWN_ANY ",',unknown_operators) END"
 
 #define IN(state) (1u << (state))
 
@@ -365,7 +354,7 @@ static int write_ended(struct db *db, struct db_label *label, enum recipient_tra
                "any_may INT PATH '$[4]')) j "
                "STRAIGHT_JOIN message_status m FORCE INDEX(PRIMARY) ON m.id=j.id "
                "SET m.status='%s',m.owner=0,%sm.last_error=COALESCE(j.reason,m.last_error),"
-               "m.unknown_operators=IF(j.any_may," MARKED
+               "m.unknown_operators=IF(j.any_may," RECIPIENT_MARKED
                ",COALESCE(j.may_have,m.unknown_operators)) WHERE m.status IN (",
                to_name(transition), forget);
     put_from(&sql, transition);
@@ -465,29 +454,6 @@ struct recipient_change recipient_drop(const struct recipient *r, const char *re
         .reason = reason,
         .result = RECIPIENT_HELD,
     };
-}
-
-int recipient_doubt(struct db *db, uint64_t first_id, uint64_t last_id, uint64_t *n,
-                    struct err *err)
-{
-    struct db_results results;
-    struct buf sql = {0};
-    int rc;
-
-    buf_printf(&sql,
-               "UPDATE message_status FORCE INDEX(PRIMARY) SET first_claimed_at=NULL,"
-               "unknown_operators=" MARKED " "
-               "WHERE id BETWEEN %llu AND %llu AND status IN (",
-               (unsigned long long)first_id, (unsigned long long)last_id);
-    recipient_put_states(&sql, RECIPIENT_OPEN);
-    buf_putc(&sql, ')');
-    rc = db_run_buf(db, &doubt_label, &sql, &results, err);
-    buf_free(&sql);
-    if (rc)
-        return -1;
-    *n = db_only(&results)->affected;
-    db_results_free(&results);
-    return 0;
 }
 
 int recipient_forget_takeovers(struct db *db, const char *message_id, struct err *err)

@@ -19,14 +19,9 @@ int recipient_mark_restored(struct db *db, uint64_t first, uint64_t last, uint64
 
     buf_printf(&sql,
                "UPDATE message_status FORCE INDEX(PRIMARY) SET first_claimed_at=NULL,"
-               "unknown_operators=CASE WHEN unknown_operators='' THEN '" RECIPIENT_UNKNOWN_ANY "' "
-               "WHEN FIND_IN_SET('" RECIPIENT_UNKNOWN_ANY "',unknown_operators) "
-               "THEN unknown_operators "
-               "WHEN OCTET_LENGTH(unknown_operators)<=%d "
-               "THEN CONCAT(unknown_operators,'," RECIPIENT_UNKNOWN_ANY "') "
-               "ELSE '" RECIPIENT_UNKNOWN_ANY "," RECIPIENT_UNKNOWN_MORE "' END "
+               "unknown_operators=" RECIPIENT_MARKED " "
                "WHERE id BETWEEN %llu AND %llu AND status IN (",
-               RECIPIENT_UNKNOWN_MAX - 2, (unsigned long long)first, (unsigned long long)last);
+               (unsigned long long)first, (unsigned long long)last);
     recipient_put_states(&sql, RECIPIENT_OPEN);
     buf_puts(&sql, ") AND created_at<");
     restore_mode_put_since(&sql);

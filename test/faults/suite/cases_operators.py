@@ -155,6 +155,37 @@ def cannot_be_asked(run):
     yield result
 
 
+@case("operator A unknown, held", "operator A accepts, does not answer and cannot be asked; what is"
+      " unknown is held beyond its retry window")
+def held(run):
+    """Nothing fails, and nothing goes to B, without A's word for it."""
+    result = Result("operator A unknown, held", "operator A accepts, does not answer and cannot be asked,"
+                    " under `OPERATOR_UNKNOWN_POLICY=hold`, beyond the retry window: nothing is refunded"
+                    " that A has, nothing is accepted by both", unit="times")
+    with Site("operator", run.servers, replicas=1, DELIVERY_RETRY_WINDOW_SEC=1,
+              OPERATOR_UNKNOWN_POLICY="hold", HELD_ASK_MAX_SEC=5) as site:
+        site.up()
+        judge = Judge(site)
+        a = site.operators[0]
+        with Load(site, run.new_seed(), rate=40) as load:
+            for _ in range(run.times(6)):
+                a.faults(reject_prefix=REJECTED, accept_then_hang_share=0.5, lookup_status=503,
+                         lookup_status_share=1)
+                time.sleep(run.rng.uniform(5, 8))
+                a.faults(reject_prefix=REJECTED)
+                lifted = time.monotonic()
+                result.repetitions += 1
+                time.sleep(1)
+            load.end()
+            judge.judge(result, load, lifted, deadline=90)
+        holds = sum(Metrics.of(c.url).sum("msg_holds_total") for c in site.of("consumerd"))
+        if not holds:
+            result.violate("nothing was held")
+        if result.both_unknown:
+            result.violate(f"{result.both_unknown} accepted by both")
+    yield result
+
+
 @case("both operators down, window longer", "both operators down, the retry window longer than that")
 def both_down(run):
     outage = 120 if run.repeat >= 30 else 15

@@ -342,21 +342,6 @@ START_TEST(what_is_dropped_in_the_middle_may_be_with_any)
 }
 END_TEST
 
-START_TEST(what_is_open_is_marked_and_keeps_its_names)
-{
-    struct err err;
-    uint64_t n = 0;
-
-    EXPECT("recipient_doubt",
-           .has = {"first_claimed_at=NULL", "CONCAT('*,',unknown_operators)",
-                   "id BETWEEN 5 AND 9 AND status IN ('pending','sending')"},
-           .affected = 3);
-    db_begin(db);
-    ck_assert_int_eq(recipient_doubt(db, 5, 9, &n, &err), 0);
-    ck_assert_uint_eq(n, 3);
-}
-END_TEST
-
 int main(void)
 {
     Suite *s = suite_create("recipient");
@@ -383,7 +368,6 @@ int main(void)
     tcase_add_test(t, nothing_held_is_nothing_to_write);
     tcase_add_test(t, what_is_confirmed_is_done_whoever_had_it);
     tcase_add_test(t, what_is_dropped_in_the_middle_may_be_with_any);
-    tcase_add_test(t, what_is_open_is_marked_and_keeps_its_names);
     suite_add_tcase(s, t);
     return suite_run(s);
 }

@@ -35,8 +35,9 @@ static void take(enum poller_look look, const char *label)
         .query = label,
         .has = {look == LOOK_ASK ? "kind=2" : "kind=1",
                 look == LOOK_FRESH ? "next_run_at IS NULL" : "next_run_at<=NOW(6)"},
-        .answers = {{"rows", "1|m-1|message.send|0|{}\n2|m-2|message.send|2|{}\n"
-                             "3|m-3|message.send|0|{}"}}});
+        .answers = {{"mode", .rows = "0"},
+                    {"rows", .rows = "1|m-1|message.send|0|{}\n2|m-2|message.send|2|{}\n"
+                                     "3|m-3|message.send|0|{}"}}});
     ck_assert_int_eq(claim_take(&claim, &task, 10, &err), 0);
     ck_assert_uint_eq(claim.n, 3);
     ck_assert_int_eq(claim.put_off, look != LOOK_FRESH);
