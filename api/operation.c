@@ -27,22 +27,116 @@ static int refuse(struct operation_fault *fault, const char *field, const char *
     return -1;
 }
 
+/* A place in a body: the name in its object, and behind it the place in a list. */
+struct place {
+    const char *name;
+    size_t name_len;
+    size_t index;
+    unsigned depth; /* of braces and brackets */
+    bool in_list;   /* the second one is a bracket */
+    bool in_value;  /* of name, rather than before the next name */
+};
+
+/* From an opening quote to the closing one, or to end. */
+static const char *skip_string(const char *p, const char *end)
+{
+    for (p++; p < end && *p != '"'; p++)
+        if (*p == '\\')
+            p++;
+    return p < end ? p : end;
+}
+
+static void enter(struct place *at, char bracket)
+{
+    at->depth++;
+    if (at->depth == 2) {
+        at->in_list = bracket == '[';
+        at->index = 0;
+    }
+}
+
+/* Where a body of clean tokens, an object, ends. jansson says no more than that of its faults. */
+static struct place find_end(const char *p, size_t n)
+{
+    const char *end = p + n;
+    struct place at = {0};
+
+    for (; p < end; p++) {
+        if (*p == '{' || *p == '[')
+            enter(&at, *p);
+        else if (*p == '}' || *p == ']')
+            at.depth--;
+        else if (*p == ':' && at.depth == 1)
+            at.in_value = true;
+        else if (*p == ',' && at.depth == 1)
+            at.in_value = false;
+        else if (*p == ',' && at.depth == 2)
+            at.index++;
+        if (*p != '"')
+            continue;
+        if (at.depth == 1 && !at.in_value) {
+            at.name = p + 1;
+            at.name_len = (size_t)(skip_string(p, end) - at.name);
+        }
+        p = skip_string(p, end);
+    }
+    return at;
+}
+
+/* Names the field that the first n bytes end in. One that is long or escaped is none of ours. */
+static void name_field(struct operation_fault *fault, const char *body, size_t n)
+{
+    struct place at = find_end(body, n);
+    int len = (int)at.name_len;
+
+    if (!at.name || at.name_len > sizeof(fault->named) - 24 || memchr(at.name, '\\', at.name_len))
+        return;
+    if (at.depth > 1 && at.in_list)
+        snprintf(fault->named, sizeof(fault->named), "%.*s[%zu]", len, at.name, at.index);
+    else
+        snprintf(fault->named, sizeof(fault->named), "%.*s", len, at.name);
+    fault->field = fault->named;
+}
+
+static void refuse_json(struct operation_fault *fault, const char *body, const json_error_t *error)
+{
+    size_t n = (size_t)error->position;
+
+    switch (json_error_code(error)) {
+    case json_error_numeric_overflow:
+        refuse(fault, NULL, "The number is out of range.");
+        name_field(fault, body, n);
+        break;
+    case json_error_duplicate_key:
+        refuse(fault, NULL, "The name is given twice.");
+        name_field(fault, body, n);
+        break;
+    case json_error_null_byte_in_key:
+        refuse(fault, NULL, "A name must not hold NUL.");
+        break;
+    default:
+        fault->code = "invalid_json";
+        fault->field = NULL;
+        snprintf(fault->message, sizeof(fault->message), "The body is not valid JSON (byte %d).",
+                 error->position);
+    }
+}
+
 static struct operation *parse(const char *body, size_t n, enum operation_kind kind,
                                struct operation_fault *fault)
 {
-    json_error_t where;
-    json_t *root = json_loadb(body, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &where);
+    json_error_t error;
+    json_t *root = json_loadb(body, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
     struct operation *op;
 
     fault->code = NULL;
+    if (!root) {
+        refuse_json(fault, body, &error);
+        return NULL;
+    }
     if (!json_is_object(root)) {
+        refuse(fault, NULL, "The body must be a JSON object.");
         fault->code = "invalid_json";
-        fault->field = NULL;
-        if (root)
-            snprintf(fault->message, sizeof(fault->message), "The body must be a JSON object.");
-        else
-            snprintf(fault->message, sizeof(fault->message),
-                     "The body is not valid JSON (byte %d).", where.position);
         json_decref(root);
         return NULL;
     }
@@ -153,11 +247,12 @@ static int take_recipients(struct operation *op, const struct operation_limits *
         const json_t *v = json_array_get(list, i);
 
         if (!json_is_string(v) ||
-            !message_recipient_ok(json_string_value(v), json_string_length(v)))
-            return refuse(fault, "recipients",
+            !message_recipient_ok(json_string_value(v), json_string_length(v))) {
+            snprintf(fault->named, sizeof(fault->named), "recipients[%zu]", i);
+            return refuse(fault, fault->named,
                           "Each recipient must be a string of digits, with an optional + in front, "
-                          "of at most 20 "
-                          "characters.");
+                          "of at most 20 characters.");
+        }
         op->recipients[i] = json_string_value(v);
     }
     op->message.recipient_count = n;

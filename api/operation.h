@@ -86,10 +86,12 @@ struct operation {
     const char **recipients; /* prices stand behind them, in the same allocation */
 };
 
-/* Why a body was refused: the answer's code, sentence and field (NULL: none). */
+/* Why a body was refused: the answer's code, sentence and field (NULL: none; of a list the place is
+ * named, "recipients[17]"). field may point into named: not to be copied. */
 struct operation_fault {
     const char *code;
     const char *field;
+    char named[64];
     char message[160];
 };
 

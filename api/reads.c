@@ -101,42 +101,61 @@ static void put_history_row(struct buf *out, char **row, const unsigned long *n)
     buf_putc(out, '}');
 }
 
-/* Reads pages until the limit is met, the history ends or SCAN_MAX rows were looked at; in the last
- * case the cursor lets the client go on. */
+struct search {
+    int64_t before; /* the id of the last row looked at */
+    int64_t found;  /* rows of the page */
+    int64_t seen;
+    bool more; /* there is, or may be, a row for a further page */
+};
+
+/* Takes rows until one more than the page holds is met: that one is left for the next page. */
+static void take_rows(struct db_set *rows, const struct read_job *job, struct search *at,
+                      struct buf *out)
+{
+    char **row;
+
+    while ((row = db_next(rows))) {
+        bool fits = !job->by_state || !strcasecmp(row[3], recipient_state_name(job->state));
+
+        if (fits && at->found == job->limit) {
+            at->more = true;
+            return;
+        }
+        at->before = strtoll(row[0], NULL, 10);
+        at->seen++;
+        if (!fits)
+            continue;
+        if (at->found++)
+            buf_putc(out, ',');
+        put_history_row(out, row, rows->lengths);
+    }
+}
+
+/* Reads until the page is full and a further row is known, the history ends or SCAN_MAX rows were
+ * looked at; in the last case the cursor lets the client go on. */
 static int history(struct db *db, const struct read_job *job, struct buf *out, struct err *err)
 {
-    int64_t page = job->by_state ? SCAN_PAGE : job->limit;
-    int64_t before = job->before;
-    int64_t found = 0;
-    int64_t seen = 0;
-    bool more = true;
+    int64_t step = job->by_state ? SCAN_PAGE : job->limit + 1;
+    struct search at = {.before = job->before};
+    bool whole = false; /* the history has been read to its end */
 
     buf_puts(out, "{\"history\":[");
-    while (more && found < job->limit && seen < SCAN_MAX) {
+    while (!whole && !at.more) {
         struct db_results results;
         struct buf sql = {0};
-        char **row;
         int rc;
 
-        put_history_query(db, &sql, job, before, page);
+        put_history_query(db, &sql, job, at.before, step);
         rc = db_run_buf(db, &history_label, &sql, &results, err);
         buf_free(&sql);
         if (rc)
             return -1;
-        more = db_only(&results)->affected == (uint64_t)page;
-        while (found < job->limit && (row = db_next(db_only(&results)))) {
-            before = strtoll(row[0], NULL, 10);
-            seen++;
-            if (job->by_state && strcasecmp(row[3], recipient_state_name(job->state)) != 0)
-                continue;
-            if (found++)
-                buf_putc(out, ',');
-            put_history_row(out, row, db_only(&results)->lengths);
-        }
-        more = more || db_next(db_only(&results));
+        whole = db_only(&results)->affected < (uint64_t)step;
+        take_rows(db_only(&results), job, &at, out);
         db_results_free(&results);
+        at.more = at.more || (!whole && at.seen >= SCAN_MAX);
     }
-    put_cursor(out, more ? before : 0);
+    put_cursor(out, at.more ? at.before : 0);
     buf_putc(out, '}');
     return 0;
 }
@@ -159,7 +178,7 @@ static int balance(struct db *db, const struct read_job *job, struct buf *out, s
         "FROM user_transactions FORCE INDEX(idx_user_transactions_user) WHERE user_id=%lld AND "
         "id<%lld "
         "ORDER BY id DESC LIMIT %lld",
-        (long long)job->user_id, (long long)job->before, (long long)job->limit);
+        (long long)job->user_id, (long long)job->before, (long long)job->limit + 1);
     rc = db_run_packet(db, &balance_label, &packet, &results, err);
     db_packet_free(&packet);
     if (rc)
@@ -167,7 +186,7 @@ static int balance(struct db *db, const struct read_job *job, struct buf *out, s
     transactions = db_result(&results, "transactions");
     row = db_next(db_result(&results, "balance"));
     buf_printf(out, "{\"balance\":%s,\"transactions\":[", row ? row[0] : "0");
-    while ((row = db_next(transactions))) {
+    while (n < job->limit && (row = db_next(transactions))) {
         const unsigned long *len = transactions->lengths;
 
         last = strtoll(row[0], NULL, 10);
@@ -179,8 +198,8 @@ static int balance(struct db *db, const struct read_job *job, struct buf *out, s
         put_time(out, row[5]);
         buf_putc(out, '}');
     }
+    put_cursor(out, db_next(transactions) ? last : 0);
     db_results_free(&results);
-    put_cursor(out, n == job->limit ? last : 0);
     buf_putc(out, '}');
     return 0;
 }

@@ -4,7 +4,8 @@
 /*
  * History and balance pages, answered by a few threads with a connection each: the event loops
  * never wait for the database. Pages run from newest to oldest by row id; a cursor is the last id
- * seen.
+ * looked at, and given when a further row is known, or when the search for a state has looked at so
+ * many rows that the client had better hear from us.
  */
 
 #include <stdbool.h>

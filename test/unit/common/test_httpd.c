@@ -178,13 +178,15 @@ static void teardown(void)
 static void wait_held(size_t n)
 {
     struct timespec until;
+    int rc = 0;
 
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += ANSWER_WAIT_MS / 1000;
     pthread_mutex_lock(&held.lock);
-    while (held.n < n)
-        ck_assert_int_eq(pthread_cond_timedwait(&held.more, &held.lock, &until), 0);
+    while (held.n < n && !rc)
+        rc = pthread_cond_timedwait(&held.more, &held.lock, &until);
     pthread_mutex_unlock(&held.lock);
+    ck_assert_int_eq(rc, 0);
 }
 
 static void answer_held(void)
