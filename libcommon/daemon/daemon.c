@@ -65,12 +65,8 @@ size_t daemon_settings_check(const struct daemon_settings *daemon,
 
     faults += settings_check_order("HTTP_THREADS", httpd->threads, "HTTP_MAX_CONNECTIONS",
                                    httpd->max_connections, errors);
-    if (db && db->lock_wait_sec * 1000 >= db->statement_timeout_ms) {
-        buf_printf(errors,
-                   "DB_LOCK_WAIT_SEC=%lld must be shorter than DB_STATEMENT_TIMEOUT_MS=%lld\n",
-                   (long long)db->lock_wait_sec, (long long)db->statement_timeout_ms);
-        faults++;
-    }
+    if (db)
+        faults += db_settings_check(db, errors);
     return faults;
 }
 

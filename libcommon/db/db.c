@@ -39,36 +39,6 @@ struct db {
     struct buf with_begin;
 };
 
-const struct setting db_settings_rows[] = {
-    SETTING_TEXT_ROW(db_settings, host, SETTING_STRING, "DB_HOST", "127.0.0.1", 255, NULL,
-                     "Database host; always reached over TCP."),
-    SETTING_INT_ROW(db_settings, port, "DB_PORT", "3306", 1, 65535, "Database port."),
-    SETTING_TEXT_ROW(db_settings, name, SETTING_STRING, "DB_NAME", "messaging_platform", 64, NULL,
-                     "Database name."),
-    SETTING_TEXT_ROW(db_settings, user, SETTING_STRING, "DB_USER_NAME", "message_user", 128, NULL,
-                     "Database user."),
-    SETTING_TEXT_ROW(db_settings, password, SETTING_SECRET, "DB_PASSWORD", NULL, 0, NULL,
-                     "Database password."),
-    SETTING_TEXT_ROW(db_settings, tls_ca, SETTING_STRING, "DB_TLS_CA", "", 4096, NULL,
-                     "PEM file of the authority that signed the database's certificate; set: TLS, "
-                     "verified, or no connection."),
-    SETTING_INT_ROW(db_settings, max_open, "DB_MAX_OPEN_CONNS", "50", 3, 1000,
-                    "Most database connections this process holds."),
-    SETTING_INT_ROW(db_settings, max_idle, "DB_MAX_IDLE_CONNS", "25", 0, 1000,
-                    "Connections kept open while nobody uses them."),
-    SETTING_INT_ROW(db_settings, lifetime_sec, "DB_CONN_MAX_LIFETIME_SEC", "300", 1, 86400,
-                    "Age in seconds at which a connection is replaced."),
-    SETTING_INT_ROW(db_settings, connect_timeout_ms, "DB_CONNECT_TIMEOUT_MS", "2000", 1000, 60000,
-                    "Longest wait for a connection."),
-    SETTING_INT_ROW(db_settings, statement_timeout_ms, "DB_STATEMENT_TIMEOUT_MS", "4000", 1000,
-                    600000,
-                    "Longest wait for a statement's answer; beyond it the connection is given up."),
-    SETTING_INT_ROW(
-        db_settings, lock_wait_sec, "DB_LOCK_WAIT_SEC", "1", 1, 60,
-        "innodb_lock_wait_timeout of each session; keep below DB_STATEMENT_TIMEOUT_MS."),
-    SETTINGS_END,
-};
-
 static pthread_once_t library_once = PTHREAD_ONCE_INIT;
 static _Atomic int64_t idle_connections;
 /* Behind one name there may be another server than before. A connection of an older generation is

@@ -29,6 +29,8 @@ struct db_settings {
 };
 
 extern const struct setting db_settings_rows[];
+/* Of combinations: appends a line for each that cannot work; returns their number. */
+size_t db_settings_check(const struct db_settings *s, struct buf *errors);
 
 /* A statement's name in db_queries_total{query,result} and db_query_duration_seconds{query}. Define
  * static, register at start or, where several threads share it, before each use. */

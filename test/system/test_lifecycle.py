@@ -58,6 +58,13 @@ def test_all_bad_settings_are_named_at_once(kind, words):
         assert name in text, f"{name} is not named in:\n{text}"
 
 
+@pytest.mark.parametrize("kind", ["api", "outboxd", "consumerd"])
+def test_settings_of_the_database_fit_together(kind):
+    code, text = run(kind, "--check", **GOOD, DB_LOCK_WAIT_SEC="8", DB_STATEMENT_TIMEOUT_MS="8000")
+    assert code == 78 and "DB_LOCK_WAIT_SEC=8 must be shorter than DB_STATEMENT_TIMEOUT_MS=8000" in text
+    assert run(kind, "--check", **GOOD, DB_LOCK_WAIT_SEC="7", DB_STATEMENT_TIMEOUT_MS="8000")[0] == 0
+
+
 def test_secrets_may_come_from_files(tmp_path):
     for name, value in GOOD.items():
         (tmp_path / name).write_text(value + "\n")

@@ -38,8 +38,6 @@ static struct {
     size_t packet_max;
 } script = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-const struct setting db_settings_rows[] = {SETTINGS_END};
-
 /* Under the lock. */
 #define complain(format, ...)            \
     (pthread_mutex_unlock(&script.lock), \
