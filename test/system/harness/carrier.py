@@ -100,19 +100,19 @@ REQUEST_TIMEOUT = answer(408, b"<html>408</html>", (("Connection", "close"), ("C
 
 # What is no acceptance, and no "found" either, though it says 2xx.
 LIES = {
-    "html": {"body": b"<html><body>Welcome</body></html>"},
-    "empty": {"body": b""},
+    "html": {"status": 200, "body": b"<html><body>Welcome</body></html>"},
+    "empty": {"status": 200, "body": b""},
     "no content": {"status": 204, "body": b""},
-    "null id": {"body": b'{"id":null,"status":"accepted"}'},
-    "empty id": {"body": b'{"id":"","status":"accepted"}'},
-    "no id": {"body": b'{"status":"accepted"}'},
-    "rejected": {"body": b'{"id":"no-1","status":"rejected"}'},
-    "rejected, no id": {"body": b'{"status":"rejected"}'},
-    "list": {"body": b"[]"},
-    "nested": {"body": b'{"messages":[{"status":"4"}]}'},
+    "null id": {"status": 200, "body": b'{"id":null,"status":"accepted"}'},
+    "empty id": {"status": 200, "body": b'{"id":"","status":"accepted"}'},
+    "no id": {"status": 200, "body": b'{"status":"accepted"}'},
+    "rejected": {"status": 200, "body": b'{"id":"no-1","status":"rejected"}'},
+    "rejected, no id": {"status": 200, "body": b'{"status":"rejected"}'},
+    "list": {"status": 200, "body": b"[]"},
+    "nested": {"status": 200, "body": b'{"messages":[{"status":"4"}]}'},
     "cut 206": {"status": 206, "body": b'{"id":"cut-1","sta', "length": 200, "closes": True},
-    "cut": {"body": b'{"id":"cut-2"}', "length": 200, "closes": True},
-    "large": {"body": b'{"id":"large-1","text":"' + b"x" * 100_000 + b'"}'},
+    "cut": {"status": 200, "body": b'{"id":"cut-2"}', "length": 200, "closes": True},
+    "large": {"status": 200, "body": b'{"id":"large-1","text":"' + b"x" * 100_000 + b'"}'},
 }
 
 
