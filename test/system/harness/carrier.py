@@ -131,7 +131,7 @@ class Carrier:
             self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._tls.load_cert_chain(*issued)
         self._calls, self._sms = [], []
-        self._of_reference = {}
+        self._of_reference, self._duplicates = {}, 0
         self._connections, self._open, self._dropped = 0, set(), set()
         self._closing = self._refusing = False
         self.heal()
@@ -231,9 +231,8 @@ class Carrier:
 
     def counts(self):
         with self._lock:
-            posts, known = len(self.posts()), len(self._of_reference)
-            return {"accepted": known, "requests": posts, "lookups": len(self.lookups()),
-                    "duplicates": sum(self.posts_by_reference()[r] - 1 for r in self._of_reference)}
+            return {"accepted": len(self._of_reference), "requests": len(self.posts()),
+                    "lookups": len(self.lookups()), "duplicates": self._duplicates}
 
     @staticmethod
     def _entry(sms):
@@ -297,6 +296,7 @@ class Carrier:
             self._calls.append(Call(time.monotonic(), method, reference, message.get("to"), connection, nth,
                                     headers.get("idempotency-key")))
             if method == "POST":
+                self._duplicates += reference in self._of_reference
                 sms = self._take(message) if manner.takes else None
                 return manner, 200, self._told(sms)
             sms = self._of_reference.get(reference)
