@@ -77,17 +77,20 @@ void outbox_put_oldest(struct buf *sql, enum message_type lane, enum outbox_kind
     buf_puts(sql, " ORDER BY next_run_at LIMIT 1)) t");
 }
 
+/* By its index, whatever the optimizer makes of the EXISTS: else it may walk the table. */
 void outbox_put_exists(struct buf *sql, const char *column)
 {
     buf_printf(sql,
-               "EXISTS (SELECT 1 FROM outbox_events o WHERE o.aggregate_id=%s AND o.kind IN "
-               "(%d,%d))",
-               column, OUTBOX_DELIVER, OUTBOX_ASK);
+               "EXISTS (SELECT 1 FROM outbox_events o FORCE INDEX(uq_outbox_aggregate_event) "
+               "WHERE o.aggregate_id=%s)",
+               column);
 }
 
 void outbox_put_asked(struct buf *sql, const char *column)
 {
-    buf_printf(sql, "EXISTS (SELECT 1 FROM outbox_events o WHERE o.aggregate_id=%s AND o.kind=%d)",
+    buf_printf(sql,
+               "EXISTS (SELECT 1 FROM outbox_events o FORCE INDEX(uq_outbox_aggregate_event) "
+               "WHERE o.aggregate_id=%s AND o.kind=%d)",
                column, OUTBOX_ASK);
 }
 

@@ -42,8 +42,8 @@ void outbox_put_count(struct buf *sql, enum message_type lane, enum outbox_kind 
  * none is. */
 void outbox_put_oldest(struct buf *sql, enum message_type lane, enum outbox_kind kind);
 
-/* "EXISTS (…)": the message whose identifier is in that column has a row that will bring it to its
- * lane, of either kind, due or not. */
+/* "EXISTS (…)": the message whose identifier is in that column has a row, due or not: each of
+ * either kind brings it to its lane. */
 void outbox_put_exists(struct buf *sql, const char *column);
 /* The same of OUTBOX_ASK alone: the message is held. */
 void outbox_put_asked(struct buf *sql, const char *column);

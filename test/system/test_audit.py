@@ -120,7 +120,7 @@ def test_what_is_in_doubt_is_listed(settled):
 def test_what_is_held_is_counted_apart(world):
     """Neither stuck nor left over in the outbox, and named."""
     stack = world(REPAIR_AFTER_SEC=0, DELIVERY_RETRY_WINDOW_SEC=0, OPERATOR_TIMEOUT_MS=300,
-                  OPERATOR_UNKNOWN_POLICY="hold", DELIVERY_RETRY_BASE_MS=60000)
+                  OPERATOR_UNKNOWN_POLICY="hold", DELIVERY_RETRY_BASE_MS=60000, DELIVERY_RETRY_MAX_MS=60000)
     stack.operator_a.faults(accept_then_hang_share=1, lookup_status=503, lookup_status_share=1)
     api = stack.api()
     customer = api.funded(10)

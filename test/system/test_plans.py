@@ -170,7 +170,6 @@ def test_the_statements_that_matter_were_seen(seen):
     assert found(r"FROM message_status.*FOR UPDATE"), "the claim and the settle"
     assert found(r"^UPDATE message_status"), "the states"
     assert found(r"^UPDATE .*JOIN user_balances"), "the balances"
-    assert found(r"kind=2.*FOR UPDATE SKIP LOCKED"), "the look for what is to be asked about"
     assert found(r"kind=2 .*unknown_operators<>''"), "the look at what is held"
 
 
