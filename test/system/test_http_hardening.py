@@ -256,6 +256,8 @@ AMBIGUOUS = [
     b"GET /healthz HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
     b"GET /healthz HTTP/2.0\r\nHost: x\r\n\r\n",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"CONNECT /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"POST /messages HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 ]
 
 
@@ -269,6 +271,116 @@ def test_what_a_proxy_may_read_differently_ends_the_connection(serve, request_):
     assert re.match(rb"HTTP/1\.1 (400|413) ", answer), answer[:200]
     assert answer.count(b"HTTP/1.1 ") == 1, answer
     assert b"Connection: close" in answer
+
+
+def order(reference, text="x"):
+    """A message to take, as a request."""
+    body = json.dumps({"reference": reference, "to": "0912", "text": text, "type": "normal"}).encode()
+    return POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def chunked(body, rng):
+    """The body in chunks of any length, with extensions here and there."""
+    out = b""
+    while body:
+        n = rng.randrange(1, len(body) + 1)
+        out += b"%x%s\r\n%s\r\n" % (n, rng.choice([b"", b";a=b", b" ;c"]), body[:n])
+        body = body[n:]
+    return out + b"0\r\n" + rng.choice([b"", b"X-Sum: 1\r\n"]) + b"\r\n"
+
+
+def clean(reference, hidden, rng):
+    """A request that carries another one in its body, where it is text."""
+    text = json.dumps(hidden.decode())[1:-1].encode() if rng.random() < 0.5 else b"\\r\\n\\r\\n"
+    body = b'{"reference":"%s","to":"0912","type":"normal","text":"%s"}' % (reference.encode(), text)
+    body += b"\r\n" * rng.randrange(3)
+    blank = rng.choice([b" ", b"\t", b"", b" \t "])
+    start = rng.choice([b"", b"\r\n", b"\r\n\r\n"]) + POST
+    if rng.random() < 0.5:
+        return start + b"Content-Length:%s%d\r\n\r\n" % (blank, len(body)) + body
+    return start + b"Transfer-Encoding:%schunked\r\n\r\n" % blank + chunked(body, rng)
+
+
+def spoilt(hidden, rng):
+    """A request that some would take for the end of one, with another one behind it."""
+    n, chunks = len(hidden), POST + b"Transfer-Encoding: chunked\r\n\r\n"
+    head = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Some: thing\r\n\r\n"
+    at = rng.randrange(len(head) - 1)
+    return rng.choice([
+        head[:at] + rng.choice([b"\0", b"\n", b"\r", b"\x01", b"\0\r\n", b"\n\n"]) + head[at:] + hidden,
+        head[:-2] + b"\0\r\n" + hidden,
+        head[:-2] + b"\n" + hidden,
+        head[:-2] + b" Content-Length: %d\r\n\r\n" % n + hidden,
+        head[:-2] + b"Content-Length : %d\r\n\r\n" % n + hidden,
+        head[:-2] + b"Content-Length: +%d\r\n\r\n" % n + hidden,
+        head[:-2] + b"Content-Length: %d\r\nContent-Length: 0\r\n\r\n" % n + hidden,
+        head[:-2] + b"Content-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n" % n + hidden,
+        head.replace(b"GET", b"HEAD")[:-2] + b"Content-Length: %d\r\n\r\n" % n + hidden,
+        chunks + b"1;\0\r\nx\r\n0\r\n\r\n" + hidden,
+        chunks + b"%x;a\nx\r\n" % n + hidden + b"\r\n0\r\n\r\n",
+        chunks + b"0x%x\r\n" % n + hidden + b"\r\n0\r\n\r\n",
+        chunks + b"1\r\nx" + hidden + b"\r\n0\r\n\r\n",
+        chunks + b"1\r\nx\n0\r\n\r\n" + hidden,
+        chunks + b"0\r\n\0\r\n\r\n" + hidden,
+        chunks + b"0\r\nA: b\n\r\n" + hidden,
+        chunks + b"0\r\n" + hidden,
+        chunks.replace(b"1.1", b"1.0") + b"0\r\n\r\n" + hidden,
+    ])
+
+
+def send_in_segments(s, data, rng):
+    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    longest = rng.choice([1, 3, 20, 200, len(data)])
+    while data:
+        n = rng.randrange(1, longest + 1)
+        try:
+            s.sendall(data[:n])
+        except OSError:  # refused already
+            return
+        data = data[n:]
+
+
+def test_no_request_runs_out_of_another(serve):
+    """Whatever is hidden in a body stays text, and whatever stands behind a spoilt request is not read;
+    what came before it is answered. Segments end anywhere."""
+    server = serve()
+    seed = int(os.environ.get("SEED", 12))
+    print(f"SEED={seed}")
+    rng = random.Random(seed)
+    taken, hidden = [], []
+    for i in range(400):
+        parts = []
+        for k in range(rng.randrange(3)):
+            taken.append(f"t-{i}-{k}")
+            hidden.append(f"h-{i}-{k}")
+            parts.append(clean(taken[-1], order(hidden[-1]), rng))
+        hidden.append(f"h-{i}")
+        spoil = rng.random() < 0.7
+        parts.append(spoilt(order(hidden[-1]), rng) + HEALTH if spoil else CLOSE)
+        with server.dial() as s:
+            send_in_segments(s, b"".join(parts), rng)
+            answer = read_all(s)
+        codes = re.findall(rb"HTTP/1\.1 (\d+)", answer)
+        assert codes == [b"200"] * (len(parts) - 1) + [b"400" if spoil else b"200"], (parts, answer)
+        assert answer.rsplit(b"HTTP/1.1 ", 1)[1].count(b"Connection: close\r\n") == 1, answer
+
+    def known(references):
+        with server.dial() as s:
+            s.sendall(b"".join(b"GET /messages/%s HTTP/1.1\r\nHost: x\r\n\r\n" % r.encode()
+                               for r in references) + CLOSE)
+            return [c == b"200" for c in re.findall(rb"HTTP/1\.1 (\d+)", read_all(s))[:-1]]
+    assert all(known(taken)) and len(taken) > 100
+    assert not any(known(hidden)) and len(hidden) > 400
+
+
+def test_a_client_may_end_its_side_when_it_has_asked(serve):
+    """Its requests are answered, the one in hand and those behind it."""
+    server = serve(SIM_FAULTS='{"latency_ms":50}')
+    for n in (1, 2, 20):
+        with server.dial() as s:
+            s.sendall(b"".join(order(f"e-{n}-{i}") + HEALTH for i in range(n)))
+            s.shutdown(socket.SHUT_WR)
+            assert re.findall(rb"HTTP/1\.1 (\d+)", read_all(s)) == [b"200"] * 2 * n
 
 
 def test_pipelined_requests_are_answered_in_order(serve):
