@@ -38,33 +38,59 @@ static bool is_plain(char c)
 {
     unsigned char u = (unsigned char)c;
 
-    return u >= ' ' ? u != 0x7f : u == '\t';
+    return (u >= ' ' && u != 0x7f) || u == '\t';
+}
+
+/* How many plain characters p begins with, nearly: tabs end the eight at a time. */
+static size_t plain_run(const char *p, size_t n)
+{
+    const uint64_t each = UINT64_MAX / 255;
+    size_t at = 0;
+
+    for (; at + sizeof(each) <= n; at += sizeof(each)) {
+        uint64_t eight;
+        uint64_t del;
+
+        memcpy(&eight, p + at, sizeof(eight));
+        del = eight ^ each * 0x7f;
+        /* A byte below ' ', or one that was DEL, borrows into its highest bit. */
+        if ((((eight - each * ' ') & ~eight) | ((del - each) & ~del)) & each * 0x80)
+            break;
+    }
+    return at;
 }
 
 /* UNIT_PASS when the line that begins at w->line is whole: w->looked is at its CR then. */
 static enum unit find_line(struct http_wire *w, const char *p, size_t n)
 {
-    while (w->looked < n && is_plain(p[w->looked]))
-        w->looked++;
-    if (w->looked == n)
+    size_t at = w->looked + plain_run(p + w->looked, n - w->looked);
+
+    while (at < n && is_plain(p[at]))
+        at++;
+    w->looked = at;
+    if (at == n)
         return UNIT_MORE;
-    if (p[w->looked] != '\r' && p[w->looked] != '\n')
+    if (p[at] != '\r' && p[at] != '\n')
         return refuse(w, "A control character stands where none may.");
-    if (p[w->looked] == '\r' && w->looked + 1 == n)
+    if (p[at] == '\r' && at + 1 == n)
         return UNIT_MORE;
-    if (p[w->looked] != '\r' || p[w->looked + 1] != '\n')
+    if (p[at] != '\r' || p[at + 1] != '\n')
         return refuse(w, "Every line must end with CR LF.");
     return UNIT_PASS;
+}
+
+static bool is_letter(char c)
+{
+    return (unsigned)((c | 0x20) - 'a') < 26;
 }
 
 /* tchar of RFC 9110 section 5.6.2 */
 static bool is_token(const char *s, size_t n)
 {
-    static const char extra[] = "!#$%&'*+-.^_`|~";
+    static const char others[] = "0123456789!#$%&'*+.^_`|~";
 
     for (size_t i = 0; i < n; i++)
-        if (!((s[i] >= 'a' && s[i] <= 'z') || (s[i] >= 'A' && s[i] <= 'Z') ||
-              (s[i] >= '0' && s[i] <= '9') || memchr(extra, s[i], sizeof(extra) - 1)))
+        if (!is_letter(s[i]) && s[i] != '-' && !memchr(others, s[i], sizeof(others) - 1))
             return false;
     return n > 0;
 }
