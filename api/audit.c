@@ -241,10 +241,35 @@ static int check_messages(struct db *db, struct audit_report *report, struct err
 struct sum {
     const char *table;
     const char *columns; /* of one range: summed up over all ranges */
-    int64_t *to[6];
+    int to[6];           /* of enum audit_total, then -1 */
 };
 
-static int add_up(struct db *db, const struct sum *s, struct err *err)
+/* A whole number as the server writes it; NULL, the sum of no rows, is 0. */
+static audit_sum read_sum(const char *text)
+{
+    audit_sum sum = 0;
+    bool negative = text && *text == '-';
+
+    for (const char *at = text ? text + negative : ""; *at >= '0' && *at <= '9'; at++)
+        sum = sum * 10 + (*at - '0');
+    return negative ? -sum : sum;
+}
+
+const char *audit_write_sum(audit_sum sum, char text[AUDIT_SUM_SIZE])
+{
+    char *at = text + AUDIT_SUM_SIZE - 1;
+    bool negative = sum < 0;
+
+    *at = '\0';
+    do
+        *--at = (char)('0' + (int)(negative ? -(sum % 10) : sum % 10));
+    while (sum /= 10);
+    if (negative)
+        *--at = '-';
+    return at;
+}
+
+static int add_up(struct db *db, const struct sum *s, struct audit_report *report, struct err *err)
 {
     int64_t after = 0;
     int64_t last;
@@ -269,8 +294,8 @@ static int add_up(struct db *db, const struct sum *s, struct err *err)
         if (rc)
             return -1;
         row = db_next(db_only(&results));
-        for (size_t i = 0; row && s->to[i]; i++)
-            *s->to[i] += strtoll(row[i], NULL, 10);
+        for (size_t i = 0; row && s->to[i] >= 0; i++)
+            report->totals[s->to[i]] += read_sum(row[i]);
         db_results_free(&results);
         after = last;
     }
@@ -280,27 +305,37 @@ static int totals(struct db *db, struct audit_report *r, const struct audit_opti
                   struct err *err)
 {
     const struct sum sums[] = {
-        {"user_balances", "SUM(balance)", {&r->balances}},
+        {"user_balances", "SUM(balance)", {AUDIT_SUM_BALANCES, -1}},
         {"user_transactions",
          "SUM(IF(transaction_type='deposit',amount,0)),SUM(IF(transaction_type='refund',amount,0))",
-         {&r->deposits, &r->refunds}},
+         {AUDIT_SUM_DEPOSITS, AUDIT_SUM_REFUNDS, -1}},
         {"message_status",
          "SUM(IF(status IN ({kept}),price,0)),SUM(IF(status IN ({open}),price,0)),"
          "SUM(status IN ({kept})),SUM(status IN ({refunded})),SUM(status IN ({open}))",
-         {&r->done, &r->open, &r->recipients_done, &r->recipients_failed, &r->recipients_open}},
-        {"outbox_parked", "COUNT(*)", {&r->parked}},
+         {AUDIT_SUM_DONE, AUDIT_SUM_OPEN, AUDIT_SUM_RECIPIENTS_DONE, AUDIT_SUM_RECIPIENTS_FAILED,
+          AUDIT_SUM_RECIPIENTS_OPEN, -1}},
+        {"outbox_parked", "COUNT(*)", {AUDIT_SUM_PARKED, -1}},
     };
     struct audit_check *check;
+    audit_sum off;
+    struct buf what = {0};
+    char text[AUDIT_SUM_SIZE];
 
     for (size_t i = 0; i < sizeof(sums) / sizeof(sums[0]); i++)
-        if (add_up(db, &sums[i], err))
+        if (add_up(db, &sums[i], r, err))
             return -1;
     if (!options->quiesced)
         return 0; /* the sums are of different moments */
     check = audit_add_check(r, "deposits_are_accounted_for");
     check->checked = 1;
-    if (r->deposits != r->balances + r->done + r->open)
-        audit_violate(r, check, "total", "deposits differ from balances, done and open together");
+    off = r->totals[AUDIT_SUM_BALANCES] + r->totals[AUDIT_SUM_DONE] + r->totals[AUDIT_SUM_OPEN] -
+          r->totals[AUDIT_SUM_DEPOSITS];
+    if (off) {
+        buf_printf(&what, "balances, done and open together differ from deposits by %s",
+                   audit_write_sum(off, text));
+        audit_violate(r, check, "total", what.failed ? NULL : what.data);
+        buf_free(&what);
+    }
     return 0;
 }
 
@@ -341,24 +376,32 @@ static void put_checks(struct buf *b, const struct audit_check *checks, size_t n
     }
 }
 
+static const char *const total_names[AUDIT_SUMS] = {
+    [AUDIT_SUM_DEPOSITS] = "deposits",
+    [AUDIT_SUM_BALANCES] = "balances",
+    [AUDIT_SUM_DONE] = "done",
+    [AUDIT_SUM_OPEN] = "open",
+    [AUDIT_SUM_REFUNDS] = "refunds",
+    [AUDIT_SUM_RECIPIENTS_DONE] = "recipients_done",
+    [AUDIT_SUM_RECIPIENTS_FAILED] = "recipients_failed",
+    [AUDIT_SUM_RECIPIENTS_OPEN] = "recipients_open",
+    [AUDIT_SUM_PARKED] = "parked",
+};
+
 static void print_json(const struct audit_report *r, FILE *to)
 {
     struct buf b = {0};
+    char text[AUDIT_SUM_SIZE];
 
     buf_puts(&b, "{\"checks\":[");
     put_checks(&b, r->checks, r->check_count, "violations");
     buf_puts(&b, "],\"doubts\":[");
     put_checks(&b, r->doubts, AUDIT_DOUBTS, "recipients");
-    buf_printf(&b,
-               "],\"totals\":{\"deposits\":%lld,\"balances\":%lld,\"done\":%lld,\"open\":%lld,"
-               "\"refunds\":%lld,"
-               "\"recipients_done\":%lld,\"recipients_failed\":%lld,\"recipients_open\":%lld,"
-               "\"parked\":%lld},"
-               "\"violations\":%llu}\n",
-               (long long)r->deposits, (long long)r->balances, (long long)r->done,
-               (long long)r->open, (long long)r->refunds, (long long)r->recipients_done,
-               (long long)r->recipients_failed, (long long)r->recipients_open, (long long)r->parked,
-               (unsigned long long)r->violations);
+    buf_puts(&b, "],\"totals\":{");
+    for (size_t i = 0; i < AUDIT_SUMS; i++)
+        buf_printf(&b, "%s\"%s\":%s", i ? "," : "", total_names[i],
+                   audit_write_sum(r->totals[i], text));
+    buf_printf(&b, "},\"violations\":%llu}\n", (unsigned long long)r->violations);
     if (!b.failed)
         fputs(b.data, to);
     buf_free(&b);
@@ -381,6 +424,8 @@ static void print_checks(const struct audit_check *checks, size_t n, FILE *to)
 
 void audit_print(const struct audit_report *r, const struct audit_options *options, FILE *to)
 {
+    char text[AUDIT_SUM_SIZE];
+
     if (options->json) {
         print_json(r, to);
         return;
@@ -390,13 +435,9 @@ void audit_print(const struct audit_report *r, const struct audit_options *optio
     fprintf(to, "\n%-34s %12s %12s\n", "no violation, and in doubt", "checked", "recipients");
     print_checks(r->doubts, AUDIT_DOUBTS, to);
     fputc('\n', to);
-    fprintf(to,
-            "deposits %lld, balances %lld, done %lld, open %lld, refunds %lld\n"
-            "recipients: done %lld, failed %lld, open %lld; parked outbox rows: %lld\n"
-            "%llu violations\n",
-            (long long)r->deposits, (long long)r->balances, (long long)r->done, (long long)r->open,
-            (long long)r->refunds, (long long)r->recipients_done, (long long)r->recipients_failed,
-            (long long)r->recipients_open, (long long)r->parked, (unsigned long long)r->violations);
+    for (size_t i = 0; i < AUDIT_SUMS; i++)
+        fprintf(to, "%-34s %12s\n", total_names[i], audit_write_sum(r->totals[i], text));
+    fprintf(to, "%llu violations\n", (unsigned long long)r->violations);
 }
 
 static void free_examples(struct audit_check *checks, size_t n)

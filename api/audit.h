@@ -41,13 +41,27 @@ enum audit_doubt {
     AUDIT_DOUBTS,
 };
 
+enum audit_total {
+    AUDIT_SUM_DEPOSITS, /* units */
+    AUDIT_SUM_BALANCES,
+    AUDIT_SUM_DONE,
+    AUDIT_SUM_OPEN,
+    AUDIT_SUM_REFUNDS,
+    AUDIT_SUM_RECIPIENTS_DONE, /* rows */
+    AUDIT_SUM_RECIPIENTS_FAILED,
+    AUDIT_SUM_RECIPIENTS_OPEN,
+    AUDIT_SUM_PARKED,
+    AUDIT_SUMS
+};
+
+/* Over all customers, and of rows that may be damaged: 64 bits do not hold every sum. */
+__extension__ typedef __int128 audit_sum;
+
 struct audit_report {
     struct audit_check checks[AUDIT_CHECKS];
     size_t check_count;
-    struct audit_check doubts[AUDIT_DOUBTS];         /* violations: how many; none of report's */
-    int64_t deposits, balances, done, open, refunds; /* sums of units */
-    int64_t recipients_done, recipients_failed, recipients_open;
-    int64_t parked;
+    struct audit_check doubts[AUDIT_DOUBTS]; /* violations: how many; none of report's */
+    audit_sum totals[AUDIT_SUMS];
     uint64_t violations;
 };
 

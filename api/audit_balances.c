@@ -3,6 +3,7 @@
 
 #include "api/audit_internal.h"
 #include "libcommon/base/must.h"
+#include "libcommon/domain/ledger.h"
 
 /*
  * Entries of one customer are written under the lock of its balance row, with rising ids, and never
@@ -11,12 +12,10 @@
  * added up.
  */
 
-__extension__ typedef __int128 wide; /* no number of entries overflows it */
-
 struct account {
     int64_t user_id, balance;
     int64_t mark; /* the last entry that the balance holds */
-    wide sum;
+    audit_sum sum;
 };
 
 struct audit_balances {
@@ -148,16 +147,14 @@ static void judge(const struct audit_balances *a, struct audit_report *report,
         const struct account *account = &a->accounts[i];
         char where[64];
         char what[128];
+        char sum[AUDIT_SUM_SIZE];
+        bool fits = account->balance <= LEDGER_BALANCE_MAX;
 
-        if (account->sum == account->balance && account->balance >= 0)
+        if (account->sum == account->balance && account->balance >= 0 && fits)
             continue;
         snprintf(where, sizeof(where), "customer %" PRId64, account->user_id);
-        if (account->sum >= INT64_MIN && account->sum <= INT64_MAX)
-            snprintf(what, sizeof(what), "balance %" PRId64 ", ledger %" PRId64, account->balance,
-                     (int64_t)account->sum);
-        else
-            snprintf(what, sizeof(what), "balance %" PRId64 ", ledger beyond 64 bits",
-                     account->balance);
+        snprintf(what, sizeof(what), "balance %" PRId64 ", ledger %s%s", account->balance,
+                 audit_write_sum(account->sum, sum), fits ? "" : "; more than a balance may be");
         audit_violate(report, check, where, what);
     }
     check->checked += a->n;

@@ -47,6 +47,9 @@ int audit_balances_step(struct audit_balances *a, struct db *db, int64_t limit,
                         struct audit_report *report, struct audit_check *check, bool *end,
                         struct err *err);
 
+#define AUDIT_SUM_SIZE 44 /* 39 digits, a sign, the end */
+const char *audit_write_sum(audit_sum sum, char text[AUDIT_SUM_SIZE]);
+
 struct audit_check *audit_add_check(struct audit_report *report, const char *name);
 void audit_violate(struct audit_report *report, struct audit_check *check, const char *where,
                    const char *what);

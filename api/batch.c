@@ -67,14 +67,37 @@ int batch_start(struct batch *b, struct operation **ops, size_t n)
     return idempotency_link_twins(ops, n);
 }
 
-/* A top-up of a new customer needs a row to lock. */
-static int make_balance_rows(struct batch *b, struct db *db, struct err *err)
+typedef bool wants_row_fn(const struct batch *b, const struct operation *op);
+
+/* A customer's first top-up needs a row to lock. */
+static bool is_topup(const struct batch *b, const struct operation *op)
+{
+    (void)b;
+    return op->kind == OPERATION_TOPUP;
+}
+
+/* So does what costs nothing, for a customer who has never had a balance: its key is safe behind
+ * that lock, and its refunds find the row. */
+static bool is_free_of_a_stranger(const struct batch *b, const struct operation *op)
+{
+    const struct ledger_account *c;
+
+    if (op->kind != OPERATION_SEND || op->total || op->replay_only || op->outcome != OUTCOME_OPEN)
+        return false;
+    c = ledger_find(b->accounts, b->account_count, op->customer_id);
+    MUST(c != NULL);
+    return !c->locked && !c->elsewhere;
+}
+
+/* Before a transaction, which would lock the new rows in whatever order. */
+static int make_balance_rows(const struct batch *b, struct db *db, wants_row_fn *wants_row,
+                             struct err *err)
 {
     int64_t ids[BATCH_CUSTOMERS_MAX];
     size_t n = 0;
 
     for (size_t i = 0; i < b->n; i++)
-        if (b->ops[i]->kind == OPERATION_TOPUP && !b->ops[i]->replay_only)
+        if (wants_row(b, b->ops[i]))
             ids[n++] = b->ops[i]->customer_id;
     return n ? ledger_open(db, ids, n, err) : 0;
 }
@@ -89,8 +112,12 @@ static bool begin(const struct batch *b, struct operation *op)
 
 static void decide_send(const struct batch *b, struct ledger_account *c, struct operation *op)
 {
-    if (!c->locked || c->balance + c->change < op->total) {
+    if (op->total && (!c->locked || c->balance + c->change < op->total)) {
         op->outcome = OUTCOME_INSUFFICIENT;
+        return;
+    }
+    if (!c->locked) {
+        op->outcome = OUTCOME_LOCKED; /* its row was made a moment ago, as for a top-up */
         return;
     }
     if (!begin(b, op))
@@ -110,7 +137,7 @@ static void decide_topup(const struct batch *b, struct ledger_account *c, struct
             OUTCOME_LOCKED; /* its row was made a moment ago: somebody else has locked it first */
         return;
     }
-    if (c->balance + c->change > OPERATION_BALANCE_MAX - op->amount) {
+    if (c->balance + c->change > LEDGER_TOPUP_MAX - op->amount) {
         op->outcome = OUTCOME_BALANCE_TOO_HIGH;
         return;
     }
@@ -151,20 +178,18 @@ static void decide_one(struct batch *b, struct operation *op)
         share_key(b, op);
 }
 
-int batch_decide(struct batch *b, struct db *db, bool skip_locked, bool *writes, struct err *err)
+/* Packet 1: the balances, locked, and the keys that are known. */
+static int look(struct batch *b, struct db *db, bool skip_locked, struct err *err)
 {
     struct db_results results;
     bool keys;
 
-    *writes = false;
     for (size_t i = 0; i < b->account_count; i++)
         b->accounts[i] = (struct ledger_account){.user_id = b->accounts[i].user_id};
     for (size_t i = 0; i < b->n; i++) {
         b->ops[i]->outcome = OUTCOME_OPEN;
         b->ops[i]->begun = false;
     }
-    if (make_balance_rows(b, db, err))
-        return -1;
     db_begin(db);
     db_packet_reset(&b->packet);
     ledger_put_lock(db_statement(&b->packet, "balances"), b->accounts, b->account_count,
@@ -176,7 +201,29 @@ int batch_decide(struct batch *b, struct db *db, bool skip_locked, bool *writes,
     if (keys)
         idempotency_apply(db_result(&results, "keys"), b->ops, b->n);
     db_results_free(&results);
-    if (skip_locked && ledger_find_elsewhere(db, b->accounts, b->account_count, err))
+    return skip_locked ? ledger_find_elsewhere(db, b->accounts, b->account_count, err) : 0;
+}
+
+static int look_with_rows(struct batch *b, struct db *db, bool skip_locked, struct err *err)
+{
+    bool strangers = false;
+
+    if (make_balance_rows(b, db, is_topup, err) || look(b, db, skip_locked, err))
+        return -1;
+    for (size_t i = 0; i < b->n; i++)
+        strangers |= is_free_of_a_stranger(b, b->ops[i]);
+    if (!strangers)
+        return 0;
+    db_rollback(db);
+    return make_balance_rows(b, db, is_free_of_a_stranger, err) || look(b, db, skip_locked, err)
+               ? -1
+               : 0;
+}
+
+int batch_decide(struct batch *b, struct db *db, bool skip_locked, bool *writes, struct err *err)
+{
+    *writes = false;
+    if (look_with_rows(b, db, skip_locked, err))
         return -1;
     for (size_t i = 0; i < b->n; i++) {
         decide_one(b, b->ops[i]);

@@ -8,6 +8,10 @@
 #include <string.h>
 
 #include "libcommon/base/must.h"
+#include "libcommon/domain/ledger.h"
+
+_Static_assert((int64_t)PRICE_MAX *OPERATION_RECIPIENTS_MAX <= LEDGER_TOPUP_MAX,
+               "what a send costs is an amount");
 
 static EVP_MD *sha256;
 static pthread_once_t sha256_once = PTHREAD_ONCE_INIT;
@@ -295,12 +299,16 @@ struct operation *operation_parse_send(const char *body, size_t n,
 static int take_amount(struct operation *op, struct operation_fault *fault)
 {
     const json_t *v = json_object_get(op->json, "balance");
+    char text[64];
 
     if (!v)
         return refuse(fault, "balance", "This field is required.");
     if (!json_is_integer(v) || json_integer_value(v) <= 0 ||
-        json_integer_value(v) > OPERATION_BALANCE_MAX)
-        return refuse(fault, "balance", "Must be a positive whole number that fits a balance.");
+        json_integer_value(v) > LEDGER_TOPUP_MAX) {
+        snprintf(text, sizeof(text), "Must be a whole number from 1 to %lld.",
+                 (long long)LEDGER_TOPUP_MAX);
+        return refuse(fault, "balance", text);
+    }
     op->amount = json_integer_value(v);
     return 0;
 }

@@ -17,8 +17,7 @@
 
 #define OPERATION_KEY_MAX 255
 #define OPERATION_DESCRIPTION_MAX 1024
-/* A top-up may not lift a balance above this; refunds still to come then cannot overflow it. */
-#define OPERATION_BALANCE_MAX INT64_C(4611686018427387903)
+#define OPERATION_RECIPIENTS_MAX 10000 /* the highest MAX_RECIPIENTS */
 
 struct httpd_request;
 
@@ -31,7 +30,7 @@ enum operation_outcome {
     OUTCOME_REPLAYED,         /* the key was known; response holds the first answer */
     OUTCOME_KEY_REUSED,       /* the key was known with another body */
     OUTCOME_INSUFFICIENT,     /* not enough balance */
-    OUTCOME_BALANCE_TOO_HIGH, /* the top-up could overflow */
+    OUTCOME_BALANCE_TOO_HIGH, /* the top-up would lift it above LEDGER_TOPUP_MAX */
     OUTCOME_OVERLOADED,       /* under pressure, and the key is not known */
     OUTCOME_LOCKED,           /* the customer's balance row is held by somebody: later */
     OUTCOME_LOCKED_TOO_LONG,  /* ... and the deadline has passed */

@@ -16,6 +16,7 @@
 #include "api/swagger.h"
 #include "libcommon/base/clock.h"
 #include "libcommon/daemon/daemon.h"
+#include "libcommon/domain/ledger.h"
 #include "libcommon/telemetry/log.h"
 #include "libcommon/telemetry/metrics.h"
 
@@ -117,6 +118,15 @@ static void answer_late_read(struct httpd_request *req, unsigned stage)
     reply_too_late(req);
 }
 
+static void reply_too_high(struct httpd_request *req)
+{
+    char text[80];
+
+    snprintf(text, sizeof(text), "A top-up may not lift a balance above %lld.",
+             (long long)LEDGER_TOPUP_MAX);
+    httpd_reply_error(req, 400, "invalid_input", text, "balance");
+}
+
 static void reply_outcome(struct operation *op)
 {
     struct httpd_request *req = op->request;
@@ -140,8 +150,7 @@ static void reply_outcome(struct operation *op)
                           "The balance does not cover this message.", NULL);
         break;
     case OUTCOME_BALANCE_TOO_HIGH:
-        httpd_reply_error(req, 400, "invalid_input", "The balance would become too large.",
-                          "balance");
+        reply_too_high(req);
         break;
     case OUTCOME_TOO_LARGE:
         httpd_reply_error(req, 413, "body_too_large",

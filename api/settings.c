@@ -1,5 +1,6 @@
 #include "api/settings.h"
 
+#include "api/operation.h"
 #include "libcommon/base/buf.h"
 
 struct api_settings api_settings;
@@ -7,8 +8,8 @@ struct api_settings api_settings;
 static const struct setting listen_rows[] = {HTTPD_LISTEN_ROW(":8080"), SETTINGS_END};
 
 static const struct setting rows[] = {
-    SETTING_INT_ROW(api_settings, max_recipients, "MAX_RECIPIENTS", "1000", 1, 10000,
-                    "Most recipients of one send."),
+    SETTING_INT_ROW(api_settings, max_recipients, "MAX_RECIPIENTS", "1000", 1,
+                    OPERATION_RECIPIENTS_MAX, "Most recipients of one send."),
     SETTING_INT_ROW(api_settings, page_default, "PAGE_SIZE_DEFAULT", "100", 1, 10000,
                     "Rows of a history or balance page when limit is absent."),
     SETTING_INT_ROW(api_settings, page_max, "PAGE_SIZE_MAX", "1000", 1, 10000,

@@ -273,6 +273,18 @@ static int credit(struct db *db, const struct ledger_account *accounts, size_t n
     return rc;
 }
 
+/* The rows may be damaged: no sum of them may overflow. */
+static bool is_plausible(const struct ledger_refund *refunds, size_t n)
+{
+    int64_t sum = 0;
+
+    for (size_t i = 0; i < n; i++)
+        if (refunds[i].amount < 0 || __builtin_add_overflow(sum, refunds[i].amount, &sum) ||
+            sum > LEDGER_BALANCE_MAX)
+            return false;
+    return true;
+}
+
 int ledger_refund(struct db *db, const struct ledger_refund *refunds, size_t n, struct err *err)
 {
     struct ledger_account *accounts;
@@ -281,6 +293,8 @@ int ledger_refund(struct db *db, const struct ledger_refund *refunds, size_t n, 
 
     if (!n)
         return 0;
+    if (!is_plausible(refunds, n))
+        return err_set(err, ERR_BUG, 0, "refund: more than anybody was charged");
     accounts = calloc(n, sizeof(*accounts));
     if (!accounts)
         return err_set(err, ERR_RETRY, 0, "out of memory");

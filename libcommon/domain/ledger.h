@@ -20,6 +20,15 @@
 
 #include "libcommon/db/db.h"
 
+/*
+ * A balance may be so much: JavaScript reads whole numbers exactly to here (2^53 - 1). A top-up
+ * adds no more than the half of it, and lifts no balance above that. The other half is room for
+ * refunds, which nobody can refuse: of more than four thousand million recipients of one customer
+ * at the highest price, all of them open at once.
+ */
+#define LEDGER_BALANCE_MAX INT64_C(9007199254740991)
+#define LEDGER_TOPUP_MAX INT64_C(4503599627370495)
+
 #define LEDGER_ACCOUNTS_MAX 900 /* an IN list of 1,000 values may flip to a scan */
 
 struct ledger_account {
@@ -74,7 +83,7 @@ struct ledger_refund {
 };
 
 /* Credits n refunds. A refund that exists is ERR_BUG: the unique key has just prevented a second
- * one; so is a customer without a balance row. */
+ * one; so is a customer without a balance row, and an amount that nobody was charged. */
 int ledger_refund(struct db *db, const struct ledger_refund *refunds, size_t n, struct err *err);
 
 #endif

@@ -1,9 +1,9 @@
 #include "libcommon/domain/price.h"
 
 const struct setting price_settings_rows[] = {
-    SETTING_INT_ROW(price_settings, of[MESSAGE_NORMAL], "PRICE_NORMAL", "1", 0, 1000000,
+    SETTING_INT_ROW(price_settings, of[MESSAGE_NORMAL], "PRICE_NORMAL", "1", 0, PRICE_MAX,
                     "Units a recipient of a normal message costs."),
-    SETTING_INT_ROW(price_settings, of[MESSAGE_EXPRESS], "PRICE_EXPRESS", "3", 0, 1000000,
+    SETTING_INT_ROW(price_settings, of[MESSAGE_EXPRESS], "PRICE_EXPRESS", "3", 0, PRICE_MAX,
                     "Units a recipient of an express message costs."),
     SETTINGS_END,
 };

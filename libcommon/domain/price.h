@@ -10,6 +10,8 @@
 #include "libcommon/base/settings.h"
 #include "libcommon/domain/message.h"
 
+#define PRICE_MAX 1000000 /* of a recipient */
+
 struct price_settings {
     int64_t of[MESSAGE_LANES]; /* by enum message_type */
 };

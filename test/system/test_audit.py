@@ -158,6 +158,32 @@ def test_a_failed_recipient_remembers_who_may_have_it(world):
         f"{identifier}-0: refunded, and an operator that it was in doubt with accepted it"]}
 
 
+def test_totals_near_the_limits(world):
+    """Sums that no 64 bits hold are added up right, and a difference of five shows in them."""
+    stack = world("api")
+    near, customers = 2**62, range(1, 6)
+    for customer in customers:
+        stack.db.execute("INSERT INTO user_balances(user_id,balance) VALUES (%s,%s)", customer, near)
+        stack.db.execute("INSERT INTO user_transactions(user_id,amount,transaction_type,transaction_id)"
+                         " VALUES (%s,%s,'deposit',%s)", customer, near, f"d-{customer}")
+
+    def report():
+        done = run_audit(stack, "--quiesced", "--json")
+        parsed = json.loads(done.stdout)
+        return parsed["totals"], {c["name"]: c["examples"] for c in parsed["checks"] if c["violations"]}
+
+    totals, found = report()
+    assert totals["deposits"] == totals["balances"] == 5 * near
+    assert set(found) == {"balance_is_ledger_sum"}
+    assert len(found["balance_is_ledger_sum"]) == 5  # more than a balance may be
+    assert all("more than a balance may be" in e for e in found["balance_is_ledger_sum"])
+    stack.db.execute("UPDATE user_balances SET balance=balance-5 WHERE user_id=3")
+    totals, found = report()
+    assert totals["balances"] == 5 * near - 5
+    assert "differ from deposits by -5" in found["deposits_are_accounted_for"][0]
+    assert str(5 * near - 5) in run_audit(stack, "--quiesced").stdout
+
+
 def mismatches(stack):
     return Metrics.of(stack.url("api-1")).value("msg_ledger_mismatch")
 

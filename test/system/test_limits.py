@@ -4,9 +4,11 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harness.client import assert_error, recipient
+from harness.audit import audit, quiesce
+from harness.client import assert_error, new_customer, recipient
 from harness.wait import wait_until
 
+TOP_UP_MAX = 2**52 - 1
 TOO_MANY = "Too many requests. Please retry later."
 OVERLOADED = "The system is temporarily overloaded. Please retry later."
 
@@ -186,3 +188,46 @@ def test_more_than_the_database_takes_at_once(small_packets):
     assert api.balance(customer) == 10000 - 8 * 300
     assert api.top_up(customer, 1).json()["balance"] == 10001 - 8 * 300
     assert stack.log_text("api-1").count("commit.packet_too_large") == 1
+
+
+def test_what_a_balance_may_be(world):
+    """Top-ups stop at half of what JavaScript reads exactly; a refund is never refused."""
+    stack = world(REPAIR_AFTER_SEC="0")
+    for operator in stack.operators:
+        operator.faults(reject_prefix="0999")
+    api, customer = stack.api(), new_customer()
+    body = assert_error(api.top_up(customer, TOP_UP_MAX + 1), 400, "invalid_input")
+    assert body["field"] == "balance" and str(TOP_UP_MAX) in body["message"]
+    assert api.top_up(customer, TOP_UP_MAX).json()["balance"] == TOP_UP_MAX
+    body = assert_error(api.top_up(customer, 1), 400, "invalid_input")
+    assert body["field"] == "balance" and str(TOP_UP_MAX) in body["message"]
+    stack.stop("consumerd-1")
+    identifier = api.sent(customer, ["0999"], type="express")["message_identifier"]
+    assert_error(api.top_up(customer, 4), 400, "invalid_input")
+    assert api.top_up(customer, 3).json()["balance"] == TOP_UP_MAX
+    stack.start("consumerd-1")
+    assert set(api.wait_final(customer, identifier).values()) == {"failed"}
+    assert api.balance(customer) == TOP_UP_MAX + 3
+    quiesce(stack)
+    assert audit(stack) == []
+
+
+def test_what_costs_nothing_needs_no_balance(world):
+    """A customer who has never had a balance sends at price 0, with and without a key; what fails
+    is given back all the same."""
+    stack = world(PRICE_NORMAL=0, REPAIR_AFTER_SEC="0")
+    for operator in stack.operators:
+        operator.faults(reject_prefix="0999")
+    api = stack.api()
+    plain, keyed = new_customer(), new_customer()
+    first = api.sent(plain, ["0912", "0999"])
+    assert first["price"] == 0
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda _: api.send(keyed, ["0912"], key="k"), range(10)))
+    assert {a.status_code for a in answers} == {200}
+    assert len({a.json()["message_identifier"] for a in answers}) == 1
+    assert_error(api.send(plain, type="express"), 402, "insufficient_balance")
+    assert api.wait_final(plain, first["message_identifier"]) == {"0912": "done", "0999": "failed"}
+    quiesce(stack)
+    assert audit(stack) == []
+    assert api.balance(plain) == api.balance(keyed) == 0

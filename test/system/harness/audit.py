@@ -132,7 +132,7 @@ def _check_refunds(recipients, ledger):
     for r in recipients:
         transaction = f"r-{r['message_identifier']}-{r['position']}"
         refund = refunds.pop(transaction, None)
-        expected = (r["user_id"], r["price"]) if r["status"] == "failed" and r["price"] else None
+        expected = (r["user_id"], r["price"]) if r["status"] == "failed" else None
         if refund != expected:
             yield f"{transaction}: status {r['status']}, refund {refund}, expected {expected}"
     for transaction in refunds:

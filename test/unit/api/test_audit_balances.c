@@ -87,7 +87,19 @@ START_TEST(what_differs_is_named_also_when_the_sum_fits_no_number)
     ck_assert_uint_eq(report.violations, 3);
     ck_assert_str_eq(check->examples[0], "customer 7: balance 10, ledger 9");
     ck_assert_str_eq(check->examples[1], "customer 8: balance -2, ledger -2");
-    ck_assert_str_eq(check->examples[2], "customer 9: balance 2, ledger beyond 64 bits");
+    ck_assert_str_eq(check->examples[2], "customer 9: balance 2, ledger 18446744073709551614");
+}
+END_TEST
+
+START_TEST(what_is_more_than_a_balance_may_be_is_named)
+{
+    ACCOUNTS("LIMIT 3", "7|9007199254740991|10\n8|9007199254740992|11");
+    ENTRIES("user_id BETWEEN 7 AND 8 ", "7|10|9007199254740991\n8|11|9007199254740992");
+    walk_to_the_end();
+    ck_assert_uint_eq(report.violations, 1);
+    ck_assert_str_eq(check->examples[0],
+                     "customer 8: balance 9007199254740992, ledger 9007199254740992; "
+                     "more than a balance may be");
 }
 END_TEST
 
@@ -119,6 +131,7 @@ int main(void)
     tcase_add_test(t, entries_after_the_balance_was_read_do_not_count);
     tcase_add_test(t, entries_of_nobody_here_are_passed_over);
     tcase_add_test(t, what_differs_is_named_also_when_the_sum_fits_no_number);
+    tcase_add_test(t, what_is_more_than_a_balance_may_be_is_named);
     tcase_add_test(t, a_statement_that_fails_is_taken_up_again);
     suite_add_tcase(s, t);
     return suite_run(s);

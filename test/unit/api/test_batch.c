@@ -162,7 +162,7 @@ END_TEST
 
 START_TEST(a_top_up_that_is_refused_decides_nothing_for_its_twins)
 {
-    take(make_topup(9, "4611686018427387903"), "key");
+    take(make_topup(9, "4503599627370495"), "key");
     take(make_topup(9, "2"), "key");
     take(make_topup(9, "2"), "key");
     EXPECT("ledger_open");
@@ -241,12 +241,35 @@ START_TEST(a_new_customer_gets_a_row_before_the_transaction)
 }
 END_TEST
 
+START_TEST(what_costs_nothing_needs_no_balance)
+{
+    struct err err;
+
+    take_send(1, "a", "key");
+    take_send(2, "b", NULL);
+    take_send(3, "c", NULL); /* this one costs */
+    ops[0]->total = ops[1]->total = 0;
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "2|0"}});
+    EXPECT("ledger_open", .has = {"'[1]'"}); /* 2 has one */
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|0\n2|0"}});
+    decide(false);
+    ck_assert_int_eq(ops[0]->outcome, OUTCOME_DONE);
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
+    ck_assert_int_eq(ops[2]->outcome, OUTCOME_INSUFFICIENT);
+    EXPECT("commit_write", .has = {ops[0]->message.id, "(1,0,'withdrawal'"},
+           .lacks = {"UPDATE", ops[2]->message.id});
+    ck_assert_int_eq(batch_write(batch, db, &err), 0);
+    ck_assert_str_eq(fake_db_ran(), "begin commit_lock rollback ledger_open begin commit_lock "
+                                    "commit_write");
+}
+END_TEST
+
 START_TEST(a_balance_has_a_ceiling)
 {
     take_topup(9, "2");
     take_topup(9, "1");
     EXPECT("ledger_open");
-    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "9|4611686018427387902"}});
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "9|4503599627370494"}});
     decide(false);
     ck_assert_int_eq(ops[0]->outcome, OUTCOME_BALANCE_TOO_HIGH);
     ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
@@ -398,6 +421,7 @@ int main(void)
     tcase_add_test(t, the_first_to_come_is_the_first_of_its_key);
     tcase_add_test(t, a_key_that_is_known_is_answered_as_it_was);
     tcase_add_test(t, a_new_customer_gets_a_row_before_the_transaction);
+    tcase_add_test(t, what_costs_nothing_needs_no_balance);
     tcase_add_test(t, a_balance_has_a_ceiling);
     tcase_add_test(t, whose_row_is_held_waits_and_the_others_do_not);
     tcase_add_test(t, a_new_decision_forgets_the_last_one);

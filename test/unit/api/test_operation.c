@@ -157,7 +157,7 @@ START_TEST(a_topup_takes_positive_amounts_that_fit)
         "{\"user_id\":1,\"balance\":-5}",
         "{\"user_id\":1,\"balance\":1.5}",
         "{\"user_id\":1,\"balance\":\"7\"}",
-        "{\"user_id\":1,\"balance\":4611686018427387904}",
+        "{\"user_id\":1,\"balance\":4503599627370496}",
         "{\"user_id\":0,\"balance\":5}",
         "{\"user_id\":1,\"balance\":5,\"description\":7}",
     };

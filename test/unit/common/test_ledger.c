@@ -54,6 +54,24 @@ START_TEST(refunds_of_several_customers_lock_their_balances_in_order)
 }
 END_TEST
 
+START_TEST(amounts_that_nobody_was_charged_are_no_refunds)
+{
+    static const int64_t wrong[][2] = {
+        {-1, 5}, {LEDGER_BALANCE_MAX, 1}, {INT64_MAX, 1}, {INT64_MAX, INT64_MAX}};
+    struct ledger_refund refunds[] = {{.user_id = 1, .message_id = "m-1"},
+                                      {.user_id = 1, .message_id = "m-2"}};
+    struct err err;
+
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        refunds[0].amount = wrong[i][0];
+        refunds[1].amount = wrong[i][1];
+        ck_assert_int_eq(ledger_refund(db, refunds, 2, &err), -1);
+        ck_assert_int_eq(err.kind, ERR_BUG);
+    }
+    ck_assert_str_eq(fake_db_ran(), "");
+}
+END_TEST
+
 START_TEST(many_refunds_go_in_chunks_and_all_locks_come_first)
 {
     enum { N = 501 };
@@ -165,6 +183,7 @@ int main(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, accounts_are_sorted_and_their_changes_added_up);
     tcase_add_test(t, refunds_of_several_customers_lock_their_balances_in_order);
+    tcase_add_test(t, amounts_that_nobody_was_charged_are_no_refunds);
     tcase_add_test(t, many_refunds_go_in_chunks_and_all_locks_come_first);
     tcase_add_test(t, a_refund_that_exists_is_a_bug);
     tcase_add_test(t, a_customer_without_a_balance_is_a_bug);
