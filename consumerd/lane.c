@@ -343,6 +343,7 @@ static void turn(struct lane *l)
 {
     daemon_beat(l->beat);
     if (!l->leased && !take_lease(l)) {
+        readiness_lane_is(l->readiness, "waits to be registered in the database");
         wait_for_jobs(l, NO_LEASE_WAIT_MS);
         lane_turn_collect(l);
         return;

@@ -198,6 +198,15 @@ static int take_incarnation(struct worker *w, struct err *err)
     return 0;
 }
 
+/* A heartbeat from the future was written before the database's clock was set back. As it stands it
+ * would keep a dead worker alive until the clock is there again; from now on it is dead after the
+ * usual time, and a living one writes its next. */
+static void put_pull_back(struct buf *sql)
+{
+    buf_puts(sql, "UPDATE workers SET heartbeat_at=NOW(6) "
+                  "WHERE heartbeat_at>NOW(6)+INTERVAL 1 SECOND");
+}
+
 /* The mode is read after the write: whoever sees a heartbeat that is younger than a switch knows
  * that we obey it. */
 static int write_beat(struct worker *w, bool *gone, struct err *err)
@@ -212,6 +221,7 @@ static int write_beat(struct worker *w, bool *gone, struct err *err)
                atomic_load(&w->waiting[MESSAGE_NORMAL]), atomic_load(&w->waiting[MESSAGE_EXPRESS]),
                (unsigned long long)w->id);
     restore_mode_put(db_statement(&packet, "mode"));
+    put_pull_back(db_statement(&packet, NULL));
     rc = db_run_packet(w->db, &beat_label, &packet, &results, err);
     db_packet_free(&packet);
     if (rc)

@@ -12,6 +12,9 @@
  * the thread takes a new one. The row of the old one stays: its silence is what allows the others
  * to take over, and not before every call it may still have had under way is over.
  *
+ * When the database's clock is set back, heartbeats written before it lie ahead: whoever beats next
+ * sets them to the present.
+ *
  * The janitor deletes rows of workers that have been dead for a day; a missing row means dead.
  */
 

@@ -12,11 +12,14 @@
 #include "libcommon/telemetry/log.h"
 #include "outboxd/settings.h"
 
+#define FARTHEST 1000 /* put-off rows of a kind looked at for a clock that was set back */
+
 static struct db_label look_labels[LOOKS] = {
     [LOOK_WAIT] = {.query = "outbox_look"}, /* never run */
     [LOOK_FRESH] = {.query = "outbox_look_fresh"}, [LOOK_LAGGED] = {.query = "outbox_look_lagged"},
     [LOOK_FULL] = {.query = "outbox_look_full"},   [LOOK_SWEEP] = {.query = "outbox_look_sweep"},
     [LOOK_DUE] = {.query = "outbox_look_due"},     [LOOK_ASK] = {.query = "outbox_look_ask"},
+    [LOOK_AHEAD] = {.query = "outbox_look_ahead"},
 };
 static struct db_label delete_label = {.query = "outbox_delete"};
 static struct db_label burn_label = {.query = "outbox_burn_attempt"};
@@ -45,6 +48,46 @@ void claim_free(struct claim *c)
     *c = (struct claim){0};
 }
 
+static bool is_put_off(enum poller_look look)
+{
+    return look == LOOK_DUE || look == LOOK_ASK || look == LOOK_AHEAD;
+}
+
+/* A row that was written in the future: the clock was set back since, and would be at its time too
+ * late. */
+static const char *due_when(enum poller_look look)
+{
+    if (look == LOOK_AHEAD)
+        return "updated_at>NOW(6)+INTERVAL 1 SECOND";
+    return is_put_off(look) ? "next_run_at<=NOW(6)" : "next_run_at IS NULL";
+}
+
+static void put_part(struct buf *sql, enum message_type lane, enum poller_look look)
+{
+    buf_puts(sql, "SELECT id FROM outbox_events FORCE INDEX(idx_outbox_poll) WHERE ");
+    outbox_put_part(sql, lane, look == LOOK_ASK ? OUTBOX_ASK : OUTBOX_DELIVER);
+    buf_puts(sql, " AND ");
+}
+
+/* Rows of before the clock was set back are the farthest ahead. One that others hide here waits no
+ * longer than they do, which is as long as rows are put off. */
+static void put_farthest(struct buf *sql, enum message_type lane)
+{
+    const char *before = "";
+
+    buf_puts(sql, "SELECT id FROM (");
+    for (int kind = OUTBOX_DELIVER; kind <= OUTBOX_ASK; kind++, before = " UNION ALL ") {
+        buf_printf(sql,
+                   "%s(SELECT id,next_run_at,updated_at FROM outbox_events "
+                   "FORCE INDEX(idx_outbox_poll) WHERE ",
+                   before);
+        outbox_put_part(sql, lane, (enum outbox_kind)kind);
+        buf_printf(sql, " AND next_run_at>NOW(6) ORDER BY next_run_at DESC,id DESC LIMIT %d)",
+                   FARTHEST);
+    }
+    buf_puts(sql, ") f WHERE ");
+}
+
 /* The ids are read without locks, then each row is locked by its primary key: a locking range would
  * take the record behind its end as well, which is the first row of the other lane. A row that
  * somebody else has comes back as an id alone; one that was put off in between fails the condition.
@@ -52,17 +95,18 @@ void claim_free(struct claim *c)
 static void put_look(struct buf *sql, enum message_type lane, const struct poller_task *task,
                      int64_t limit)
 {
-    bool put_off = task->look == LOOK_DUE || task->look == LOOK_ASK;
-    const char *due = put_off ? "next_run_at<=NOW(6)" : "next_run_at IS NULL";
+    const char *due = due_when(task->look);
 
     buf_printf(sql,
                "SELECT d.id,o.aggregate_id,o.event_type,o.attempts,"
-               "IF(OCTET_LENGTH(o.payload)<=%d,o.payload,NULL) FROM ("
-               "SELECT id FROM outbox_events FORCE INDEX(idx_outbox_poll) WHERE ",
+               "IF(OCTET_LENGTH(o.payload)<=%d,o.payload,NULL) FROM (",
                BROKER_BODY_MAX);
-    outbox_put_part(sql, lane, task->look == LOOK_ASK ? OUTBOX_ASK : OUTBOX_DELIVER);
-    buf_printf(sql, " AND %s", due);
-    if (put_off)
+    if (task->look == LOOK_AHEAD)
+        put_farthest(sql, lane);
+    else
+        put_part(sql, lane, task->look);
+    buf_puts(sql, due);
+    if (is_put_off(task->look))
         buf_puts(sql, " ORDER BY next_run_at,id");
     else
         buf_printf(sql, " AND id>%lld ORDER BY id", (long long)task->from);
@@ -117,7 +161,7 @@ int claim_take(struct claim *c, const struct poller_task *task, int64_t limit, s
     }
     c->seen = c->bytes = 0;
     c->last_id = 0;
-    c->put_off = task->look == LOOK_DUE || task->look == LOOK_ASK;
+    c->put_off = is_put_off(task->look);
     c->held_back = db_number(db_result(&c->results, "mode")) == 1;
     rows = db_result(&c->results, "rows");
     while (!c->held_back && (columns = db_next(rows)))

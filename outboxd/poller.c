@@ -28,6 +28,7 @@ void poller_init(struct poller *p, const struct poller_limits *limits, int64_t n
         .lagged_at_us = now_us,
         .full_at_us = now_us + limits->full_us,
         .due_at_us = now_us,
+        .ahead_at_us = now_us + limits->full_us,
         .ask_at_us = now_us + limits->full_us,
         .limit = limits->batch,
     };
@@ -56,6 +57,8 @@ struct poller_task poller_next(struct poller *p, int64_t now_us)
     move_marks(p, now_us);
     if (now_us >= p->ask_at_us) {
         task.look = LOOK_ASK;
+    } else if (now_us >= p->ahead_at_us) {
+        task.look = LOOK_AHEAD;
     } else if (now_us >= p->due_at_us && !(p->due_last && fresh_waits(p, now_us))) {
         task.look = LOOK_DUE;
         task.skip = p->due_skip;
@@ -69,6 +72,7 @@ struct poller_task poller_next(struct poller *p, int64_t now_us)
         task.from = task.look == LOOK_LAGGED ? p->lagged_from : p->cursor;
     } else {
         at_us = lower(lower(p->poll_at_us, p->due_at_us), lower(p->full_at_us, p->ask_at_us));
+        at_us = lower(at_us, p->ahead_at_us);
         task.wait_us = at_us - now_us;
     }
     return task;
@@ -89,12 +93,13 @@ static void found_due(struct poller *p, const struct poller_task *task, size_t r
     }
 }
 
-static void found_ask(struct poller *p, const struct poller_task *task, size_t rows,
-                      int64_t cost_us, int64_t now_us)
+/* Of what is looked for as seldom as the whole outbox. */
+static int64_t seldom_at_us(const struct poller *p, const struct poller_task *task, size_t rows,
+                            int64_t cost_us, int64_t now_us)
 {
     int64_t least_us = (int64_t)rows == task->limit ? DUE_MIN_US : p->limits.full_us;
 
-    p->ask_at_us = now_us + higher(least_us, cost_us * COST_FACTOR);
+    return now_us + higher(least_us, cost_us * COST_FACTOR);
 }
 
 static void found_fresh(struct poller *p, const struct poller_task *task, size_t rows,
@@ -135,7 +140,9 @@ void poller_found(struct poller *p, const struct poller_task *task, size_t rows,
 {
     p->due_last = task->look == LOOK_DUE;
     if (task->look == LOOK_ASK)
-        found_ask(p, task, rows, cost_us, now_us);
+        p->ask_at_us = seldom_at_us(p, task, rows, cost_us, now_us);
+    else if (task->look == LOOK_AHEAD)
+        p->ahead_at_us = seldom_at_us(p, task, rows, cost_us, now_us);
     else if (task->look == LOOK_DUE)
         found_due(p, task, rows, claimed, cost_us, now_us);
     else

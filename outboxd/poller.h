@@ -24,6 +24,7 @@ enum poller_look {
     LOOK_FULL,   /* everything */
     LOOK_SWEEP,  /* goes on where a lagged or full look had its hands full */
     LOOK_DUE,    /* put-off rows whose time has come */
+    LOOK_AHEAD,  /* put-off rows that were written in the future: the clock was set back */
     LOOK_ASK,    /* the same of the kind OUTBOX_ASK */
     LOOKS,
 };
@@ -50,7 +51,7 @@ struct poller {
     bool sweeping;
     int64_t sweep_from;
     int64_t poll_us, due_us; /* the present pauses */
-    int64_t poll_at_us, lagged_at_us, full_at_us, due_at_us, ask_at_us;
+    int64_t poll_at_us, lagged_at_us, full_at_us, ahead_at_us, due_at_us, ask_at_us;
     int64_t due_skip;
     bool due_last; /* the last look was for put-off rows: fresh ones are next */
     int64_t limit; /* batch, less while payloads are large */

@@ -164,7 +164,7 @@ int recipient_lock(struct db *db, const char *const *message_ids, size_t n,
     *rows = (struct recipient_rows){0};
     buf_puts(&sql, "SELECT id,message_identifier,recipient,position,status,attempt,takeovers,owner,"
                    "user_id,price,unknown_operators,"
-                   "TIMESTAMPDIFF(MICROSECOND,first_claimed_at,NOW(6)) DIV 1000,"
+                   "GREATEST(TIMESTAMPDIFF(MICROSECOND,first_claimed_at,NOW(6)),0) DIV 1000,"
                    "GREATEST(TIMESTAMPDIFF(MICROSECOND,updated_at,NOW(6)),0) DIV 1000 "
                    "FROM message_status FORCE INDEX(uq_message_status_identifier_recipient) "
                    "WHERE message_identifier IN (");

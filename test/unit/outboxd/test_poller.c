@@ -29,7 +29,7 @@ static struct world w;
 
 static bool is_for_fresh(const struct poller_task *task)
 {
-    return task->look != LOOK_DUE && task->look != LOOK_ASK;
+    return task->look != LOOK_DUE && task->look != LOOK_ASK && task->look != LOOK_AHEAD;
 }
 
 static void begin(void)
@@ -314,6 +314,36 @@ START_TEST(rows_that_ask_have_looks_of_their_own)
 }
 END_TEST
 
+/* A clock that was set back is as seldom: a look when others for the whole outbox come, in pages.
+ */
+START_TEST(rows_of_a_clock_that_was_set_back_are_looked_for)
+{
+    int64_t start_us, looks = 0, ahead = 1000;
+
+    begin();
+    start_us = w.now_us;
+    while (w.now_us < start_us + 10 * SECOND) {
+        struct poller_task task = poller_next(&w.poller, w.now_us);
+        int64_t rows = 0;
+
+        if (task.look == LOOK_WAIT) {
+            w.now_us += task.wait_us;
+            continue;
+        }
+        if (task.look == LOOK_AHEAD) {
+            looks++;
+            rows = ahead < task.limit ? ahead : task.limit;
+            ahead -= rows;
+        }
+        w.now_us += 100;
+        poller_found(&w.poller, &task, (size_t)rows, (size_t)rows, 2000, 1, 100, w.now_us);
+    }
+    ck_assert_int_eq(ahead, 0);
+    ck_assert_int_ge(looks, 1000 / 200 + 1);
+    ck_assert_int_le(looks, 1000 / 200 + 10 / 2);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("poller");
@@ -330,6 +360,7 @@ int main(void)
     tcase_add_test(tc, put_off_rows_have_looks_of_their_own);
     tcase_add_test(tc, held_rows_stand_in_nobodys_way);
     tcase_add_test(tc, rows_that_ask_have_looks_of_their_own);
+    tcase_add_test(tc, rows_of_a_clock_that_was_set_back_are_looked_for);
     suite_add_tcase(s, tc);
     return suite_run(s);
 }
