@@ -17,19 +17,25 @@
 #define PUMP_MS 100
 #define LOG_FLUSH_MS 5000
 
+#define STATES_CHUNK 200 /* letters in one statement */
+
+static struct db_label states_label = {.query = "dead_states"};
+
 struct letter {
     uint64_t tag;
     char id[MESSAGE_ID_MAX + 1]; /* "#<place>" when it has none */
     char traceparent[TRACE_PARENT_SIZE];
-    char *tracestate, *body;
+    char *message_id, *tracestate, *body, *death_reason, *death_queue;
     size_t body_len;
-    int64_t accepted_us;
+    int64_t accepted_us, delivery_count;
+    bool settled;                    /* acknowledged: it has left the queue */
+    size_t counts[RECIPIENT_STATES]; /* of its recipients, as they are now */
 };
 
 struct dead_session {
     const struct settings *settings;
     const char *queue;
-    struct broker *in, *out[MESSAGE_LANES]; /* each declares its lane's queue */
+    struct broker *in, *back, *out[MESSAGE_LANES]; /* each of out declares its lane's queue */
     struct db *db;
     struct letter letters[LETTERS_MAX];
     size_t n;
@@ -55,11 +61,15 @@ static void take_letter(const struct broker_event *e, void *arg)
     else
         snprintf(l->id, sizeof(l->id), "#%zu", d->n + 1);
     snprintf(l->traceparent, sizeof(l->traceparent), "%s", e->traceparent);
-    l->tracestate = must_strdup(e->tracestate);
-    l->accepted_us = e->accepted_us;
     l->body = malloc(e->body_len + 1);
     if (!l->body)
         return; /* not enough memory for all of them: those that fit are dealt with */
+    l->message_id = must_strdup(e->message_id);
+    l->tracestate = must_strdup(e->tracestate);
+    l->death_reason = must_strdup(e->death_reason);
+    l->death_queue = must_strdup(e->death_queue);
+    l->accepted_us = e->accepted_us;
+    l->delivery_count = e->delivery_count;
     memcpy(l->body, e->body, e->body_len);
     l->body_len = e->body_len;
     d->n++;
@@ -82,23 +92,115 @@ static int gather(struct dead_session *d, struct err *err)
     return 0;
 }
 
-static int list(struct dead_session *d, struct err *err)
-{
-    (void)err;
-    for (size_t i = 0; i < d->n; i++) {
-        struct message m;
-        struct err why;
+/* ---- list ---- */
 
-        if (message_decode(d->letters[i].body, d->letters[i].body_len, &m, &why)) {
-            printf("%s\t%zu bytes\tnot readable: %s\n", d->letters[i].id, d->letters[i].body_len,
-                   why.msg);
+static void note_states(struct dead_session *d, size_t from, size_t to, struct db_results *results)
+{
+    char **row;
+
+    while ((row = db_next(db_only(results)))) {
+        enum recipient_state state;
+
+        if (!recipient_state_parse(row[1], &state))
             continue;
-        }
-        printf("%s\t%zu bytes\t%s, customer %lld, %zu recipients\n", d->letters[i].id,
-               d->letters[i].body_len, message_type_name(m.type), (long long)m.customer_id,
-               m.recipient_count);
+        for (size_t i = from; i < to; i++)
+            if (!strcmp(d->letters[i].id, row[0]))
+                d->letters[i].counts[state] = strtoull(row[2], NULL, 10);
+    }
+}
+
+static int count_states(struct dead_session *d, size_t from, size_t to, struct err *err)
+{
+    struct db_results results;
+    struct buf sql = {0};
+    int rc;
+
+    buf_puts(&sql, "SELECT message_identifier,status,COUNT(*) FROM message_status "
+                   "FORCE INDEX(uq_message_status_identifier_recipient) "
+                   "WHERE message_identifier IN (");
+    for (size_t i = from; i < to; i++) {
+        if (i > from)
+            buf_putc(&sql, ',');
+        db_put_quoted(d->db, &sql, d->letters[i].id, strlen(d->letters[i].id));
+    }
+    buf_puts(&sql, ") GROUP BY message_identifier,status");
+    rc = db_run_buf(d->db, &states_label, &sql, &results, err);
+    buf_free(&sql);
+    if (rc)
+        return -1;
+    note_states(d, from, to, &results);
+    db_results_free(&results);
+    return 0;
+}
+
+/* What became of the recipients since. A list without that is better than none. */
+static void look_at_recipients(struct dead_session *d)
+{
+    struct err err = {0};
+    int rc = d->n ? db_acquire(d->db, &err) : 0;
+
+    for (size_t i = 0; !rc && i < d->n; i += STATES_CHUNK)
+        rc = count_states(d, i, i + STATES_CHUNK < d->n ? i + STATES_CHUNK : d->n, &err);
+    db_release(d->db);
+    if (rc)
+        fprintf(stderr, "msg-consumerd dead list: recipients not looked up: %s\n", err.msg);
+}
+
+static void print_states(const struct letter *l)
+{
+    const char *before = "";
+
+    for (int i = 0; i < RECIPIENT_STATES; i++) {
+        if (!l->counts[i])
+            continue;
+        printf("%s%zu %s", before, l->counts[i], recipient_state_name((enum recipient_state)i));
+        before = ", ";
+    }
+    if (!*before)
+        printf("no recipients known");
+}
+
+static void print_letter(const struct letter *l)
+{
+    struct message m;
+    struct err why;
+
+    printf("%s\t%zu bytes\t", l->id, l->body_len);
+    if (message_decode(l->body, l->body_len, &m, &why)) {
+        printf("not readable: %s", why.msg);
+    } else {
+        printf("%s, customer %lld, %zu recipients", message_type_name(m.type),
+               (long long)m.customer_id, m.recipient_count);
         message_free(&m);
     }
+    printf("\t%s%s%s\t", *l->death_reason ? l->death_reason : "no reason",
+           *l->death_queue ? " from " : "", l->death_queue);
+    print_states(l);
+    putchar('\n');
+}
+
+/* Our queues have no limit but those of a policy at the broker. */
+static bool fell_to_a_limit(const struct letter *l)
+{
+    return !strcmp(l->death_reason, "expired") || !strcmp(l->death_reason, "maxlen") ||
+           !strcmp(l->death_reason, "delivery_limit");
+}
+
+static int list(struct dead_session *d, struct err *err)
+{
+    size_t fallen = 0;
+
+    (void)err;
+    look_at_recipients(d);
+    for (size_t i = 0; i < d->n; i++) {
+        print_letter(&d->letters[i]);
+        fallen += fell_to_a_limit(&d->letters[i]);
+    }
+    if (fallen)
+        fprintf(stderr,
+                "msg-consumerd dead list: %zu of them fell to a limit that is not ours (expired, "
+                "maxlen, delivery_limit): look at the broker's policies for our queues\n",
+                fallen);
     return 0;
 }
 
@@ -124,7 +226,7 @@ static int show(struct dead_session *d, struct err *err)
     return err_set(err, ERR_PERMANENT, 0, "no letter %s", d->ids[0]);
 }
 
-/* ---- replay ---- */
+/* ---- publishing ---- */
 
 static void take_confirm(const struct broker_event *e, void *arg)
 {
@@ -138,45 +240,85 @@ static void take_confirm(const struct broker_event *e, void *arg)
         d->refused = true;
 }
 
-static int publish(struct dead_session *d, const struct letter *l, enum message_type type,
-                   struct err *err)
+/* What a letter carries; where to is added. */
+static struct broker_message message_of(const struct letter *l)
 {
-    const struct broker_message m = {
-        .exchange = d->settings->broker.exchange,
-        .routing_key = topology_queue(&d->settings->broker, type),
-        .message_id = l->id,
+    return (struct broker_message){
+        .message_id = l->message_id,
         .body = l->body,
         .body_len = l->body_len,
         .traceparent = l->traceparent,
         .tracestate = l->tracestate,
         .accepted_us = l->accepted_us,
     };
+}
+
+static int publish(struct dead_session *d, struct broker *out, const struct broker_message *m,
+                   struct err *err)
+{
     int64_t give_up_ms = clock_mono_ms() + CONFIRM_MS;
-    struct broker *out = d->out[type];
 
     if (!broker_is_open(out) && (broker_open(out, err) || broker_confirm(out, err)))
         return -1;
     d->confirmed = d->refused = false;
-    if (broker_publish(out, &m, &d->wanted_tag, err))
+    if (broker_publish(out, m, &d->wanted_tag, err))
         return -1;
     while (!d->confirmed && !d->refused && clock_mono_ms() < give_up_ms)
         if (broker_pump(out, PUMP_MS, 0, take_confirm, d, err))
             return -1;
     if (!d->confirmed || d->refused)
-        return err_set(err, ERR_RETRY, 0, "the broker did not confirm the replay");
+        return err_set(err, ERR_RETRY, 0, "the broker did not confirm what was published");
     return 0;
 }
 
+static int settle(struct dead_session *d, struct letter *l, struct err *err)
+{
+    if (broker_ack(d->in, l->tag, false, err) || broker_flush(d->in, err))
+        return -1;
+    l->settled = true;
+    return 0;
+}
+
+/* In a quorum queue a look counts as a delivery, and a policy of the broker's may give letters few
+ * of those. One that was looked at before is replaced by a copy, which counts anew, before it is
+ * acknowledged: in between a crash leaves two, never none. An empty body may be one that was too
+ * long for us. */
+static int put_back(struct dead_session *d, struct letter *l, struct err *err)
+{
+    struct broker_message m = message_of(l);
+
+    if (l->settled || !l->delivery_count || !l->body_len)
+        return 0;
+    m.exchange = m.routing_key = d->queue;
+    m.death_reason = l->death_reason;
+    m.death_queue = l->death_queue;
+    return publish(d, d->back, &m, err) || settle(d, l, err) ? -1 : 0;
+}
+
+static int put_all_back(struct dead_session *d, struct err *err)
+{
+    for (size_t i = 0; i < d->n; i++)
+        if (put_back(d, &d->letters[i], err))
+            return -1;
+    return 0;
+}
+
+/* ---- replay ---- */
+
 static int replay(struct dead_session *d, const struct letter *l, struct err *err)
 {
+    struct broker_message copy = message_of(l);
     struct message m;
     int rc;
 
     if (message_decode(l->body, l->body_len, &m, err))
         return -1;
+    copy.message_id = m.id;
+    copy.exchange = d->settings->broker.exchange;
+    copy.routing_key = topology_queue(&d->settings->broker, m.type);
     rc = d->dry_run ? 0 : recipient_forget_takeovers(d->db, m.id, err);
     if (!rc && !d->dry_run)
-        rc = publish(d, l, m.type, err);
+        rc = publish(d, d->out[m.type], &copy, err);
     message_free(&m);
     return rc;
 }
@@ -262,13 +404,11 @@ static int act_on_each(struct dead_session *d, const char *event, act_fn *act, s
     size_t done = 0;
 
     for (size_t i = 0; i < d->n; i++) {
-        const struct letter *l = &d->letters[i];
+        struct letter *l = &d->letters[i];
 
         if (!is_wanted(d, l))
             continue;
-        if (act(d, l, err))
-            return -1;
-        if (!d->dry_run && (broker_ack(d->in, l->tag, false, err) || broker_flush(d->in, err)))
+        if (act(d, l, err) || (!d->dry_run && settle(d, l, err)))
             return -1;
         log_info(event, L_STR("message_id", l->id),
                  L_STR("dry_run", d->dry_run ? "true" : "false"));
@@ -277,10 +417,8 @@ static int act_on_each(struct dead_session *d, const char *event, act_fn *act, s
     return done || d->all ? 0 : err_set(err, ERR_PERMANENT, 0, "no such letter");
 }
 
-static int run_verb(struct dead_session *d, const char *verb, struct err *err)
+static int act_on(struct dead_session *d, const char *verb, struct err *err)
 {
-    if (gather(d, err))
-        return -1;
     if (!strcmp(verb, "list"))
         return list(d, err);
     if (!strcmp(verb, "show"))
@@ -290,6 +428,23 @@ static int run_verb(struct dead_session *d, const char *verb, struct err *err)
     if (!strcmp(verb, "replay"))
         return act_on_each(d, "dead.replayed", replay, err);
     return act_on_each(d, "dead.dropped", drop, err);
+}
+
+/* Whatever became of the verb: what it leaves has been looked at. */
+static int run_verb(struct dead_session *d, const char *verb, struct err *err)
+{
+    struct err why;
+    int rc;
+
+    if (gather(d, err))
+        return -1;
+    rc = act_on(d, verb, err);
+    if (broker_is_open(d->in) && put_all_back(d, &why))
+        fprintf(stderr,
+                "msg-consumerd dead %s: letters were looked at once more, and not put back: "
+                "%s\n",
+                verb, why.msg);
+    return rc;
 }
 
 static bool parse(struct dead_session *d, int argc, char **argv)
@@ -319,10 +474,14 @@ static bool parse(struct dead_session *d, int argc, char **argv)
 static void session_free(struct dead_session *d)
 {
     for (size_t i = 0; i < d->n; i++) {
+        free(d->letters[i].message_id);
         free(d->letters[i].tracestate);
+        free(d->letters[i].death_reason);
+        free(d->letters[i].death_queue);
         free(d->letters[i].body);
     }
     broker_free(d->in);
+    broker_free(d->back);
     for (int i = 0; i < MESSAGE_LANES; i++)
         broker_free(d->out[i]);
     db_release(d->db);
@@ -339,10 +498,12 @@ static int run(struct dead_session *d, const char *verb)
 
     worker_register();
     recipient_register();
+    db_label_register(&states_label);
     log_start("msg-consumerd", LOG_INFO);
     buf_printf(&queue, "%s" BROKER_DEAD, d->settings->broker.exchange);
     d->queue = queue.data;
     d->in = broker_new(&d->settings->broker, 0, "consumerd dead letters");
+    d->back = broker_new(&d->settings->broker, 0, "consumerd dead letters");
     for (unsigned i = 0; i < MESSAGE_LANES; i++)
         d->out[i] = broker_new(&d->settings->broker, BROKER_QUEUE(i), "consumerd replay");
     d->db = db_new_reader(&d->settings->db);

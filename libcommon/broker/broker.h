@@ -86,6 +86,8 @@ struct broker_message {
     size_t body_len;
     const char *traceparent, *tracestate; /* headers; NULL or "": left out */
     int64_t accepted_us;                  /* header; 0: left out */
+    const char *death_reason,
+        *death_queue; /* headers of a dead letter that is put back; as above */
 };
 
 /* Confirm mode; delivery tags count from 1 afterwards. */
@@ -129,6 +131,10 @@ struct broker_event {
     const char *message_id;               /* NUL-terminated, "" when absent */
     const char *traceparent, *tracestate; /* NUL-terminated, "" when absent */
     int64_t accepted_us;
+    /* Of a dead letter: "rejected", "expired", "maxlen", "delivery_limit", and out of which queue.
+     */
+    const char *death_reason, *death_queue;
+    int64_t delivery_count; /* how often it was delivered before and came back (quorum queues) */
     const void *body;
     size_t body_len;
 };

@@ -37,6 +37,9 @@ static int finish(struct pump *p, const void *body, size_t body_len, struct err 
         .traceparent = in->traceparent,
         .tracestate = in->tracestate,
         .accepted_us = in->accepted_us,
+        .death_reason = in->death_reason,
+        .death_queue = in->death_queue,
+        .delivery_count = in->delivery_count,
         .body = body_len ? body : "",
         .body_len = body_len,
     };
@@ -56,11 +59,34 @@ static void copy_header(char *to, size_t size, const amqp_field_value_t *value)
         broker_copy_text(to, size, value->value.bytes);
 }
 
+/* The broker uses whatever width it likes. */
+static int64_t number_of(const amqp_field_value_t *value)
+{
+    switch (value->kind) {
+    case AMQP_FIELD_KIND_I8:
+        return value->value.i8;
+    case AMQP_FIELD_KIND_U8:
+        return value->value.u8;
+    case AMQP_FIELD_KIND_I16:
+        return value->value.i16;
+    case AMQP_FIELD_KIND_U16:
+        return value->value.u16;
+    case AMQP_FIELD_KIND_I32:
+        return value->value.i32;
+    case AMQP_FIELD_KIND_U32:
+        return value->value.u32;
+    case AMQP_FIELD_KIND_I64:
+        return value->value.i64;
+    default:
+        return 0;
+    }
+}
+
 static void read_headers(struct broker_incoming *in, const amqp_table_t *headers)
 {
     for (int i = 0; i < headers->num_entries; i++) {
         const amqp_table_entry_t *entry = &headers->entries[i];
-        char key[16];
+        char key[24];
 
         broker_copy_text(key, sizeof(key), entry->key);
         if (!strcmp(key, "traceparent"))
@@ -69,6 +95,12 @@ static void read_headers(struct broker_incoming *in, const amqp_table_t *headers
             copy_header(in->tracestate, sizeof(in->tracestate), &entry->value);
         else if (!strcmp(key, "accepted_us") && entry->value.kind == AMQP_FIELD_KIND_I64)
             in->accepted_us = entry->value.value.i64;
+        else if (!strcmp(key, DEATH_REASON))
+            copy_header(in->death_reason, sizeof(in->death_reason), &entry->value);
+        else if (!strcmp(key, DEATH_QUEUE))
+            copy_header(in->death_queue, sizeof(in->death_queue), &entry->value);
+        else if (!strcmp(key, "x-delivery-count"))
+            in->delivery_count = number_of(&entry->value);
     }
 }
 
@@ -79,8 +111,9 @@ static int on_header(struct pump *p, const amqp_frame_t *frame, struct err *err)
 
     if (in->expects != INCOMING_HEADER)
         return malformed(p->b, err);
-    in->accepted_us = 0;
+    in->accepted_us = in->delivery_count = 0;
     in->message_id[0] = in->traceparent[0] = in->tracestate[0] = '\0';
+    in->death_reason[0] = in->death_queue[0] = '\0';
     if (properties->_flags & AMQP_BASIC_MESSAGE_ID_FLAG)
         broker_copy_text(in->message_id, sizeof(in->message_id), properties->message_id);
     if (properties->_flags & AMQP_BASIC_HEADERS_FLAG)
@@ -149,6 +182,8 @@ static struct broker_event plain_event(enum broker_event_type type)
                                  .message_id = "",
                                  .traceparent = "",
                                  .tracestate = "",
+                                 .death_reason = "",
+                                 .death_queue = "",
                                  .body = ""};
 }
 

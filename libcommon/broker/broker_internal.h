@@ -19,6 +19,9 @@
 #include "libcommon/broker/broker.h"
 #include "libcommon/broker/broker_acks.h"
 
+#define DEATH_REASON "x-first-death-reason"
+#define DEATH_QUEUE "x-first-death-queue"
+
 #define BROKER_CHANNEL 1
 #define BROKER_ASIDE_CHANNEL 2 /* for questions whose answer may close their channel */
 
@@ -29,9 +32,9 @@ struct broker_incoming {
     uint64_t tag;
     bool redelivered;
     unsigned code;
-    int64_t accepted_us;
+    int64_t accepted_us, delivery_count;
     uint64_t body_size, body_seen;
-    char text[256], message_id[256];
+    char text[256], message_id[256], death_reason[32], death_queue[256];
     char traceparent[TRACE_PARENT_SIZE], tracestate[TRACE_STATE_MAX + 1];
     struct buf body; /* only for bodies of several frames */
 };

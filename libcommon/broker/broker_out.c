@@ -10,6 +10,7 @@
 #define FRAME_END 0xCE
 #define FRAME_OVERHEAD 8
 #define HEADERS_ROOM 2048 /* the largest properties we send: tracestate and ids */
+#define HEADERS_MAX 5
 #define CLASS_BASIC 60
 
 static void put_u8(struct buf *out, uint8_t v)
@@ -181,6 +182,17 @@ int broker_flush(struct broker *b, struct err *err)
     return write_all(b, err);
 }
 
+/* How many headers that makes. */
+static int text_header(amqp_table_entry_t *to, const char *key, const char *value)
+{
+    if (!value || !*value)
+        return 0;
+    *to = (amqp_table_entry_t){
+        .key = amqp_cstring_bytes(key),
+        .value = {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = amqp_cstring_bytes(value)}};
+    return 1;
+}
+
 static void set_properties(const struct broker_message *m, amqp_basic_properties_t *p,
                            amqp_table_entry_t *headers)
 {
@@ -196,16 +208,10 @@ static void set_properties(const struct broker_message *m, amqp_basic_properties
         .timestamp = (uint64_t)((m->accepted_us > 0 ? m->accepted_us : clock_wall_us()) / 1000000),
         .type = amqp_cstring_bytes("message.send"),
     };
-    if (m->traceparent && *m->traceparent)
-        headers[n++] =
-            (amqp_table_entry_t){.key = amqp_cstring_bytes("traceparent"),
-                                 .value = {.kind = AMQP_FIELD_KIND_UTF8,
-                                           .value.bytes = amqp_cstring_bytes(m->traceparent)}};
-    if (m->tracestate && *m->tracestate)
-        headers[n++] =
-            (amqp_table_entry_t){.key = amqp_cstring_bytes("tracestate"),
-                                 .value = {.kind = AMQP_FIELD_KIND_UTF8,
-                                           .value.bytes = amqp_cstring_bytes(m->tracestate)}};
+    n += text_header(&headers[n], "traceparent", m->traceparent);
+    n += text_header(&headers[n], "tracestate", m->tracestate);
+    n += text_header(&headers[n], DEATH_REASON, m->death_reason);
+    n += text_header(&headers[n], DEATH_QUEUE, m->death_queue);
     if (m->accepted_us > 0)
         headers[n++] = (amqp_table_entry_t){
             .key = amqp_cstring_bytes("accepted_us"),
@@ -216,7 +222,7 @@ static void set_properties(const struct broker_message *m, amqp_basic_properties
 int broker_publish(struct broker *b, const struct broker_message *m, uint64_t *tag, struct err *err)
 {
     amqp_basic_properties_t properties;
-    amqp_table_entry_t headers[3];
+    amqp_table_entry_t headers[HEADERS_MAX];
     int rc;
 
     if (!b->channel_open) {

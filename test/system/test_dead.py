@@ -1,10 +1,13 @@
 """msg-consumerd dead: what a person does about letters that could not be delivered."""
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 
 import pytest
+import requests
 
 from harness.audit import audit, quiesce
 from harness.client import recipient
@@ -12,12 +15,13 @@ from harness.stack import binary
 from harness.wait import wait_until
 
 
-def dead(stack, *words, code=0):
+def dead(stack, *words, code=0, everything=False):
+    """What the verb prints; everything: with what it says on stderr."""
     values = stack.values
     done = subprocess.run([binary("consumerd"), "dead", *words], capture_output=True, text=True, timeout=60,
                           env={**os.environ, **values, "OPERATORS": f"operatorA={values['OPERATOR_A_URL']}"})
     assert done.returncode == code, (done.stdout, done.stderr)
-    return done.stdout
+    return done.stdout + done.stderr if everything else done.stdout
 
 
 @pytest.fixture
@@ -80,3 +84,58 @@ def test_a_letter_that_is_no_message(world):
     wait_until(lambda: stack.broker.ready(stack.broker.dead) == 1, 10)
     dead(stack, "drop", "#1")
     assert stack.broker.ready(stack.broker.dead) == 0
+
+
+@contextlib.contextmanager
+def policy(stack, queue, **definition):
+    """A policy of the broker's for one queue."""
+    url = f"{stack.broker.management}/policies/%2F/{queue}"
+    body = {"pattern": f"^{re.escape(queue)}$", "definition": definition, "apply-to": "queues"}
+    assert requests.put(url, json=body, auth=stack.broker.login, timeout=10).status_code in (201, 204)
+    try:
+        wait_until(lambda: (stack.broker.queue(queue) or {}).get("policy") == queue, 20, "the policy holds")
+        yield
+    finally:
+        requests.delete(url, auth=stack.broker.login, timeout=10)
+
+
+def test_looks_do_not_wear_a_letter_out(letter):
+    """A policy lets letters be delivered twice; looked at any number of times, they are there, whole."""
+    stack, customer, identifier = letter
+    with policy(stack, stack.broker.dead, **{"delivery-limit": 2}):
+        shown = {dead(stack, "show", identifier) for _ in range(3)}
+        for _ in range(5):
+            listed = dead(stack, "list")
+            assert identifier in listed and f"rejected from {stack.broker.normal}" in listed
+            dead(stack, "drop", identifier, "--dry-run")
+        assert shown == {dead(stack, "show", identifier)}
+        wait_until(lambda: stack.broker.ready(stack.broker.dead) == 1, 10)
+        dead(stack, "replay", identifier)
+    assert set(stack.api().wait_final(customer, identifier).values()) == {"done"}
+    assert stack.broker.ready(stack.broker.dead) == 0
+    quiesce(stack)
+    assert audit(stack) == []
+
+
+def test_list_says_what_became_of_the_recipients(letter):
+    stack, customer, identifier = letter
+    assert "\t2 pending\n" in dead(stack, "list")
+    stack.broker.publish(stack.broker.normal, b"not json")
+    wait_until(lambda: stack.broker.ready(stack.broker.dead) == 2, 20)
+    stack.db.execute("UPDATE message_status SET status='done' WHERE message_identifier=%s LIMIT 1", identifier)
+    lines = dead(stack, "list").splitlines()
+    assert [line.split("\t")[-1] for line in lines] == ["1 pending, 1 done", "no recipients known"]
+
+
+def test_list_warns_of_letters_that_fell_to_a_limit(world):
+    """Our queues have none: it is a policy of the broker's."""
+    stack = world("api", "outboxd", "operators", REPAIR_AFTER_SEC="0")
+    stack.start("consumerd-1")
+    stack.stop("consumerd-1")
+    api = stack.api()
+    with policy(stack, stack.broker.normal, **{"message-ttl": 100}):
+        identifier = api.sent(api.funded(10))["message_identifier"]
+        wait_until(lambda: stack.broker.ready(stack.broker.dead) == 1, 20)
+    listed = dead(stack, "list", everything=True)
+    assert identifier in listed and f"expired from {stack.broker.normal}" in listed
+    assert "1 of them fell to a limit that is not ours" in listed
