@@ -300,15 +300,14 @@ def test_an_id_that_cannot_be_kept_is_none(site, id):
 
 
 def test_a_rest_is_no_longer_than_it_may_be(world, a):
-    rest_sec = 4
+    rest_sec = 3
     with Carrier("operatorB") as b:
         stack = world(carriers=[a, b], OPERATOR_REST_MAX_SEC=rest_sec, **STEADY)
         site = SimpleNamespace(stack=stack, api=stack.api(), a=a, b=b)
-        for retry_after in ("9223372036854775807", "Thu, 01 Jan 2099 00:00:00 GMT", "-5",
-                            "Thu, 01 Jan 1970 00:00:00 GMT", "soon"):
+        for retry_after, long in (("9223372036854775807", True), ("Thu, 01 Jan 2099 00:00:00 GMT", True),
+                                  ("-5", False), ("Thu, 01 Jan 1970 00:00:00 GMT", False)):
+            began = time.monotonic()
             a.on_post(first=1, takes=False, status=429, headers=(("Retry-After", retry_after),))
             assert by(delivered(site)) == {("done", "operatorB")}
-            rested = time.monotonic()
             wait_until(lambda: by(delivered(site)) == {("done", "operatorA")}, 20, "A is used again")
-            if retry_after.startswith(("9", "T")) and "1970" not in retry_after:
-                assert time.monotonic() - rested > rest_sec - 1, retry_after
+            assert time.monotonic() - began > (rest_sec if long else 1), retry_after
