@@ -342,6 +342,21 @@ START_TEST(what_is_dropped_in_the_middle_may_be_with_any)
 }
 END_TEST
 
+START_TEST(what_a_backup_has_open_is_marked)
+{
+    struct err err;
+    uint64_t n = 0;
+
+    EXPECT("restore_mark",
+           .has = {"first_claimed_at=NULL", "THEN '*'",
+                   "id BETWEEN 5 AND 9 AND status IN ('pending','sending')",
+                   "created_at<(SELECT since FROM platform_modes WHERE name='restore')"},
+           .lacks = {"owner", "attempt"}, .affected = 3);
+    ck_assert_int_eq(recipient_mark_restored(db, 5, 9, &n, &err), 0);
+    ck_assert_uint_eq(n, 3);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("recipient");
@@ -368,6 +383,7 @@ int main(void)
     tcase_add_test(t, nothing_held_is_nothing_to_write);
     tcase_add_test(t, what_is_confirmed_is_done_whoever_had_it);
     tcase_add_test(t, what_is_dropped_in_the_middle_may_be_with_any);
+    tcase_add_test(t, what_a_backup_has_open_is_marked);
     suite_add_tcase(s, t);
     return suite_run(s);
 }

@@ -58,6 +58,26 @@ START_TEST(what_was_refused_is_parked_or_put_off)
 }
 END_TEST
 
+/* The mode is read, and held, by the transaction that locks the rows. */
+START_TEST(restore_mode_takes_nothing)
+{
+    const struct poller_task task = {.look = LOOK_FRESH, .limit = 10};
+    struct err err;
+
+    EXPECT("outbox_look_fresh",
+           .has = {"platform_modes WHERE name='restore' LOCK IN SHARE MODE;SELECT d.id"},
+           .answers = {{"mode", .rows = "1"}, {"rows", .rows = "1|m-1|message.send|0|{}"}});
+    ck_assert_int_eq(claim_take(&claim, &task, 10, &err), 0);
+    ck_assert(claim.held_back);
+    ck_assert_uint_eq(claim.n, 0);
+    ck_assert_uint_eq(claim.seen, 0);
+    claim_end(&claim);
+    take(LOOK_FRESH, "outbox_look_fresh");
+    ck_assert(!claim.held_back);
+    claim_return(&claim);
+}
+END_TEST
+
 START_TEST(what_asks_is_of_another_kind)
 {
     take(LOOK_ASK, "outbox_look_ask");
@@ -107,6 +127,7 @@ int main(void)
 
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, what_was_refused_is_parked_or_put_off);
+    tcase_add_test(t, restore_mode_takes_nothing);
     tcase_add_test(t, what_asks_is_of_another_kind);
     tcase_add_test(t, a_row_that_cannot_be_parked_does_not_keep_the_others);
     tcase_add_test(t, a_database_in_trouble_undoes_no_delete);
