@@ -85,6 +85,13 @@ def audit(stack, *options):
     return done.returncode, done.stdout + done.stderr
 
 
+def restore_mode(stack, word):
+    done = subprocess.run([binary("api"), "restore-mode", word], capture_output=True, text=True, timeout=120,
+                          env={k: v for k, v in stack.values.items() if k.startswith(("DB_", "RABBIT_"))})
+    print(done.stdout, done.stderr)
+    return done.returncode, done.stdout
+
+
 def operators(stack):
     return ["--operators", ",".join(stack.values[f"OPERATOR_{x}_CONTROL_URL"] for x in "AB")]
 
@@ -138,7 +145,10 @@ def test_a_dump_alone(stack, tmp_path):
     unfinished = stack.db.value(UNFINISHED)
     assert 0 < restored < SENDS
     assert unfinished > 0
+    restore_mode(stack, "on")  # 1 if the backup is so young that its consumers might live
     start_daemons(stack)
+    assert stack.db.value(UNFINISHED) == unfinished
+    assert restore_mode(stack, "resume")[0] == 0
     quiesce(stack, 180)
     print(f"{restored} recipients in the backup, {unfinished} of them unfinished")
     status, text = audit(stack)
@@ -191,7 +201,9 @@ def test_a_copy_of_the_files(stack, tmp_path):
     stack.start("mariadb")
     restored = stack.db.value("SELECT COUNT(*) FROM message_status")
     assert 0 < restored < SENDS
+    restore_mode(stack, "on")
     start_daemons(stack)
+    assert restore_mode(stack, "resume")[0] == 0
     quiesce(stack, 180)
     status, text = audit(stack)
     assert status == 0, text
