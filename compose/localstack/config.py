@@ -48,6 +48,7 @@ DEFAULTS = {
     "EXPRESS_QUEUE": "message_express",
     "NORMAL_QUEUE": "message_normal",
     "MARIADB_OPTIONS": "",
+    "RABBIT_CONF": "",
     "DAEMON_WRAPPER": "",
 }
 DB_USER_NAME = "message_user"

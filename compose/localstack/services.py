@@ -228,7 +228,8 @@ class RabbitMQ(Service):
             "log.console = true\n"
             "log.file = false\n"
             # Queue depths that are a second old at most, for those who watch a drain.
-            "collect_statistics_interval = 1000\n")
+            "collect_statistics_interval = 1000\n"
+            + "".join(f"{line.strip()}\n" for line in self.config.settings["RABBIT_CONF"].split(";")))
 
     def command(self, assignments):
         if not Path(self.PROGRAM).exists():

@@ -1,6 +1,5 @@
 #include "libcommon/broker/broker.h"
 
-#include <amqp_ssl_socket.h>
 #include <amqp_tcp_socket.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -183,22 +182,23 @@ int broker_aside_reply(struct broker *b, amqp_rpc_reply_t reply, const char *wha
 
 static int open_socket(struct broker *b, const struct amqp_connection_info *to, struct err *err)
 {
-    amqp_socket_t *socket = b->tls ? amqp_ssl_socket_new(b->conn) : amqp_tcp_socket_new(b->conn);
     struct timeval limit = to_timeval(b->settings->connect_timeout_ms);
-    int rc = socket ? AMQP_STATUS_OK : AMQP_STATUS_NO_MEMORY;
+    amqp_socket_t *socket;
+    int rc;
 
-    if (socket && b->tls) {
-        amqp_ssl_socket_set_verify_peer(socket, 1);
-        amqp_ssl_socket_set_verify_hostname(socket, 1);
-        rc = amqp_ssl_socket_set_ssl_versions(socket, AMQP_TLSv1_2, AMQP_TLSvLATEST);
-        if (!rc && amqp_ssl_socket_set_cacert(socket, b->settings->tls_ca)) {
-            broker_drop(b);
-            return err_set(err, ERR_PERMANENT, 0, "broker: cannot read RABBIT_TLS_CA %s",
-                           b->settings->tls_ca);
-        }
+    b->distrust = NULL;
+    err_set(err, ERR_RETRY, 0, "broker: out of memory");
+    socket = b->tls ? broker_tls_socket(b, to->host, err) : amqp_tcp_socket_new(b->conn);
+    if (!socket) {
+        broker_drop(b);
+        return -1;
     }
-    if (!rc)
-        rc = amqp_socket_open_noblock(socket, to->host, to->port, &limit);
+    rc = amqp_socket_open_noblock(socket, to->host, to->port, &limit);
+    if (rc && b->distrust) {
+        broker_drop(b);
+        return err_set(err, ERR_PERMANENT, (unsigned)-rc,
+                       "broker: connect: the certificate is not trusted: %s", b->distrust);
+    }
     return rc ? broker_fail(b, rc, "connect", err) : 0;
 }
 

@@ -46,6 +46,7 @@ struct broker {
     char warning[sizeof(((struct err *)0)->msg)];
     amqp_connection_state_t conn; /* NULL: closed */
     bool tls, channel_open, blocked, consuming;
+    const char *distrust; /* why the broker's certificate was refused; NULL: it was not */
     uint64_t generation, next_tag;
     size_t frame_max;
     struct buf out;
@@ -53,6 +54,8 @@ struct broker {
     struct broker_incoming in;
 };
 
+/* For amqps://: to host, and to nobody else. NULL on failure; it belongs to b->conn. */
+amqp_socket_t *broker_tls_socket(struct broker *b, const char *host, struct err *err);
 /* Closes the connection and says why. Returns -1. */
 int broker_fail(struct broker *b, int status, const char *what, struct err *err);
 /* 0, or -1 with the connection closed. */

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
@@ -342,6 +343,8 @@ static int connect_now(struct db *db, struct err *err)
     unsigned protocol = MYSQL_PROTOCOL_TCP; /* "localhost" would mean a socket */
     my_bool yes = 1;
 
+    if (*s->tls_ca && access(s->tls_ca, R_OK)) /* the library names no file */
+        return err_set(err, ERR_RETRY, 0, "connect: cannot read DB_TLS_CA %s", s->tls_ca);
     db->mysql = mysql_init(NULL);
     if (!db->mysql)
         return err_set(err, ERR_RETRY, 0, "out of memory");

@@ -68,9 +68,10 @@ class PortRange:
 
 class Stack:
     """`backends`: another Stack whose MariaDB and RabbitMQ are used (own database and queues).
-    `build`: the folder whose programs it runs. `carriers`: the operators, instead of the simulators."""
+    `build`: the folder whose programs it runs. `carriers`: the operators, instead of the simulators.
+    `servers`: what compose/local is to know of its own servers (MARIADB_OPTIONS, RABBIT_CONF)."""
 
-    def __init__(self, name, backends=None, replicas=1, settings=None, build=BUILD, carriers=()):
+    def __init__(self, name, backends=None, replicas=1, settings=None, build=BUILD, carriers=(), servers=None):
         self.name = name
         self.carriers = list(carriers)
         self.build = build
@@ -83,6 +84,7 @@ class Stack:
         self.settings = {**UNLIMITED, **{k: str(v) for k, v in (settings or {}).items()}}
         if carriers:
             self.settings.setdefault("OPERATORS", ",".join(f"{c.name}={c.url}" for c in carriers))
+        self.servers = servers or {}
         self.foreground = []
         self._values = None
 
@@ -90,7 +92,7 @@ class Stack:
 
     def _environ(self):
         environ = dict(os.environ, STATE_DIR=self.state, PORT_BASE=str(self.ports.base),
-                       BUILD_DIR=str(self.build))
+                       BUILD_DIR=str(self.build), **self.servers)
         for kind, count in self.replicas.items():
             environ[f"{kind.upper()}_REPLICAS"] = str(count)
         environ.pop("API_PORT", None)
