@@ -72,12 +72,15 @@ BAD = {
                              {}),
     "carrier refuses us": ("an operator refuses our credentials, our credit or our address", refuses_us, True,
                            False, {}),
+    "carriers refuse us": ("both operators refuse our credentials, our credit or our address: nothing fails",
+                           refuses_us, True, False, {}),
 }
+BOTH = ("carriers refuse us",)
 
 
 def misbehaves(name, title, does, tells, knows_references, settings):
     @case(name, title, short=name == "carrier answers twice")
-    def bad(run):
+    def misbehaving(run):
         result = Result(name, title, unit="times")
         with Carrier("operatorA", seed=run.new_seed()) as a, Carrier("operatorB") as b:
             a.knows_references = knows_references
@@ -88,9 +91,12 @@ def misbehaves(name, title, does, tells, knows_references, settings):
                 with Load(site, run.new_seed(), rate=40, rejected_share=0) as load:
                     for _ in range(run.times(6)):
                         time.sleep(run.rng.uniform(0.5, 1))
-                        does(a, run.rng)
+                        bad = (a, b) if name in BOTH else (a,)
+                        for carrier in bad:
+                            does(carrier, run.rng)
                         time.sleep(run.rng.uniform(2, 3))
-                        a.heal()
+                        for carrier in bad:
+                            carrier.heal()
                         lifted = time.monotonic()
                         result.repetitions += 1
                     load.end()
