@@ -188,8 +188,10 @@ def test_connections_closed_while_idle_cost_nothing(site):
 @pytest.mark.parametrize("way", [
     {"again": taken("late"), "again_after": 0.02}, {"again": taken("late")},
     {"again": answer(400, b"{}"), "again_after": 0.02}, {"again": answer(400, b"{}")},
-    {"again": REQUEST_TIMEOUT[:20], "again_after": 0.02}],
-    ids=["late acceptance", "second acceptance", "late refusal", "second refusal", "late fragment"])
+    {"again": REQUEST_TIMEOUT[:20], "again_after": 0.02},
+    {"body": lambda told: json.dumps(told).encode() + b" " * 6000, "again": taken("behind")}],
+    ids=["late acceptance", "second acceptance", "late refusal", "second refusal", "late fragment",
+         "behind a long answer"])
 def test_a_second_answer_is_nobodys(site, way):
     site.a.on_post(**way)
     finals = {}
