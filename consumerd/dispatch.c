@@ -70,7 +70,7 @@ static struct delivery_action not_started(struct dispatch *d, struct run *run, b
 {
     int64_t now_ms = clock_mono_ms();
 
-    run_set_error(run, "dispatch", "out of memory");
+    (lookup ? run_set_minor_error : run_set_error)(run, "dispatch", "out of memory");
     if (lookup)
         return delivery_on_lookup(&run->delivery, LOOKUP_UNREACHABLE, now_ms);
     operators_drop_submit(&d->operators, run);

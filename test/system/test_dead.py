@@ -75,6 +75,19 @@ def test_drop_refunds_once(letter):
     assert audit(stack) == []
 
 
+def test_a_drop_in_the_middle_of_a_send_is_in_doubt(letter):
+    """A consumer died over the first one: it may have sent it, to whomever. The second was not begun."""
+    stack, customer, identifier = letter
+    stack.db.execute("UPDATE message_status SET status='sending', owner=999999, unknown_operators='gone'"
+                     " WHERE position=0")
+    dead(stack, "drop", identifier)
+    assert list(stack.db.rows("SELECT status, unknown_operators FROM message_status ORDER BY position")) == [
+        ("failed", "gone,*"), ("failed", "")]
+    assert stack.db.balance(customer) == 10
+    quiesce(stack)
+    assert audit(stack) == []
+
+
 def test_a_letter_that_is_no_message(world):
     stack = world()
     stack.broker.publish(stack.broker.normal, b"not json")
