@@ -302,7 +302,9 @@ static int read_living(struct failing *f, struct db_results *living, struct err 
     return db_run(f->db, &restore_label, sql, strlen(sql), living, err);
 }
 
-/* What a living consumer has in hand may be reached yet: it is left to it. */
+/* What a living consumer has in hand may be reached yet: it is left to it. Of the others any
+ * operator may have been given any since the backup, and the row says so: they are refunded in
+ * doubt. */
 static void collect(const struct recipient_rows *rows, const uint64_t *living, size_t living_count,
                     struct recipient_change *changes, size_t *n, size_t *in_hand)
 {
@@ -314,10 +316,12 @@ static void collect(const struct recipient_rows *rows, const uint64_t *living, s
             continue;
         for (size_t k = 0; k < living_count && r->owner; k++)
             lives = lives || living[k] == r->owner;
-        if (lives)
+        if (lives) {
             (*in_hand)++;
-        else
-            changes[(*n)++] = recipient_drop(r, REASON);
+            continue;
+        }
+        changes[*n] = recipient_drop(r, REASON);
+        changes[(*n)++].any = true;
     }
 }
 

@@ -119,7 +119,10 @@ static void expect_failing(void)
                                      "3|m-1|0913|2|sending|1|0|9|7|10||500|500\n"
                                      "4|m-1|0914|3|done|1|0|9|7|10||500|500");
     EXPECT("restore", .has = {"FROM workers"}, .rows = "9");
-    EXPECT("settle_failed", .has = {"[1,", "[2,"}, .lacks = {"[3,", "[4,"}, .affected = 2);
+    EXPECT("settle_failed",
+           .has = {"[1,0,\"given up after a restore\",null,1]",
+                   "[2,1,\"given up after a restore\",null,1]"},
+           .lacks = {"[3,", "[4,"}, .affected = 2);
     EXPECT("refund_lock_balances", .rows = "7|80");
     EXPECT("refund", .affected = 2);
     EXPECT("refund", .affected = 1);
