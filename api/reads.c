@@ -145,6 +145,8 @@ static int history(struct db *db, const struct read_job *job, struct buf *out, s
         struct buf sql = {0};
         int rc;
 
+        if (clock_mono_ms() >= job->deadline_ms)
+            return err_set(err, ERR_RETRY, 0, "nobody waits for the rest any more");
         put_history_query(db, &sql, job, at.before, step);
         rc = db_run_buf(db, &history_label, &sql, &results, err);
         buf_free(&sql);
