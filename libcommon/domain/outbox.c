@@ -4,7 +4,7 @@
 #include <string.h>
 
 #define CHUNK 500
-#define PACKET_BYTES (2u << 20) /* well inside max_allowed_packet */
+#define PACKET_BYTES (2u << 20) /* where the server takes so much */
 
 static struct db_label lock_label = {.query = "retry_lock_messages"};
 static struct db_label count_label = {.query = "retry_count"};
@@ -192,35 +192,56 @@ int outbox_count(struct db *db, struct outbox_entry *entries, size_t n, struct e
     return rc;
 }
 
-static void put_entry(struct db *db, struct buf *sql, struct buf *payload,
+/* As one row of the INSERT. */
+static void put_entry(struct db *db, struct buf *row, struct buf *payload,
                       const struct broker_settings *topology, const struct outbox_entry *e)
 {
     const struct message *m = e->message;
 
     buf_reset(payload);
+    buf_reset(row);
     message_put_payload(payload, m, topology->exchange, topology_queue(topology, m->type),
                         e->traceparent, e->tracestate ? e->tracestate : "", e->accepted_us);
-    outbox_put_row(db, sql, e->kind, m->id, e->enqueues, m->type, payload, e->delay_ms);
+    outbox_put_row(db, row, e->kind, m->id, e->enqueues, m->type, payload, e->delay_ms);
+}
+
+static int insert(struct db *db, struct buf *sql, struct err *err)
+{
+    int rc = sql->len || sql->failed ? db_run_buf(db, &insert_label, sql, NULL, err) : 0;
+
+    buf_reset(sql);
+    return rc;
+}
+
+/* A row alone may still be too large for the server: then it is that row's own fault. */
+static size_t packet_bytes(const struct db *db)
+{
+    return db_packet_max(db) < PACKET_BYTES ? db_packet_max(db) : PACKET_BYTES;
 }
 
 int outbox_write(struct db *db, const struct broker_settings *topology,
                  const struct outbox_entry *entries, size_t n, struct err *err)
 {
+    size_t most = packet_bytes(db);
     struct buf payload = {0};
+    struct buf row = {0};
     struct buf sql = {0};
     int rc = 0;
 
     for (size_t i = 0; i < n && !rc; i++) {
-        if (!entries[i].missing) {
-            buf_puts(&sql, sql.len ? "," : OUTBOX_INSERT);
-            put_entry(db, &sql, &payload, topology, &entries[i]);
-        }
-        if (sql.failed || sql.len > PACKET_BYTES || (i + 1 == n && sql.len)) {
-            rc = db_run_buf(db, &insert_label, &sql, NULL, err);
-            buf_reset(&sql);
-        }
+        if (entries[i].missing)
+            continue;
+        put_entry(db, &row, &payload, topology, &entries[i]);
+        if (sql.len && sql.len + 1 + row.len > most)
+            rc = insert(db, &sql, err);
+        buf_puts(&sql, sql.len ? "," : OUTBOX_INSERT);
+        buf_put(&sql, row.data, row.len);
+        sql.failed |= row.failed;
     }
+    if (!rc)
+        rc = insert(db, &sql, err);
     buf_free(&sql);
+    buf_free(&row);
     buf_free(&payload);
     return rc;
 }
