@@ -10,6 +10,7 @@
 #include "consumerd/held.h"
 #include "consumerd/held_watch.h"
 #include "consumerd/housekeeping.h"
+#include "consumerd/policy_watch.h"
 #include "consumerd/repair.h"
 #include "consumerd/settings.h"
 #include "libcommon/telemetry/log.h"
@@ -19,6 +20,7 @@ struct parts {
     struct janitor *janitor;
     struct repair *repair;
     struct held_watch *held;
+    struct policy_watch *policies;
     struct consumer *consumer;
 };
 
@@ -33,6 +35,7 @@ static int build(struct parts *p, struct err *err)
     p->janitor = housekeeping_start(s);
     p->repair = repair_start(s);
     p->held = held_watch_start(s);
+    p->policies = policy_watch_start(s);
     p->consumer = consumer_start(s);
     return 0;
 }
@@ -42,10 +45,12 @@ static void drain(struct parts *p)
     janitor_begin_stop(p->janitor);
     repair_begin_stop(p->repair);
     held_watch_begin_stop(p->held);
+    policy_watch_begin_stop(p->policies);
     httpd_drain(p->httpd);
     consumer_stop(p->consumer);
     repair_stop(p->repair);
     held_watch_stop(p->held);
+    policy_watch_stop(p->policies);
     janitor_stop(p->janitor);
     httpd_wait_drained(p->httpd, daemon_drain_left_ms());
 }

@@ -18,6 +18,16 @@ static bool check_operators(const char *value, char *why, size_t size)
     return settings_parse_operators(value, parsed, why, size) > 0;
 }
 
+static bool check_management_uri(const char *value, char *why, size_t size)
+{
+    bool ok = (!strncmp(value, "http://", 7) || !strncmp(value, "https://", 8)) &&
+              settings_url_port_ok(value) && !strpbrk(value, "?# \t");
+
+    if (!ok)
+        snprintf(why, size, "must look like http://user:password@host:15672 (or https://)");
+    return ok;
+}
+
 static const struct setting listen_rows[] = {HTTPD_LISTEN_ROW(":8082"), SETTINGS_END};
 
 static const struct setting rows[] = {
@@ -115,6 +125,10 @@ static const struct setting rows[] = {
                     "early when a quarter of the prefetch, or CLAIM_BATCH, has come or been sent."),
     SETTING_INT_ROW(consumer_settings, turn_express_ms, "EXPRESS_TURN_MS", "30", 0, 1000,
                     "The same for express messages."),
+    SETTING_TEXT_ROW(consumer_settings, management_uri, SETTING_URI, "RABBIT_MANAGEMENT_URI", "", 0,
+                     check_management_uri,
+                     "RabbitMQ's management API, asked whether policies limit our queues: "
+                     "http://user:password@host:15672. Empty: nobody asks."),
     SETTING_INT_ROW(consumer_settings, heartbeat_ms, "WORKER_HEARTBEAT_MS", "2000", 100, 60000,
                     "How often this process shows in the database that it lives."),
     SETTING_INT_ROW(consumer_settings, dead_sec, "WORKER_DEAD_SEC", "10", 2, 3600,

@@ -28,6 +28,7 @@ struct operator_address {
 
 struct consumer_settings {
     char *operators, *tls_ca, *unknown_policy, *repeat_unsafe, *without_lookup;
+    char *management_uri;
     int64_t lookup_settles_ms, held_ask_max_sec;
     int64_t timeout_ms, tries, backoff_ms, backoff_max_ms, lookup_tries, rest_max_sec;
     int64_t in_flight_normal, in_flight_express, lookups_in_flight;

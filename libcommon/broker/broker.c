@@ -233,6 +233,11 @@ static amqp_table_entry_t entry_text(const char *key, const char *value)
         .value = {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = amqp_cstring_bytes(value)}};
 }
 
+static const char *vhost_of(const struct amqp_connection_info *to)
+{
+    return to->vhost && *to->vhost ? to->vhost : "/";
+}
+
 static int login(struct broker *b, const struct amqp_connection_info *to, struct err *err)
 {
     /* The library's own list leaves out what is needed to hear of alarms and lost consumers. */
@@ -254,9 +259,9 @@ static int login(struct broker *b, const struct amqp_connection_info *to, struct
 
     amqp_set_handshake_timeout(b->conn, &connect_limit);
     amqp_set_rpc_timeout(b->conn, &rpc_limit);
-    reply = amqp_login_with_properties(b->conn, to->vhost && *to->vhost ? to->vhost : "/",
-                                       CHANNEL_MAX, FRAME_MAX, (int)b->settings->heartbeat_sec,
-                                       &properties, AMQP_SASL_METHOD_PLAIN, to->user, to->password);
+    reply = amqp_login_with_properties(b->conn, vhost_of(to), CHANNEL_MAX, FRAME_MAX,
+                                       (int)b->settings->heartbeat_sec, &properties,
+                                       AMQP_SASL_METHOD_PLAIN, to->user, to->password);
     if (broker_check_reply(b, reply, "login", err))
         return -1;
     b->frame_max = (size_t)amqp_get_frame_max(b->conn);
@@ -273,6 +278,18 @@ static int open_channel(struct broker *b, struct err *err)
     b->channel_open = true;
     b->generation++;
     return 0;
+}
+
+bool broker_vhost(const struct broker_settings *settings, char *out, size_t size)
+{
+    struct amqp_connection_info to;
+    char *uri = must_strdup(settings->uri);
+    bool ok = !amqp_parse_url(uri, &to) && strlen(vhost_of(&to)) < size;
+
+    if (ok)
+        snprintf(out, size, "%s", vhost_of(&to));
+    free(uri);
+    return ok;
 }
 
 int broker_open(struct broker *b, struct err *err)

@@ -39,6 +39,9 @@ struct broker_settings {
 
 extern const struct setting broker_settings_rows[]; /* the first line; the rest: topology.h */
 
+/* The vhost of the URI. False: it is malformed, or the vhost too long. */
+bool broker_vhost(const struct broker_settings *settings, char *out, size_t size);
+
 #define BROKER_QUEUE(i) (1u << (i))
 #define BROKER_ALL_QUEUES (BROKER_QUEUE(BROKER_QUEUES) - 1)
 

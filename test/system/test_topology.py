@@ -1,5 +1,6 @@
 """Exchange and queues at the broker: those of others in our place, and those that go away."""
 
+import contextlib
 import time
 
 import pytest
@@ -121,3 +122,39 @@ def test_readiness_says_that_a_subscription_ended(world):
     wait_until(ended, 10, lambda: seen[-1], pause=0.02)
     assert seen[-1][1]["lanes"]["express"] != "ok" and seen[-1][1]["lanes"]["normal"] == "ok", seen[-1]
     wait_until(lambda: stack.status("consumerd-1") == 200, 20, "it subscribes again")
+
+
+@contextlib.contextmanager
+def policy(stack, name, pattern, **definition):
+    url = f"{stack.broker.management}/policies/%2F/{name}"
+    body = {"pattern": pattern, "definition": definition, "apply-to": "queues"}
+    assert requests.put(url, json=body, auth=stack.broker.login, timeout=10).status_code in (201, 204)
+    try:
+        yield
+    finally:
+        requests.delete(url, auth=stack.broker.login, timeout=10)
+
+
+def management(stack):
+    user, password = stack.broker.login
+    return stack.broker.management.removesuffix("/api").replace("http://", f"http://{user}:{password}@")
+
+
+def test_a_policy_that_limits_a_queue_is_warned_of(world):
+    """At start and in readiness, by its name; a policy that limits nothing is not."""
+    stack = world("api", "outboxd", "operators")
+    normal, express = stack.broker.normal, stack.broker.express
+    with policy(stack, f"limit-{normal}", f"^{normal}$", **{"delivery-limit": 3}), \
+            policy(stack, f"other-{express}", f"^{express}$", **{"queue-leader-locator": "balanced"}):
+        stack.start("consumerd-1", RABBIT_MANAGEMENT_URI=management(stack))
+        wait_until(lambda: readiness(stack, "consumerd-1")[1].get("warnings"), 30, lambda: readiness(stack, "consumerd-1"))
+        status, body = readiness(stack, "consumerd-1")
+        assert status == 200 and len(body["warnings"]) == 1, body
+        for words in (f"queue {normal}", f'"limit-{normal}"', "delivery-limit=3"):
+            assert words in body["warnings"][0], body
+        log = stack.log_text("consumerd-1")
+        assert log.count('"event":"broker.policy_limits"') == 1
+        assert stack.broker.login[1] not in log, "the password is no one's business"
+    stack.restart("consumerd-1", RABBIT_MANAGEMENT_URI="http://127.0.0.1:1")
+    wait_until(lambda: "broker.policies_unknown" in stack.log_text("consumerd-1"), 20, "nobody answers")
+    assert stack.status("consumerd-1") == 200
