@@ -24,8 +24,9 @@ const struct setting db_settings_rows[] = {
     SETTING_INT_ROW(db_settings, statement_timeout_ms, "DB_STATEMENT_TIMEOUT_MS", "4000", 1000,
                     600000,
                     "Longest wait for a statement's answer; beyond it the connection is given up."),
-    SETTING_INT_ROW(db_settings, lock_wait_sec, "DB_LOCK_WAIT_SEC", "1", 1, 60,
-                    "innodb_lock_wait_timeout of each session; shorter than DB_STATEMENT_TIMEOUT_MS."),
+    SETTING_INT_ROW(
+        db_settings, lock_wait_sec, "DB_LOCK_WAIT_SEC", "1", 1, 60,
+        "innodb_lock_wait_timeout of each session; shorter than DB_STATEMENT_TIMEOUT_MS."),
     SETTINGS_END,
 };
 
@@ -33,9 +34,10 @@ size_t db_settings_check(const struct db_settings *s, struct buf *errors)
 {
     if (s->lock_wait_sec * 1000 < s->statement_timeout_ms)
         return 0;
-    buf_printf(errors,
-               "DB_LOCK_WAIT_SEC=%lld must be shorter than DB_STATEMENT_TIMEOUT_MS=%lld: a wait for "
-               "a lock would count as a lost connection\n",
-               (long long)s->lock_wait_sec, (long long)s->statement_timeout_ms);
+    buf_printf(
+        errors,
+        "DB_LOCK_WAIT_SEC=%lld must be shorter than DB_STATEMENT_TIMEOUT_MS=%lld: a wait for "
+        "a lock would count as a lost connection\n",
+        (long long)s->lock_wait_sec, (long long)s->statement_timeout_ms);
     return 1;
 }
