@@ -148,6 +148,7 @@ static bool went_out(CURL *easy)
 }
 
 /* Whether curl may send the request, on the connection that it has for it. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): curl's type */
 static int before_request(void *arg, char *peer, char *local, int peer_port, int local_port)
 {
     struct transfer *t = arg;
