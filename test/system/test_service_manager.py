@@ -257,8 +257,8 @@ def _ignore(call, *arguments):
 def test_a_long_drain_is_waited_for(world, etc, run):
     """More time is asked for, and the watchdog is fed while loops end one after the other."""
     stack = world("operators")
-    service = run(etc(stack, MSG_FAILPOINT="api.before_begin:delay=13000", DRAIN_TIMEOUT_MS="60000"),
-                  "msg-api.service")
+    service = run(etc(stack, MSG_FAILPOINT="api.before_begin:delay=13000", DRAIN_TIMEOUT_MS="60000",
+                      REQUEST_DEADLINE_MS="60000"), "msg-api.service")
     service.wait_note("READY=1", 20)
     api = Api(stack.url("api-9"))
     wait_until(lambda: api.get("/readyz").status_code == 200, 20, "msg-api is ready")
