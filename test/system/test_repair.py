@@ -32,11 +32,12 @@ def send_many(stack, count):
 
 @contextlib.contextmanager
 def idle_consumer(stack):
-    """The consumer lives and repairs, but gets no row in `workers`, and so takes nothing."""
+    """The consumer lives and repairs, but gets no row in `workers`, and so takes nothing, and is not ready."""
     stack.stop("consumerd-1")
     stack.db.execute("CREATE TRIGGER nobody BEFORE INSERT ON workers FOR EACH ROW"
                      " SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT='not now'")
-    stack.start("consumerd-1")
+    stack.start_without_waiting("consumerd-1")
+    wait_until(lambda: stack.status("consumerd-1", "/healthz") == 200, 60, "it lives")
     yield
     stack.db.execute("DROP TRIGGER nobody")
 
