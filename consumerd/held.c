@@ -264,7 +264,25 @@ static bool parse_position(const char *word, unsigned *position)
     return true;
 }
 
-/* positions has room for argc of them. */
+/* positions has room for all words. */
+static bool take_word(struct order *o, char *word, bool takes_all)
+{
+    if (!strcmp(word, "--dry-run")) {
+        o->dry_run = true;
+        return true;
+    }
+    if (takes_all && !strcmp(word, "--all")) {
+        o->all = true;
+        return true;
+    }
+    if (*word == '-')
+        return false;
+    if (o->message_id)
+        return parse_position(word, &o->positions[o->position_count++]);
+    o->message_id = word;
+    return true;
+}
+
 static bool parse(struct order *o, int argc, char **argv)
 {
     bool done = argc && !strcmp(argv[0], "done");
@@ -274,17 +292,11 @@ static bool parse(struct order *o, int argc, char **argv)
     if (!done && !(argc && !strcmp(argv[0], "fail")))
         return false;
     for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--dry-run"))
-            o->dry_run = true;
-        else if (!done && !strcmp(argv[i], "--all"))
-            o->all = true;
-        else if (done && !strcmp(argv[i], "--operator") && i + 1 < argc)
+        bool names_operator = done && !strcmp(argv[i], "--operator") && i + 1 < argc;
+
+        if (names_operator)
             o->provider = argv[++i];
-        else if (argv[i][0] == '-')
-            return false;
-        else if (!o->message_id)
-            o->message_id = argv[i];
-        else if (!parse_position(argv[i], &o->positions[o->position_count++]))
+        else if (!take_word(o, argv[i], !done))
             return false;
     }
     return o->all != (o->message_id != NULL) && done == (o->provider != NULL) &&
