@@ -333,15 +333,18 @@ static int drop_open(struct failing *f, const struct recipient_rows *rows, size_
     uint64_t *ids = NULL;
     size_t count = 0;
     char **row;
-    int rc = read_living(f, &living, err);
+    int rc;
 
+    if (!changes)
+        return err_set(err, ERR_RETRY, 0, "out of memory");
+    rc = read_living(f, &living, err);
     if (!rc) {
         ids = calloc(db_only(&living)->affected + 1, sizeof(*ids));
         while (ids && (row = db_next(db_only(&living))))
             ids[count++] = strtoull(row[0], NULL, 10);
         db_results_free(&living);
     }
-    if (!rc && (!changes || !ids))
+    if (!rc && !ids)
         rc = err_set(err, ERR_RETRY, 0, "out of memory");
     if (!rc) {
         collect(rows, ids, count, changes, n, in_hand);
