@@ -294,20 +294,14 @@ static int claim_rows(struct run *r, enum claim_row_fate fate, enum recipient_tr
     return rc;
 }
 
-/* Messages of which a recipient is in the hands of a living owner come back when that one must have
- * finished or died. */
-static int put_off(struct run *r, struct err *err)
+/* One retry a message of which a recipient is in the hands of a living owner; returns how many. */
+static size_t collect_put_off(const struct run *r, struct retry *retries, const char **names)
 {
-    struct retry *retries = calloc(r->item_count, sizeof(*retries));
-    const char **names = calloc(r->row_count ? r->row_count : 1, sizeof(*names));
     struct retry *at = NULL;
-    size_t n = 0;
     size_t used = 0;
-    int rc = 0;
+    size_t n = 0;
 
-    if (!retries || !names)
-        rc = err_set(err, ERR_RETRY, 0, "out of memory");
-    for (size_t i = 0; i < r->row_count && !rc; i++) {
+    for (size_t i = 0; i < r->row_count; i++) {
         const struct claim_row *row = &r->rows[i];
         int64_t lives_ms;
 
@@ -328,6 +322,19 @@ static int put_off(struct run *r, struct err *err)
     }
     for (size_t i = 0; i < n; i++)
         retries[i].delay_ms += (int64_t)(random_u64() % PUT_OFF_JITTER_MS) + 1;
+    return n;
+}
+
+/* They come back when the owner must have finished or died. */
+static int put_off(struct run *r, struct err *err)
+{
+    struct retry *retries = calloc(r->item_count, sizeof(*retries));
+    const char **names = calloc(r->row_count ? r->row_count : 1, sizeof(*names));
+    size_t n = retries && names ? collect_put_off(r, retries, names) : 0;
+    int rc = 0;
+
+    if (!retries || !names)
+        rc = err_set(err, ERR_RETRY, 0, "out of memory");
     if (!rc && n)
         rc = retry_write(r->c->db, r->c->settings, retries, n, err);
     for (size_t i = 0; i < n && !rc; i++)

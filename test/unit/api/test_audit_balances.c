@@ -30,10 +30,12 @@ static void teardown(void)
     fake_db_end();
 }
 
+/* NOLINTBEGIN(bugprone-macro-parentheses): texts are pasted as they are */
 #define ACCOUNTS(has_, rows_) EXPECT("audit", .has = {"user_balances", has_}, .rows = rows_)
 #define ENTRIES(has_, rows_)                                            \
     EXPECT("audit", .has = {"FROM user_transactions", has_, "LIMIT 3"}, \
            .lacks = {"user_balances"}, .rows = rows_)
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 static void walk_to_the_end(void)
 {

@@ -228,10 +228,10 @@ START_TEST(what_is_not_ends_there)
     struct bytes expected = {seen, unclean[_i].seen.n};
 
     memcpy(sent, unclean[_i].sent.p, all.n);
-    memcpy(sent + all.n, GET, strlen(GET)); /* never to be seen */
+    memcpy(sent + all.n, GET, sizeof(GET)); /* never to be seen */
     all.n += strlen(GET);
     memcpy(seen, unclean[_i].seen.p, expected.n);
-    memcpy(seen + expected.n, NONSENSE, strlen(NONSENSE));
+    memcpy(seen + expected.n, NONSENSE, sizeof(NONSENSE));
     expected.n += strlen(NONSENSE);
     check_cuts(&all, &expected, unclean[_i].wrong);
 }
