@@ -251,6 +251,7 @@ static enum attempt try_batch(struct committer *c, struct operation **ops, size_
         return ATTEMPT_AGAIN;
     if (batch_decide(c->batch, c->db, careful, &writes, &err))
         return failed(c, &err, n, conflicts);
+    daemon_beat(c->beat);
     if (!writes) {
         db_rollback(c->db);
     } else if (write_batch(c, &err)) {
@@ -277,10 +278,12 @@ static void run_batch(struct committer *c, struct operation **ops, size_t n)
 {
     unsigned conflicts = 0;
     enum attempt attempt = ATTEMPT_AGAIN;
+    size_t tried = 0;
 
     n = keep_waiting(c, ops, n);
     while (n && attempt == ATTEMPT_AGAIN) {
         daemon_beat(c->beat);
+        tried = n;
         attempt = try_batch(c, ops, n, &conflicts);
         if (attempt == ATTEMPT_DONE)
             return;
@@ -293,6 +296,10 @@ static void run_batch(struct committer *c, struct operation **ops, size_t n)
     }
     if (!n)
         return;
+    if (n == 1 && tried > 1) { /* the others' time was up: it has not been tried alone */
+        run_batch(c, ops, n);
+        return;
+    }
     if (n == 1 && attempt == ATTEMPT_TOO_LARGE) {
         finish(c, ops[0], OUTCOME_TOO_LARGE);
         return;

@@ -5,7 +5,6 @@
 #include "libcommon/base/must.h"
 
 #define NONE UINT8_MAX
-#define SETTLE_WAIT_MAX_MS 3000 /* longer waits for a lookup to settle are spent in the outbox */
 
 enum phase {
     PHASE_ASK,      /* step 1: who has it already? */
@@ -231,7 +230,7 @@ static struct delivery_action ask_when_settled(struct delivery *d, int64_t now_m
 {
     int64_t left_ms = d->settles_at_ms - now_ms;
 
-    if (left_ms > SETTLE_WAIT_MAX_MS && !window_is_over(d, now_ms))
+    if (left_ms > DELIVERY_SETTLE_WAIT_MAX_MS && !window_is_over(d, now_ms))
         return enter(d, PHASE_OVER, DELIVERY_LATER);
     d->lookups = 0;
     return wait_ms(d, left_ms);

@@ -53,6 +53,9 @@
 
 #include "consumerd/verdict.h"
 
+/* Longer waits for a lookup to settle are spent in the outbox. */
+#define DELIVERY_SETTLE_WAIT_MAX_MS 3000
+
 /* Sets of operators have bit n for operator n. */
 struct delivery_policy {
     unsigned operators;      /* 1 to 32 */

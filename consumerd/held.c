@@ -37,7 +37,7 @@ static int list_page(struct db *db, enum message_type lane, int64_t *after, size
 
     buf_puts(&sql, "SELECT o.id,s.message_identifier,s.position,s.first_claimed_at,"
                    "s.unknown_operators,s.last_error FROM (SELECT id,aggregate_id FROM "
-                   "outbox_events FORCE INDEX(idx_outbox_poll) WHERE ");
+                   "outbox_events FORCE INDEX(PRIMARY) WHERE ");
     outbox_put_part(&sql, lane, OUTBOX_ASK);
     buf_printf(&sql,
                " AND id>%lld ORDER BY id LIMIT %d) o LEFT JOIN message_status s "
@@ -211,7 +211,7 @@ static int next_held(struct db *db, enum message_type lane, int64_t *after, char
     char **row;
     int rc;
 
-    buf_puts(&sql, "SELECT id,aggregate_id FROM outbox_events FORCE INDEX(idx_outbox_poll) WHERE ");
+    buf_puts(&sql, "SELECT id,aggregate_id FROM outbox_events FORCE INDEX(PRIMARY) WHERE ");
     outbox_put_part(&sql, lane, OUTBOX_ASK);
     buf_printf(&sql, " AND id>%lld ORDER BY id LIMIT 1", (long long)*after);
     rc = db_run_buf(db, &list_label, &sql, &results, err);
@@ -228,9 +228,11 @@ static int next_held(struct db *db, enum message_type lane, int64_t *after, char
     return 0;
 }
 
+/* One that cannot be decided does not keep the others; it is said, and the exit status tells. */
 static int decide_all(struct order *o, struct err *err)
 {
     char id[MESSAGE_ID_MAX + 1];
+    size_t left = 0;
 
     for (int lane = 0; lane < MESSAGE_LANES; lane++) {
         int64_t after = 0;
@@ -243,13 +245,11 @@ static int decide_all(struct order *o, struct err *err)
             o->message_id = id;
             if (!decide(o, err))
                 continue;
-            if (err->kind != ERR_PERMANENT)
-                return -1;
-            /* Found out about in between, most likely: the others go on. */
-            fprintf(stderr, "msg-consumerd held fail: %s\n", err->msg);
+            fprintf(stderr, "msg-consumerd held fail: %s: %s\n", id, err->msg);
+            left += err->kind != ERR_PERMANENT; /* else found out about in between */
         }
     }
-    return 0;
+    return left ? err_set(err, ERR_RETRY, 0, "%zu messages are left", left) : 0;
 }
 
 /* ---- command line ---- */
@@ -300,7 +300,7 @@ static bool parse(struct order *o, int argc, char **argv)
             return false;
     }
     return o->all != (o->message_id != NULL) && done == (o->provider != NULL) &&
-           (!o->provider || strlen(o->provider) <= OPERATOR_NAME_MAX);
+           (!o->provider || settings_is_operator_name(o->provider, strlen(o->provider)));
 }
 
 static int run(struct order *o, const char *verb)

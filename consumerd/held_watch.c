@@ -18,8 +18,9 @@
 #define RETRY_MS 500   /* until the first look has succeeded */
 #define COST_FACTOR 50 /* the looks may cost this part of the time */
 
-#define LOOK_MAX 5000 /* messages of a lane and kind */
-#define CHECK_MS 1000 /* --check waits no longer for the database */
+#define LOOK_MAX 5000    /* messages of a lane and kind */
+#define COUNT_MAX 100000 /* recipients: beyond it the gauges stand still */
+#define CHECK_MS 1000    /* --check waits no longer for the database */
 
 static struct db_label look_label = {.query = "held_look"};
 
@@ -38,7 +39,8 @@ static void put_look(struct buf *sql)
 {
     const char *between = "";
 
-    buf_puts(sql, "SELECT o.kind,s.unknown_operators,COUNT(*) FROM (");
+    buf_puts(sql, "SELECT t.kind,t.unknown_operators,COUNT(*) FROM (SELECT o.kind,"
+                  "s.unknown_operators FROM (");
     for (int lane = 0; lane < MESSAGE_LANES; lane++)
         for (int kind = OUTBOX_DELIVER; kind <= OUTBOX_ASK; kind++) {
             buf_puts(sql, between);
@@ -50,7 +52,7 @@ static void put_look(struct buf *sql)
                   "ON s.message_identifier=o.aggregate_id WHERE s.unknown_operators<>'' "
                   "AND s.status IN (");
     recipient_put_states(sql, RECIPIENT_OPEN);
-    buf_puts(sql, ") GROUP BY o.kind,s.unknown_operators");
+    buf_printf(sql, ") LIMIT %d) t GROUP BY t.kind,t.unknown_operators", COUNT_MAX);
 }
 
 /* names: a list that is added to; what does not fit leaves a sign. */
@@ -141,7 +143,7 @@ struct held_watch {
     struct db *db;
     struct operator_address operators[OPERATORS_MAX];
     size_t operator_count;
-    bool schema_seen, looked;
+    bool schema_seen, looked, failing;
     char told[RECIPIENT_UNKNOWN_MAX + 1]; /* names last logged */
     struct metric *held, *gone;
 };
@@ -157,18 +159,25 @@ static void tell_gone(struct held_watch *w, const struct held_counts *counts)
                  L_MSG("recipients wait for operators that are not in OPERATORS"));
 }
 
-/* Failures are not logged here: lanes and probe see the same database. */
+/* That the database is away is for lanes and probe to say; that this look alone fails, for us. */
 static void look(struct held_watch *w)
 {
     struct held_counts counts;
     struct err err;
 
-    if (!db_acquire(w->db, &err) && schema_look(w->db, &w->schema_seen, &err) == SCHEMA_READY &&
-        !ask(w->db, w->operators, w->operator_count, &counts, &err)) {
+    if (db_acquire(w->db, &err) || schema_look(w->db, &w->schema_seen, &err) != SCHEMA_READY) {
+        db_release(w->db);
+        return;
+    }
+    if (!ask(w->db, w->operators, w->operator_count, &counts, &err)) {
         metrics_set(w->held, counts.held);
         metrics_set(w->gone, counts.gone);
         tell_gone(w, &counts);
         w->looked = true;
+        w->failing = false;
+    } else if (!w->failing) {
+        log_warn("held.not_counted", L_ERR(&err));
+        w->failing = true;
     }
     db_release(w->db);
 }

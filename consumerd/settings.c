@@ -159,7 +159,7 @@ static const struct settings_group groups[] = {
     {otlp_settings_rows, &consumerd_settings.daemon.otlp},
 };
 
-static bool name_ok(const char *s, size_t n)
+bool settings_is_operator_name(const char *s, size_t n)
 {
     if (n == 0 || n > OPERATOR_NAME_MAX)
         return false;
@@ -215,7 +215,7 @@ static bool parse_operator(const char *s, size_t n, struct operator_address *out
 
     while (url && equals[url] == '/')
         url--;
-    if (!equals || !name_ok(s, name)) {
+    if (!equals || !settings_is_operator_name(s, name)) {
         snprintf(why, size, "must be name=url pairs; names have 1 to %d letters, digits, _ or -",
                  OPERATOR_NAME_MAX);
         return false;
@@ -406,6 +406,18 @@ static size_t check(struct buf *errors)
     if (c->held_ask_max_sec * 1000 < c->retry_base_ms) {
         buf_printf(errors, "HELD_ASK_MAX_SEC=%lld is below DELIVERY_RETRY_BASE_MS=%lld\n",
                    (long long)c->held_ask_max_sec, (long long)c->retry_base_ms);
+        faults++;
+    }
+    /* Holding, what is asked about after the window is submitted no more: a message whose first
+     * question has to wait that long would have had one try, or none. */
+    if (!strcmp(c->unknown_policy, "hold") && c->lookup_settles_ms > DELIVERY_SETTLE_WAIT_MAX_MS &&
+        c->dead_sec * 1000 + c->lookup_settles_ms + c->timeout_ms >= c->retry_window_sec * 1000) {
+        buf_printf(
+            errors,
+            "OPERATOR_LOOKUP_SETTLES_MS=%lld, WORKER_DEAD_SEC and OPERATOR_TIMEOUT_MS leave no "
+            "time for another try in DELIVERY_RETRY_WINDOW_SEC=%lld with "
+            "OPERATOR_UNKNOWN_POLICY=hold\n",
+            (long long)c->lookup_settles_ms, (long long)c->retry_window_sec);
         faults++;
     }
     if (settings_stop_after_ms(c) < 2 * c->heartbeat_ms) {

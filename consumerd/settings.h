@@ -54,6 +54,7 @@ struct settings {
 extern struct settings consumerd_settings;
 extern const struct daemon_program consumerd_program;
 
+bool settings_is_operator_name(const char *s, size_t n);
 /* "name=url,name=url": how many there are (1 to OPERATORS_MAX), or 0 with the end of a sentence. */
 size_t settings_parse_operators(const char *text, struct operator_address out[OPERATORS_MAX],
                                 char *why, size_t size);

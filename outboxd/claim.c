@@ -254,11 +254,26 @@ static int burn_all(struct claim *c, struct err *err)
     return rc;
 }
 
-/* Undone to the savepoint on failure, which spares what came before it. */
+/* Back to the savepoint, which spares what came before it; the row is looked at again after the
+ * longest wait, for it would be due at once and for ever. */
+static int leave_stuck(struct claim *c, struct row *row)
+{
+    struct err ignored;
+    struct buf sql = {0};
+    int rc;
+
+    row->state = ROW_STUCK;
+    buf_printf(&sql,
+               "ROLLBACK TO SAVEPOINT confirmed;UPDATE outbox_events SET "
+               "next_run_at=NOW(6)+INTERVAL %lld MICROSECOND WHERE id=%lld;SAVEPOINT confirmed",
+               (long long)outboxd_settings.retry_max_ms * 1000, (long long)row->id);
+    rc = db_run_buf(c->db, &keep_label, &sql, NULL, &ignored);
+    buf_free(&sql);
+    return rc;
+}
+
 static int burn_one(struct claim *c, struct row *row, struct err *err)
 {
-    static const char keep[] = "ROLLBACK TO SAVEPOINT confirmed";
-    struct err why;
     struct buf sql = {0};
     int rc;
 
@@ -270,8 +285,7 @@ static int burn_one(struct claim *c, struct row *row, struct err *err)
         return rc;
     log_error("outbox.not_writable", L_INT("outbox_id", row->id),
               L_STR("message_id", row->aggregate_id), L_ERR(err));
-    row->state = ROW_STUCK;
-    return db_run(c->db, &keep_label, keep, sizeof(keep) - 1, NULL, &why) ? -1 : 0;
+    return leave_stuck(c, row);
 }
 
 /* A row that cannot be written stays as it is, and does not keep the others. */

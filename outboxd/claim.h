@@ -27,7 +27,7 @@ enum row_state {
     ROW_CONFIRMED, /* the broker has it: delete */
     ROW_REFUSED,   /* a definite cause: burns an attempt */
     ROW_LEFT,      /* stays as it was, for another time */
-    ROW_STUCK,     /* the same because it cannot be written: for a person, or a full look */
+    ROW_STUCK, /* the same because it cannot be written: for a person, or after the longest wait */
 };
 
 enum row_cause { CAUSE_PAYLOAD, CAUSE_UNROUTABLE, CAUSE_CHANNEL, CAUSES };

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libcommon/domain/outbox.h"
 #include "libcommon/domain/recipient.h"
 #include "libcommon/telemetry/log.h"
 #include "outboxd/settings.h"
@@ -146,23 +147,24 @@ static int lock_row(struct order *o, const char *id, struct parked_row *row, str
     return rc;
 }
 
-/* An enqueue of its own kind: the old event_type may be taken again by now. */
+/* An enqueue of its own kind: the old event_type may be taken again by now. What asks always has a
+ * time: it is looked for among what is due. */
 static int requeue_row(struct order *o, struct parked_row *row, struct err *err)
 {
     struct buf sql = {0};
     int rc;
 
     buf_puts(&sql, "INSERT INTO outbox_events(kind,aggregate_type,aggregate_id,event_type,payload,"
-                   "priority) SELECT kind,aggregate_type,aggregate_id,");
+                   "priority,next_run_at) SELECT kind,aggregate_type,aggregate_id,");
     if (row->known)
         buf_puts(&sql, "(SELECT CONCAT('message.retry.',m.enqueues) FROM messages m WHERE "
                        "m.message_identifier=aggregate_id)");
     else
         buf_puts(&sql, "CONCAT('message.requeue.',id)");
     buf_printf(&sql,
-               ",payload,priority FROM outbox_parked WHERE id=%lld;"
+               ",payload,priority,IF(kind=%d,NOW(6),NULL) FROM outbox_parked WHERE id=%lld;"
                "DELETE FROM outbox_parked WHERE id=%lld",
-               (long long)row->id, (long long)row->id);
+               (int)OUTBOX_ASK, (long long)row->id, (long long)row->id);
     if (row->known) {
         struct buf count = {0};
 

@@ -5,6 +5,7 @@
 #define LAGGED_EVERY_US 50000
 #define DUE_MIN_US 100000
 #define DUE_MAX_US 500000
+#define ASK_LIMIT 20      /* questions are not urgent, and take an operator's slots from messages */
 #define DUE_HELD_US 10000 /* before the next page, when others hold all of this one */
 
 static int64_t lower(int64_t a, int64_t b)
@@ -57,6 +58,7 @@ struct poller_task poller_next(struct poller *p, int64_t now_us)
     move_marks(p, now_us);
     if (now_us >= p->ask_at_us) {
         task.look = LOOK_ASK;
+        task.limit = lower(p->limit, ASK_LIMIT);
     } else if (now_us >= p->ahead_at_us) {
         task.look = LOOK_AHEAD;
     } else if (now_us >= p->due_at_us && !(p->due_last && fresh_waits(p, now_us))) {
@@ -97,7 +99,8 @@ static void found_due(struct poller *p, const struct poller_task *task, size_t r
 static int64_t seldom_at_us(const struct poller *p, const struct poller_task *task, size_t rows,
                             int64_t cost_us, int64_t now_us)
 {
-    int64_t least_us = (int64_t)rows == task->limit ? DUE_MIN_US : p->limits.full_us;
+    bool goes_on = task->look == LOOK_AHEAD && (int64_t)rows == task->limit;
+    int64_t least_us = goes_on ? DUE_MIN_US : p->limits.full_us;
 
     return now_us + higher(least_us, cost_us * COST_FACTOR);
 }

@@ -26,8 +26,9 @@
 #include "libcommon/telemetry/metrics.h"
 #include "libcommon/telemetry/tracer.h"
 
-#define TURN_MS 10000 /* what a turn may take beside its waits for database and broker */
-#define LOOK_MS 1000  /* between two looks at the loops' progress */
+#define TURN_MS 10000  /* what a turn may take beside its waits for database and broker */
+#define NAMES_MS 20000 /* ... and what resolvers take that ask name servers which are away */
+#define LOOK_MS 1000   /* between two looks at the loops' progress */
 #define FILES_MAX (1u << 20)
 #define LOG_FLUSH_MS 1000
 #define TRACE_FLUSH_MS 3000 /* of the drain's time */
@@ -371,9 +372,9 @@ void daemon_depend_on(const struct db_settings *db, const struct broker_settings
     d.probes[0] = probe_db(db);
     d.probes[1] = probe_broker(broker);
     d.probe_count = 2;
-    /* A turn may wait for either until it gives up; that is no hang. */
-    d.patience_ms += longer(db->connect_timeout_ms + db->statement_timeout_ms,
-                            2 * broker->connect_timeout_ms + broker->rpc_timeout_ms);
+    /* A turn may wait for a name server, and for either until it gives up; that is no hang. */
+    d.patience_ms += NAMES_MS + longer(db->connect_timeout_ms + 2 * db->statement_timeout_ms,
+                                       2 * broker->connect_timeout_ms + broker->rpc_timeout_ms);
 }
 
 struct httpd *daemon_http_start(const struct httpd_settings *settings, struct err *err)

@@ -70,7 +70,7 @@ int daemon_main(const struct daemon_program *program, const struct daemon_verb *
 void daemon_start(const struct daemon_program *program, const struct daemon_settings *settings);
 
 /* Progress: each long-lived loop has a beat and beats it on every turn. One that is silent for
- * longer than a turn may take (10 s, and what the timeouts of daemon_depend_on allow) makes
+ * longer than a turn may take (30 s, and what the timeouts of daemon_depend_on allow) makes
  * /healthz say 503, and the service manager's watchdog is not fed. name is copied. */
 struct daemon_beat;
 struct daemon_beat *daemon_beat_new(const char *name);

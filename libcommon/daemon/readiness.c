@@ -60,7 +60,8 @@ bool readiness_warn(const char *topic, const char *warning)
 
     pthread_mutex_lock(&lock);
     for (size_t i = 0; i < READINESS_WARNINGS; i++) {
-        if (!strcmp(warnings[i].topic, topic)) {
+        /* A queue's name may be longer than what is kept of it. */
+        if (!strncmp(warnings[i].topic, topic, sizeof(warnings[i].topic) - 1)) {
             at = i;
             break;
         }

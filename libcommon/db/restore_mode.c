@@ -40,7 +40,7 @@ int restore_mode_switch(struct db *db, bool on, struct err *err)
     db_label_register(&switch_label);
     buf_printf(&sql,
                "INSERT INTO platform_modes(name,is_on,since) VALUES ('restore',%d,NOW(6)) "
-               "ON DUPLICATE KEY UPDATE since=IF(is_on=VALUES(is_on),since,VALUES(since)),"
+               "ON DUPLICATE KEY UPDATE since=IF(VALUES(is_on)=0 AND is_on=0,since,VALUES(since)),"
                "is_on=VALUES(is_on)",
                on);
     rc = db_run_buf(db, &switch_label, &sql, NULL, err);

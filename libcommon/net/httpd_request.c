@@ -97,6 +97,9 @@ static struct httpd_request *request_new(struct http_thread *t, struct http_conn
     req->tracestate = "";
     req->decoded_path = "";
     c->req = req;
+    /* RACE: evhttp writes a "100 Continue" that is still on its way while the request is handled,
+     * and would free the connection under it when that fails. It writes again with the answer. */
+    bufferevent_disable(c->bev, EV_WRITE);
     http_conn_set_state(c, CONN_HANDLING);
     atomic_fetch_add_explicit(&t->server->held, 1, memory_order_relaxed);
     http_stats_held(1);

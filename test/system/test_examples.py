@@ -143,9 +143,10 @@ def test_health_and_readiness(shared):
     response = api.get("/healthz")
     assert response.status_code == 200 and response.json() == {"status": "ok"}
     ready = {"status": "ready", "dependencies": {"mysql": "ok", "rabbitmq": "ok"}}
-    for url in (api.url, shared.url("outboxd-1"), shared.url("consumerd-1")):
+    lanes = {"lanes": {"normal": "ok", "express": "ok"}}
+    for url, more in (api.url, {}), (shared.url("outboxd-1"), lanes), (shared.url("consumerd-1"), lanes):
         response = type(api)(url).get("/readyz")
-        assert response.status_code == 200 and response.json() == ready, url
+        assert response.status_code == 200 and response.json() == {**ready, **more}, url
     response = api.get("/readyz", **{"for": "traffic"})
     assert response.status_code == 200 and response.json()["status"] == "ready"
 

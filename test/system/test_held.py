@@ -105,6 +105,23 @@ def test_what_nobody_has_is_failed_after_an_answer(world, a, b):
     assert_clean(stack)
 
 
+def test_a_question_that_was_parked_is_asked_again(world, a, b):
+    """It is looked for among what is due, so it must have a time."""
+    stack = world(carriers=[a, b], **PATIENT)
+    loses_answers(a)
+    customer, identifier = sent_and_held(stack, 2)
+    stack.db.execute("INSERT INTO outbox_parked(id,kind,aggregate_type,aggregate_id,event_type,payload,priority,"
+                     "attempts,last_error,created_at) SELECT id,kind,aggregate_type,aggregate_id,event_type,payload,"
+                     "priority,10,'unroutable',created_at FROM outbox_events WHERE kind=2")
+    stack.db.execute("DELETE FROM outbox_events WHERE kind=2")
+    a.heal()
+    subprocess.run([binary("outboxd"), "parked", "requeue", "--all"], check=True, timeout=60,
+                   env={**os.environ, **stack.values})
+    assert set(stack.api().wait_final(customer, identifier).values()) == {"done"}
+    assert a.sms_by_recipient() == {recipient(i): 1 for i in range(2)} and b.calls() == []
+    assert_clean(stack)
+
+
 def test_a_question_that_is_lost_comes_back(world, a, b):
     stack = world(carriers=[a, b], REPAIR_AFTER_SEC=1, REPAIR_INTERVAL_MS=100, **HOLD)
     loses_answers(a)

@@ -118,6 +118,19 @@ def test_resume_with_the_same_operators(backup):
     assert audit(stack) == []
 
 
+def test_on_again_counts_from_now(world):
+    """A backup may have been made while the mode was on: what was delivered since is asked about, too."""
+    stack = world("api", **QUICK)
+    assert restore_mode(stack, "on")[0] == 0
+    first = restore_mode(stack, "status")[1]
+    late = stack.api().sent(stack.api().funded(10))["message_identifier"]
+    assert restore_mode(stack, "on")[0] == 0
+    assert restore_mode(stack, "status")[1].split("\n")[0] != first.split("\n")[0]
+    code, text = restore_mode(stack, "resume")
+    assert code == 0 and "asked about 1 open recipients" in text
+    assert stack.db.value("SELECT unknown_operators FROM message_status WHERE message_identifier=%s", late) == "*"
+
+
 def test_fail_with_new_operators(backup, world):
     """A second stack, whose operators know nothing: what is too old is refunded, the rest is delivered once."""
     _, customer, dump, taken, untaken = backup

@@ -106,7 +106,7 @@ def test_a_queue_that_comes_back_is_consumed_again(world):
         seconds.append(round(time.monotonic() - began, 1))
     assert max(seconds) < 9, seconds  # 5 s, and what a busy machine adds
     log = stack.log_text("consumerd-1")
-    assert "consumer.cancelled" in log
+    assert "consumer.cancelled" in log or "consumer.was_deaf" in log  # the broker may say nothing
     wait_until(lambda: stack.status("consumerd-1") == 200, 20, "its lane is at work")
 
 

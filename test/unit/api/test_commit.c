@@ -379,6 +379,21 @@ START_TEST(what_was_answered_while_it_was_written_is_not_written_again)
 }
 END_TEST
 
+START_TEST(who_is_left_of_a_batch_that_fails_is_tried_alone)
+{
+    open_batch();
+    submit(some_day());
+    submit(some_day());
+    expect_lock("IN (2,3)", "2|20\n3|20");
+    EXPECT("commit_write", .error = FAKE_SYNTAX, .meanwhile = second_expires);
+    expect_lock("IN (3)", "3|20");
+    EXPECT("commit_write", .lacks = {ops[1]->message.id});
+    close_batch();
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_EXPIRED);
+    ck_assert_int_eq(ops[2]->outcome, OUTCOME_DONE);
+}
+END_TEST
+
 START_TEST(a_commit_that_did_not_take_place_is_not_done_again_for_who_has_left)
 {
     open_batch();
@@ -462,6 +477,7 @@ int main(void)
     tcase_add_test(t, what_has_waited_past_its_deadline_is_not_begun);
     tcase_add_test(t, what_was_answered_at_its_deadline_is_not_written);
     tcase_add_test(t, what_was_answered_while_it_was_written_is_not_written_again);
+    tcase_add_test(t, who_is_left_of_a_batch_that_fails_is_tried_alone);
     tcase_add_test(t, a_commit_that_did_not_take_place_is_not_done_again_for_who_has_left);
     tcase_add_test(t, whose_balance_is_held_is_set_aside_and_tried_again);
     tcase_add_test(t, a_balance_that_stays_held_is_waited_for_until_the_deadline);

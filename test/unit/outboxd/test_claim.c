@@ -96,7 +96,9 @@ START_TEST(a_row_that_cannot_be_parked_does_not_keep_the_others)
     EXPECT("outbox_keep_delete", .has = {"ROLLBACK TO SAVEPOINT confirmed"}, .lacks = {"COMMIT"});
     EXPECT("outbox_burn_attempt", .has = {"WHERE id=2;"}, .lacks = {"WHERE id=3;"},
            .error = FAKE_DUPLICATE);
-    EXPECT("outbox_keep_delete", .has = {"ROLLBACK TO SAVEPOINT confirmed"}, .lacks = {"COMMIT"});
+    EXPECT("outbox_keep_delete",
+           .has = {"ROLLBACK TO SAVEPOINT confirmed", "next_run_at=NOW(6)+INTERVAL", "WHERE id=2"},
+           .lacks = {"COMMIT"});
     EXPECT("outbox_burn_attempt", .has = {"attempts=attempts+1", "WHERE id=3;"},
            .lacks = {"WHERE id=2;"});
     EXPECT("outbox_burn_attempt", .has = {"COMMIT"});

@@ -302,14 +302,15 @@ START_TEST(rows_that_ask_have_looks_of_their_own)
             ck_assert(w.now_us >= start_us + 2 * SECOND);
             looks++;
             ask_us += 10000;
+            ck_assert_int_le(task.limit, 20); /* a trickle, however many have waited */
             rows = asking < task.limit ? asking : task.limit;
             asking -= rows;
         }
         w.now_us += 10000;
         poller_found(&w.poller, &task, (size_t)rows, (size_t)rows, 2000, 1, 10000, w.now_us);
     }
-    ck_assert_int_eq(asking, 0);
-    ck_assert_int_le(looks, 3000 / 200 + 20 / 2);
+    ck_assert_int_lt(asking, 3000);
+    ck_assert_int_le(looks, 20 / 2);
     ck_assert_int_le(ask_us, SECOND);
 }
 END_TEST
