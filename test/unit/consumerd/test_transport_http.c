@@ -133,11 +133,13 @@ static void answer_status(int fd, const char *request)
 /* An id, then blanks. */
 static void lengthy(int fd, const char *status, size_t size)
 {
-    static char blanks[200000];
+    char *blanks = malloc(size);
 
-    memset(blanks, ' ', sizeof(blanks));
+    ck_assert_ptr_nonnull(blanks);
+    memset(blanks, ' ', size);
     dprintf(fd, "HTTP/1.1 %s\r\nContent-Length: %zu\r\n\r\n{\"id\":\"op-1\"}", status, size + 13);
     send(fd, blanks, size, MSG_NOSIGNAL);
+    free(blanks);
 }
 
 /* The Idempotency-Key comes back as the id. */
