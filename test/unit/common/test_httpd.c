@@ -1,6 +1,7 @@
 #include <arpa/inet.h>
 #include <check.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
@@ -8,13 +9,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "libcommon/base/buf.h"
 #include "libcommon/base/clock.h"
-#include "libcommon/net/httpd.h"
+#include "libcommon/net/httpd_internal.h"
 #include "libcommon/telemetry/metrics.h"
 #include "test/unit/suite.h"
 
@@ -139,6 +141,7 @@ static const struct httpd_route routes[] = {
     {"GET", "/show", handle_show, 0, NULL},
     {"GET", "/show/*", handle_show, 0, NULL},
     {"GET", "/held", handle_held, 0, NULL},
+    {"POST", "/held", handle_held, 0, NULL},
     {"GET", "/late", handle_late, 0, NULL},
     {"GET", "/deadline", handle_deadline, 0, NULL},
     {"GET", "/reset", handle_reset, 0, NULL},
@@ -198,15 +201,22 @@ static void answer_held(void)
 
 /* ---- a client that says exactly what it is told ---- */
 
-static int dial(void)
+static int dial_with(int receive_bytes)
 {
     struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(httpd_port(server))};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     ck_assert_int_ge(fd, 0);
+    if (receive_bytes)
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive_bytes, sizeof(receive_bytes));
     ck_assert_int_eq(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
     return fd;
+}
+
+static int dial(void)
+{
+    return dial_with(0);
 }
 
 static void say(int fd, const char *text)
@@ -614,6 +624,69 @@ START_TEST(a_client_that_left_is_answered_into_nothing)
 }
 END_TEST
 
+#define UNREAD 15000 /* evhttp writes it at once */
+
+static bool has_queued(int fd, unsigned long which)
+{
+    int n = 0;
+
+    ck_assert_int_eq(ioctl(fd, which, &n), 0);
+    return n > 0;
+}
+
+static void wait_queued(int fd, unsigned long which, bool wanted)
+{
+    int64_t until_ms = clock_mono_ms() + ANSWER_WAIT_MS;
+
+    while (has_queued(fd, which) != wanted) {
+        ck_assert_int_lt(clock_mono_ms(), until_ms);
+        poll(NULL, 0, 1);
+    }
+}
+
+/* The kernel takes all of an answer that the client does not read, so evhttp goes on to the next
+ * request, but it takes nothing more. Gives the server's end of the connection. */
+static int fill(int fd)
+{
+    static const char unread[UNREAD];
+    struct pollfd p = {.events = POLLOUT};
+    int least = 1;
+
+    say(fd, REQUEST("GET", "/held", ""));
+    wait_held(1);
+    p.fd = bufferevent_getfd(held.req[0]->conn->bev);
+    held.n = 0;
+    httpd_reply(held.req[0], 200, unread, sizeof(unread));
+    wait_queued(p.fd, SIOCOUTQ, true);
+    ck_assert_int_eq(setsockopt(p.fd, SOL_SOCKET, SO_SNDBUF, &least, sizeof(least)), 0);
+    ck_assert_int_eq(poll(&p, 1, 0), 0);
+    return p.fd;
+}
+
+/* Else evhttp would try to write it, fail, and free the connection under the request. */
+START_TEST(a_client_that_left_before_its_100_continue_was_out)
+{
+    struct linger now = {1, 0};
+    int fd = dial_with(1); /* the kernel has a least of its own */
+    struct pollfd p = {.fd = fill(fd), .events = POLLOUT};
+
+    say(fd, REQUEST("POST", "/held", "Content-Length: 2\r\nExpect: 100-continue\r\n"));
+    wait_queued(fd, SIOCOUTQ, false);   /* it has come, */
+    wait_queued(p.fd, FIONREAD, false); /* and been read without its body */
+    say(fd, "ab");
+    wait_held(1);
+    ck_assert_int_eq(poll(&p, 1, 0), 0); /* the 100 waits still */
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+    close(fd);
+    ck_assert_int_eq(poll(&p, 1, ANSWER_WAIT_MS), 1);
+    for (int i = 0; i < 20; i++) /* each thread sees some of them, and the reset before */
+        assert_begins(ask(REQUEST("GET", "/show", CLOSE)), "HTTP/1.1 200");
+    answer_held();
+    httpd_drain(server);
+    ck_assert(httpd_wait_drained(server, ANSWER_WAIT_MS));
+}
+END_TEST
+
 START_TEST(held_back_answers_and_resets)
 {
     int64_t began_ms = clock_mono_ms();
@@ -857,6 +930,7 @@ int main(void)
     tcase_add_test(t, a_body_in_pieces_and_expect);
     tcase_add_test(t, answers_from_another_thread);
     tcase_add_test(t, a_client_that_left_is_answered_into_nothing);
+    tcase_add_test(t, a_client_that_left_before_its_100_continue_was_out);
     tcase_add_test(t, held_back_answers_and_resets);
     tcase_add_loop_test(t, slow_requests_are_cut_off, 0, (int)(sizeof(slow) / sizeof(slow[0])));
     tcase_add_test(t, silent_connections_are_closed);
