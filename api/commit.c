@@ -41,6 +41,7 @@ struct commit {
     pthread_cond_t wake;
     struct commit_queue *queue; /* under lock */
     bool closed;                /* under lock */
+    _Atomic bool stopping;      /* what waits is answered, not begun */
     _Atomic int64_t careful_until_ms;
     _Atomic bool told_too_large;
     _Atomic int64_t down_since_ms; /* 0: the database answered last time */
@@ -75,7 +76,7 @@ static enum operation_outcome before_try(struct committer *c, struct operation *
         (op->begun && !c->parent->batch_settings.enter(op, STAGE_WAITING)))
         return OUTCOME_EXPIRED;
     op->begun = false;
-    if (op->deadline_ms > now_ms)
+    if (op->deadline_ms > now_ms && !atomic_load(&c->parent->stopping))
         return OUTCOME_OPEN;
     return last == OUTCOME_LOCKED ? OUTCOME_LOCKED_TOO_LONG : OUTCOME_TOO_LATE;
 }
@@ -153,7 +154,7 @@ static int resolve(struct committer *c, struct operation **ops, size_t n)
             batch_look(c->batch, c->db, &committed, &err) == 0)
             return committed;
         log_failure("commit.look_failed", &err, n);
-    } while (clock_mono_ms() < give_up_ms);
+    } while (clock_mono_ms() < give_up_ms && !atomic_load(&c->parent->stopping));
     for (size_t i = 0; i < n; i++) {
         if (ops[i]->begun)
             ops[i]->outcome = OUTCOME_UNKNOWN;
@@ -436,6 +437,7 @@ bool commit_submit(struct commit *commit, struct operation *op)
 
 void commit_stop(struct commit *commit)
 {
+    atomic_store(&commit->stopping, true);
     pthread_mutex_lock(&commit->lock);
     commit->closed = true;
     pthread_cond_broadcast(&commit->wake);

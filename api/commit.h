@@ -31,8 +31,8 @@ struct commit *commit_start(commit_answer_fn *answer,
  * caller's. */
 bool commit_submit(struct commit *c, struct operation *op);
 
-/* Commits what waits (each until its deadline), answers it, ends the threads. No submit afterwards.
- */
+/* Finishes what is being tried, answers what waits as late, ends the threads: whoever calls this
+ * has given requests their time to be decided. No submit afterwards. */
 void commit_stop(struct commit *c);
 
 #endif

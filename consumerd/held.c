@@ -313,7 +313,7 @@ static int run(struct order *o, const char *verb)
     outbox_register();
     worker_register();
     log_start("msg-consumerd", LOG_INFO);
-    o->db = db_new(&o->settings->db);
+    o->db = db_new_reader(&o->settings->db);
     rc = db_acquire(o->db, &err);
     if (!rc)
         rc = !strcmp(verb, "list") ? list(o, &err) : o->all ? decide_all(o, &err) : decide(o, &err);

@@ -127,7 +127,7 @@ void held_check(const struct settings *settings)
     if (quick.statement_timeout_ms > CHECK_MS)
         quick.statement_timeout_ms = CHECK_MS;
     db_label_register(&look_label);
-    db = db_new(&quick);
+    db = db_new_reader(&quick);
     if (!db_acquire(db, &ignored) && !ask(db, operators, n, &counts, &ignored) && counts.gone)
         printf("warning: %lld recipients wait for operators that are not in OPERATORS: %s\n",
                (long long)counts.gone, counts.names);
@@ -213,7 +213,7 @@ struct held_watch *held_watch_start(const struct settings *settings)
     w->gone =
         metrics_gauge("msg_gone_operator_recipients",
                       "Open recipients that an operator may have which is not in OPERATORS.", "");
-    w->db = db_new(&settings->db);
+    w->db = db_new_reader(&settings->db);
     pause_init(&w->pause);
     MUST(pthread_create(&w->thread, NULL, watch_main, w) == 0);
     pthread_setname_np(w->thread, "held");

@@ -1,5 +1,6 @@
 """REQUEST_DEADLINE_MS is kept whatever the database does, and what has waited longer is never begun."""
 
+import signal
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -94,6 +95,22 @@ def test_what_has_begun_is_unknown_at_the_deadline(world):
         assert again.status_code == 200
         assert ("Idempotency-Replayed" in again.headers) == charged
         assert stack.db.balance(customer) == 9
+
+
+def test_a_stop_does_not_wait_for_the_deadline(fragile, own_servers):
+    """The drain has an end: what is not decided by then is answered, and the process leaves in order."""
+    stack = fragile("api-2", REQUEST_DEADLINE_MS=60000)
+    api = stack.api(2)
+    customer = api.funded(10)
+    process = stack.run("api-1", REQUEST_DEADLINE_MS=60000, DRAIN_TIMEOUT_MS=1000, DB_STATEMENT_TIMEOUT_MS=2000)
+    wait_until(lambda: stack.status("api-1") == 200, 30, "it is ready")
+    with own_servers.paused("mariadb"), ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(stack.api(1).send, customer)
+        wait_until(lambda: stack.api(1).metrics().value("http_requests_in_flight") > 0, 10, "it is in hand")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+        assert_error(answer.result(), 503, "unavailable", "outcome_unknown")
+    wait_until(lambda: api.send(customer).status_code == 200, 30, "the database is back")
 
 
 def test_a_balance_that_is_held(world):

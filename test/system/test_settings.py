@@ -37,6 +37,8 @@ REFUSED = {
     "polls": ("outboxd", {"OUTBOX_POLL_MIN_MS": "9", "OUTBOX_POLL_MAX_MS": "8"}, "OUTBOX_POLL_MIN_MS"),
     "a slow heartbeat": ("consumerd", {"WORKER_HEARTBEAT_MS": "5000", "WORKER_DEAD_SEC": "10"}, "WORKER_DEAD_SEC"),
     "slow operators": ("consumerd", {"OPERATOR_TIMEOUT_MS": "9000"}, "WORKER_DEAD_SEC"),
+    "questions that wait for the whole window": (
+        "consumerd", {"OPERATOR_UNKNOWN_POLICY": "hold", "OPERATOR_LOOKUP_SETTLES_MS": "20000"}, "SETTLES_MS=20000"),
     "locks longer than statements": ("api", {"DB_LOCK_WAIT_SEC": "8"}, "DB_LOCK_WAIT_SEC"),
     "more threads than connections": ("api", {"HTTP_THREADS": "17", "HTTP_MAX_CONNECTIONS": "16"}, "HTTP_THREADS"),
     "pages": ("api", {"PAGE_SIZE_DEFAULT": "11", "PAGE_SIZE_MAX": "10"}, "PAGE_SIZE_DEFAULT"),

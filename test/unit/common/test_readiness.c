@@ -60,6 +60,21 @@ START_TEST(a_warning_stands_until_it_is_taken_back)
 }
 END_TEST
 
+/* Of a queue's name, for one, which may have 255 characters. */
+START_TEST(a_topic_may_be_longer_than_what_is_kept_of_it)
+{
+    char topic[200];
+
+    memset(topic, 'q', sizeof(topic));
+    topic[sizeof(topic) - 1] = '\0';
+    ck_assert(readiness_warn(topic, "one"));
+    ck_assert(!readiness_warn(topic, "one"));
+    says(",\"warnings\":[\"one\"]");
+    ck_assert(readiness_warn(topic, ""));
+    says("");
+}
+END_TEST
+
 START_TEST(warnings_have_a_limit)
 {
     for (char topic[] = "a"; topic[0] < 'a' + READINESS_WARNINGS; topic[0]++)
@@ -79,6 +94,7 @@ int main(void)
 
     tcase_add_test(t, without_lanes_and_warnings_nothing_is_said);
     tcase_add_test(t, a_warning_stands_until_it_is_taken_back);
+    tcase_add_test(t, a_topic_may_be_longer_than_what_is_kept_of_it);
     tcase_add_test(t, warnings_have_a_limit);
     tcase_add_test(t, each_lane_says_what_is_wrong);
     suite_add_tcase(s, t);
