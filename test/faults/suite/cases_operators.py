@@ -133,6 +133,19 @@ def slow_and_held(run):
     yield result
 
 
+def mute(run, operator, result, *seconds):
+    """It takes half of what it gets without a word and cannot be asked, for between so many seconds, again and
+    again. Returns when it was last well again."""
+    for _ in range(run.times(6)):
+        operator.faults(reject_prefix=REJECTED, accept_then_hang_share=0.5, lookup_status=503, lookup_status_share=1)
+        time.sleep(run.rng.uniform(*seconds))
+        operator.faults(reject_prefix=REJECTED)
+        lifted = time.monotonic()
+        result.repetitions += 1
+        time.sleep(1)
+    return lifted
+
+
 @case("operator A unknown", "operator A accepts, does not answer and cannot be asked")
 def cannot_be_asked(run):
     result = Result("operator A unknown", "operator A accepts, does not answer and cannot be asked",
@@ -142,14 +155,7 @@ def cannot_be_asked(run):
         judge = Judge(site)
         a = site.operators[0]
         with Load(site, run.new_seed(), rate=40) as load:
-            for _ in range(run.times(6)):
-                a.faults(reject_prefix=REJECTED, accept_then_hang_share=0.5, lookup_status=503,
-                         lookup_status_share=1)
-                time.sleep(run.rng.uniform(3, 5))
-                a.faults(reject_prefix=REJECTED)
-                lifted = time.monotonic()
-                result.repetitions += 1
-                time.sleep(1)
+            lifted = mute(run, a, result, 3, 5)
             load.end()
             judge.judge(result, load, lifted, deadline=90, unknown=True)
     yield result
@@ -168,14 +174,7 @@ def held(run):
         judge = Judge(site)
         a = site.operators[0]
         with Load(site, run.new_seed(), rate=40) as load:
-            for _ in range(run.times(6)):
-                a.faults(reject_prefix=REJECTED, accept_then_hang_share=0.5, lookup_status=503,
-                         lookup_status_share=1)
-                time.sleep(run.rng.uniform(5, 8))
-                a.faults(reject_prefix=REJECTED)
-                lifted = time.monotonic()
-                result.repetitions += 1
-                time.sleep(1)
+            lifted = mute(run, a, result, 5, 8)
             load.end()
             judge.judge(result, load, lifted, deadline=90)
         holds = sum(Metrics.of(c.url).sum("msg_holds_total") for c in site.of("consumerd"))
