@@ -27,6 +27,8 @@
 #include "libcommon/base/settings.h"
 
 #define BROKER_QUEUES 2
+#define BROKER_BUNDLE_TYPE "application/vnd.messaging.bundle+json" /* content type */
+#define BROKER_BUNDLE_VERSION "bundle"                             /* header */
 #define BROKER_DEAD ".dead" /* after the exchange's name: exchange and queue of dead letters */
 
 struct broker_settings {
@@ -35,6 +37,7 @@ struct broker_settings {
     /* What is declared. A queue's name is its routing key too. */
     char *exchange, *queues[BROKER_QUEUES], *queue_type;
     int64_t delivery_limit;
+    int64_t bundle_max; /* messages of one AMQP message (domain/topology.h) */
 };
 
 extern const struct setting broker_settings_rows[]; /* the first line; the rest: topology.h */
@@ -85,6 +88,8 @@ int broker_depth(struct broker *b, const char *queue, uint32_t *ready, struct er
 struct broker_message {
     const char *exchange, *routing_key;
     const char *message_id;
+    unsigned
+        bundle; /* the version of the bundle that the body is (domain/bundle.h); 0: it is not */
     const void *body;
     size_t body_len;
     const char *traceparent, *tracestate; /* headers; NULL or "": left out */
@@ -134,6 +139,8 @@ struct broker_event {
     const char *message_id;               /* NUL-terminated, "" when absent */
     const char *traceparent, *tracestate; /* NUL-terminated, "" when absent */
     int64_t accepted_us;
+    bool is_bundle;  /* by its content type */
+    unsigned bundle; /* its version; 0: none is named */
     /* Of a dead letter: "rejected", "expired", "maxlen", "delivery_limit", and out of which queue.
      */
     const char *death_reason, *death_queue;

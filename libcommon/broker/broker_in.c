@@ -37,6 +37,8 @@ static int finish(struct pump *p, const void *body, size_t body_len, struct err 
         .traceparent = in->traceparent,
         .tracestate = in->tracestate,
         .accepted_us = in->accepted_us,
+        .is_bundle = in->is_bundle,
+        .bundle = in->bundle,
         .death_reason = in->death_reason,
         .death_queue = in->death_queue,
         .delivery_count = in->delivery_count,
@@ -99,9 +101,16 @@ static void read_headers(struct broker_incoming *in, const amqp_table_t *headers
             copy_header(in->death_reason, sizeof(in->death_reason), &entry->value);
         else if (!strcmp(key, DEATH_QUEUE))
             copy_header(in->death_queue, sizeof(in->death_queue), &entry->value);
+        else if (!strcmp(key, BROKER_BUNDLE_VERSION))
+            in->bundle = (unsigned)number_of(&entry->value);
         else if (!strcmp(key, "x-delivery-count"))
             in->delivery_count = number_of(&entry->value);
     }
+}
+
+static bool is_text(amqp_bytes_t bytes, const char *text)
+{
+    return bytes.len == strlen(text) && !memcmp(bytes.bytes, text, bytes.len);
 }
 
 static int on_header(struct pump *p, const amqp_frame_t *frame, struct err *err)
@@ -114,6 +123,10 @@ static int on_header(struct pump *p, const amqp_frame_t *frame, struct err *err)
     in->accepted_us = in->delivery_count = 0;
     in->message_id[0] = in->traceparent[0] = in->tracestate[0] = '\0';
     in->death_reason[0] = in->death_queue[0] = '\0';
+    in->is_bundle = false;
+    in->bundle = 0;
+    if (properties->_flags & AMQP_BASIC_CONTENT_TYPE_FLAG)
+        in->is_bundle = is_text(properties->content_type, BROKER_BUNDLE_TYPE);
     if (properties->_flags & AMQP_BASIC_MESSAGE_ID_FLAG)
         broker_copy_text(in->message_id, sizeof(in->message_id), properties->message_id);
     if (properties->_flags & AMQP_BASIC_HEADERS_FLAG)

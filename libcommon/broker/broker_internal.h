@@ -33,6 +33,8 @@ struct broker_incoming {
     bool redelivered;
     unsigned code;
     int64_t accepted_us, delivery_count;
+    bool is_bundle;
+    unsigned bundle;
     uint64_t body_size, body_seen;
     char text[256], message_id[256], death_reason[32], death_queue[256];
     char traceparent[TRACE_PARENT_SIZE], tracestate[TRACE_STATE_MAX + 1];

@@ -10,7 +10,7 @@
 #define FRAME_END 0xCE
 #define FRAME_OVERHEAD 8
 #define HEADERS_ROOM 2048 /* the largest properties we send: tracestate and ids */
-#define HEADERS_MAX 5
+#define HEADERS_MAX 6
 #define CLASS_BASIC 60
 
 static void put_u8(struct buf *out, uint8_t v)
@@ -202,7 +202,7 @@ static void set_properties(const struct broker_message *m, amqp_basic_properties
         ._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG |
                   AMQP_BASIC_MESSAGE_ID_FLAG | AMQP_BASIC_TIMESTAMP_FLAG | AMQP_BASIC_TYPE_FLAG |
                   AMQP_BASIC_HEADERS_FLAG,
-        .content_type = amqp_cstring_bytes("application/json"),
+        .content_type = amqp_cstring_bytes(m->bundle ? BROKER_BUNDLE_TYPE : "application/json"),
         .delivery_mode = AMQP_DELIVERY_PERSISTENT,
         .message_id = amqp_cstring_bytes(m->message_id),
         .timestamp = (uint64_t)((m->accepted_us > 0 ? m->accepted_us : clock_wall_us()) / 1000000),
@@ -212,6 +212,10 @@ static void set_properties(const struct broker_message *m, amqp_basic_properties
     n += text_header(&headers[n], "tracestate", m->tracestate);
     n += text_header(&headers[n], DEATH_REASON, m->death_reason);
     n += text_header(&headers[n], DEATH_QUEUE, m->death_queue);
+    if (m->bundle)
+        headers[n++] = (amqp_table_entry_t){
+            .key = amqp_cstring_bytes(BROKER_BUNDLE_VERSION),
+            .value = {.kind = AMQP_FIELD_KIND_I32, .value.i32 = (int32_t)m->bundle}};
     if (m->accepted_us > 0)
         headers[n++] = (amqp_table_entry_t){
             .key = amqp_cstring_bytes("accepted_us"),

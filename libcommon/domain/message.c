@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "libcommon/base/utf8.h"
+#include "libcommon/domain/message_internal.h"
 
 #define RECIPIENTS_MAX 100000 /* far above any setting: a bound for what a broken peer may send */
 
@@ -122,24 +123,19 @@ static const char *take_fields(const json_t *root, struct message *m, struct own
     return NULL;
 }
 
-int message_decode(const char *json, size_t n, struct message *out, struct err *err)
+int message_from_json(json_t *root, struct message *out, struct err *err)
 {
-    json_t *root = json_loadb(json, n, JSON_REJECT_DUPLICATES, NULL);
     size_t count = json_array_size(json_object_get(root, "recipients"));
     struct owned *owned;
     struct message m = {0};
     const char *wrong;
 
-    if (!json_is_object(root) || count == 0 || count > RECIPIENTS_MAX) {
-        json_decref(root);
-        return err_set(err, ERR_PERMANENT, 0, "%s", root ? "no recipients" : "not JSON");
-    }
+    if (!json_is_object(root) || count == 0 || count > RECIPIENTS_MAX)
+        return err_set(err, ERR_PERMANENT, 0, "no recipients");
     owned = malloc(sizeof(*owned) + count * sizeof(owned->recipients[0]));
-    if (!owned) {
-        json_decref(root);
+    if (!owned)
         return err_set(err, ERR_RETRY, 0, "out of memory");
-    }
-    owned->root = root;
+    owned->root = json_incref(root);
     m.owned = owned;
     wrong = take_fields(root, &m, owned);
     if (wrong) {
@@ -148,6 +144,15 @@ int message_decode(const char *json, size_t n, struct message *out, struct err *
     }
     *out = m;
     return 0;
+}
+
+int message_decode(const char *json, size_t n, struct message *out, struct err *err)
+{
+    json_t *root = json_loadb(json, n, JSON_REJECT_DUPLICATES, NULL);
+    int rc = root ? message_from_json(root, out, err) : err_set(err, ERR_PERMANENT, 0, "not JSON");
+
+    json_decref(root);
+    return rc;
 }
 
 void message_free(struct message *m)

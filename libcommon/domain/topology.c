@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#define EXPRESS_BUNDLE_MAX 10
+
 _Static_assert(BROKER_QUEUES == MESSAGE_LANES, "a queue for each lane");
 
 const struct setting topology_settings_rows[] = {
@@ -19,12 +21,23 @@ const struct setting topology_settings_rows[] = {
                     INT32_MAX,
                     "x-delivery-limit of quorum queues; large, because RabbitMQ 4 counts healthy "
                     "messages of a consumer that was killed."),
+    SETTING_INT_ROW(
+        broker_settings, bundle_max, "RABBIT_BUNDLE_MAX", "50", 1, 500,
+        "Most messages that travel in one AMQP message, of express ones at most 10; the "
+        "same everywhere. 1 while a msg-consumerd runs that does not know bundles."),
     SETTINGS_END,
 };
 
 const char *topology_queue(const struct broker_settings *settings, enum message_type type)
 {
     return settings->queues[type];
+}
+
+size_t topology_bundle_max(const struct broker_settings *settings, enum message_type type)
+{
+    bool fewer = type == MESSAGE_EXPRESS && settings->bundle_max > EXPRESS_BUNDLE_MAX;
+
+    return fewer ? EXPRESS_BUNDLE_MAX : (size_t)settings->bundle_max;
 }
 
 /* The broker keeps such names for itself. */

@@ -17,4 +17,8 @@ size_t topology_check(const struct broker_settings *settings, struct buf *errors
 /* The queue (and routing key) of a lane. */
 const char *topology_queue(const struct broker_settings *settings, enum message_type type);
 
+/* Most messages of that lane in one AMQP message (bundle.h), at least 1. Express ones are few, so
+ * that one is not sent late for its neighbours. */
+size_t topology_bundle_max(const struct broker_settings *settings, enum message_type type);
+
 #endif

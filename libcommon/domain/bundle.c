@@ -1,0 +1,144 @@
+#include "libcommon/domain/bundle.h"
+
+#include <jansson.h>
+#include <string.h>
+
+#include "libcommon/base/must.h"
+#include "libcommon/domain/message_internal.h"
+
+static const char head[] = "{\"messages\":[";
+static const char tail[] = "]}";
+
+/* ---- writing ---- */
+
+void bundle_begin(struct buf *out)
+{
+    buf_reset(out);
+    buf_puts(out, head);
+}
+
+/* Escaped, a byte takes six at most; around them stand the names. */
+size_t bundle_size_with(const struct buf *out, const struct bundle_entry *e)
+{
+    return out->len + e->body_len + 6 * (strlen(e->traceparent) + strlen(e->tracestate)) + 100;
+}
+
+void bundle_add(struct buf *out, const struct bundle_entry *e)
+{
+    MUST(e->body_len > 2 && e->body[e->body_len - 1] == '}');
+    if (out->len > sizeof(head) - 1)
+        buf_putc(out, ',');
+    buf_put(out, e->body, e->body_len - 1);
+    buf_puts(out, ",\"traceparent\":");
+    buf_put_json(out, e->traceparent, strlen(e->traceparent));
+    buf_puts(out, ",\"tracestate\":");
+    buf_put_json(out, e->tracestate, strlen(e->tracestate));
+    buf_puts(out, ",\"accepted_us\":");
+    buf_put_int(out, e->accepted_us);
+    buf_putc(out, '}');
+}
+
+void bundle_end(struct buf *out)
+{
+    buf_puts(out, tail);
+}
+
+/* ---- reading ---- */
+
+struct text {
+    const char *at, *end;
+};
+
+/* The end of the value that begins at s: where a comma or bracket stands that is not inside it. Cut
+ * out as text, a member that is no JSON spoils none of its neighbours. */
+static const char *end_of_value(const char *s, const char *end)
+{
+    bool quoted = false;
+    int depth = 0;
+
+    for (; s < end; s++) {
+        if (quoted) {
+            if (*s == '\\')
+                s++;
+            else if (*s == '"')
+                quoted = false;
+        } else if (*s == '"') {
+            quoted = true;
+        } else if (*s == '{' || *s == '[') {
+            depth++;
+        } else if ((*s == '}' || *s == ']') && depth) {
+            depth--;
+        } else if (!depth && (*s == ',' || *s == ']')) {
+            return s;
+        }
+    }
+    return end;
+}
+
+static bool open_list(struct text *t, const char *json, size_t n)
+{
+    size_t around = sizeof(head) + sizeof(tail) - 2;
+
+    if (n <= around || memcmp(json, head, sizeof(head) - 1) != 0 ||
+        memcmp(json + n - (sizeof(tail) - 1), tail, sizeof(tail) - 1) != 0)
+        return false;
+    *t = (struct text){json + sizeof(head) - 1, json + n - (sizeof(tail) - 1)};
+    return true;
+}
+
+static bool next_member(struct text *t, struct text *member)
+{
+    if (t->at >= t->end)
+        return false;
+    member->at = t->at;
+    member->end = end_of_value(t->at, t->end);
+    t->at = member->end + 1;
+    return true;
+}
+
+static const char *text_of(const json_t *member, const char *name)
+{
+    const char *s = json_string_value(json_object_get(member, name));
+
+    return s ? s : "";
+}
+
+static bool give_one(const struct text *text, bundle_member_fn *fn, void *arg)
+{
+    struct bundle_member m = {.json = text->at, .json_len = (size_t)(text->end - text->at)};
+    json_t *root = json_loadb(m.json, m.json_len, JSON_REJECT_DUPLICATES, NULL);
+    struct message message;
+    struct err err = {0};
+    bool on;
+
+    if (!root)
+        m.why = "not JSON";
+    else if (!message_from_json(root, &message, &err))
+        m.message = &message;
+    else if (err.kind == ERR_PERMANENT)
+        m.why = err.msg;
+    m.traceparent = text_of(root, "traceparent");
+    m.tracestate = text_of(root, "tracestate");
+    m.accepted_us = json_integer_value(json_object_get(root, "accepted_us"));
+    on = (m.message || m.why) && fn(&m, arg);
+    if (m.message)
+        message_free(&message);
+    json_decref(root);
+    return on;
+}
+
+int bundle_read(unsigned version, const char *json, size_t n, bundle_member_fn *fn, void *arg,
+                struct err *err)
+{
+    struct text list;
+    struct text member;
+
+    if (version != BUNDLE_VERSION)
+        return err_set(err, ERR_PERMANENT, 0, "a bundle of version %u", version);
+    if (!open_list(&list, json, n))
+        return err_set(err, ERR_PERMANENT, 0, "not a bundle with members");
+    while (next_member(&list, &member))
+        if (!give_one(&member, fn, arg))
+            return err_set(err, ERR_RETRY, 0, "a bundle's member could not be taken");
+    return 0;
+}
