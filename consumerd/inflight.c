@@ -5,8 +5,45 @@
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
+#include "libcommon/domain/bundle.h"
 
 #define BODY_MAX (4u << 20) /* far above what msg-api accepts */
+
+/* ---- arrivals ---- */
+
+struct arrival *arrival_new(const struct broker_event *event, uint64_t generation)
+{
+    struct arrival *a = calloc(1, sizeof(*a));
+
+    if (!a)
+        return NULL;
+    a->tag = event->tag;
+    a->generation = generation;
+    a->open = 1;
+    return a;
+}
+
+bool arrival_over(struct arrival *a, struct arrival *out)
+{
+    MUST(a->open);
+    *out = *a;
+    if (--a->open)
+        return false;
+    free(a);
+    return !out->comes_again;
+}
+
+void arrival_let_go(struct arrival *a)
+{
+    struct arrival was;
+
+    if (!a)
+        return;
+    a->comes_again = true;
+    (void)arrival_over(a, &was);
+}
+
+/* ---- members ---- */
 
 /* The text and the trace state lie behind the struct, in the same allocation. */
 static struct inflight *copy_message(const struct message *m, const char *tracestate)
@@ -32,31 +69,64 @@ static struct inflight *copy_message(const struct message *m, const char *traces
     return copy;
 }
 
-struct inflight *inflight_new(const struct broker_event *event, struct err *err)
-{
-    struct message decoded;
-    struct inflight *m;
+struct reading {
+    struct arrival *arrival;
+    const struct broker_event *event;
+    arrival_member_fn *fn;
+    void *arg;
+};
 
-    if (event->body_len > BODY_MAX) {
-        err_set(err, ERR_PERMANENT, 0, "the body is too large");
-        return NULL;
-    }
-    if (message_decode(event->body, event->body_len, &decoded, err))
-        return NULL;
-    m = copy_message(&decoded, event->tracestate);
-    message_free(&decoded);
-    if (!m) {
-        err_set(err, ERR_RETRY, 0, "out of memory");
-        return NULL;
-    }
-    if (trace_parse(event->traceparent, &m->trace))
-        memcpy(m->traceparent, event->traceparent, TRACE_PARENT_SIZE - 1);
-    m->accepted_us = event->accepted_us;
+static bool give(const struct bundle_member *from, void *arg)
+{
+    const struct reading *r = arg;
+    struct inflight *m =
+        from->message ? copy_message(from->message, from->tracestate) : calloc(1, sizeof(*m));
+
+    if (!m)
+        return false;
+    if (trace_parse(from->traceparent, &m->trace))
+        memcpy(m->traceparent, from->traceparent, TRACE_PARENT_SIZE - 1);
+    m->accepted_us = from->accepted_us;
     m->arrived_us = clock_mono_us();
-    m->redelivered = event->redelivered;
-    m->tag = event->tag;
+    m->redelivered = r->event->redelivered;
+    m->arrival = r->arrival;
+    m->arrival->open++;
     TAILQ_INIT(&m->jobs);
-    return m;
+    r->fn(m, from->why, r->arg);
+    return true;
+}
+
+/* What travels in headers with a message alone. */
+static int read_one(struct reading *r, struct err *err)
+{
+    const struct broker_event *event = r->event;
+    struct bundle_member one = {.traceparent = event->traceparent,
+                                .tracestate = event->tracestate,
+                                .accepted_us = event->accepted_us};
+    struct message decoded;
+    struct err why;
+    bool given;
+
+    if (event->body_len > BODY_MAX)
+        one.why = "the body is too large";
+    else if (!message_decode(event->body, event->body_len, &decoded, &why))
+        one.message = &decoded;
+    else if (why.kind == ERR_PERMANENT)
+        one.why = why.msg;
+    given = (one.message || one.why) && give(&one, r);
+    if (one.message)
+        message_free(&decoded);
+    return given ? 0 : err_set(err, ERR_RETRY, 0, "out of memory");
+}
+
+int arrival_read(struct arrival *a, const struct broker_event *event, arrival_member_fn *fn,
+                 void *arg, struct err *err)
+{
+    struct reading r = {a, event, fn, arg};
+
+    if (event->is_bundle)
+        return bundle_read(event->bundle, event->body, event->body_len, give, &r, err);
+    return read_one(&r, err);
 }
 
 void inflight_free(struct inflight *m)
@@ -66,6 +136,7 @@ void inflight_free(struct inflight *m)
 
     if (!m)
         return;
+    arrival_let_go(m->arrival);
     for (job = TAILQ_FIRST(&m->jobs); job; job = next) {
         next = TAILQ_NEXT(job, in_message);
         free(job->gone);

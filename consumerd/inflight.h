@@ -3,7 +3,11 @@
 
 /*
  * What a lane has in hand: messages (struct inflight), each with the recipients it is working on
- * (struct job). Pure bookkeeping; a hand belongs to one lane thread.
+ * (struct job), and the AMQP messages that brought them (struct arrival): one message, or a bundle
+ * of them (domain/bundle.h). Pure bookkeeping; a hand belongs to one lane thread.
+ *
+ * An arrival is acknowledged when the last of its members is over. A member that is freed without
+ * being over comes again, and so does all of its arrival: what was over by then is found finished.
  *
  * A message is freed by its lane when it has no job left. A job belongs to its message's lane, but
  * for the time between dispatch_submit and its return through the lane's job queue it is the
@@ -79,6 +83,14 @@ struct job {
 
 TAILQ_HEAD(job_list, job);
 
+/* An AMQP message that the broker has delivered. */
+struct arrival {
+    uint64_t tag, generation; /* good for an ack of the same generation only */
+    size_t open;              /* members that are not over, and its reader */
+    bool comes_again;         /* a member was let go: no ack */
+    bool refused;             /* a member is for a person to look at */
+};
+
 /* A message that was delivered: waiting to be claimed, or with jobs in hand. */
 struct inflight {
     UT_hash_handle hh;          /* in hand, by id */
@@ -100,8 +112,7 @@ struct inflight {
     bool unwritable; /* it cannot be put off: `messages` does not know it */
     bool suspect;    /* claimed alone: it may be what killed its former consumers */
 
-    /* its delivery; good for acks of the same generation only */
-    uint64_t tag, generation;
+    struct arrival *arrival; /* NULL: it is over, as far as the broker is concerned */
 
     struct job_list jobs; /* claimed and not settled */
     size_t job_count;
@@ -117,8 +128,22 @@ struct inflight_table {
     size_t recipients; /* jobs of all messages */
 };
 
-/* From a delivery. NULL with ERR_PERMANENT (not a message of ours) or ERR_RETRY (memory). */
-struct inflight *inflight_new(const struct broker_event *event, struct err *err);
+/* Of a delivery, held by its reader; NULL: memory. */
+struct arrival *arrival_new(const struct broker_event *event, uint64_t generation);
+/* One holder less. True: it was the last, and all are over: acknowledge. Frees it then, or when the
+ * last one has let go; *out is what it was. */
+bool arrival_over(struct arrival *a, struct arrival *out);
+/* Likewise, of one that is not over. NULL is fine. */
+void arrival_let_go(struct arrival *a);
+
+/* A member of an arrival, which the function owns from here on. why: it is no message of ours and
+ * has nothing but its arrival (and its id, if it names one); NULL: it is one. */
+typedef void arrival_member_fn(struct inflight *m, const char *why, void *arg);
+/* Gives every member. ERR_PERMANENT: a bundle that cannot be read, nothing was given; ERR_RETRY:
+ * memory. */
+int arrival_read(struct arrival *a, const struct broker_event *event, arrival_member_fn *fn,
+                 void *arg, struct err *err);
+
 void inflight_free(struct inflight *m); /* with its jobs; NULL is fine */
 
 /* It goes through the outbox. */

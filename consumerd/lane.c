@@ -89,76 +89,114 @@ static void connect_if_due(struct lane *l)
     subscribed(l);
 }
 
-void lane_ack(struct lane *l, const struct inflight *m)
+static void end_arrival(struct lane *l, const struct arrival *a)
 {
     struct err err;
 
-    if (!broker_is_open(l->broker) || m->generation != broker_generation(l->broker))
+    if (!broker_is_open(l->broker) || a->generation != broker_generation(l->broker))
         return;
-    if (broker_ack(l->broker, m->tag, false, &err))
+    if (a->refused ? broker_dead_letter(l->broker, a->tag, &err)
+                   : broker_ack(l->broker, a->tag, false, &err))
         l->connection_lost = true;
-    (void)failpoint(FAILPOINT_CONSUMER_AFTER_ACK);
+    if (!a->refused)
+        (void)failpoint(FAILPOINT_CONSUMER_AFTER_ACK);
 }
 
-void lane_dead_letter(struct lane *l, const struct inflight *m, enum stats_dead reason)
+static void arrival_is_over(struct lane *l, struct arrival *a)
 {
-    struct err err;
+    struct arrival was;
 
-    log_warn("delivery.dead_lettered", L_STR("message_id", m->id),
-             L_STR("reason", stats_dead_name(reason)), L_TRACE(&m->trace));
+    if (arrival_over(a, &was))
+        end_arrival(l, &was);
+}
+
+void lane_over(struct lane *l, struct inflight *m)
+{
+    arrival_is_over(l, m->arrival);
+    m->arrival = NULL;
+}
+
+static void count_dead(struct lane *l, enum stats_dead reason)
+{
     metrics_add(stats.dead[reason], 1);
     metrics_add(stats.lane[l->config.type].events[STATS_DEAD], 1);
-    if (!broker_is_open(l->broker) || m->generation != broker_generation(l->broker))
-        return;
-    if (broker_dead_letter(l->broker, m->tag, &err))
-        l->connection_lost = true;
 }
 
-static void refuse(struct lane *l, const struct broker_event *event, enum stats_dead reason,
-                   const char *why)
+void lane_dead_letter(struct lane *l, struct inflight *m, enum stats_dead reason)
 {
-    struct err err;
+    log_warn("delivery.dead_lettered", L_STR("message_id", m->id),
+             L_STR("reason", stats_dead_name(reason)), L_TRACE(&m->trace));
+    count_dead(l, reason);
+    m->arrival->refused = true;
+    lane_over(l, m);
+}
 
+/* What cannot be read, or is no message of ours. */
+static void refuse(struct lane *l, const struct broker_event *event, struct arrival *a,
+                   enum stats_dead reason, const char *why)
+{
     log_warn("delivery.dead_lettered", L_STR("message_id", event->message_id),
              L_STR("reason", stats_dead_name(reason)), L_STR("detail", why),
              L_INT("bytes", event->body_len));
-    metrics_add(stats.dead[reason], 1);
-    metrics_add(stats.lane[l->config.type].events[STATS_DEAD], 1);
-    if (broker_dead_letter(l->broker, event->tag, &err))
-        l->connection_lost = true;
+    count_dead(l, reason);
+    a->refused = true;
+}
+
+struct taking {
+    struct lane *lane;
+    const struct broker_event *event;
+};
+
+static void take_member(struct inflight *m, const char *why, void *arg)
+{
+    const struct taking *t = arg;
+    struct lane *l = t->lane;
+
+    if (m->redelivered)
+        metrics_add(stats.lane[l->config.type].redelivered, 1);
+    if (why || m->type != l->config.type) {
+        refuse(l, t->event, m->arrival, why ? STATS_DEAD_BODY : STATS_DEAD_QUEUE,
+               why ? why : "a message of the other queue");
+        lane_over(l, m);
+        inflight_free(m);
+        return;
+    }
+    spans_arrived(m);
+    TAILQ_INSERT_TAIL(&l->arrived, m, link);
+    l->arrived_count++;
+}
+
+static void take_in(struct lane *l, const struct broker_event *event)
+{
+    struct taking t = {l, event};
+    struct arrival *a = arrival_new(event, broker_generation(l->broker));
+    struct err err = {0};
+
+    if (a && failpoint(FAILPOINT_CONSUMER_ON_DELIVERY))
+        err_set(&err, ERR_RETRY, 0, "failpoint");
+    else if (a)
+        (void)arrival_read(a, event, take_member, &t, &err);
+    if (err.kind == ERR_PERMANENT)
+        refuse(l, event, a, STATS_DEAD_BODY, err.msg);
+    if (a && err.kind != ERR_RETRY) {
+        arrival_is_over(l, a); /* for its reader */
+    } else {
+        arrival_let_go(a);
+        l->connection_lost = true; /* comes again, later */
+    }
 }
 
 static void on_delivery(struct lane *l, const struct broker_event *event)
 {
-    struct inflight *m;
-    struct err err;
-
     l->heard = true;
-    if (event->redelivered)
-        metrics_add(stats.lane[l->config.type].redelivered, 1);
     if (l->doubtful)
         readiness_lane_is(l->readiness, NULL);
     if (l->renewed && event->redelivered)
         log_warn("consumer.was_deaf", L_STR("lane", l->name),
                  L_MSG("the broker had delivered messages that never came; subscribed anew"));
     l->doubtful = l->renewed = false;
-    if (l->drain_begun)
-        return; /* not acknowledged: it goes back when the connection closes */
-    m = inflight_new(event, &err);
-    if (!m && err.kind == ERR_PERMANENT) {
-        refuse(l, event, STATS_DEAD_BODY, err.msg);
-    } else if (!m || failpoint(FAILPOINT_CONSUMER_ON_DELIVERY)) {
-        inflight_free(m);
-        l->connection_lost = true; /* comes again, later */
-    } else if (m->type != l->config.type) {
-        refuse(l, event, STATS_DEAD_QUEUE, "a message of the other queue");
-        inflight_free(m);
-    } else {
-        m->generation = broker_generation(l->broker);
-        spans_arrived(m);
-        TAILQ_INSERT_TAIL(&l->arrived, m, link);
-        l->arrived_count++;
-    }
+    if (!l->drain_begun) /* else not acknowledged: it goes back when the connection closes */
+        take_in(l, event);
 }
 
 static void on_broker_event(const struct broker_event *event, void *arg)
@@ -189,8 +227,7 @@ static void send_acks(struct lane *l)
         connection_lost(l, &err);
 }
 
-/* Takes what has come; a lost connection is seen to here. */
-static void exchange(struct lane *l)
+void lane_exchange(struct lane *l)
 {
     struct err err = {0};
 
@@ -354,7 +391,7 @@ static void turn(struct lane *l)
     }
     connect_if_due(l);
     wait_for_something(l);
-    exchange(l);
+    lane_exchange(l);
     job_queue_wake_at(l->config.queue, l->wake_count); /* so that nothing pokes during the work */
     lane_turn_collect(l);
     daemon_beat(l->beat); /* the broker's part of the turn is over */

@@ -39,7 +39,7 @@ struct lane {
     bool leased;
 
     bool consuming;
-    bool connection_lost; /* noticed in the middle of something: exchange() sees to it */
+    bool connection_lost; /* noticed in the middle of something: lane_exchange sees to it */
     bool drain_begun;
     unsigned broker_failures;
     int64_t broker_retry_at_ms;
@@ -80,9 +80,13 @@ void lane_turn_forget(struct lane *l);
 
 /* lane.c */
 
-/* Acknowledges the delivery if its connection is still the same. */
-void lane_ack(struct lane *l, const struct inflight *m);
-void lane_dead_letter(struct lane *l, const struct inflight *m, enum stats_dead reason);
+/* Takes what the broker has delivered; a lost connection is seen to here. */
+void lane_exchange(struct lane *l);
+/* The message is over for the broker. With the last of its arrival that is acknowledged, if its
+ * connection is still the same. */
+void lane_over(struct lane *l, struct inflight *m);
+/* Likewise; a person is to look at it. */
+void lane_dead_letter(struct lane *l, struct inflight *m, enum stats_dead reason);
 void lane_drop_arrived(struct lane *l);
 
 #endif

@@ -71,12 +71,12 @@ static void release_suspect(struct lane *l)
 static void complete(struct lane *l, struct inflight *m)
 {
     count_event(l, m, outcome_of(m));
+    spans_processed(m, l->config.settings->broker.exchange,
+                    topology_queue(&l->config.settings->broker, m->type));
     if (m->unwritable)
         lane_dead_letter(l, m, STATS_DEAD_UNSETTLED);
     else
-        lane_ack(l, m);
-    spans_processed(m, l->config.settings->broker.exchange,
-                    topology_queue(&l->config.settings->broker, m->type));
+        lane_over(l, m);
     inflight_remove(&l->hand, m);
     if (m->suspect)
         release_suspect(l);
@@ -356,12 +356,13 @@ static void merge(struct lane *l, struct inflight *known, struct inflight *m)
         known->job_count++;
     }
     /* The delivery that counts is the one whose ack still means something. */
-    if (known->generation == broker_generation(l->broker) && broker_is_open(l->broker)) {
-        lane_ack(l, m);
-    } else {
-        known->tag = m->tag;
-        known->generation = m->generation;
+    if (known->arrival->generation != broker_generation(l->broker) || !broker_is_open(l->broker)) {
+        struct arrival *older = known->arrival;
+
+        known->arrival = m->arrival;
+        m->arrival = older;
     }
+    lane_over(l, m);
     count_event(l, m, STATS_DUPLICATE);
     inflight_free(m);
 }
@@ -421,7 +422,7 @@ static void nothing_to_do(struct lane *l, struct claim_item *item)
         log_info("delivery.put_off", L_STR("message_id", m->id), L_INT("recipients", item->put_off),
                  L_TRACE(&m->trace));
     count_event(l, m, item->put_off ? STATS_PUT_OFF : STATS_DUPLICATE);
-    lane_ack(l, m);
+    lane_over(l, m);
     inflight_free(m);
 }
 

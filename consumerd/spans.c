@@ -134,7 +134,7 @@ void spans_processed(const struct inflight *m, const char *exchange, const char 
                 T_STR("messaging.operation.type", "process"),
                 T_STR("messaging.destination.name", destination),
                 T_STR("messaging.rabbitmq.destination.routing_key", queue),
-                T_INT("messaging.rabbitmq.message.delivery_tag", m->tag),
+                T_INT("messaging.rabbitmq.message.delivery_tag", m->arrival->tag),
                 T_STR("messaging.message.id", m->id),
                 T_STR("user.id", user),
                 T_BOOL("msg.redelivered", m->redelivered),

@@ -1,150 +1,8 @@
 #include <check.h>
 #include <string.h>
 
-#include "consumerd/lane_internal.h"
-#include "test/unit/consumerd/make.h"
-#include "test/unit/fake_broker.h"
-#include "test/unit/fake_db.h"
+#include "test/unit/consumerd/make_lane.h"
 #include "test/unit/suite.h"
-
-/*
- * A lane whose thread is not started: the test takes its turns. Database and broker are scripted;
- * the incarnation and the dispatch are below.
- */
-
-static struct settings settings;
-static struct lane *lane;
-static struct job_queue *queue;
-static bool holds, may_claim;
-static struct job *submitted[8];
-static size_t submitted_count;
-
-/* ---- collaborators ---- */
-
-bool worker_holds(struct worker *w, uint64_t era)
-{
-    (void)w;
-    (void)era;
-    return holds;
-}
-
-bool worker_lease(struct worker *w, struct worker_lease *lease)
-{
-    (void)w;
-    (void)lease;
-    return false;
-}
-
-bool worker_may_claim(const struct worker *w)
-{
-    (void)w;
-    return may_claim;
-}
-
-void worker_renounce(struct worker *w, uint64_t era)
-{
-    (void)w;
-    (void)era;
-}
-
-void worker_waiting(struct worker *w, enum message_type type, size_t messages)
-{
-    (void)w;
-    (void)type;
-    (void)messages;
-}
-
-void dispatch_submit(struct dispatch *d, struct job_list *jobs, uint64_t era)
-{
-    struct job *job;
-
-    (void)d;
-    (void)era;
-    while ((job = TAILQ_FIRST(jobs))) {
-        TAILQ_REMOVE(jobs, job, link);
-        submitted[submitted_count++] = job;
-    }
-}
-
-/* ---- a lane ---- */
-
-static void setup(void)
-{
-    struct lane_config config = {.type = MESSAGE_NORMAL,
-                                 .settings = &settings,
-                                 .operators = make_operators,
-                                 .operator_count = 2};
-    struct err err;
-
-    fake_db_begin();
-    fake_broker_begin();
-    make_settings(&settings);
-    settings.consumer.settle_batch = 4;
-    stats_register(&settings, make_operators, 2);
-    config.queue = queue = job_queue_new();
-    holds = may_claim = true;
-    submitted_count = 0;
-    lane = lane_new(&config);
-    lane->lease.id = MAKE_ME;
-    ck_assert_int_eq(broker_open(lane->broker, &err), 0);
-}
-
-static void teardown(void)
-{
-    lane_free(lane);
-    job_queue_free(queue);
-    fake_db_end();
-    fake_broker_end();
-}
-
-/* A message that was claimed; its jobs follow. */
-static struct inflight *in_hand(const char *id, uint64_t tag)
-{
-    struct inflight *m = make_message(id, tag);
-
-    m->generation = broker_generation(lane->broker);
-    inflight_add(&lane->hand, m);
-    return m;
-}
-
-/* The dispatch is through with row status_id of the message. */
-static struct job *finish(struct inflight *m, uint64_t status_id, enum job_outcome outcome)
-{
-    struct job *job = make_job(m, status_id, outcome);
-
-    lane->hand.recipients++;
-    lane->out++;
-    job_queue_put(queue, job);
-    return job;
-}
-
-static void arrive(const char *id, uint64_t tag)
-{
-    struct inflight *m = make_message(id, tag);
-
-    m->generation = broker_generation(lane->broker);
-    TAILQ_INSERT_TAIL(&lane->arrived, m, link);
-    lane->arrived_count++;
-}
-
-static void turn(void)
-{
-    lane->db_retry_at_ms = 0; /* no test waits */
-    lane_turn_collect(lane);
-    lane_turn_work(lane);
-}
-
-static uint64_t events(enum stats_event event)
-{
-    return metrics_value(stats.lane[MESSAGE_NORMAL].events[event]);
-}
-
-static void expect_acks(const char *acks)
-{
-    const char *calls = fake_broker_calls();
-
-    ck_assert_str_eq(strncmp(calls, "open ", 5) ? calls : calls + 5, acks);
-}
 
 /* ---- settling ---- */
 
@@ -543,7 +401,7 @@ int main(void)
     Suite *s = suite_create("turn");
     TCase *t = tcase_create("settling");
 
-    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_checked_fixture(t, make_lane, unmake_lane);
     tcase_add_test(t, what_is_done_is_settled_together_and_then_acknowledged);
     tcase_add_test(t, nothing_is_acknowledged_before_a_lost_commit_is_settled);
     tcase_add_test(t, what_was_taken_over_is_acknowledged_and_counted_as_lost);
@@ -558,7 +416,7 @@ int main(void)
     tcase_add_test(t, an_ack_of_an_earlier_connection_is_void);
     suite_add_tcase(s, t);
     t = tcase_create("claiming");
-    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_checked_fixture(t, make_lane, unmake_lane);
     tcase_add_test(t, what_is_claimed_goes_to_the_operators);
     tcase_add_test(t, what_the_row_says_of_operators_goes_along);
     tcase_add_test(t, restore_mode_claims_nothing);
