@@ -145,7 +145,8 @@ struct pressure *pressure_start(void)
                                  "Age of the oldest outbox row that is due.", "");
     p->db = db_new_reader(&api_settings.db);
     if (api_settings.pressure_depth) {
-        p->depth_gauge = metrics_gauge("msg_queue_depth", "Messages ready in both queues.", "");
+        p->depth_gauge = metrics_gauge("msg_queue_depth",
+                                       "AMQP messages (a bundle is one) ready in both queues.", "");
         p->broker = broker_new(&api_settings.broker, 0, "pressure");
     }
     p->beat = daemon_beat_new("pressure");

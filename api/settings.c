@@ -30,9 +30,10 @@ static const struct setting rows[] = {
     SETTING_INT_ROW(api_settings, pressure_age_sec, "BACKPRESSURE_OLDEST_AGE_SEC", "0", 0, 86400,
                     "Age of the oldest unpublished outbox row above which sends are refused; 0 "
                     "switches it off."),
-    SETTING_INT_ROW(
-        api_settings, pressure_depth, "BACKPRESSURE_QUEUE_DEPTH", "0", 0, 1000000000,
-        "Messages in the broker's queues above which sends are refused; 0 switches it off."),
+    SETTING_INT_ROW(api_settings, pressure_depth, "BACKPRESSURE_QUEUE_DEPTH", "0", 0, 1000000000,
+                    "AMQP messages in the broker's queues (each of up to RABBIT_BUNDLE_MAX "
+                    "messages) above which "
+                    "sends are refused; 0 switches it off."),
     SETTING_INT_ROW(api_settings, pressure_sample_ms, "BACKPRESSURE_SAMPLE_MS", "200", 20, 10000,
                     "How often the outbox is sampled."),
     SETTING_INT_ROW(api_settings, committers, "COMMITTERS", "2", 1, 64,
