@@ -13,10 +13,17 @@
 #define BATCHES_MAX 32
 #define EVENTS_MAX 8
 #define QUEUES_MAX 4
+#define MESSAGES_MAX 512
 
 struct broker {
     bool open, closed; /* closed: the channel */
     uint64_t generation, tag;
+};
+
+struct published {
+    struct broker_message message;
+    char *owned[8]; /* what its members point to */
+    size_t n;
 };
 
 static struct {
@@ -34,15 +41,25 @@ static struct {
         uint32_t ready;
     } depths[QUEUES_MAX];
     struct buf calls;
+    struct published published[MESSAGES_MAX];
+    size_t published_n;
 } script;
 
 const struct setting broker_settings_rows[] = {SETTINGS_END};
 
 /* ---- the script ---- */
 
+static void forget_published(void)
+{
+    for (size_t i = 0; i < script.published_n; i++)
+        for (size_t j = 0; j < script.published[i].n; j++)
+            free(script.published[i].owned[j]);
+}
+
 void fake_broker_begin(void)
 {
     buf_free(&script.calls);
+    forget_published();
     memset(&script, 0, sizeof(script));
     script.thread = pthread_self();
 }
@@ -251,9 +268,49 @@ int broker_confirm(struct broker *b, struct err *err)
     return plain(b, "confirm", NULL, err);
 }
 
+static const char *keep(struct published *p, const void *bytes, size_t n)
+{
+    char *copy = must_alloc(1, n + 1);
+
+    memcpy(copy, bytes, n);
+    return p->owned[p->n++] = copy;
+}
+
+static const char *keep_text(struct published *p, const char *s)
+{
+    return s ? keep(p, s, strlen(s)) : NULL;
+}
+
+static void keep_message(const struct broker_message *m)
+{
+    struct published *p = &script.published[script.published_n++];
+
+    MUST(script.published_n <= MESSAGES_MAX);
+    p->message = (struct broker_message){
+        .exchange = keep_text(p, m->exchange),
+        .routing_key = keep_text(p, m->routing_key),
+        .message_id = keep_text(p, m->message_id),
+        .bundle = m->bundle,
+        .body = keep(p, m->body, m->body_len),
+        .body_len = m->body_len,
+        .traceparent = keep_text(p, m->traceparent),
+        .tracestate = keep_text(p, m->tracestate),
+        .accepted_us = m->accepted_us,
+        .death_reason = keep_text(p, m->death_reason),
+        .death_queue = keep_text(p, m->death_queue),
+    };
+}
+
+const struct broker_message *fake_broker_published(size_t i)
+{
+    ck_assert_uint_lt(i, script.published_n);
+    return &script.published[i].message;
+}
+
 int broker_publish(struct broker *b, const struct broker_message *m, uint64_t *tag, struct err *err)
 {
-    record("publish", m->message_id);
+    record(m->bundle ? "bundle" : "publish", m->message_id);
+    keep_message(m);
     if (!b->open || b->closed)
         complain_from(script.thread, "published on what is closed (%s)", fake_broker_calls());
     if (call(b, "publish", err))
