@@ -39,6 +39,7 @@ struct row {
     int64_t attempts;    /* before this one */
     const char *payload; /* NULL: longer than the broker would take */
     size_t payload_len;
+    size_t together; /* messages of the AMQP message that it left in */
     enum row_state state;
     enum row_cause cause; /* of ROW_REFUSED, with reason */
     char reason[160];

@@ -5,6 +5,7 @@
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
+#include "libcommon/domain/topology.h"
 #include "libcommon/telemetry/metrics.h"
 #include "outboxd/relay_internal.h"
 
@@ -49,8 +50,9 @@ static void pool_init(struct relay *r, enum message_type type)
     poller_init(&pool->poller, &limits, clock_mono_us());
     snprintf(labels, sizeof(labels), "lane=\"%s\"", message_type_name(type));
     pool->readiness = readiness_lane_new(message_type_name(type));
-    pool->published = metrics_counter("msg_outbox_published_total",
-                                      "Rows published and confirmed by the broker.", labels);
+    pool->published = metrics_counter(
+        "msg_outbox_published_total",
+        "Rows published and confirmed by the broker: each member of a bundle.", labels);
     pool->batch_size = metrics_sizes("msg_outbox_claim_batch_size", "Rows of a claim.", labels);
 }
 
@@ -65,6 +67,7 @@ static void thread_start(struct relay *r, enum message_type type, int64_t number
     t->beat = daemon_beat_new(name);
     snprintf(name, sizeof(name), "outboxd %s %lld", message_type_name(type), (long long)number);
     t->broker = broker_new(&outboxd_settings.broker, BROKER_QUEUE(type), name);
+    publish_init(&t->publisher, type, topology_bundle_max(&outboxd_settings.broker, type));
     claim_init(&t->claim, &outboxd_settings.db, type);
     pause_enter(&r->pause);
     MUST(pthread_create(&t->thread, NULL, relay_thread_main, t) == 0);
@@ -107,6 +110,7 @@ bool relay_stop(struct relay *r, int timeout_ms)
     for (size_t i = 0; i < r->n; i++) {
         pthread_join(r->threads[i].thread, NULL);
         claim_free(&r->threads[i].claim);
+        publish_free(&r->threads[i].publisher);
         broker_free(r->threads[i].broker);
     }
     for (int i = 0; i < MESSAGE_LANES; i++) {

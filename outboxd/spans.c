@@ -41,9 +41,10 @@ static void publish_span(const struct claim *c, const struct row *row, int64_t s
                 T_STR("messaging.message.id", row->aggregate_id),
                 T_STR("msg.event", row->event_type),
                 T_INT("messaging.batch.message_count", c->n),
+                T_INT("msg.bundle.size", row->together),
                 T_INT("messaging.message.body.size", p.body_len),
             },
-        .attr_count = 9,
+        .attr_count = 10,
     });
 }
 

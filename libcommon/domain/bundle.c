@@ -18,9 +18,21 @@ void bundle_begin(struct buf *out)
 }
 
 /* Escaped, a byte takes six at most; around them stand the names. */
+static size_t size_of(const struct bundle_entry *e)
+{
+    return e->body_len + 6 * (strlen(e->traceparent) + strlen(e->tracestate)) + 100;
+}
+
+/* What a member has of its own is written behind the body's last field. */
+bool bundle_takes(const struct bundle_entry *e)
+{
+    return e->body_len > 2 && e->body[e->body_len - 1] == '}' &&
+           sizeof(head) - 1 + size_of(e) <= BUNDLE_BYTES_MAX;
+}
+
 size_t bundle_size_with(const struct buf *out, const struct bundle_entry *e)
 {
-    return out->len + e->body_len + 6 * (strlen(e->traceparent) + strlen(e->tracestate)) + 100;
+    return out->len + size_of(e);
 }
 
 void bundle_add(struct buf *out, const struct bundle_entry *e)

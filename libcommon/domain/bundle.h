@@ -15,8 +15,9 @@
 #include "libcommon/domain/message.h"
 
 #define BUNDLE_VERSION 1
-#define BUNDLE_BYTES_MAX (256u << 10) /* of a body that is written; a message alone may have more \
-                                       */
+#define BUNDLE_BYTES_MAX                                                     \
+    (256u << 10) /* of a body that is written; a message alone may have more \
+                  */
 
 /* What is written. */
 struct bundle_entry {
@@ -26,6 +27,8 @@ struct bundle_entry {
     int64_t accepted_us;                  /* 0: unknown */
 };
 
+/* Whether it can be a member at all: a body with something in it, within the bound. */
+bool bundle_takes(const struct bundle_entry *e);
 /* Empties out and begins; then the members, of which each has to fit; then the end. */
 void bundle_begin(struct buf *out);
 /* Bytes that the body would have with this member and the end. */
