@@ -7,6 +7,7 @@
 
 struct book_entry {
     uint64_t id[2];
+    int64_t accepted_us; /* 0: not known */
     uint32_t position;
     uint8_t operators; /* a bit each */
     uint8_t charges, refunds;
@@ -126,6 +127,16 @@ bool book_row(struct book *b, const char *id, unsigned position, enum book_state
     return true;
 }
 
+bool book_dated(struct book *b, const char *id, unsigned position, int64_t accepted_us)
+{
+    uint64_t key[2];
+
+    if (strlen(id) != BOOK_ID_CHARS || !read_id(id, key))
+        return false;
+    entry(b, key, position)->accepted_us = accepted_us;
+    return true;
+}
+
 bool book_charge(struct book *b, const char *transaction)
 {
     struct book_entry *e;
@@ -165,6 +176,16 @@ bool book_delivered(struct book *b, const char *reference, unsigned operator)
     if (e->used)
         e->operators |= (uint8_t)(1u << operator);
     return true;
+}
+
+int64_t book_accepted_us(const struct book *b, const char *reference)
+{
+    uint32_t position;
+    uint64_t key[2];
+
+    return b->count && read_reference(reference, key, &position)
+               ? slot(b, key, position)->accepted_us /* of an empty slot 0 */
+               : 0;
 }
 
 static void judge(const struct book_entry *e, uint8_t charges, bool operators_asked,

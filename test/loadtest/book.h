@@ -5,6 +5,7 @@
  * What every witness says of every recipient of a run: the client that had its message accepted,
  * the database's row, charge and refund, and the operators. A recipient is a message's identifier
  * and a position, as in the reference that operators are given. Pure; the verdict is book_close's.
+ * Beside that it remembers when each was accepted.
  */
 
 #include <stdbool.h>
@@ -46,10 +47,13 @@ void book_free(struct book *b); /* NULL is fine */
 bool book_accept(struct book *b, const char *id, unsigned recipients);
 bool book_row(struct book *b, const char *id, unsigned position, enum book_state state,
               bool unknown);
+bool book_dated(struct book *b, const char *id, unsigned position, int64_t accepted_us);
 bool book_charge(struct book *b, const char *transaction); /* c-<message> */
 bool book_refund(struct book *b, const char *transaction); /* r-<message>-<position> */
 /* A reference that is nobody's row is not noted: it is of other traffic. Call after the rows. */
 bool book_delivered(struct book *b, const char *reference, unsigned operator);
+/* 0: nothing is known of it. */
+int64_t book_accepted_us(const struct book *b, const char *reference);
 void book_close(const struct book *b, bool operators_asked, struct book_verdict *verdict);
 
 #endif

@@ -39,16 +39,23 @@ static void print_load(const struct options *o, const struct load_result *l, FIL
     fputc('\n', to);
 }
 
+static void print_lane(const char *lane, const char *what, const struct lane_latency *l, FILE *to)
+{
+    fprintf(to, "%s %s=%llu p50=%.2fms p90=%.2fms p99=%.2fms p99.9=%.2fms max=%.2fms\n", lane, what,
+            count(l->count), ms(l->p50_us), ms(l->p90_us), ms(l->p99_us), ms(l->p999_us),
+            ms(l->max_us));
+}
+
 static void print_verified(const struct verify_result *r, FILE *to)
 {
     const struct book_verdict *v = &r->verdict;
 
     for (int i = 0; i < MESSAGE_LANES; i++) {
-        const struct lane_latency *l = &r->lanes[i];
+        const char *lane = message_type_name((enum message_type)i);
 
-        fprintf(to, "%s done=%llu p50=%.2fms p90=%.2fms p99=%.2fms p99.9=%.2fms max=%.2fms\n",
-                message_type_name((enum message_type)i), count(l->done), ms(l->p50_us),
-                ms(l->p90_us), ms(l->p99_us), ms(l->p999_us), ms(l->max_us));
+        if (r->operators_asked)
+            print_lane(lane, "handed", &r->handed[i], to);
+        print_lane(lane, "done", &r->done[i], to);
     }
     fprintf(to, "drain=%.2fs drained=%s\n", (double)r->drain_us / 1e6, r->drained ? "yes" : "no");
     fprintf(to,
@@ -100,22 +107,32 @@ static void put_load(struct buf *b, const struct options *o, const struct load_r
     buf_printf(b, "\"max\":%.3f}", ms(l->latency.max));
 }
 
+/* "lanes":{"normal":{"done":3,"p50":…},…} */
+static void put_lanes(struct buf *b, const char *name, const char *what,
+                      const struct lane_latency *lanes)
+{
+    buf_printf(b, ",\"%s\":{", name);
+    for (int i = 0; i < MESSAGE_LANES; i++) {
+        const struct lane_latency *l = &lanes[i];
+
+        buf_printf(b,
+                   "%s\"%s\":{\"%s\":%llu,\"p50\":%.3f,\"p90\":%.3f,\"p99\":%.3f,\"p99.9\":%.3f,"
+                   "\"max\":%.3f}",
+                   i ? "," : "", message_type_name((enum message_type)i), what, count(l->count),
+                   ms(l->p50_us), ms(l->p90_us), ms(l->p99_us), ms(l->p999_us), ms(l->max_us));
+    }
+    buf_putc(b, '}');
+}
+
 static void put_verified(struct buf *b, const struct verify_result *r)
 {
     const struct book_verdict *v = &r->verdict;
 
-    buf_puts(b, ",\"lanes\":{");
-    for (int i = 0; i < MESSAGE_LANES; i++) {
-        const struct lane_latency *l = &r->lanes[i];
-
-        buf_printf(b,
-                   "%s\"%s\":{\"done\":%llu,\"p50\":%.3f,\"p90\":%.3f,\"p99\":%.3f,\"p99.9\":%.3f,"
-                   "\"max\":%.3f}",
-                   i ? "," : "", message_type_name((enum message_type)i), count(l->done),
-                   ms(l->p50_us), ms(l->p90_us), ms(l->p99_us), ms(l->p999_us), ms(l->max_us));
-    }
+    put_lanes(b, "lanes", "done", r->done);
+    if (r->operators_asked)
+        put_lanes(b, "handed", "handed", r->handed);
     buf_printf(b,
-               "},\"drained\":%s,\"drain_sec\":%.3f,\"audit\":{\"accepted\":%llu,\"rows\":%llu,"
+               ",\"drained\":%s,\"drain_sec\":%.3f,\"audit\":{\"accepted\":%llu,\"rows\":%llu,"
                "\"charged\":%llu,\"done\":%llu,\"failed\":%llu,\"refunded\":%llu,",
                r->drained ? "true" : "false", (double)r->drain_us / 1e6, count(v->accepted),
                count(v->rows), count(v->charged), count(v->done), count(v->failed),

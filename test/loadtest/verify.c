@@ -3,6 +3,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "libcommon/base/clock.h"
@@ -30,7 +31,7 @@ struct verify {
     char operators[BOOK_OPERATORS][256];
     int64_t operator_from[BOOK_OPERATORS]; /* position in its ledger at the start */
     unsigned operator_count;
-    struct samples samples[MESSAGE_LANES];
+    struct samples done[MESSAGE_LANES], handed[MESSAGE_LANES];
 };
 
 static struct db_label look_label = {.query = "loadtest_look"};
@@ -173,21 +174,24 @@ static void take_row(struct verify *v, struct book *book, char **row, int64_t *l
 {
     enum recipient_state state;
     enum message_type type;
+    int64_t taken_us = strtoll(row[6], NULL, 10);
     int64_t updated_us = strtoll(row[7], NULL, 10);
+    unsigned position = (unsigned)strtoul(row[2], NULL, 10);
 
     if (!recipient_state_parse(row[3], &state) || !message_type_parse(row[4], &type) ||
-        !book_row(book, row[1], (unsigned)strtoul(row[2], NULL, 10),
+        !book_row(book, row[1], position,
                   !recipient_is_final(state)     ? BOOK_OPEN
                   : recipient_is_refunded(state) ? BOOK_FAILED
                                                  : BOOK_DONE,
-                  *row[5] == '1')) {
+                  *row[5] == '1') ||
+        !book_dated(book, row[1], position, updated_us - taken_us)) {
         book->strange++;
         return;
     }
     if (updated_us > *last_us)
         *last_us = updated_us;
     if (recipient_is_final(state) && !recipient_is_refunded(state))
-        add_sample(&v->samples[type], strtoll(row[6], NULL, 10));
+        add_sample(&v->done[type], taken_us);
 }
 
 static int read_rows(struct verify *v, struct book *book, struct verify_result *r, struct err *err)
@@ -280,6 +284,37 @@ static int check_balances(struct verify *v, struct verify_result *r, struct err 
     return 0;
 }
 
+/* 2026-01-02T03:04:05.678901Z */
+static bool read_time(const char *text, int64_t *us)
+{
+    struct tm tm = {0};
+    const char *rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
+
+    if (!rest || *rest != '.' || strspn(rest + 1, "0123456789") != 6 || strcmp(rest + 7, "Z") != 0)
+        return false;
+    *us = (int64_t)timegm(&tm) * 1000000 + strtoll(rest + 1, NULL, 10);
+    return true;
+}
+
+static void take_entry(struct verify *v, struct book *book, const json_t *item, unsigned operator)
+{
+    const char *reference = json_string_value(json_object_get(item, "reference"));
+    const char *type_name = json_string_value(json_object_get(item, "type"));
+    const char *time = json_string_value(json_object_get(item, "accepted_at"));
+    enum message_type type;
+    int64_t accepted_us;
+    int64_t handed_us;
+
+    if (!reference || !type_name || !time || !message_type_parse(type_name, &type) ||
+        !read_time(time, &handed_us) || !book_delivered(book, reference, operator)) {
+        book->strange++;
+        return;
+    }
+    accepted_us = book_accepted_us(book, reference);
+    if (accepted_us)
+        add_sample(&v->handed[type], handed_us - accepted_us);
+}
+
 static int read_operator(struct verify *v, struct book *book, unsigned n, struct err *err)
 {
     char path[64];
@@ -297,9 +332,7 @@ static int read_operator(struct verify *v, struct book *book, unsigned n, struct
             return -1;
         json_array_foreach(json_object_get(page, "ledger"), i, item)
         {
-            const char *reference = json_string_value(json_object_get(item, "reference"));
-
-            book->strange += !reference || !book_delivered(book, reference, n);
+            take_entry(v, book, item, n);
         }
         after = json_string_value(json_object_get(page, "next_cursor"));
         cursor = after ? strtoll(after, NULL, 10) : 0;
@@ -325,16 +358,12 @@ static int64_t exact(const struct samples *s, size_t thousandths)
     return s->count ? s->us[rank ? rank - 1 : 0] : 0;
 }
 
-static void measure_lanes(struct verify *v, struct verify_result *r)
+static void measure_lane(struct samples *s, struct lane_latency *latency)
 {
-    for (int i = 0; i < MESSAGE_LANES; i++) {
-        struct samples *s = &v->samples[i];
-
-        if (s->count)
-            qsort(s->us, s->count, sizeof(*s->us), by_size);
-        r->lanes[i] = (struct lane_latency){s->count,      exact(s, 500), exact(s, 900),
-                                            exact(s, 990), exact(s, 999), exact(s, 1000)};
-    }
+    if (s->count)
+        qsort(s->us, s->count, sizeof(*s->us), by_size);
+    *latency = (struct lane_latency){s->count,      exact(s, 500), exact(s, 900),
+                                     exact(s, 990), exact(s, 999), exact(s, 1000)};
 }
 
 int verify_drain(struct verify *v, struct verify_result *result, struct err *err)
@@ -353,7 +382,10 @@ int verify_finish(struct verify *v, struct book *book, struct verify_result *res
     for (unsigned i = 0; i < v->operator_count; i++)
         if (read_operator(v, book, i, err))
             return -1;
-    measure_lanes(v, result);
+    for (int i = 0; i < MESSAGE_LANES; i++) {
+        measure_lane(&v->done[i], &result->done[i]);
+        measure_lane(&v->handed[i], &result->handed[i]);
+    }
     book_close(book, result->operators_asked, &result->verdict);
     return 0;
 }
@@ -371,8 +403,10 @@ void verify_free(struct verify *v)
 {
     if (!v)
         return;
-    for (int i = 0; i < MESSAGE_LANES; i++)
-        free(v->samples[i].us);
+    for (int i = 0; i < MESSAGE_LANES; i++) {
+        free(v->done[i].us);
+        free(v->handed[i].us);
+    }
     db_free(v->db);
     options_dsn_free(&v->settings);
     buf_free(&v->sql);

@@ -71,6 +71,24 @@ def test_a_closed_loop_counts_its_own_run_only(world):
         result = json.loads(done.stdout)
         assert result["ok"] == result["audit"]["accepted"] == result["audit"]["delivered"] > 0
         assert sum(lane["done"] for lane in result["lanes"].values()) == result["ok"]
+        assert sum(lane["handed"] for lane in result["handed"].values()) == result["ok"]
+        for name, handed in result["handed"].items():  # an operator has it before it is done
+            for quantile in ("p50", "p90", "p99", "p99.9", "max"):
+                done = result["lanes"][name][quantile]
+                assert 0 < handed[quantile] < done if done else not handed[quantile]
+
+
+def test_a_curve_and_customers_as_in_life(world):
+    stack = world()
+    done = run(stack, "-seed-balance", "1000", "-rps", "100", "-rate-curve", "1,3", "-duration", "4s", "-users-zipf", "1",
+               "-verify", "-json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["audit"]["done"] == 400
+    by_customer = [n for n, in stack.db.rows("SELECT COUNT(*) FROM messages GROUP BY customer_id ORDER BY customer_id")]
+    assert by_customer[0] > 40 > 20 > by_customer[3]  # 1/5.9 and 1/23.5 of 400
+    first = stack.db.value("SELECT COUNT(*) FROM messages WHERE accepted_at < (SELECT MIN(accepted_at) FROM messages)"
+                           " + INTERVAL 2 SECOND")
+    assert 60 < first < 160  # 100, and none of it is exact
 
 
 def lose_a_charge(stack):

@@ -115,6 +115,22 @@ START_TEST(others_are_told_apart)
 }
 END_TEST
 
+START_TEST(the_time_of_acceptance_is_known_by_reference)
+{
+    struct book none = {0};
+
+    ck_assert_int_eq(book_accepted_us(&none, A "-0"), 0);
+    ck_assert_int_eq(book_accepted_us(&book, A "-1"), 0);
+    ck_assert(book_dated(&book, A, 1, 1700000000000001));
+    ck_assert_int_eq(book_accepted_us(&book, A "-1"), 1700000000000001);
+    ck_assert_int_eq(book_accepted_us(&book, A "-0"), 0);
+    ck_assert_int_eq(book_accepted_us(&book, B "-1"), 0);
+    ck_assert_int_eq(book_accepted_us(&book, "nobody's"), 0);
+    ck_assert(!book_dated(&book, "nobody's", 0, 1));
+    ck_assert_uint_eq(verdict().lost, 0); /* says nothing of what became of it */
+}
+END_TEST
+
 START_TEST(a_hundred_thousand_recipients)
 {
     char id[64];
@@ -164,6 +180,7 @@ int main(void)
     tcase_add_test(t, money_back_and_the_message_too_is_doubled);
     tcase_add_test(t, two_operators_are_excused_by_an_unknown_answer);
     tcase_add_test(t, others_are_told_apart);
+    tcase_add_test(t, the_time_of_acceptance_is_known_by_reference);
     tcase_add_test(t, a_hundred_thousand_recipients);
     tcase_add_test(t, a_response_is_read_as_it_comes);
     suite_add_tcase(s, t);
