@@ -5,8 +5,10 @@
 #include <unistd.h>
 
 #include "libcommon/base/clock.h"
+#include "libcommon/base/must.h"
 #include "test/loadtest/client.h"
 #include "test/loadtest/pace.h"
+#include "test/loadtest/zipf.h"
 
 #define PROGRESS_US 1000000
 
@@ -15,6 +17,8 @@ struct load {
     struct book *book;
     struct load_result *result;
     int64_t began_us;
+    struct pace pace;     /* of an open loop */
+    struct zipf *zipf;    /* NULL: customers take turns */
     uint64_t next, total; /* total 0: a closed loop */
     uint64_t progress_ok;
     int64_t progress_us;
@@ -31,6 +35,14 @@ static double draw(uint64_t n)
     return (double)((n ^ (n >> 31)) >> 11) / 9007199254740992.0;
 }
 
+static int64_t customer_of(const struct load *l, uint64_t n)
+{
+    const struct options *o = l->options;
+    uint64_t users = (uint64_t)o->users;
+
+    return o->user_start + (int64_t)(l->zipf ? zipf_at(l->zipf, draw(~n)) : n % users);
+}
+
 static void put_body(struct load *l, uint64_t n)
 {
     const struct options *o = l->options;
@@ -38,7 +50,7 @@ static void put_body(struct load *l, uint64_t n)
 
     buf_reset(&l->body);
     buf_puts(&l->body, "{\"customer_id\":");
-    buf_put_int(&l->body, o->user_start + (int64_t)(n % (uint64_t)o->users));
+    buf_put_int(&l->body, customer_of(l, n));
     buf_puts(&l->body, ",\"text\":\"load test\",\"recipients\":[");
     for (uint64_t k = 0; k < (uint64_t)o->recipients; k++) {
         uint64_t number = 100000000 + (n * (uint64_t)o->recipients + k) % 100000000;
@@ -61,7 +73,7 @@ static enum client_turn next(void *arg, int64_t now_us, struct client_request *r
     if (l->total) {
         if (l->next == l->total)
             return CLIENT_END;
-        due_us = l->began_us + pace_due_us(l->options->rps, l->next);
+        due_us = l->began_us + pace_due_us(&l->pace, l->next);
         if (due_us > now_us) {
             *wake_us = due_us;
             return CLIENT_LATER;
@@ -141,7 +153,12 @@ int load_run(const struct options *options, struct book *book, struct load_resul
         return -1;
     *result = (struct load_result){0};
     load.terminal = isatty(STDERR_FILENO);
-    load.total = options->rps > 0 ? pace_total(options->rps, options->duration_us) : 0;
+    if (options->users_zipf > 0)
+        load.zipf = zipf_new((size_t)options->users, options->users_zipf);
+    if (options->rps > 0) {
+        MUST(pace_init(&load.pace, options->rps, options->duration_us, options->rate_curve));
+        load.total = pace_total(&load.pace);
+    }
     load.began_us = load.progress_us = clock_mono_us();
     client_run(client, &work);
     if (load.terminal)
@@ -149,6 +166,7 @@ int load_run(const struct options *options, struct book *book, struct load_resul
     result->unsent = load.total ? load.total - load.next : 0;
     result->sent += result->unsent;
     result->http_err += result->unsent;
+    zipf_free(load.zipf);
     buf_free(&load.body);
     client_free(client);
     return 0;

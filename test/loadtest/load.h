@@ -3,8 +3,8 @@
 
 /*
  * The run: sends to POST /messages/send, in an open loop (-rps) or a closed one (-rps 0), and what
- * came of them. Customers take turns, recipients are distinct, types are drawn by number, so that
- * two runs send the same. Blocks; prints progress on stderr.
+ * came of them. Customers take turns or are drawn by number (-users-zipf), as types are; recipients
+ * are distinct: two runs send the same. Blocks; prints progress on stderr.
  */
 
 #include <stdbool.h>

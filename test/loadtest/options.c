@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "libcommon/base/must.h"
+#include "test/loadtest/pace.h"
+#include "test/loadtest/zipf.h"
 
 #define YEAR_US (365LL * 86400 * 1000000)
 
@@ -27,10 +29,17 @@ static const struct option table[] = {
     {"rps", KIND_NUMBER, AT(rps), "200", 0, 1e7,
      "sends a second, each due at a time of its own, from which its latency counts; 0: as fast as "
      "the workers get answers"},
+    {"rate-curve", KIND_STRING, AT(rate_curve), "", 0, 0,
+     "factors of -rps for equal parts of -duration, one after the other (0.5,2,1), their mean "
+     "taken "
+     "as 1; empty: even"},
     {"duration", KIND_DURATION, AT(duration_us), "30s", 0, 0, "how long to send"},
     {"concurrency", KIND_COUNT, AT(concurrency), "100", 1, 10000, "workers, a connection each"},
     {"user-start", KIND_COUNT, AT(user_start), "1", 1, 1e15, "first customer"},
-    {"users", KIND_COUNT, AT(users), "1000", 1, 1e9, "customers, who take turns"},
+    {"users", KIND_COUNT, AT(users), "1000", 1, 1e9, "customers"},
+    {"users-zipf", KIND_NUMBER, AT(users_zipf), "0", 0, 10,
+     "customers are drawn, the k-th with a share as 1/k^X, instead of taking turns; 0: they take "
+     "turns"},
     {"recipients", KIND_COUNT, AT(recipients), "1", 1, 10000, "recipients of a send"},
     {"express-ratio", KIND_NUMBER, AT(express_ratio), "0.1", 0, 1, "share of express messages"},
     {"timeout", KIND_DURATION, AT(timeout_us), "3s", 0, 0, "longest wait for an answer"},
@@ -210,12 +219,19 @@ static int fault(char *why, size_t size, const char *what, const char *name)
 static int check(const struct options *options, char *why, size_t size)
 {
     struct db_settings settings;
+    struct pace pace;
 
     if (strcmp(options->seed_method, "db") != 0 && strcmp(options->seed_method, "http") != 0)
         return fault(why, size, "must be db or http", "-seed-method");
     if (!options_dsn(options->seed_db_dsn, &settings))
         return fault(why, size, "must be user:password@tcp(host:port)/name", "-seed-db-dsn");
     options_dsn_free(&settings);
+    if (!pace_init(&pace, 1, 1, options->rate_curve))
+        return fault(why, size, "must be up to 288 factors, as 0.5,2,1", "-rate-curve");
+    if (*options->rate_curve && options->rps <= 0)
+        return fault(why, size, "needs an -rps", "-rate-curve");
+    if (options->users_zipf > 0 && options->users > ZIPF_MAX)
+        return fault(why, size, "takes at most 10,000,000 -users", "-users-zipf");
     if (options->seed_only && !options->seed_balance)
         return fault(why, size, "needs a -seed-balance", "-seed-only");
     return 0;

@@ -17,7 +17,8 @@ enum seed_method { SEED_DB, SEED_HTTP };
 
 struct options {
     const char *base_url, *seed_desc, *seed_method, *seed_db_dsn, *operators;
-    double rps, express_ratio;
+    const char *rate_curve;
+    double rps, express_ratio, users_zipf;
     int64_t duration_us, timeout_us, seed_timeout_us, drain_timeout_us;
     int64_t concurrency, user_start, users, recipients, seed_balance, seed_concurrency;
     bool seed_only, verify, json, help;

@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "test/loadtest/histogram.h"
-#include "test/loadtest/pace.h"
 #include "test/unit/suite.h"
 
 static struct histogram h;
@@ -70,24 +69,6 @@ START_TEST(extremes_fit)
 }
 END_TEST
 
-START_TEST(a_schedule_keeps_its_rate_and_does_not_drift)
-{
-    ck_assert_uint_eq(pace_total(1000, 30000000), 30000);
-    ck_assert_uint_eq(pace_total(0.5, 3000000), 2);
-    ck_assert_uint_eq(pace_total(3, 1000000), 3);
-    ck_assert_int_eq(pace_due_us(1000, 0), 0);
-    ck_assert_int_eq(pace_due_us(1000, 29999), 29999000);
-    ck_assert_int_eq(pace_due_us(3, 3000000), 1000000000000); /* thirds of a second add up */
-    for (uint64_t n = 1; n < 10000; n++) {
-        int64_t gap = pace_due_us(777, n) - pace_due_us(777, n - 1);
-
-        ck_assert(gap == 1287 || gap == 1286 || gap == 1288);
-    }
-    ck_assert_int_lt(pace_due_us(777, pace_total(777, 10000000) - 1), 10000000);
-    ck_assert_int_ge(pace_due_us(777, pace_total(777, 10000000)), 10000000);
-}
-END_TEST
-
 int main(void)
 {
     Suite *s = suite_create("histogram");
@@ -97,7 +78,6 @@ int main(void)
     tcase_add_test(t, small_values_are_exact);
     tcase_add_test(t, every_percentile_is_within_its_error);
     tcase_add_test(t, extremes_fit);
-    tcase_add_test(t, a_schedule_keeps_its_rate_and_does_not_drift);
     suite_add_tcase(s, t);
     return suite_run(s);
 }

@@ -121,6 +121,13 @@ START_TEST(what_cannot_be_is_refused)
     ck_assert_int_eq(PARSE(&o, "-seed-method", "ftp"), -1);
     ck_assert_int_eq(PARSE(&o, "-seed-db-dsn", "nowhere"), -1);
     ck_assert_int_eq(PARSE(&o, "-seed-only"), -1);
+    ck_assert_int_eq(PARSE(&o, "-users-zipf", "-1"), -1);
+    ck_assert_int_eq(PARSE(&o, "-users-zipf", "1", "-users", "10000001"), -1);
+    ck_assert_int_eq(PARSE(&o, "-users", "10000001"), 0);
+    ck_assert_int_eq(PARSE(&o, "-rate-curve", "1,x"), -1);
+    ck_assert_int_eq(PARSE(&o, "-rate-curve", "1,2", "-rps", "0"), -1);
+    ck_assert_int_eq(PARSE(&o, "-rate-curve", "1,2", "-users-zipf", "1.1"), 0);
+    ck_assert_str_eq(o.rate_curve, "1,2");
 }
 END_TEST
 
