@@ -1,5 +1,6 @@
 """Database and broker, asked directly."""
 
+import json
 from urllib.parse import quote
 
 import pika
@@ -7,6 +8,12 @@ import pymysql
 import requests
 
 MARK = "/* a test's connection */"
+BUNDLE = "application/vnd.messaging.bundle+json"
+
+
+def members(properties, body):
+    """The messages of an AMQP message as their publisher wrote them: several in a bundle."""
+    return json.loads(body)["messages"] if properties.content_type == BUNDLE else [json.loads(body)]
 
 
 class Database:
@@ -101,6 +108,17 @@ class Broker:
         try:
             method, properties, body = connection.channel().basic_get(queue, auto_ack=True)
             return (properties, body) if method else None
+        finally:
+            connection.close()
+
+    def take(self, queue):
+        """Takes all that is ready in a queue: [(properties, body)]."""
+        connection = self.connect()
+        try:
+            channel, taken = connection.channel(), []
+            while (got := channel.basic_get(queue, auto_ack=True))[0]:
+                taken.append(got[1:])
+            return taken
         finally:
             connection.close()
 
