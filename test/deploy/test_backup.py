@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "system"))
 
 from harness.audit import quiesce  # noqa: E402
 from harness.client import Load, recipient  # noqa: E402
+from harness.metrics import Metrics  # noqa: E402
 from harness.stack import Stack, binary  # noqa: E402
 from harness.wait import wait_until  # noqa: E402
 
@@ -31,6 +32,10 @@ def stack(request):
     finally:
         del os.environ["MARIADB_OPTIONS"]
         made.purge()
+
+
+def published(stack):
+    return Metrics.of(stack.url("outboxd-1")).sum("msg_outbox_published_total")
 
 
 class Server:
@@ -136,9 +141,10 @@ def test_a_dump_alone(stack, tmp_path):
     assert audit(stack, *operators(stack))[0] == 0
     # The queues hold what the backup does not know.
     stack.stop("consumerd-1")
+    before = published(stack)
     for n in range(20):
         stack.api().sent(customers[n], [recipient(n)])
-    wait_until(lambda: stack.broker.ready(stack.broker.normal) == 20, 30, "20 messages in the queue")
+    wait_until(lambda: published(stack) == before + 20, 30, "20 messages in the queue")
     stop_daemons(stack)
     server.load(dump)
     restored = stack.db.value("SELECT COUNT(*) FROM message_status")

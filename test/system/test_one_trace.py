@@ -82,7 +82,7 @@ def test_delivered(healthy, collector):
     exchange, queue = stack.broker.exchange, stack.broker.express
     assert publish.name == f"publish {exchange}:{queue}"
     assert process.name == f"process {exchange}:{queue}"
-    assert publish.attributes["messaging.batch.message_count"] == 1
+    assert publish.attributes["messaging.batch.message_count"] == publish.attributes["msg.bundle.size"] == 1
     assert process.attributes["msg.done"] == 2 and process.attributes["msg.failed"] == 0
     for call in spans["POST"]:
         assert (call.parent, call.kind) == (process.id, CLIENT)

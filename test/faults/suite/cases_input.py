@@ -7,6 +7,7 @@ from statistics import median
 
 import pika
 from harness.wait import wait_until
+from harness.witness import members
 
 from .cases import case
 from .cases_stopped import AS_SHIPPED
@@ -41,7 +42,7 @@ def delivered_twice(run):
                     run.rng.shuffle(held)
                     for queue, properties, body in held:
                         channel.basic_publish("", queue, body, properties)
-                        copies[0] += 1
+                        copies[0] += len(members(properties, body))
                     held = []
                 if not method:
                     connection.sleep(0.02)
@@ -219,9 +220,12 @@ def unknown_fields(run):
                 if not method:
                     connection.sleep(0.05)
                     continue
-                newer = {**json.loads(body), "a_field_of_tomorrow": {"deep": [1, 2, 3]}}
-                channel.basic_publish("", site.broker.normal, json.dumps(newer).encode(), properties)
-                result.repetitions += 1
+                newer = json.loads(body)
+                for message in newer.get("messages", [newer]):
+                    message["a_field_of_tomorrow"] = {"deep": [1, 2, 3]}
+                    result.repetitions += 1
+                channel.basic_publish("", site.broker.normal,
+                                      json.dumps(newer, separators=(",", ":")).encode(), properties)
             connection.close()
             lifted = time.monotonic()
             load.end()
