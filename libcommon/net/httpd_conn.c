@@ -1,4 +1,6 @@
 #include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/bufferevent_struct.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -55,7 +57,28 @@ static void on_close(struct evhttp_connection *evcon, void *arg)
     (void)evcon;
     c->gone = true;
     c->evcon = NULL;
+    event_del(&c->watch);
     http_conn_schedule(c);
+}
+
+/* evhttp stops reading for each request and starts again behind the answer, which would be two
+ * system calls a request. The watch stays instead, and goes when something has come that nobody
+ * reads now: the next request, or the client's end. */
+static void on_watch(evutil_socket_t fd, short what, void *arg)
+{
+    struct http_conn *c = arg;
+
+    (void)fd;
+    (void)what;
+    if (!c->was_read && !event_pending(&c->bev->ev_read, EV_READ, NULL))
+        event_del(&c->watch);
+    c->was_read = false;
+}
+
+static void watch(struct http_conn *c)
+{
+    if (!c->gone && !event_pending(&c->watch, EV_READ, NULL))
+        event_add(&c->watch, NULL);
 }
 
 /* The first byte has come: evhttp has made its connection. */
@@ -68,6 +91,9 @@ static void attach(struct http_conn *c)
     if (evcon) {
         c->evcon = evcon;
         evhttp_connection_set_closecb(c->evcon, on_close, c);
+        event_assign(&c->watch, c->thread->base, bufferevent_getfd(c->bev), EV_READ | EV_PERSIST,
+                     on_watch, c);
+        watch(c);
     }
 }
 
@@ -82,6 +108,7 @@ static void on_input(struct evbuffer *buffer, const struct evbuffer_cb_info *inf
     struct http_conn *c = arg;
 
     c->thread->last_input = c;
+    c->was_read |= info->n_added > 0;
     if (!info->n_added || c->filtering || c->gone)
         return;
     if (!c->used)
@@ -184,8 +211,16 @@ static void release(struct http_conn *c)
     }
 }
 
+/* Without waiting for the kernel to say that there is room, as there nearly always is: where not,
+ * the bufferevent waits for it. */
+void http_conn_write(struct http_conn *c)
+{
+    event_active(&c->bev->ev_write, EV_WRITE, 0);
+}
+
 void http_conn_written(struct http_conn *c)
 {
+    watch(c);
     http_conn_set_state(c, has_begun(c) ? CONN_READING : CONN_IDLE);
 }
 

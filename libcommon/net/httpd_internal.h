@@ -25,6 +25,7 @@
 
 #include <event2/bufferevent.h>
 #include <event2/event.h>
+#include <event2/event_struct.h>
 #include <event2/http.h>
 #include <event2/listener.h>
 #include <pthread.h>
@@ -115,6 +116,7 @@ struct http_conn {
     struct http_conn *next_due;
     struct http_thread *thread;
     struct bufferevent *bev;
+    struct event watch; /* keeps the socket in the kernel's set while evhttp does not read */
     struct evhttp_connection *evcon; /* NULL before the first byte and after evhttp let go */
     struct httpd_request *req;       /* CONN_HANDLING only */
     enum http_conn_state state;
@@ -125,6 +127,7 @@ struct http_conn {
     bool rewrite;     /* evhttp has put a page of its own into the output */
     bool reset;       /* to be cut off */
     bool filtering;   /* what changes the input is the wire */
+    bool was_read;    /* since the watch has last looked */
     int64_t since_ms; /* when the state began */
     struct http_wire wire;
 };
@@ -225,6 +228,7 @@ void http_post(struct httpd_request *req);
 struct bufferevent *http_conn_new(struct event_base *base, void *thread); /* evhttp's bevcb */
 struct http_conn *http_conn_of(struct http_thread *t, struct evhttp_connection *evcon);
 void http_conn_set_state(struct http_conn *c, enum http_conn_state state);
+void http_conn_write(struct http_conn *c); /* an answer lies in the output: in this turn */
 void http_conn_written(struct http_conn *c);
 void http_conn_schedule(struct http_conn *c); /* look at it at the end of this turn of the loop */
 void http_conn_act(evutil_socket_t fd, short what, void *thread);

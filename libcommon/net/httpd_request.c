@@ -190,6 +190,7 @@ static void send_answer(struct httpd_request *req, const char *body, size_t n)
     /* Else evhttp sees the client's end before this answer is out and drops it, with the requests
      * that came before the end. It reads on by itself when the answer is written. */
     bufferevent_disable(c->bev, EV_READ);
+    http_conn_write(c);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *arg)

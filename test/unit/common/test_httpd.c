@@ -606,6 +606,43 @@ START_TEST(answers_from_another_thread)
 }
 END_TEST
 
+static int64_t process_cpu_us(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+    return ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+/* Nobody reads it then, and the loop must not turn for it. */
+START_TEST(what_comes_while_a_request_is_handled_waits_without_cost)
+{
+    int fds[] = {dial(), dial(), dial()};
+    int64_t before_us;
+
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 3; i++)
+            say(fds[i], REQUEST("GET", "/held", ""));
+        wait_held(3);
+        say(fds[0], REQUEST("GET", "/show", ""));
+        say(fds[1], "GET /sh");
+        if (round == 2)
+            shutdown(fds[2], SHUT_WR);
+        before_us = process_cpu_us();
+        poll(NULL, 0, 100);
+        ck_assert_int_lt(process_cpu_us() - before_us, 40000);
+        answer_held();
+        assert_has(hear(fds[0], "{}"), "heldHTTP/1.1 200");
+        hear(fds[1], "held");
+        say(fds[1], "ow HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_has(hear(fds[1], "{}"), "HTTP/1.1 200");
+        hear(fds[2], round == 2 ? NULL : "held");
+    }
+    for (int i = 0; i < 3; i++)
+        close(fds[i]);
+}
+END_TEST
+
 START_TEST(a_client_that_left_is_answered_into_nothing)
 {
     struct linger now = {1, 0};
@@ -929,6 +966,7 @@ int main(void)
     tcase_add_test(t, limits_are_answered_as_json);
     tcase_add_test(t, a_body_in_pieces_and_expect);
     tcase_add_test(t, answers_from_another_thread);
+    tcase_add_test(t, what_comes_while_a_request_is_handled_waits_without_cost);
     tcase_add_test(t, a_client_that_left_is_answered_into_nothing);
     tcase_add_test(t, a_client_that_left_before_its_100_continue_was_out);
     tcase_add_test(t, held_back_answers_and_resets);
