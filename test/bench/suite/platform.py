@@ -16,6 +16,7 @@ from . import usage
 LOADTEST = Path("test", "loadtest", "msg-loadtest")  # in a build folder
 CEILING = BUILD / "test" / "bench" / "msg-bench-ceiling"
 RECEIVER = BUILD / "test" / "bench" / "msg-bench-receiver"
+PROCESSES = ("mariadbd", "beam", "msg-api", "msg-outboxd", "msg-consumerd", "operator-sims", "msg-loadtest")
 DAEMONS = {"msg-api": "api-1", "msg-outboxd": "outboxd-1", "msg-consumerd": "consumerd-1"}
 
 # Rate limits would be what is measured; everything else is as shipped.
@@ -53,6 +54,17 @@ class Receiver:
     def __exit__(self, *_):
         self.process.terminate()
         self.said = self.process.communicate(timeout=10)[0].strip()
+
+
+@contextlib.contextmanager
+def ended(process):
+    """It does not outlive a row that breaks off."""
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
 
 
 class Platform:
@@ -101,22 +113,22 @@ class Platform:
     # -- load -------------------------------------------------------------------------------------
 
     def load(self, rps, duration_sec, concurrency=200, users=5000, user_start=1, recipients=1,
-             express=0.0, meanwhile=None):
-        """`meanwhile` is called when all is sent, with a function that says the processor time so far."""
+             express=0.0, more=(), meanwhile=None):
+        """`more`: options of the load tool. `meanwhile` is called when all is sent, with a function that says the processor time so far."""
         v = self.stack.values
         command = [self.loadtest, "-base-url", self.stack.url("api-1"), "-rps", str(rps), "-duration",
                    f"{duration_sec}s", "-concurrency", str(concurrency), "-users", str(users),
                    "-user-start", str(user_start), "-recipients", str(recipients), "-express-ratio",
                    str(express), "-timeout", "10s", "-json", "-seed-db-dsn", self.dsn(),
                    "-drain-timeout", "15m", "-verify", "-operators",
-                   f"{v['OPERATOR_A_CONTROL_URL']},{v['OPERATOR_B_CONTROL_URL']}"]
+                   f"{v['OPERATOR_A_CONTROL_URL']},{v['OPERATOR_B_CONTROL_URL']}", *more]
         meter, spent = self.meter(), {}
 
         def so_far():
             return {**meter.stop(), "msg-loadtest": usage.cpu_sec(process.pid)}
 
-        with tempfile.TemporaryFile("w+") as out:
-            process = subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True)
+        with tempfile.TemporaryFile("w+") as out, ended(
+                subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True)) as process:
             for line in process.stderr:
                 if line == "sent\n" and meanwhile:
                     meanwhile(so_far)

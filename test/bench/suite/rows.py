@@ -19,7 +19,7 @@ from .platform import DAEMONS, LIFTED, Platform, Receiver
 
 ROWS = {}
 USERS = 5000
-MEMORY_MIB = 64
+MEMORY_MIB = 48
 MILLION = 1_000_000
 
 
@@ -31,6 +31,7 @@ class Result:
     measured: str = ""
     ok: bool = True
     cpu_us: dict = field(default_factory=dict)  # a message (recipient), by process
+    old_us: dict = field(default_factory=dict)  # the other build's, where two are compared
     rss_mib: dict = field(default_factory=dict)  # highest, by daemon
     notes: list = field(default_factory=list)
     seconds: float = 0.0
@@ -86,9 +87,12 @@ def note_load(result, load):
 # -- the ancestor's benchmark -------------------------------------------------------------------------
 
 
+LINE = {"p50": 4.33, "p99": 26.02}  # its own, from another machine, with 995 sends/s
+
+
 @row("ancestor", "{rps:g} sends/s, {concurrency} workers, {users} customers, {express:.0%} express, "
      "{seconds:g} s",
-     "no errors, p50 ≤ 3 ms, p99 ≤ 15 ms, accepted to done p99 ≤ 300 ms")
+     "no errors, p50 ≤ 2 ms, p99 ≤ 10 ms, accepted to done p99 ≤ 300 ms")
 def ancestor(bench, result):
     o = bench.options
     result.title = result.title.format(**o)
@@ -105,8 +109,9 @@ def judge_ancestor(result, load):
     latency, errors = load["latency_ms"], load["non2xx"] + load["http_err"]
     ends = [lane["p99"] for lane in load["lanes"].values() if lane["done"]]
     result.measured = (f"{load['achieved_rps']:.0f}/s, {errors} errors, p50 {latency['p50']:.2f} ms, "
-                       f"p99 {latency['p99']:.2f} ms, done p99 {max(ends):.0f} ms")
-    result.require(errors == 0 and latency["p50"] <= 3 and latency["p99"] <= 15 and max(ends) <= 300,
+                       f"p99 {latency['p99']:.2f} ms ({latency['p50'] / LINE['p50']:.2f} and "
+                       f"{latency['p99'] / LINE['p99']:.2f} of the ancestor's), done p99 {max(ends):.0f} ms")
+    result.require(errors == 0 and latency["p50"] <= 2 and latency["p99"] <= 10 and max(ends) <= 300,
                    "below target")
     clean(result, load)
 
@@ -126,7 +131,7 @@ def accepting(p, seconds, users):
 
 
 @row("accept", "accepting alone (msg-outboxd stopped), 200 workers in a closed loop, 10 s",
-     "≥ 10,000 sends/s and ≥ 3 × one transaction a send at its best")
+     "≥ 15,000 sends/s and ≥ 3 × one transaction a send at its best")
 def accept(bench, result):
     with bench.platform("accept", **LIFTED).up("operators", "api", "consumerd") as p:
         ceilings = p.ceiling(5, (1, 8, 32))
@@ -140,7 +145,7 @@ def accept(bench, result):
     result.notes.append("one transaction a send: " + ", ".join(
         f"{rate:,.0f}/s with {n} connections" for n, rate in ceilings.items()))
     note_load(result, load)
-    result.require(load["achieved_rps"] >= max(10_000, 3 * best), "below target")
+    result.require(load["achieved_rps"] >= max(15_000, 3 * best), "below target")
     clean(result, load)
 
 
@@ -217,14 +222,14 @@ def steady(p, result, first_rate, seconds, recipients=1):
     return done
 
 
-@row("end-to-end", "end to end, steady for 60 s", "≥ 5,000 messages/s, the backlog not growing")
+@row("end-to-end", "end to end, steady for 60 s", "≥ 6,000 messages/s, the backlog not growing")
 def end_to_end(bench, result):
     with bench.platform("steady").up() as p:
         p.seed()
-        rate = steady(p, result, 5000, 60)
+        rate = steady(p, result, 6000, 60)
         result.rss_mib = p.peaks_mib()
     result.measured = f"{rate:,.0f} messages/s"
-    result.require(rate >= 5000, "below target")
+    result.require(rate >= 6000, "below target")
 
 
 @row("recipients", "100 recipients a request, end to end, steady for 30 s", "≥ 12,000 recipients/s")
@@ -235,6 +240,75 @@ def recipients(bench, result):
         result.rss_mib = p.peaks_mib()
     result.measured = f"{rate:,.0f} recipients/s"
     result.require(rate >= 12_000, "below target")
+
+
+# -- waits --------------------------------------------------------------------------------------------
+
+
+def quantiles(lane):
+    return "/".join(f"{lane[q]:.0f}" if lane[q] >= 100 else f"{lane[q]:.1f}" for q in ("p50", "p99", "p99.9"))
+
+
+def waits_of(load):
+    return "; ".join(f"{lane}: handed over {quantiles(load['handed'][lane])}, done {quantiles(load['lanes'][lane])} ms"
+                     for lane in ("express", "normal"))
+
+
+# {sends/s: ([lane, quantile, at most ms], share of express, seconds)}
+WAITS = {50: ([("express", "p50", 10), ("express", "p99", 50), ("normal", "p50", 15)], 0.5, 40),
+         1000: ([("express", "p99", 50)], 0.2, 20),
+         3000: ([], 0.2, 20)}
+
+
+def waits_row(rate):
+    bounds, share, seconds = WAITS[rate]
+
+    @row(f"waits-{rate}", f"from accepted to handed to an operator, and to done, p50/p99/p99.9; {rate:,} sends/s, "
+         f"{share:.0%} express, {seconds} s",
+         ", ".join([f"{rate:,}/s are taken"] + [f"{lane} done {q} ≤ {ms} ms" for lane, q, ms in bounds]))
+    def waits(bench, result):
+        with bench.platform("waits").up() as p:
+            p.seed()
+            p.load(min(rate, 1000), 3, express=share)  # caches, connections
+            p.wait_purged(20)
+            load = p.load(rate, seconds, express=share)
+            result.cost(load.cpu_sec, load.recipients)
+            result.rss_mib = p.peaks_mib()
+        result.measured = waits_of(load)
+        result.require(all(load.lane(lane, q) <= ms for lane, q, ms in bounds), "below target")
+        result.require(not load["non2xx"] and load["achieved_rps"] > KEEPS_UP * rate,
+                       f"{load['achieved_rps']:.0f} sends/s, {load['non2xx']} refused")
+        clean(result, load)
+
+
+for each in WAITS:
+    waits_row(each)
+
+
+# -- a day --------------------------------------------------------------------------------------------
+
+DAY_RPS = 1160  # 100 million in 24 hours
+DAY_USERS = 50_000
+# By the hour, from midnight; five times the mean at nine in the morning and at seven in the evening.
+DAY_CURVE = (.1, .1, .1, .1, .1, .2, .4, .8, 1.2, 5, 1.3, 1, .8, .7, .7, .7, .8, .9, 1.3, 5, 1.2, .8, .4, .3)
+
+
+@row("day", f"a day of 100 million in short: {DAY_RPS:,} sends/s in the mean, {max(DAY_CURVE):g} times that at two "
+     f"peaks, {DAY_USERS:,} customers by Zipf's law, one in five express, {{day_seconds:g}} s",
+     "nothing lost, nothing doubled")
+def day(bench, result):
+    seconds = bench.options["day_seconds"]
+    result.title = result.title.format(**bench.options)
+    with bench.platform("day").up() as p:
+        p.seed(DAY_USERS)
+        load = p.load(DAY_RPS, seconds, users=DAY_USERS, express=0.2,
+                      more=("-users-zipf", "1", "-rate-curve", ",".join(map(str, DAY_CURVE))))
+        result.cost(load.cpu_sec, load.recipients)
+        result.rss_mib = p.peaks_mib()
+    unanswered = f", {load['http_err']} without an answer" if load["http_err"] else ""
+    result.measured = (f"{load['sent']:,} sent, {load['non2xx']:,} refused{unanswered}; p50/p99/p99.9 from due to "
+                       f"accepted {quantiles(load['latency_ms'])} ms; from accepted on {waits_of(load)}")
+    clean(result, load)
 
 
 # -- tracing ------------------------------------------------------------------------------------------
@@ -296,7 +370,7 @@ def tracing(bench, result):
 
 
 @row("express", "express (50 a second) while 100,000 normal messages wait in the outbox",
-     "accepted to done p99 ≤ 500 ms")
+     "accepted to done p50 ≤ 25 ms, p99 ≤ 80 ms")
 def express(bench, result):
     first = 100_001  # customers of their own
     with bench.platform("express", **LIFTED).up("operators", "api", "consumerd") as p:
@@ -313,24 +387,22 @@ def express(bench, result):
         result.cost(load.cpu_sec, load.recipients + 100_000)
         result.rss_mib = p.peaks_mib()
         violations = p.audit()
-    p99 = waits[max(0, -(-99 * len(waits) // 100) - 1)] / 1000
-    result.measured = f"p99 {p99:.0f} ms (p50 {waits[len(waits) // 2] / 1000:.0f} ms, {len(waits)} sent)"
-    result.require(p99 <= 500, "below target")
+    p50, p99 = (waits[max(0, -(-share * len(waits) // 100) - 1)] / 1000 for share in (50, 99))
+    result.measured = f"p50 {p50:.0f} ms, p99 {p99:.0f} ms ({len(waits)} sent)"
+    result.require(p50 <= 25 and p99 <= 80, "below target")
     result.require(len(waits) >= 100, f"only {len(waits)} were sent while the backlog lasted")
     result.require(not violations, f"{violations} violations")
     clean(result, load)
 
 
-def drain_rate(p, low, high):
-    """Done a second between the shares low and high of what has become done since the last fill."""
-    count = p.db.value("SELECT COUNT(*) FROM message_status")
-    times = [p.db.rows("SELECT updated_at FROM message_status ORDER BY updated_at LIMIT 1 OFFSET %s",
-                       int(share * (count - 1)))[0][0] for share in (low, high)]
-    return (high - low) * count / (times[1] - times[0]).total_seconds()
+def drain_rate(p):
+    """Done a second from the first that a consumer took to the last: publishing goes on meanwhile."""
+    count, begin, end = p.db.rows("SELECT COUNT(*),MIN(first_claimed_at),MAX(updated_at) FROM message_status")[0]
+    return count / (end - begin).total_seconds()
 
 
 @row("drain", "drain of 1,000,000 messages that wait in the outbox",
-     "within 10 % of the rate at 10,000 waiting")
+     "≥ 90 % of the rate at 10,000 waiting")
 def drain(bench, result):
     small = []
     for _ in range(5):
@@ -339,7 +411,7 @@ def drain(bench, result):
             p.wait_purged()
             p.stack.up("outboxd")
             p.wait_drained()
-            small.append(drain_rate(p, 0.1, 0.9))
+            small.append(drain_rate(p))
     with bench.platform("drain", **LIFTED).up("operators", "api", "consumerd") as p:
         fill.messages(p.stack, MILLION, USERS)
         p.wait_purged()
@@ -348,12 +420,11 @@ def drain(bench, result):
         p.wait_drained(1200)
         result.cost(meter.stop(), MILLION)
         result.rss_mib = p.peaks_mib()
-        large, whole = drain_rate(p, 0.01, 0.1), drain_rate(p, 0, 1)
+        large = drain_rate(p)
         violations = p.audit()
     base = statistics.median(small)
     result.measured = f"{large / base:.0%}: {large:,.0f}/s of {base:,.0f}/s"
-    result.notes.append(f"the whole million: {whole:,.0f}/s; at 10,000 waiting: "
-                        + ", ".join(f"{r:,.0f}" for r in sorted(small)) + "/s")
+    result.notes.append("at 10,000 waiting: " + ", ".join(f"{r:,.0f}" for r in sorted(small)) + "/s")
     result.require(large >= 0.9 * base, "below target")
     result.require(not violations, f"{violations} violations")
 
@@ -362,11 +433,11 @@ def cost_of(p, rate=1000, seconds=20):
     p.load(rate, 5)
     p.wait_purged()
     load = p.load(rate, seconds)
-    return load, sum(s for n, s in load.cpu_sec.items() if n != "msg-loadtest") * 1e6 / load.recipients
+    return load, sum(load.cpu_sec.values()) * 1e6 / load.recipients
 
 
 @row("full-tables", "1,000 sends/s with 5,000,000 old messages in the tables",
-     "processor time a message within 15 % of that with none")
+     "processor time a message ≤ +10 % of that with none")
 def full_tables(bench, result):
     with bench.platform("empty").up() as p:
         p.seed()
@@ -381,7 +452,7 @@ def full_tables(bench, result):
     result.measured = f"{full_us / empty_us - 1:+.0%}: {full_us:.0f} µs, {empty_us:.0f} µs with none"
     result.notes.append("with none: " + ", ".join(
         f"{n} {1e6 * s / empty.recipients:.0f} µs" for n, s in empty.cpu_sec.items()))
-    result.require(full_us <= 1.15 * empty_us, "below target")
+    result.require(full_us <= 1.1 * empty_us, "below target")
     clean(result, empty)
     clean(result, full)
 
@@ -389,7 +460,7 @@ def full_tables(bench, result):
 # -- at rest ------------------------------------------------------------------------------------------
 
 
-@row("idle", "nothing to do, 30 s", "the three daemons together ≤ 1 % of a core")
+@row("idle", "nothing to do, 30 s", "the three daemons together ≤ 0.3 % of a core")
 def idle(bench, result):
     with bench.platform("idle").up() as p:
         p.seed(100)
@@ -401,6 +472,6 @@ def idle(bench, result):
         result.rss_mib = p.peaks_mib()
     daemons = {n: s for n, s in spent.items() if n.startswith("msg-")}
     share = sum(daemons.values()) / 30
-    result.measured = f"{share:.1%}"
+    result.measured = f"{share:.2%}"
     result.notes.append(", ".join(f"{n} {s / 30:.2%}" for n, s in daemons.items()))
-    result.require(share <= 0.01, "below target")
+    result.require(share <= 0.003, "below target")

@@ -1,15 +1,15 @@
 """Processor time and highest resident memory of processes, as the kernel counts them."""
 
 import os
+import time
 from pathlib import Path
 
 TICK_SEC = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_sec(pid):
-    """User and system time so far, all threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * TICK_SEC
+    """User and system time so far, all threads; finer than the ticks of /proc, which an idle daemon hardly uses."""
+    return time.clock_gettime(~pid << 3 | 2)  # what clock_getcpuclockid(3) gives
 
 
 def peak_mib(pid):
