@@ -20,7 +20,15 @@ struct arrival *arrival_new(const struct broker_event *event, uint64_t generatio
     a->tag = event->tag;
     a->generation = generation;
     a->open = 1;
-    return a;
+    if (!event->is_bundle)
+        return a;
+    a->bundle = malloc(event->body_len + 1);
+    if (a->bundle) {
+        memcpy(a->bundle, event->body, event->body_len);
+        return a;
+    }
+    free(a);
+    return NULL;
 }
 
 bool arrival_over(struct arrival *a, struct arrival *out)
@@ -29,6 +37,7 @@ bool arrival_over(struct arrival *a, struct arrival *out)
     *out = *a;
     if (--a->open)
         return false;
+    free(a->bundle);
     free(a);
     return !out->comes_again;
 }
@@ -86,11 +95,15 @@ static bool give(const struct bundle_member *from, void *arg)
         return false;
     if (trace_parse(from->traceparent, &m->trace))
         memcpy(m->traceparent, from->traceparent, TRACE_PARENT_SIZE - 1);
+    if (!from->message && strlen(from->id) <= MESSAGE_ID_MAX)
+        memcpy(m->id, from->id, strlen(from->id));
     m->accepted_us = from->accepted_us;
     m->arrived_us = clock_mono_us();
     m->redelivered = r->event->redelivered;
     m->arrival = r->arrival;
     m->arrival->open++;
+    m->json = m->arrival->bundle ? from->json : NULL;
+    m->json_len = from->json_len;
     TAILQ_INIT(&m->jobs);
     r->fn(m, from->why, r->arg);
     return true;
@@ -100,7 +113,8 @@ static bool give(const struct bundle_member *from, void *arg)
 static int read_one(struct reading *r, struct err *err)
 {
     const struct broker_event *event = r->event;
-    struct bundle_member one = {.traceparent = event->traceparent,
+    struct bundle_member one = {.id = event->message_id,
+                                .traceparent = event->traceparent,
                                 .tracestate = event->tracestate,
                                 .accepted_us = event->accepted_us};
     struct message decoded;
@@ -125,7 +139,7 @@ int arrival_read(struct arrival *a, const struct broker_event *event, arrival_me
     struct reading r = {a, event, fn, arg};
 
     if (event->is_bundle)
-        return bundle_read(event->bundle, event->body, event->body_len, give, &r, err);
+        return bundle_read(event->bundle, a->bundle, event->body_len, give, &r, err);
     return read_one(&r, err);
 }
 

@@ -88,7 +88,8 @@ struct arrival {
     uint64_t tag, generation; /* good for an ack of the same generation only */
     size_t open;              /* members that are not over, and its reader */
     bool comes_again;         /* a member was let go: no ack */
-    bool refused;             /* a member is for a person to look at */
+    bool refused;             /* it is for a person to look at: rejected in place of an ack */
+    char *bundle;             /* its body; NULL: one message alone */
 };
 
 /* A message that was delivered: waiting to be claimed, or with jobs in hand. */
@@ -113,6 +114,10 @@ struct inflight {
     bool suspect;    /* claimed alone: it may be what killed its former consumers */
 
     struct arrival *arrival; /* NULL: it is over, as far as the broker is concerned */
+    const char *json;        /* its text in arrival->bundle; NULL: it came alone */
+    size_t json_len;
+    const char *death;   /* why a person is to look at it */
+    uint64_t letter_tag; /* of its dead letter; 0: not published */
 
     struct job_list jobs; /* claimed and not settled */
     size_t job_count;
@@ -137,7 +142,7 @@ bool arrival_over(struct arrival *a, struct arrival *out);
 void arrival_let_go(struct arrival *a);
 
 /* A member of an arrival, which the function owns from here on. why: it is no message of ours and
- * has nothing but its arrival (and its id, if it names one); NULL: it is one. */
+ * has no more than its text and the id that it names; NULL: it is one. */
 typedef void arrival_member_fn(struct inflight *m, const char *why, void *arg);
 /* Gives every member. ERR_PERMANENT: a bundle that cannot be read, nothing was given; ERR_RETRY:
  * memory. */

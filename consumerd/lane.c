@@ -37,6 +37,7 @@ void lane_drop_arrived(struct lane *l)
         TAILQ_REMOVE(&l->suspects, m, link);
         inflight_free(m);
     }
+    lane_letters_drop(l);
     l->arrived_count = l->suspect_count = 0;
 }
 
@@ -114,32 +115,29 @@ void lane_over(struct lane *l, struct inflight *m)
 {
     arrival_is_over(l, m->arrival);
     m->arrival = NULL;
+    inflight_free(m);
 }
 
-static void count_dead(struct lane *l, enum stats_dead reason)
+static void tell_dead(struct lane *l, const char *id, const struct trace_context *trace,
+                      enum stats_dead reason, const char *detail)
 {
+    log_warn("delivery.dead_lettered", L_STR("message_id", id),
+             L_STR("reason", stats_dead_name(reason)), L_STR("detail", detail), L_TRACE(trace));
     metrics_add(stats.dead[reason], 1);
     metrics_add(stats.lane[l->config.type].events[STATS_DEAD], 1);
 }
 
-void lane_dead_letter(struct lane *l, struct inflight *m, enum stats_dead reason)
+void lane_dead_letter(struct lane *l, struct inflight *m, enum stats_dead reason,
+                      const char *detail)
 {
-    log_warn("delivery.dead_lettered", L_STR("message_id", m->id),
-             L_STR("reason", stats_dead_name(reason)), L_TRACE(&m->trace));
-    count_dead(l, reason);
-    m->arrival->refused = true;
-    lane_over(l, m);
-}
-
-/* What cannot be read, or is no message of ours. */
-static void refuse(struct lane *l, const struct broker_event *event, struct arrival *a,
-                   enum stats_dead reason, const char *why)
-{
-    log_warn("delivery.dead_lettered", L_STR("message_id", event->message_id),
-             L_STR("reason", stats_dead_name(reason)), L_STR("detail", why),
-             L_INT("bytes", event->body_len));
-    count_dead(l, reason);
-    a->refused = true;
+    tell_dead(l, m->id, &m->trace, reason, detail);
+    m->death = stats_dead_name(reason);
+    if (m->json) {
+        lane_letters_add(l, m);
+    } else {
+        m->arrival->refused = true;
+        lane_over(l, m);
+    }
 }
 
 struct taking {
@@ -155,10 +153,8 @@ static void take_member(struct inflight *m, const char *why, void *arg)
     if (m->redelivered)
         metrics_add(stats.lane[l->config.type].redelivered, 1);
     if (why || m->type != l->config.type) {
-        refuse(l, t->event, m->arrival, why ? STATS_DEAD_BODY : STATS_DEAD_QUEUE,
-               why ? why : "a message of the other queue");
-        lane_over(l, m);
-        inflight_free(m);
+        lane_dead_letter(l, m, why ? STATS_DEAD_BODY : STATS_DEAD_QUEUE,
+                         why ? why : "a message of the other queue");
         return;
     }
     spans_arrived(m);
@@ -176,8 +172,10 @@ static void take_in(struct lane *l, const struct broker_event *event)
         err_set(&err, ERR_RETRY, 0, "failpoint");
     else if (a)
         (void)arrival_read(a, event, take_member, &t, &err);
-    if (err.kind == ERR_PERMANENT)
-        refuse(l, event, a, STATS_DEAD_BODY, err.msg);
+    if (err.kind == ERR_PERMANENT) {
+        tell_dead(l, event->message_id, NULL, STATS_DEAD_BODY, err.msg);
+        a->refused = true;
+    }
     if (a && err.kind != ERR_RETRY) {
         arrival_is_over(l, a); /* for its reader */
     } else {
@@ -249,7 +247,7 @@ void lane_exchange(struct lane *l)
 static void renew_if_silent(struct lane *l)
 {
     const char *queue = topology_queue(&l->config.settings->broker, l->config.type);
-    bool holds = l->hand.by_id || l->arrived_count || l->suspect_count;
+    bool holds = l->hand.by_id || l->arrived_count || l->suspect_count || !TAILQ_EMPTY(&l->letters);
     struct err err;
 
     /* In doubt, what is in hand came by an older subscription. */
@@ -320,6 +318,8 @@ static int wait_ms(const struct lane *l)
         until_ms = l->db_retry_at_ms;
     if (!l->consuming && !l->drain_begun && l->broker_retry_at_ms < until_ms)
         until_ms = l->broker_retry_at_ms;
+    if (lane_letters_due_ms(l) < until_ms)
+        until_ms = lane_letters_due_ms(l);
     return until_ms > now_ms ? (int)(until_ms - now_ms) : 0;
 }
 
@@ -349,15 +349,16 @@ static void wait_for_something(struct lane *l)
     struct pollfd fds[] = {
         {.fd = job_queue_fd(l->config.queue), .events = POLLIN},
         {.fd = broker_fd(l->broker), .events = POLLIN}, /* poll ignores -1 */
+        {.fd = broker_fd(l->letter_broker), .events = POLLIN},
     };
     int64_t early_ms = l->next_turn_at_ms - clock_mono_ms();
 
     if (early_ms > 0 && !l->drain_begun) {
         wake_at(l, l->wake_count);
-        poll(fds, 2, (int)early_ms);
+        poll(fds, 3, (int)early_ms);
     }
     wake_at(l, 1);
-    poll(fds, 2, wait_ms(l));
+    poll(fds, 3, wait_ms(l));
 }
 
 static void begin_drain(struct lane *l)
@@ -397,6 +398,7 @@ static void turn(struct lane *l)
     daemon_beat(l->beat); /* the broker's part of the turn is over */
     if (!l->abandoned)
         lane_turn_work(l);
+    lane_letters_turn(l);
     send_acks(l);
     renew_if_silent(l);
     worker_waiting(l->config.worker, l->config.type, l->arrived_count + l->suspect_count);
@@ -432,6 +434,8 @@ struct lane *lane_new(const struct lane_config *config)
     l->name = message_type_name(config->type);
     l->db = db_new(&config->settings->db);
     l->broker = broker_new(&config->settings->broker, BROKER_QUEUE(config->type), l->name);
+    l->letter_broker =
+        broker_new(&config->settings->broker, BROKER_QUEUE(config->type), "consumerd dead letters");
     l->readiness = readiness_lane_new(l->name);
     l->beat = daemon_beat_new(express ? "lane express" : "lane normal");
     l->prefetch = (size_t)(express ? s->prefetch_express : s->prefetch_normal);
@@ -442,6 +446,7 @@ struct lane *lane_new(const struct lane_config *config)
     l->settle_limit = (size_t)s->settle_batch;
     TAILQ_INIT(&l->arrived);
     TAILQ_INIT(&l->suspects);
+    TAILQ_INIT(&l->letters);
     pause_init(&l->pause);
     return l;
 }
@@ -482,6 +487,7 @@ void lane_free(struct lane *l)
     free(l->done.jobs);
     free(l->not_done.jobs);
     broker_free(l->broker);
+    broker_free(l->letter_broker);
     db_free(l->db);
     pause_destroy(&l->pause);
     free(l);

@@ -2,8 +2,9 @@
 #define CONSUMERD_LANE_INTERNAL_H
 
 /*
- * What lane.c (thread, connections, consuming, draining) and lane_turn.c (claiming and settling)
- * share; nobody else includes this. All of it belongs to the lane's thread, but for what is marked.
+ * What lane.c (thread, connections, consuming, draining), lane_turn.c (claiming and settling) and
+ * lane_letters.c (members of bundles that a person is to look at) share; nobody else includes this.
+ * All of it belongs to the lane's thread, but for what is marked.
  */
 
 #include <pthread.h>
@@ -56,6 +57,13 @@ struct lane {
     size_t suspect_count;
     bool suspect_in_hand;
     size_t out; /* jobs that the dispatch has */
+
+    struct inflight_list letters; /* dead members; published, or to be */
+    struct broker *letter_broker; /* open while there are any, and a little longer */
+    bool letters_refused;
+    unsigned letter_failures;
+    int64_t letter_retry_at_ms;
+    int64_t letter_limit_ms; /* for a confirm; with none to come, of the connection */
     struct job_array done, not_done;
     bool abandoned; /* the dispatch has given up a job: the incarnation is over */
 
@@ -82,11 +90,26 @@ void lane_turn_forget(struct lane *l);
 
 /* Takes what the broker has delivered; a lost connection is seen to here. */
 void lane_exchange(struct lane *l);
-/* The message is over for the broker. With the last of its arrival that is acknowledged, if its
+/* The message is over, and freed. With the last of its arrival that is acknowledged, if its
  * connection is still the same. */
 void lane_over(struct lane *l, struct inflight *m);
-/* Likewise; a person is to look at it. */
-void lane_dead_letter(struct lane *l, struct inflight *m, enum stats_dead reason);
+/* Likewise; a person is to look at it. One of a bundle is over when its letter is with the broker.
+ * detail: says more; or NULL. */
+void lane_dead_letter(struct lane *l, struct inflight *m, enum stats_dead reason,
+                      const char *detail);
+/* What is not claimed, and what waits to be a letter, comes again. */
 void lane_drop_arrived(struct lane *l);
+
+/* lane_letters.c: a member of a bundle cannot be rejected alone. It is published to the dead-letter
+ * exchange, as the broker would have it there of a message alone, on a connection of its own (an
+ * alarm blocks all of one that publishes), and is over with the confirm. A crash in between makes
+ * a second letter. Nothing here waits, but for the connection. */
+
+void lane_letters_add(struct lane *l, struct inflight *m);
+/* Publishes, and takes what has been confirmed. */
+void lane_letters_turn(struct lane *l);
+/* When lane_letters_turn wants to be called though nothing comes. */
+int64_t lane_letters_due_ms(const struct lane *l);
+void lane_letters_drop(struct lane *l);
 
 #endif

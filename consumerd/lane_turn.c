@@ -73,14 +73,13 @@ static void complete(struct lane *l, struct inflight *m)
     count_event(l, m, outcome_of(m));
     spans_processed(m, l->config.settings->broker.exchange,
                     topology_queue(&l->config.settings->broker, m->type));
-    if (m->unwritable)
-        lane_dead_letter(l, m, STATS_DEAD_UNSETTLED);
-    else
-        lane_over(l, m);
     inflight_remove(&l->hand, m);
     if (m->suspect)
         release_suspect(l);
-    inflight_free(m);
+    if (m->unwritable)
+        lane_dead_letter(l, m, STATS_DEAD_UNSETTLED, NULL);
+    else
+        lane_over(l, m);
 }
 
 /* When nothing else of the message is open, what is put off is settled in one go: it makes one
@@ -362,9 +361,8 @@ static void merge(struct lane *l, struct inflight *known, struct inflight *m)
         known->arrival = m->arrival;
         m->arrival = older;
     }
-    lane_over(l, m);
     count_event(l, m, STATS_DUPLICATE);
-    inflight_free(m);
+    lane_over(l, m);
 }
 
 /* Operators that cannot be asked because they are not configured any more: one line a message. */
@@ -423,7 +421,6 @@ static void nothing_to_do(struct lane *l, struct claim_item *item)
                  L_TRACE(&m->trace));
     count_event(l, m, item->put_off ? STATS_PUT_OFF : STATS_DUPLICATE);
     lane_over(l, m);
-    inflight_free(m);
 }
 
 static void carry_out(struct lane *l, struct claim_item *item)
@@ -444,8 +441,7 @@ static void carry_out(struct lane *l, struct claim_item *item)
         l->suspect_count++;
         break;
     case CLAIM_DEAD:
-        lane_dead_letter(l, m, item->reason);
-        inflight_free(m);
+        lane_dead_letter(l, m, item->reason, NULL);
         break;
     }
 }

@@ -22,6 +22,7 @@ static const char *const names[FAILPOINT_COUNT] = {
     [FAILPOINT_CONSUMER_AFTER_ACCEPTED] = "consumer.after_accepted",
     [FAILPOINT_CONSUMER_AFTER_SETTLE] = "consumer.after_settle",
     [FAILPOINT_CONSUMER_AFTER_ACK] = "consumer.after_ack",
+    [FAILPOINT_CONSUMER_AFTER_LETTER] = "consumer.after_letter",
     [FAILPOINT_REFUND_BEFORE] = "refund.before",
     [FAILPOINT_REFUND_AFTER] = "refund.after",
 };

@@ -26,6 +26,7 @@ enum failpoint {
     FAILPOINT_CONSUMER_AFTER_ACCEPTED, /* the operator said 2xx, nothing is settled */
     FAILPOINT_CONSUMER_AFTER_SETTLE,   /* committed, not acknowledged */
     FAILPOINT_CONSUMER_AFTER_ACK,
+    FAILPOINT_CONSUMER_AFTER_LETTER, /* a member's dead letter is confirmed, its bundle not acked */
     FAILPOINT_REFUND_BEFORE, /* balances are locked for a refund */
     FAILPOINT_REFUND_AFTER,  /* refund written, not committed */
     FAILPOINT_COUNT,

@@ -1,6 +1,7 @@
 #include "libcommon/domain/bundle.h"
 
 #include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "libcommon/base/must.h"
@@ -129,6 +130,7 @@ static bool give_one(const struct text *text, bundle_member_fn *fn, void *arg)
         m.message = &message;
     else if (err.kind == ERR_PERMANENT)
         m.why = err.msg;
+    m.id = text_of(root, "message_identifier");
     m.traceparent = text_of(root, "traceparent");
     m.tracestate = text_of(root, "tracestate");
     m.accepted_us = json_integer_value(json_object_get(root, "accepted_us"));
@@ -153,4 +155,24 @@ int bundle_read(unsigned version, const char *json, size_t n, bundle_member_fn *
         if (!give_one(&member, fn, arg))
             return err_set(err, ERR_RETRY, 0, "a bundle's member could not be taken");
     return 0;
+}
+
+bool bundle_put_alone(struct buf *out, const char *json, size_t n)
+{
+    json_t *root = json_loadb(json, n, JSON_REJECT_DUPLICATES, NULL);
+    char *text = NULL;
+
+    if (json_is_object(root)) {
+        json_object_del(root, "traceparent");
+        json_object_del(root, "tracestate");
+        json_object_del(root, "accepted_us");
+        text = json_dumps(root, JSON_COMPACT);
+    }
+    if (text)
+        buf_puts(out, text);
+    else
+        buf_put(out, json, n);
+    free(text);
+    json_decref(root);
+    return !out->failed;
 }

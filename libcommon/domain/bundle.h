@@ -39,6 +39,7 @@ void bundle_end(struct buf *out);
 /* What is read; all of it is valid until the function that is given it returns. */
 struct bundle_member {
     const struct message *message;        /* NULL: it is none of ours */
+    const char *id;                       /* that it names, "": none */
     const char *traceparent, *tracestate; /* "": none */
     int64_t accepted_us;
     const char *json; /* its text */
@@ -53,5 +54,9 @@ typedef bool bundle_member_fn(const struct bundle_member *m, void *arg);
  * nothing was given; ERR_RETRY: memory, perhaps in the middle. */
 int bundle_read(unsigned version, const char *json, size_t n, bundle_member_fn *fn, void *arg,
                 struct err *err);
+
+/* A member's text as it is published alone: without what travels in headers then. What is no JSON
+ * object stays as it is. False: memory. */
+bool bundle_put_alone(struct buf *out, const char *json, size_t n);
 
 #endif

@@ -162,6 +162,26 @@ START_TEST(any_bytes_end_somewhere)
 }
 END_TEST
 
+START_TEST(a_member_alone_is_the_message_that_it_was)
+{
+    static const char alone[] = BODY("a", "one, \\\"two\\\"");
+    struct bundle_entry member = entry(alone, "00-trace", "k=v", 42);
+    struct buf json = {0};
+    struct buf out = {0};
+
+    bundle_begin(&json);
+    bundle_add(&json, &member);
+    ck_assert(bundle_put_alone(&out, json.data + 13, json.len - 13));
+    ck_assert_str_eq(out.data, alone);
+    buf_reset(&out);
+    ck_assert(bundle_put_alone(&out, "17 18", 4));
+    ck_assert_uint_eq(out.len, 4);
+    ck_assert(!memcmp(out.data, "17 1", 4));
+    buf_free(&out);
+    buf_free(&json);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("bundle");
@@ -174,6 +194,7 @@ int main(void)
     tcase_add_test(t, a_version_of_another_time_goes_whole);
     tcase_add_test(t, a_reader_that_cannot_go_on_is_asked_again_later);
     tcase_add_test(t, any_bytes_end_somewhere);
+    tcase_add_test(t, a_member_alone_is_the_message_that_it_was);
     suite_add_tcase(s, t);
     return suite_run(s);
 }

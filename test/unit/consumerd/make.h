@@ -28,7 +28,7 @@ static inline struct inflight *make_message(const char *id, uint64_t tag)
                         .text_len = 5,
                         .recipients = recipients,
                         .recipient_count = 1};
-    struct broker_event event = {.tag = tag, .traceparent = "", .tracestate = ""};
+    struct broker_event event = {.tag = tag, .message_id = "", .traceparent = "", .tracestate = ""};
     struct arrival *arrival = arrival_new(&event, 0);
     struct arrival was;
     struct inflight *made = NULL;

@@ -163,14 +163,108 @@ START_TEST(what_cannot_be_read_is_put_aside_whole)
 }
 END_TEST
 
-START_TEST(what_comes_alone_and_is_not_ours_is_put_aside_at_once)
+START_TEST(what_comes_alone_and_is_not_ours_is_rejected)
 {
-    struct broker_event alone = DELIVERED(4, MEMBER_OF("express", "m-1"));
+    struct broker_event alone = DELIVERED(3, MEMBER_OF("express", "m-1"));
+    struct broker_event garbage = DELIVERED(4, "17");
 
-    alone.is_bundle = false;
-    HEARS(DELIVERED(3, BUNDLE("17")), alone);
+    alone.is_bundle = garbage.is_bundle = false;
+    HEARS(alone, garbage);
     lane_exchange(lane);
     expect_acks("dead_letter:3 dead_letter:4");
+}
+END_TEST
+
+/* ---- members that a person is to look at ---- */
+
+static void letters(void)
+{
+    lane->letter_retry_at_ms = 0; /* no test waits */
+    lane_letters_turn(lane);
+}
+
+START_TEST(a_bundle_waits_for_the_letters_of_its_members)
+{
+    uint64_t body = dead(STATS_DEAD_BODY), wrong = dead(STATS_DEAD_QUEUE),
+             rows = dead(STATS_DEAD_NO_ROWS);
+
+    HEARS(DELIVERED(3,
+                    BUNDLE("17," MEMBER_OF("express", "m-1") "," MEMBER("m-2") "," MEMBER("m-3"))));
+    lane_exchange(lane);
+    claim(ROW("3", "m-3"), 1);
+    letters();
+    expect_acks("open confirm publish: publish:m-1 publish:m-2");
+    done(0);
+    HEARS({.type = BROKER_CONFIRMED, .tag = 2});
+    letters();
+    HEARS({.type = BROKER_CONFIRMED, .tag = 3, .multiple = true});
+    letters();
+    expect_acks("open confirm publish: publish:m-1 publish:m-2 ack:3");
+    ck_assert_uint_eq(dead(STATS_DEAD_BODY), body + 1);
+    ck_assert_uint_eq(dead(STATS_DEAD_QUEUE), wrong + 1);
+    ck_assert_uint_eq(dead(STATS_DEAD_NO_ROWS), rows + 1);
+}
+END_TEST
+
+START_TEST(a_member_that_cannot_be_written_is_a_letter_and_keeps_its_place)
+{
+    HEARS(DELIVERED(3, BUNDLE(MEMBER("m-1") "," MEMBER("m-2"))));
+    lane_exchange(lane);
+    claim(ROW("1", "m-1") "\n" ROW("2", "m-2"), 2);
+    submitted[0]->outcome = JOB_DONE;
+    job_queue_put(queue, submitted[0]);
+    EXPECT("settle_done", .error = FAKE_OUT_OF_RANGE);
+    lane->settle_limit = 1;
+    turn();
+    done(1);
+    expect_acks("open");
+    letters();
+    HEARS({.type = BROKER_CONFIRMED, .tag = 1});
+    letters();
+    expect_acks("open confirm publish:m-1 ack:3");
+}
+END_TEST
+
+/* The letter comes first: without it the bundle stays with the broker. */
+START_TEST(a_letter_that_is_not_taken_is_published_again)
+{
+    HEARS(DELIVERED(3, BUNDLE("17")));
+    lane_exchange(lane);
+    HEARS({.type = BROKER_RETURNED, .message_id = ""}, {.type = BROKER_CONFIRMED, .tag = 1});
+    letters();
+    expect_acks("open confirm publish: drop");
+    ck_assert_int_gt(lane_letters_due_ms(lane), clock_mono_ms());
+    HEARS({.type = BROKER_CONFIRMED, .tag = 1});
+    letters();
+    expect_acks("open confirm publish: drop open confirm publish: ack:3");
+    ck_assert_uint_eq(lane->letter_failures, 0);
+}
+END_TEST
+
+START_TEST(an_alarm_of_the_broker_only_makes_a_letter_wait)
+{
+    HEARS(DELIVERED(3, BUNDLE("17")));
+    lane_exchange(lane);
+    HEARS({.type = BROKER_BLOCKED, .text = "memory"});
+    letters();
+    lane->letter_limit_ms = 0;
+    letters();
+    ck_assert_int_eq(lane_letters_due_ms(lane), INT64_MAX);
+    HEARS({.type = BROKER_UNBLOCKED}, {.type = BROKER_CONFIRMED, .tag = 1});
+    letters();
+    expect_acks("open confirm publish: ack:3");
+}
+END_TEST
+
+START_TEST(a_lost_connection_forgets_the_letters_of_what_comes_again)
+{
+    HEARS(DELIVERED(3, BUNDLE("17," MEMBER("m-1"))));
+    lane_exchange(lane);
+    lane->connection_lost = true;
+    lane_exchange(lane);
+    letters();
+    expect_acks("drop");
+    ck_assert_uint_eq(lane->arrived_count, 0);
 }
 END_TEST
 
@@ -187,7 +281,15 @@ int main(void)
     tcase_add_test(t, a_bundle_that_comes_again_is_acknowledged_once);
     tcase_add_test(t, a_bundle_with_a_member_that_was_let_go_is_not_acknowledged);
     tcase_add_test(t, what_cannot_be_read_is_put_aside_whole);
-    tcase_add_test(t, what_comes_alone_and_is_not_ours_is_put_aside_at_once);
+    tcase_add_test(t, what_comes_alone_and_is_not_ours_is_rejected);
+    suite_add_tcase(s, t);
+    t = tcase_create("letters");
+    tcase_add_checked_fixture(t, setup, unmake_lane);
+    tcase_add_test(t, a_bundle_waits_for_the_letters_of_its_members);
+    tcase_add_test(t, a_member_that_cannot_be_written_is_a_letter_and_keeps_its_place);
+    tcase_add_test(t, a_letter_that_is_not_taken_is_published_again);
+    tcase_add_test(t, an_alarm_of_the_broker_only_makes_a_letter_wait);
+    tcase_add_test(t, a_lost_connection_forgets_the_letters_of_what_comes_again);
     suite_add_tcase(s, t);
     return suite_run(s);
 }
