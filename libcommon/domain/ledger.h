@@ -64,6 +64,11 @@ int ledger_open(struct db *db, const int64_t *user_ids, size_t n, struct err *er
 bool ledger_changes(const struct ledger_account *accounts, size_t n);
 void ledger_put_changes(struct buf *sql, const struct ledger_account *accounts, size_t n);
 
+/* The UPDATE that locks n sorted accounts and charges them their changes, none of them above 0,
+ * where that leaves nobody with less than nothing. It has matched n rows, or not everybody has
+ * enough. */
+void ledger_put_charges(struct buf *sql, const struct ledger_account *accounts, size_t n);
+
 /* "INSERT … VALUES", then one of these for each entry, separated by commas. */
 #define LEDGER_INSERT                                                                           \
     "INSERT INTO user_transactions(user_id,amount,transaction_type,description,transaction_id)" \
