@@ -9,6 +9,11 @@
 #include "libcommon/domain/outbox.h"
 #include "libcommon/domain/recipient.h"
 
+/* The most requests that are tried in one packet: there are fewer answers to save in a larger
+ * batch, and more neighbours whom one refusal costs a second try. */
+#define EASY_MAX 32
+#define SHORT_SLOTS 256
+
 struct batch {
     const struct batch_settings *settings;
     struct operation **ops;
@@ -17,14 +22,19 @@ struct batch {
     size_t account_count;
     size_t account_room;
     struct db_packet packet;
+    struct db_packet block;
     struct buf payload;
+    int64_t
+        short_of_money[SHORT_SLOTS]; /* customers, each in its slot, who were refused last time */
 };
 
+static struct db_label accept_label = {.query = "commit_accept"};
 static struct db_label decide_label = {.query = "commit_lock"};
 static struct db_label write_label = {.query = "commit_write"};
 
 void batch_register(void)
 {
+    db_label_register(&accept_label);
     db_label_register(&decide_label);
     db_label_register(&write_label);
     ledger_register();
@@ -44,6 +54,7 @@ void batch_free(struct batch *b)
         return;
     free(b->accounts);
     db_packet_free(&b->packet);
+    db_packet_free(&b->block);
     buf_free(&b->payload);
     free(b);
 }
@@ -110,6 +121,16 @@ static bool begin(const struct batch *b, struct operation *op)
     return op->begun;
 }
 
+static void accept_send(struct ledger_account *c, struct operation *op)
+{
+    c->change -= op->total;
+    buf_reset(&op->response);
+    buf_printf(&op->response,
+               "{\"message_identifier\":\"%s\",\"status\":\"processing\",\"recipients\":%zu,"
+               "\"price\":%lld}",
+               op->message.id, op->message.recipient_count, (long long)op->total);
+}
+
 static void decide_send(const struct batch *b, struct ledger_account *c, struct operation *op)
 {
     if (op->total && (!c->locked || c->balance + c->change < op->total)) {
@@ -120,14 +141,8 @@ static void decide_send(const struct batch *b, struct ledger_account *c, struct 
         op->outcome = OUTCOME_LOCKED; /* its row was made a moment ago, as for a top-up */
         return;
     }
-    if (!begin(b, op))
-        return;
-    c->change -= op->total;
-    buf_reset(&op->response);
-    buf_printf(&op->response,
-               "{\"message_identifier\":\"%s\",\"status\":\"processing\",\"recipients\":%zu,"
-               "\"price\":%lld}",
-               op->message.id, op->message.recipient_count, (long long)op->total);
+    if (begin(b, op))
+        accept_send(c, op);
 }
 
 static void decide_topup(const struct batch *b, struct ledger_account *c, struct operation *op)
@@ -178,18 +193,23 @@ static void decide_one(struct batch *b, struct operation *op)
         share_key(b, op);
 }
 
-/* Packet 1: the balances, locked, and the keys that are known. */
-static int look(struct batch *b, struct db *db, bool skip_locked, struct err *err)
+static void forget_decisions(struct batch *b)
 {
-    struct db_results results;
-    bool keys;
-
     for (size_t i = 0; i < b->account_count; i++)
         b->accounts[i] = (struct ledger_account){.user_id = b->accounts[i].user_id};
     for (size_t i = 0; i < b->n; i++) {
         b->ops[i]->outcome = OUTCOME_OPEN;
         b->ops[i]->begun = false;
     }
+}
+
+/* Packet 1: the balances, locked, and the keys that are known. */
+static int look(struct batch *b, struct db *db, bool skip_locked, struct err *err)
+{
+    struct db_results results;
+    bool keys;
+
+    forget_decisions(b);
     db_begin(db);
     db_packet_reset(&b->packet);
     ledger_put_lock(db_statement(&b->packet, "balances"), b->accounts, b->account_count,
@@ -220,6 +240,22 @@ static int look_with_rows(struct batch *b, struct db *db, bool skip_locked, stru
                : 0;
 }
 
+static size_t short_slot(int64_t customer_id)
+{
+    return (uint64_t)customer_id % SHORT_SLOTS;
+}
+
+/* So that who is always short does not cost everybody a second try, time and again. */
+static void note_who_is_short(struct batch *b, const struct operation *op)
+{
+    int64_t *slot = &b->short_of_money[short_slot(op->customer_id)];
+
+    if (op->outcome == OUTCOME_INSUFFICIENT)
+        *slot = op->customer_id;
+    else if (op->outcome == OUTCOME_DONE && *slot == op->customer_id)
+        *slot = 0;
+}
+
 int batch_decide(struct batch *b, struct db *db, bool skip_locked, bool *writes, struct err *err)
 {
     *writes = false;
@@ -227,6 +263,7 @@ int batch_decide(struct batch *b, struct db *db, bool skip_locked, bool *writes,
         return -1;
     for (size_t i = 0; i < b->n; i++) {
         decide_one(b, b->ops[i]);
+        note_who_is_short(b, b->ops[i]);
         *writes |= b->ops[i]->outcome == OUTCOME_DONE;
     }
     return 0;
@@ -323,24 +360,106 @@ static void put_outbox(struct batch *b, struct db *db)
     }
 }
 
-int batch_write(struct batch *b, struct db *db, struct err *err)
+/* All but the balances. Keys come first: one that is known ends a block before it has worked. */
+static void put_rows(struct batch *b, struct db *db)
 {
     db_packet_reset(&b->packet);
+    idempotency_put_store(db, &b->packet, b->ops, b->n);
     put_messages(b, db);
     put_recipients(b);
     put_entries(b, db);
     put_outbox(b, db);
-    idempotency_put_store(db, &b->packet, b->ops, b->n);
+}
+
+/* Of a packet that commits. */
+static int write_failed(struct err *err)
+{
+    if (db_outcome_unknown(err))
+        err->kind = ERR_UNKNOWN;
+    return -1;
+}
+
+int batch_write(struct batch *b, struct db *db, struct err *err)
+{
+    put_rows(b, db);
     if (ledger_changes(b->accounts, b->account_count))
         ledger_put_changes(db_statement(&b->packet, NULL), b->accounts, b->account_count);
     buf_puts(db_statement(&b->packet, NULL), "COMMIT");
-    if (db_run_packet(db, &write_label, &b->packet, NULL, err)) {
-        if (db_outcome_unknown(err))
-            err->kind = ERR_UNKNOWN;
-        return -1;
+    return db_run_packet(db, &write_label, &b->packet, NULL, err) ? write_failed(err) : 0;
+}
+
+/* ---- one packet ---- */
+
+static bool is_easy(const struct batch *b, const struct operation *op)
+{
+    return op->kind == OPERATION_SEND && !op->replay_only && !op->earlier && !op->later &&
+           b->short_of_money[short_slot(op->customer_id)] != op->customer_id;
+}
+
+bool batch_is_easy(const struct batch *b, const struct db *db)
+{
+    if (b->n > EASY_MAX || !db_takes_blocks(db))
+        return false;
+    for (size_t i = 0; i < b->n; i++)
+        if (!is_easy(b, b->ops[i]))
+            return false;
+    return true;
+}
+
+static bool begin_all(struct batch *b)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < b->n; i++) {
+        if (!begin(b, b->ops[i]))
+            continue;
+        accept_send(ledger_find(b->accounts, b->account_count, b->ops[i]->customer_id), b->ops[i]);
+        any = true;
     }
+    return any;
+}
+
+/* Without handlers: an error of any statement ends the block and is its answer. Who has no balance
+ * row has not enough, even for what costs nothing. */
+static void put_block(struct batch *b, struct db *db)
+{
+    struct buf *sql;
+
+    put_rows(b, db);
+    db_packet_reset(&b->block);
+    sql = db_statement(&b->block, "refused");
+    buf_puts(sql, "BEGIN NOT ATOMIC START TRANSACTION;");
+    ledger_put_charges(sql, b->accounts, b->account_count);
+    buf_puts(sql, ";IF ROW_COUNT()=");
+    buf_put_uint(sql, b->account_count);
+    buf_puts(sql, " THEN ");
+    buf_put(sql, b->packet.sql.data, b->packet.sql.len);
+    buf_puts(sql, ";COMMIT;ELSE ROLLBACK;SELECT 1;END IF;END");
+    sql->failed |= b->packet.sql.failed;
+}
+
+int batch_accept(struct batch *b, struct db *db, bool *accepted, struct err *err)
+{
+    struct db_results results;
+
+    *accepted = true;
+    forget_decisions(b);
+    if (!begin_all(b))
+        return 0;
+    put_block(b, db);
+    if (db_run_packet(db, &accept_label, &b->block, &results, err) == 0) {
+        *accepted = !db_next(db_result(&results, "refused"));
+        db_results_free(&results);
+        return 0;
+    }
+    *accepted = false;
+    if (!db_is_duplicate(err))
+        return write_failed(err);
+    db_rollback(db);
     return 0;
 }
+
+/* ---- a lost answer ---- */
 
 /* Any one row tells, and any one lock waits: the transaction is all or nothing. */
 static const struct operation *first_written(const struct batch *b)

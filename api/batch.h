@@ -5,8 +5,13 @@
  * Sends and top-ups of many requests in one transaction. Packet 1 locks the balances of all
  * customers concerned, in order, and reads the idempotency keys; everything is then decided in
  * memory; packet 2 writes messages, recipients, ledger, outbox, keys and balances, and commits.
- * Blocks. INVARIANTS: whatever is answered with 200 was written by packet 2, charge, message and
- * outbox row together; whatever is written had begun (STAGE_BEGUN) before its deadline.
+ *
+ * A few sends that will most likely be accepted are one packet with one answer, where the server
+ * takes blocks: it locks the balances, charges them, writes all the rest and commits; or it does
+ * nothing, because somebody has not enough or a key is known, and the two packets decide.
+ *
+ * Blocks. INVARIANTS: whatever is answered with 200 was written by one transaction, charge, message
+ * and outbox row together; whatever is written had begun (STAGE_BEGUN) before its deadline.
  */
 
 #include "api/operation.h"
@@ -28,6 +33,14 @@ void batch_free(struct batch *b);
 
 /* Takes n operations (borrowed) whose outcome is to be decided. -1: memory is out. */
 int batch_start(struct batch *b, struct operation **ops, size_t n);
+
+/* Whether to try batch_accept first. */
+bool batch_is_easy(const struct batch *b, const struct db *db);
+
+/* Everything in one packet. *accepted: it is committed, but for what was too late to begin. Not
+ * accepted: nothing is decided or stored and no transaction is open; what has begun must wait again
+ * before batch_decide. On failure as batch_write. */
+int batch_accept(struct batch *b, struct db *db, bool *accepted, struct err *err);
 
 /* Packet 1 and the decisions. Leaves the transaction open, with its locks. With skip_locked,
  * customers whose row somebody else holds become OUTCOME_LOCKED instead of waiting. *writes:

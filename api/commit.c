@@ -193,6 +193,12 @@ static void answer_batch(struct committer *c, struct operation **ops, size_t n)
 
 enum attempt { ATTEMPT_DONE, ATTEMPT_AGAIN, ATTEMPT_SPLIT, ATTEMPT_TOO_LARGE };
 
+/* What has become of a batch's tries so far. */
+struct tries {
+    unsigned conflicts;
+    bool refused; /* by batch_accept: it must be decided */
+};
+
 /* Once: a server with a small limit would have it told with every batch. */
 static void tell_too_large(struct commit *commit, const struct err *err, size_t n)
 {
@@ -202,11 +208,11 @@ static void tell_too_large(struct commit *commit, const struct err *err, size_t 
                        "COMMIT_MAX_BYTES and COMMIT_MAX_ROWS"));
 }
 
-static enum attempt failed(struct committer *c, struct err *err, size_t n, unsigned *conflicts)
+static enum attempt failed(struct committer *c, struct err *err, size_t n, struct tries *tries)
 {
     db_rollback(c->db);
     if (db_is_conflict(err)) {
-        if (++*conflicts >= CONFLICT_TRIES || err->code == 1205)
+        if (++tries->conflicts >= CONFLICT_TRIES || err->code == 1205)
             be_careful(c->parent);
         return ATTEMPT_AGAIN;
     }
@@ -224,23 +230,26 @@ static enum attempt failed(struct committer *c, struct err *err, size_t n, unsig
     return ATTEMPT_SPLIT;
 }
 
-static int write_batch(struct committer *c, struct err *err)
+/* easy: all of it, which may be refused. */
+static int write_batch(struct committer *c, bool easy, bool *accepted, struct err *err)
 {
+    *accepted = true;
     if (failpoint(FAILPOINT_API_BEFORE_COMMIT))
         return err_set(err, ERR_RETRY, 0, "failpoint");
-    if (batch_write(c->batch, c->db, err))
+    if (easy ? batch_accept(c->batch, c->db, accepted, err) : batch_write(c->batch, c->db, err))
         return -1;
-    if (failpoint(FAILPOINT_API_AFTER_COMMIT))
+    if (*accepted && failpoint(FAILPOINT_API_AFTER_COMMIT))
         return err_set(err, ERR_UNKNOWN, 0, "failpoint");
     return 0;
 }
 
 static enum attempt try_batch(struct committer *c, struct operation **ops, size_t n,
-                              unsigned *conflicts)
+                              struct tries *tries)
 {
     bool careful = clock_mono_ms() < atomic_load(&c->parent->careful_until_ms);
     int64_t start_us = clock_wall_us();
-    bool writes;
+    bool writes = true;
+    bool easy, accepted;
     struct err err;
     int fate;
 
@@ -250,20 +259,24 @@ static enum attempt try_batch(struct committer *c, struct operation **ops, size_
         return ATTEMPT_SPLIT;
     if (failpoint(FAILPOINT_API_BEFORE_BEGIN))
         return ATTEMPT_AGAIN;
-    if (batch_decide(c->batch, c->db, careful, &writes, &err))
-        return failed(c, &err, n, conflicts);
+    easy = !careful && !tries->refused && batch_is_easy(c->batch, c->db);
+    if (!easy && batch_decide(c->batch, c->db, careful, &writes, &err))
+        return failed(c, &err, n, tries);
     daemon_beat(c->beat);
     if (!writes) {
         db_rollback(c->db);
-    } else if (write_batch(c, &err)) {
+    } else if (write_batch(c, easy, &accepted, &err)) {
         if (err.kind != ERR_UNKNOWN)
-            return failed(c, &err, n, conflicts);
+            return failed(c, &err, n, tries);
         log_failure("commit.outcome_unknown", &err, n);
         fate = resolve(c, ops, n);
         if (fate < 0)
             return ATTEMPT_DONE;
         if (fate == 0)
             return ATTEMPT_AGAIN;
+    } else if (!accepted) {
+        tries->refused = true;
+        return ATTEMPT_AGAIN;
     }
     atomic_store(&c->parent->failed_with, 0);
     metrics_observe(batch_sizes, (int64_t)n);
@@ -277,7 +290,7 @@ static enum attempt try_batch(struct committer *c, struct operation **ops, size_
 /* Decides every one of ops, by as many transactions as it takes. */
 static void run_batch(struct committer *c, struct operation **ops, size_t n)
 {
-    unsigned conflicts = 0;
+    struct tries tries = {0};
     enum attempt attempt = ATTEMPT_AGAIN;
     size_t tried = 0;
 
@@ -285,7 +298,7 @@ static void run_batch(struct committer *c, struct operation **ops, size_t n)
     while (n && attempt == ATTEMPT_AGAIN) {
         daemon_beat(c->beat);
         tried = n;
-        attempt = try_batch(c, ops, n, &conflicts);
+        attempt = try_batch(c, ops, n, &tries);
         if (attempt == ATTEMPT_DONE)
             return;
         n = keep_waiting(c, ops, n);

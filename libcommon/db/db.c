@@ -97,6 +97,11 @@ size_t db_packet_max(const struct db *db)
     return db->packet_max;
 }
 
+bool db_takes_blocks(const struct db *db)
+{
+    return db->mysql && mariadb_connection(db->mysql);
+}
+
 struct db *db_new(const struct db_settings *settings)
 {
     struct db *db = must_alloc(1, sizeof(*db));

@@ -94,6 +94,10 @@ struct buf *db_statement(struct db_packet *p, const char *name);
 void db_packet_reset(struct db_packet *p);
 void db_packet_free(struct db_packet *p);
 
+/* Whether the server takes BEGIN NOT ATOMIC … END, a block of statements with one answer, as
+ * MariaDB does and MySQL does not; known once db_acquire has succeeded. */
+bool db_takes_blocks(const struct db *db);
+
 /* Most bytes of SQL that a packet may have here; known exactly once db_acquire has succeeded. A
  * larger one is not sent: ERR_PERMANENT and db_is_too_large, the session and an open transaction
  * stay as they are. */

@@ -36,6 +36,7 @@ static struct {
     size_t n, at;
     struct buf ran;
     size_t packet_max;
+    bool takes_blocks;
 } script = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* Under the lock. */
@@ -54,6 +55,7 @@ static void forget(void)
     script.n = script.at = 0;
     buf_free(&script.ran);
     script.packet_max = FAKE_PACKET_MAX;
+    script.takes_blocks = false;
 }
 
 void fake_db_begin(void)
@@ -74,6 +76,11 @@ void fake_db_end(void)
 void fake_db_set_packet_max(size_t bytes)
 {
     script.packet_max = bytes;
+}
+
+void fake_db_set_takes_blocks(bool yes)
+{
+    script.takes_blocks = yes;
 }
 
 void fake_db_expect(const struct fake_db_step *step)
@@ -328,6 +335,13 @@ static bool ends_in_commit(const char *sql, size_t n)
     return n >= 6 && !memcmp(sql + n - 6, "COMMIT", 6);
 }
 
+static bool is_block(const char *sql, size_t n)
+{
+    static const char begin[] = "BEGIN NOT ATOMIC ";
+
+    return n > strlen(begin) && !memcmp(sql, begin, strlen(begin));
+}
+
 /* To a savepoint: what failed after it is undone. */
 static bool goes_back(const char *sql, size_t n)
 {
@@ -371,6 +385,8 @@ static int run(struct db *db, const char *query, const char *sql, size_t n,
         db->open = true;
     }
     step = take_step(query, sql, n);
+    if (is_block(sql, n))
+        db->open = step->error; /* one that fails leaves its transaction behind */
     if (step->meanwhile) {
         pthread_mutex_unlock(&script.lock);
         step->meanwhile();
@@ -426,6 +442,12 @@ int db_run(struct db *db, struct db_label *label, const char *sql, size_t n,
     rc = run_locked(db, label, &copy, NULL, results, err);
     buf_free(&copy);
     return rc;
+}
+
+bool db_takes_blocks(const struct db *db)
+{
+    (void)db;
+    return script.takes_blocks;
 }
 
 size_t db_packet_max(const struct db *db)

@@ -65,6 +65,9 @@ void fake_db_end(void);   /* after it: everything that was expected has run */
 
 struct db *fake_db_new(void); /* connected; db_free */
 
+/* What db_takes_blocks says until the test ends; no is where a test begins. */
+void fake_db_set_takes_blocks(bool yes);
+
 /* What db_packet_max says until the test ends. A larger packet is no step of the script: it fails
  * as it does before it is sent, and is recorded as "too_large". */
 #define FAKE_PACKET_MAX (16u << 20)

@@ -96,7 +96,9 @@ START_TEST(refusals_stand_among_what_is_accepted)
         ck_assert_int_eq(ops[i]->outcome, OUTCOME_INSUFFICIENT);
 
     EXPECT("commit_write",
-           .has = {ops[0]->message.transaction_id, "[[1,-20]]", "(1,-20,'withdrawal'", ";COMMIT"},
+           .has = {ops[0]->message.transaction_id,
+                   "WHEN 1 THEN -20 ELSE 0 END) WHERE user_id IN (1)", "(1,-20,'withdrawal'",
+                   ";COMMIT"},
            .lacks = {ops[1]->message.id, ops[2]->message.id, ops[3]->message.id});
     ck_assert_int_eq(batch_write(batch, db, &err), 0);
     ck_assert_str_eq(fake_db_ran(), "begin commit_lock commit_write");
@@ -113,7 +115,8 @@ START_TEST(all_of_a_batch_is_written_by_one_packet)
     EXPECT("ledger_open", .has = {"'[1]'"});
     EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|20\n2|20"}});
     decide(false);
-    EXPECT("commit_write", .has = {"'it\\'s'", "(1,7,'deposit'", "[[1,-13],[2,-20]]", "x'6b6579'"});
+    EXPECT("commit_write", .has = {"'it\\'s'", "(1,7,'deposit'",
+                                   "WHEN 1 THEN -13 WHEN 2 THEN -20 ELSE 0 END", "x'6b6579'"});
     ck_assert_int_eq(batch_write(batch, db, &err), 0);
     for (size_t i = 0; i < 2; i++)
         ck_assert_ptr_nonnull(strstr(fake_db_sql("commit_write"), ops[i]->message.id));
@@ -137,7 +140,8 @@ START_TEST(twins_share_the_first_ones_fate_and_charge_once)
     ck_assert_str_eq(response(1), response(0));
     ck_assert_int_eq(ops[2]->outcome, OUTCOME_KEY_REUSED);
     ck_assert_int_eq(ops[3]->outcome, OUTCOME_INSUFFICIENT);
-    EXPECT("commit_write", .has = {ops[0]->message.id, "[[1,-20]]"},
+    EXPECT("commit_write",
+           .has = {ops[0]->message.id, "WHEN 1 THEN -20 ELSE 0 END) WHERE user_id IN (1)"},
            .lacks = {ops[1]->message.id, ops[2]->message.id, ops[3]->message.id});
     ck_assert_int_eq(batch_write(batch, db, &err), 0);
 }
@@ -326,7 +330,7 @@ START_TEST(whose_deadline_comes_before_the_decision_is_left_out)
     ck_assert_int_eq(ops[0]->outcome, OUTCOME_EXPIRED);
     ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
     ck_assert_int_eq(ops[2]->outcome, OUTCOME_DONE);
-    EXPECT("commit_write", .has = {ops[1]->message.id, ops[2]->message.id, "[[1,-40]]"},
+    EXPECT("commit_write", .has = {ops[1]->message.id, ops[2]->message.id, "balance+(-40)"},
            .lacks = {ops[0]->message.id});
     ck_assert_int_eq(batch_write(batch, db, &err), 0);
 }
@@ -406,6 +410,147 @@ START_TEST(a_look_that_fails_tells_nothing)
 }
 END_TEST
 
+/* ---- one packet ---- */
+
+static bool is_easy(void)
+{
+    ck_assert_int_eq(batch_start(batch, ops, n), 0);
+    return batch_is_easy(batch, db);
+}
+
+static bool accepted(void)
+{
+    bool yes;
+    struct err err;
+
+    ck_assert(is_easy());
+    ck_assert_int_eq(batch_accept(batch, db, &yes, &err), 0);
+    return yes;
+}
+
+START_TEST(a_few_sends_are_one_packet)
+{
+    take_send(2, "it's", "key");
+    take_send(1, "a", NULL);
+    take_send(2, "b", NULL);
+    ops[1]->total = 7;
+    EXPECT(
+        "commit_accept",
+        .has = {"BEGIN NOT ATOMIC START TRANSACTION;UPDATE user_balances FORCE INDEX(user_id) SET "
+                "balance=balance-CASE user_id WHEN 1 THEN 7 WHEN 2 THEN 40 ELSE 0 END WHERE "
+                "user_id IN (1,2) AND balance>=CASE user_id WHEN 1 THEN 7 WHEN 2 THEN 40 ELSE 0 "
+                "END ORDER BY user_id;IF ROW_COUNT()=2 THEN INSERT INTO idempotency_keys",
+                "(1,-7,'withdrawal'", "'it\\'s'", ";COMMIT;ELSE ROLLBACK;SELECT 1;END IF;END"});
+    ck_assert(accepted());
+    ck_assert_str_eq(fake_db_ran(), "commit_accept");
+    for (size_t i = 0; i < n; i++) {
+        ck_assert_int_eq(ops[i]->outcome, OUTCOME_DONE);
+        ck_assert(ops[i]->begun);
+        ck_assert_ptr_nonnull(strstr(fake_db_sql("commit_accept"), ops[i]->message.id));
+        ck_assert_ptr_nonnull(strstr(response(i), ops[i]->message.id));
+    }
+}
+END_TEST
+
+START_TEST(what_may_be_refused_or_replayed_is_not_easy)
+{
+    take_send(1, "a", "key");
+    ck_assert(is_easy());
+    ops[0]->replay_only = true;
+    ck_assert(!is_easy());
+    ops[0]->replay_only = false;
+    take_send(1, "b", "key"); /* a twin */
+    ck_assert(!is_easy());
+    operation_free(ops[--n]);
+    take_topup(2, "1");
+    ck_assert(!is_easy());
+    operation_free(ops[--n]);
+    ck_assert(is_easy());
+    fake_db_set_takes_blocks(false);
+    ck_assert(!is_easy());
+}
+END_TEST
+
+START_TEST(a_large_batch_is_not_easy)
+{
+    struct operation *many[33];
+
+    take_send(1, "a", NULL);
+    for (size_t i = 0; i < 33; i++)
+        many[i] = ops[0];
+    ck_assert_int_eq(batch_start(batch, many, 32), 0);
+    ck_assert(batch_is_easy(batch, db));
+    ck_assert_int_eq(batch_start(batch, many, 33), 0);
+    ck_assert(!batch_is_easy(batch, db));
+}
+END_TEST
+
+START_TEST(who_was_refused_is_not_tried_so_until_he_has_paid_again)
+{
+    take_send(1, "a", NULL);
+    EXPECT("commit_accept", .answers = {{.name = "refused", .rows = "1"}});
+    ck_assert(!accepted());
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|19"}});
+    decide(false);
+    ck_assert_int_eq(ops[0]->outcome, OUTCOME_INSUFFICIENT);
+    db_rollback(db);
+    ck_assert(!is_easy());
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|20"}});
+    decide(false);
+    ck_assert_int_eq(ops[0]->outcome, OUTCOME_DONE);
+    ck_assert(is_easy());
+}
+END_TEST
+
+START_TEST(a_key_that_is_known_is_no_failure_of_the_packet)
+{
+    take_send(1, "a", "key");
+    EXPECT("commit_accept", .error = FAKE_DUPLICATE);
+    ck_assert(!accepted());
+    ck_assert_str_eq(fake_db_ran(), "commit_accept rollback");
+}
+END_TEST
+
+START_TEST(whose_deadline_comes_before_the_packet_is_left_out)
+{
+    take_send(1, "a", NULL);
+    take_send(1, "b", NULL);
+    expired = ops[0];
+    EXPECT("commit_accept", .has = {"balance=balance-20 WHERE user_id IN (1)", ops[1]->message.id},
+           .lacks = {ops[0]->message.id});
+    ck_assert(accepted());
+    ck_assert_int_eq(ops[0]->outcome, OUTCOME_EXPIRED);
+    ck_assert(!ops[0]->begun);
+    operation_free(ops[--n]);
+    ck_assert(accepted()); /* nothing is left to be written, and nothing runs */
+    ck_assert_int_eq(ops[0]->outcome, OUTCOME_EXPIRED);
+}
+END_TEST
+
+START_TEST(the_lost_answer_of_the_one_packet_is_looked_up)
+{
+    struct err err;
+    bool yes;
+
+    take_send(1, "a", NULL);
+    EXPECT("commit_accept", .error = FAKE_LOST);
+    ck_assert(is_easy());
+    ck_assert_int_eq(batch_accept(batch, db, &yes, &err), -1);
+    ck_assert_int_eq(err.kind, ERR_UNKNOWN);
+    ck_assert_int_eq(db_acquire(db, &err), 0);
+    EXPECT("ledger_look", .has = {ops[0]->message.transaction_id},
+           .answers = {{.name = "entry", .rows = "1"}});
+    ck_assert_int_eq(batch_look(batch, db, &yes, &err), 0);
+    ck_assert(yes);
+}
+END_TEST
+
+static void setup_blocks(void)
+{
+    setup();
+    fake_db_set_takes_blocks(true);
+}
+
 int main(void)
 {
     Suite *s = suite_create("batch");
@@ -427,6 +572,16 @@ int main(void)
     tcase_add_test(t, a_new_decision_forgets_the_last_one);
     tcase_add_test(t, whose_deadline_comes_before_the_decision_is_left_out);
     tcase_add_test(t, only_what_is_written_has_begun);
+    suite_add_tcase(s, t);
+    t = tcase_create("one packet");
+    tcase_add_checked_fixture(t, setup_blocks, teardown);
+    tcase_add_test(t, a_few_sends_are_one_packet);
+    tcase_add_test(t, what_may_be_refused_or_replayed_is_not_easy);
+    tcase_add_test(t, a_large_batch_is_not_easy);
+    tcase_add_test(t, who_was_refused_is_not_tried_so_until_he_has_paid_again);
+    tcase_add_test(t, a_key_that_is_known_is_no_failure_of_the_packet);
+    tcase_add_test(t, whose_deadline_comes_before_the_packet_is_left_out);
+    tcase_add_test(t, the_lost_answer_of_the_one_packet_is_looked_up);
     suite_add_tcase(s, t);
     t = tcase_create("failures");
     tcase_add_checked_fixture(t, setup, teardown);

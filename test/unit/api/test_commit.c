@@ -456,6 +456,103 @@ START_TEST(a_full_queue_takes_no_more)
 }
 END_TEST
 
+/* ---- one packet ---- */
+
+static void setup_blocks(void)
+{
+    setup();
+    fake_db_set_takes_blocks(true);
+}
+
+static void open_batch_of_blocks(void)
+{
+    EXPECT("commit_accept", .meanwhile = hold);
+    start_with_one(some_day());
+    sem_wait(&held);
+}
+
+#define REFUSED .answers = {{.name = "refused", .rows = "1"}}
+
+START_TEST(a_refusal_is_decided_by_two_packets_and_its_neighbours_are_written)
+{
+    open_batch_of_blocks();
+    submit(some_day());
+    submit(some_day());
+    EXPECT("commit_accept", .has = {"IN (2,3)"}, REFUSED);
+    expect_lock("IN (2,3)", "2|20\n3|19");
+    EXPECT("commit_write", .has = {ops[1]->message.id}, .lacks = {ops[2]->message.id});
+    close_batch();
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
+    ck_assert_int_eq(ops[2]->outcome, OUTCOME_INSUFFICIENT);
+    ck_assert_str_eq(fake_db_ran(), "commit_accept commit_accept begin commit_lock commit_write");
+}
+END_TEST
+
+START_TEST(what_was_answered_while_it_was_refused_is_not_written)
+{
+    open_batch_of_blocks();
+    submit(some_day());
+    submit(some_day());
+    EXPECT("commit_accept", .meanwhile = second_expires, REFUSED);
+    expect_lock("IN (3)", "3|20");
+    EXPECT("commit_write", .lacks = {ops[1]->message.id});
+    close_batch();
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_EXPIRED);
+    ck_assert_int_eq(ops[2]->outcome, OUTCOME_DONE);
+}
+END_TEST
+
+START_TEST(a_deadlock_of_the_one_packet_is_tried_again_at_once)
+{
+    EXPECT("commit_accept", .error = FAKE_DEADLOCK);
+    EXPECT("commit_accept");
+    start_with_one(some_day());
+    wait_for_answers();
+    ck_assert_int_eq(ops[0]->outcome, OUTCOME_DONE);
+    ck_assert_str_eq(fake_db_ran(), "commit_accept rollback commit_accept");
+}
+END_TEST
+
+START_TEST(behind_a_held_row_the_one_packet_is_given_up)
+{
+    EXPECT("commit_accept", .error = FAKE_LOCK_WAIT);
+    EXPECT("commit_lock", .has = {"SKIP LOCKED"},
+           .answers = {{.name = "balances", .rows = "1|20"}});
+    EXPECT("commit_write");
+    start_with_one(some_day());
+    wait_for_answers();
+    ck_assert_int_eq(ops[0]->outcome, OUTCOME_DONE);
+}
+END_TEST
+
+START_TEST(the_lost_answer_of_the_one_packet_is_looked_up_before_anything_is_answered)
+{
+    open_batch_of_blocks();
+    submit(some_day());
+    EXPECT("commit_accept", .error = FAKE_LOST);
+    EXPECT("ledger_look", .meanwhile = count_answers, .answers = {{.name = "entry", .rows = ""}});
+    EXPECT("commit_accept", .has = {ops[1]->message.id}, .error = FAKE_LOST);
+    EXPECT("ledger_look", .answers = {{.name = "entry", .rows = "1"}});
+    close_batch();
+    ck_assert_uint_eq(answered_then, 1); /* the opener */
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
+}
+END_TEST
+
+START_TEST(one_bad_send_does_not_take_the_neighbours_of_its_packet_along)
+{
+    open_batch_of_blocks();
+    submit(some_day());
+    submit(some_day());
+    EXPECT("commit_accept", .error = FAKE_OUT_OF_RANGE);
+    EXPECT("commit_accept", .has = {ops[1]->message.id}, .error = FAKE_OUT_OF_RANGE);
+    EXPECT("commit_accept", .has = {ops[2]->message.id});
+    close_batch();
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_INTERNAL);
+    ck_assert_int_eq(ops[2]->outcome, OUTCOME_DONE);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("commit");
@@ -482,6 +579,16 @@ int main(void)
     tcase_add_test(t, whose_balance_is_held_is_set_aside_and_tried_again);
     tcase_add_test(t, a_balance_that_stays_held_is_waited_for_until_the_deadline);
     tcase_add_test(t, a_full_queue_takes_no_more);
+    suite_add_tcase(s, t);
+    t = tcase_create("one packet");
+    tcase_add_checked_fixture(t, setup_blocks, teardown);
+    tcase_set_timeout(t, 2 * PATIENCE_SEC);
+    tcase_add_test(t, a_refusal_is_decided_by_two_packets_and_its_neighbours_are_written);
+    tcase_add_test(t, what_was_answered_while_it_was_refused_is_not_written);
+    tcase_add_test(t, a_deadlock_of_the_one_packet_is_tried_again_at_once);
+    tcase_add_test(t, behind_a_held_row_the_one_packet_is_given_up);
+    tcase_add_test(t, the_lost_answer_of_the_one_packet_is_looked_up_before_anything_is_answered);
+    tcase_add_test(t, one_bad_send_does_not_take_the_neighbours_of_its_packet_along);
     suite_add_tcase(s, t);
     return suite_run(s);
 }
