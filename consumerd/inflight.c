@@ -103,7 +103,7 @@ static bool give(const struct bundle_member *from, void *arg)
     m->arrival = r->arrival;
     m->arrival->open++;
     m->json = m->arrival->bundle ? from->json : NULL;
-    m->json_len = from->json_len;
+    m->bytes = from->json_len;
     TAILQ_INIT(&m->jobs);
     r->fn(m, from->why, r->arg);
     return true;
@@ -113,7 +113,8 @@ static bool give(const struct bundle_member *from, void *arg)
 static int read_one(struct reading *r, struct err *err)
 {
     const struct broker_event *event = r->event;
-    struct bundle_member one = {.id = event->message_id,
+    struct bundle_member one = {.json_len = event->body_len,
+                                .id = event->message_id,
                                 .traceparent = event->traceparent,
                                 .tracestate = event->tracestate,
                                 .accepted_us = event->accepted_us};

@@ -11,6 +11,7 @@
 #include "libcommon/base/must.h"
 #include "libcommon/base/random.h"
 #include "libcommon/daemon/failpoint.h"
+#include "libcommon/domain/bundle.h"
 #include "libcommon/telemetry/log.h"
 
 #define WAIT_MS 1000 /* heartbeats to the broker and the watchdog want to be looked after */
@@ -22,8 +23,21 @@
 #define RENEW_DOUBTFUL_MS 1000        /* the same after the broker has ended one */
 #define MESSAGE_BYTES 512             /* on the wire, of a short text, about */
 #define WAKE_BYTES_MAX 65536          /* above half a receive buffer the kernel clamps the window */
+#define BYTES_MAX (8u << 20)          /* of messages in memory: many of the largest bundles */
+
+static size_t lower(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
 
 /* ---- broker ---- */
+
+void lane_let_go(struct lane *l, struct inflight *m)
+{
+    l->messages--;
+    l->bytes -= m->bytes;
+    inflight_free(m);
+}
 
 void lane_drop_arrived(struct lane *l)
 {
@@ -31,11 +45,11 @@ void lane_drop_arrived(struct lane *l)
 
     while ((m = TAILQ_FIRST(&l->arrived))) {
         TAILQ_REMOVE(&l->arrived, m, link);
-        inflight_free(m);
+        lane_let_go(l, m);
     }
     while ((m = TAILQ_FIRST(&l->suspects))) {
         TAILQ_REMOVE(&l->suspects, m, link);
-        inflight_free(m);
+        lane_let_go(l, m);
     }
     lane_letters_drop(l);
     l->arrived_count = l->suspect_count = 0;
@@ -78,8 +92,8 @@ static void connect_if_due(struct lane *l)
 
     if (l->consuming || l->drain_begun || clock_mono_ms() < l->broker_retry_at_ms)
         return;
-    if (broker_open(l->broker, &err) ||
-        broker_consume(l->broker, topology_queue(s, l->config.type), (uint16_t)l->prefetch, &err)) {
+    if (broker_open(l->broker, &err) || broker_consume(l->broker, topology_queue(s, l->config.type),
+                                                       (uint16_t)l->deliveries_max, &err)) {
         connection_lost(l, &err);
         return;
     }
@@ -115,7 +129,7 @@ void lane_over(struct lane *l, struct inflight *m)
 {
     arrival_is_over(l, m->arrival);
     m->arrival = NULL;
-    inflight_free(m);
+    lane_let_go(l, m);
 }
 
 static void tell_dead(struct lane *l, const char *id, const struct trace_context *trace,
@@ -150,6 +164,8 @@ static void take_member(struct inflight *m, const char *why, void *arg)
     const struct taking *t = arg;
     struct lane *l = t->lane;
 
+    l->messages++;
+    l->bytes += m->bytes;
     if (m->redelivered)
         metrics_add(stats.lane[l->config.type].redelivered, 1);
     if (why || m->type != l->config.type) {
@@ -225,13 +241,43 @@ static void send_acks(struct lane *l)
         connection_lost(l, &err);
 }
 
+/* A delivery too many is left in the socket: the subscription's prefetch counts deliveries, of
+ * which each may bring a bundle, and cannot follow what they bring. */
+static bool has_room(const struct lane *l)
+{
+    return l->drain_begun || (l->messages < l->prefetch && l->bytes < BYTES_MAX);
+}
+
+/* So many deliveries make the limits' end at the earliest. */
+static size_t room(const struct lane *l)
+{
+    size_t largest = topology_bundle_max(&l->config.settings->broker, l->config.type);
+
+    if (l->drain_begun)
+        return 0; /* without a limit */
+    return lower((l->prefetch - l->messages - 1) / largest,
+                 (BYTES_MAX - l->bytes - 1) / BUNDLE_BYTES_MAX) +
+           1;
+}
+
+static int take_deliveries(struct lane *l, struct err *err)
+{
+    if (!has_room(l))
+        return broker_beat(l->broker, err);
+    do {
+        if (broker_pump(l->broker, 0, room(l), on_broker_event, l, err))
+            return -1;
+    } while (has_room(l) && !l->connection_lost && broker_has_more(l->broker));
+    return 0;
+}
+
 void lane_exchange(struct lane *l)
 {
     struct err err = {0};
 
     if (!l->consuming && !l->drain_begun)
         return;
-    if (broker_is_open(l->broker) && broker_pump(l->broker, 0, 0, on_broker_event, l, &err)) {
+    if (broker_is_open(l->broker) && take_deliveries(l, &err)) {
         connection_lost(l, &err);
     } else if (l->connection_lost) {
         err_set(&err, ERR_RETRY, 0, "the connection or the queue's consumer has ended");
@@ -258,7 +304,7 @@ static void renew_if_silent(struct lane *l)
     if (!l->consuming || l->drain_begun || clock_mono_ms() < l->renew_at_ms)
         return;
     if (broker_renew_channel(l->broker, &err) || broker_declare(l->broker, &err) ||
-        broker_consume(l->broker, queue, (uint16_t)l->prefetch, &err)) {
+        broker_consume(l->broker, queue, (uint16_t)l->deliveries_max, &err)) {
         connection_lost(l, &err);
         return;
     }
@@ -312,7 +358,8 @@ static int wait_ms(const struct lane *l)
     int64_t now_ms = clock_mono_ms();
     int64_t until_ms = now_ms + WAIT_MS;
 
-    if (l->connection_lost || (broker_is_open(l->broker) && broker_has_more(l->broker)))
+    if (l->connection_lost ||
+        (broker_is_open(l->broker) && has_room(l) && broker_has_more(l->broker)))
         return 0;
     if (lane_turn_has_work(l) && l->db_retry_at_ms < until_ms)
         until_ms = l->db_retry_at_ms;
@@ -321,11 +368,6 @@ static int wait_ms(const struct lane *l)
     if (lane_letters_due_ms(l) < until_ms)
         until_ms = lane_letters_due_ms(l);
     return until_ms > now_ms ? (int)(until_ms - now_ms) : 0;
-}
-
-static size_t lower(size_t a, size_t b)
-{
-    return a < b ? a : b;
 }
 
 /* From how much on poll calls the broker's socket readable (SO_RCVLOWAT, socket(7)), and the job
@@ -348,7 +390,7 @@ static void wait_for_something(struct lane *l)
 {
     struct pollfd fds[] = {
         {.fd = job_queue_fd(l->config.queue), .events = POLLIN},
-        {.fd = broker_fd(l->broker), .events = POLLIN}, /* poll ignores -1 */
+        {.fd = has_room(l) ? broker_fd(l->broker) : -1, .events = POLLIN}, /* poll ignores -1 */
         {.fd = broker_fd(l->letter_broker), .events = POLLIN},
     };
     int64_t early_ms = l->next_turn_at_ms - clock_mono_ms();
@@ -377,6 +419,17 @@ static bool drained(const struct lane *l)
     return l->drain_begun && !l->hand.recipients && !l->out;
 }
 
+/* Messages that are delivered and not claimed; what is left in the socket may be full bundles. */
+static size_t unclaimed(const struct lane *l)
+{
+    size_t in_socket =
+        has_room(l)
+            ? 0
+            : l->deliveries_max * topology_bundle_max(&l->config.settings->broker, l->config.type);
+
+    return l->arrived_count + l->suspect_count + in_socket;
+}
+
 static void turn(struct lane *l)
 {
     daemon_beat(l->beat);
@@ -401,7 +454,7 @@ static void turn(struct lane *l)
     lane_letters_turn(l);
     send_acks(l);
     renew_if_silent(l);
-    worker_waiting(l->config.worker, l->config.type, l->arrived_count + l->suspect_count);
+    worker_waiting(l->config.worker, l->config.type, unclaimed(l));
 }
 
 static void *run(void *arg)
@@ -422,6 +475,16 @@ static void *run(void *arg)
     return NULL;
 }
 
+/* What keeps the lane in work when messages come alone; more would only wait in the socket when
+ * they come in bundles, and keep other consumers without work. */
+static size_t deliveries_max(const struct lane *l)
+{
+    size_t largest = topology_bundle_max(&l->config.settings->broker, l->config.type);
+    size_t full = (l->prefetch + largest - 1) / largest;
+
+    return full > l->prefetch / 4 ? full : l->prefetch / 4;
+}
+
 struct lane *lane_new(const struct lane_config *config)
 {
     const struct consumer_settings *s = &config->settings->consumer;
@@ -440,7 +503,9 @@ struct lane *lane_new(const struct lane_config *config)
     l->beat = daemon_beat_new(express ? "lane express" : "lane normal");
     l->prefetch = (size_t)(express ? s->prefetch_express : s->prefetch_normal);
     l->recipients_max = (size_t)(express ? s->recipients_express : s->recipients_normal);
+    l->deliveries_max = deliveries_max(l);
     l->wake_count = lower(lower(l->prefetch, l->recipients_max) / 4 + 1, (size_t)s->claim_batch);
+    l->wake_count = lower(l->wake_count, l->deliveries_max / 2 + 1);
     l->turn_ms = express ? s->turn_express_ms : s->turn_normal_ms;
     l->claim_limit = (size_t)s->claim_batch;
     l->settle_limit = (size_t)s->settle_batch;

@@ -50,6 +50,8 @@ struct lane {
     int64_t renew_at_ms;
 
     size_t prefetch, recipients_max;
+    size_t deliveries_max;  /* unacknowledged, as the broker is told */
+    size_t messages, bytes; /* in memory, whatever their state: at most about what is allowed */
     struct inflight_table hand;
     struct inflight_list arrived; /* delivered, not claimed */
     size_t arrived_count;
@@ -88,6 +90,8 @@ void lane_turn_forget(struct lane *l);
 
 /* lane.c */
 
+/* A message goes, over or not. */
+void lane_let_go(struct lane *l, struct inflight *m);
 /* Takes what the broker has delivered; a lost connection is seen to here. */
 void lane_exchange(struct lane *l);
 /* The message is over, and freed. With the last of its arrival that is acknowledged, if its

@@ -22,7 +22,7 @@ void lane_letters_drop(struct lane *l)
 
     while ((m = TAILQ_FIRST(&l->letters))) {
         TAILQ_REMOVE(&l->letters, m, link);
-        inflight_free(m);
+        lane_let_go(l, m);
     }
 }
 
@@ -51,7 +51,7 @@ static int publish_one(struct lane *l, struct inflight *m, struct err *err)
     int rc;
 
     buf_printf(&exchange, "%s" BROKER_DEAD, s->exchange);
-    if (!bundle_put_alone(&body, m->json, m->json_len) || exchange.failed)
+    if (!bundle_put_alone(&body, m->json, m->bytes) || exchange.failed)
         rc = err_set(err, ERR_RETRY, 0, "out of memory");
     else
         rc = broker_publish(l->letter_broker,

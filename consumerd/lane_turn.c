@@ -536,7 +536,7 @@ void lane_turn_forget(struct lane *l)
     lane_drop_arrived(l);
     while ((m = l->hand.by_id)) {
         inflight_remove(&l->hand, m);
-        inflight_free(m);
+        lane_let_go(l, m);
     }
     l->hand.recipients = 0;
     l->suspect_in_hand = false;

@@ -106,9 +106,10 @@ static const struct setting rows[] = {
     SETTING_INT_ROW(consumer_settings, takeovers_max, "DELIVERY_TAKEOVERS_MAX", "5", 1, 1000,
                     "Consumers that may die over a message in a row before it is dead-lettered."),
     SETTING_INT_ROW(consumer_settings, prefetch_normal, "NORMAL_PREFETCH", "1000", 1, 65535,
-                    "Unacknowledged messages taken from the normal queue at a time."),
+                    "Messages taken from the normal queue and not yet settled, at a time, of a "
+                    "bundle each member; one bundle may exceed it. At most about 8 MiB of them."),
     SETTING_INT_ROW(consumer_settings, prefetch_express, "EXPRESS_PREFETCH", "500", 1, 65535,
-                    "Unacknowledged messages taken from the express queue at a time."),
+                    "The same for the express queue."),
     SETTING_INT_ROW(consumer_settings, recipients_normal, "NORMAL_RECIPIENTS_MAX", "4000", 1,
                     1000000,
                     "Recipients of normal messages in hand at a time; one message may exceed it."),

@@ -113,6 +113,10 @@ int broker_dead_letter(struct broker *b, uint64_t tag,
 int broker_cancel(struct broker *b,
                   struct err *err); /* no new deliveries; unacked ones stay ours */
 
+/* In place of broker_pump where nothing is to be read for now, and as often: keeps heartbeats going.
+ */
+int broker_beat(struct broker *b, struct err *err);
+
 /* Hands what has gathered to the kernel. */
 int broker_flush(struct broker *b, struct err *err);
 

@@ -51,6 +51,7 @@ struct broker {
     const char *distrust; /* why the broker's certificate was refused; NULL: it was not */
     uint64_t generation, next_tag;
     size_t frame_max;
+    int64_t beat_at_ms;
     struct buf out;
     struct broker_acks acks;
     struct broker_incoming in;

@@ -255,6 +255,26 @@ int broker_publish(struct broker *b, const struct broker_message *m, uint64_t *t
     return 0;
 }
 
+int broker_beat(struct broker *b, struct err *err)
+{
+    static const char beat[] = {AMQP_FRAME_HEARTBEAT, 0, 0, 0, 0, 0, 0, (char)FRAME_END};
+    amqp_frame_t frame = {.frame_type = AMQP_FRAME_HEARTBEAT};
+    int rc;
+
+    if (broker_flush(b, err))
+        return -1;
+    if (clock_mono_ms() < b->beat_at_ms)
+        return 0;
+    b->beat_at_ms = clock_mono_ms() + b->settings->heartbeat_sec * 500;
+    if (b->tls) {
+        rc = amqp_send_frame(b->conn, &frame);
+        return rc ? broker_fail(b, rc, "heartbeat", err) : 0;
+    }
+    buf_put(&b->out, beat, sizeof(beat));
+    return b->out.failed ? broker_fail(b, AMQP_STATUS_NO_MEMORY, "heartbeat", err)
+                         : write_all(b, err);
+}
+
 int broker_ack(struct broker *b, uint64_t tag, bool multiple, struct err *err)
 {
     if (!b->conn)

@@ -319,6 +319,11 @@ int broker_publish(struct broker *b, const struct broker_message *m, uint64_t *t
     return 0;
 }
 
+int broker_beat(struct broker *b, struct err *err)
+{
+    return plain(b, "beat", NULL, err);
+}
+
 int broker_flush(struct broker *b, struct err *err)
 {
     return plain(b, "flush", NULL, err);

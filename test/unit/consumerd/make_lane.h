@@ -67,7 +67,7 @@ void dispatch_submit(struct dispatch *d, struct job_list *jobs, uint64_t era)
 
 /* ---- a lane ---- */
 
-static inline void make_lane(void)
+static inline void make_lane_with_bundles_of(int64_t messages)
 {
     struct lane_config config = {.type = MESSAGE_NORMAL,
                                  .settings = &settings,
@@ -78,6 +78,7 @@ static inline void make_lane(void)
     fake_db_begin();
     fake_broker_begin();
     make_settings(&settings);
+    settings.broker.bundle_max = messages;
     settings.consumer.settle_batch = 4;
     stats_register(&settings, make_operators, 2);
     config.queue = queue = job_queue_new();
@@ -86,6 +87,11 @@ static inline void make_lane(void)
     lane = lane_new(&config);
     lane->lease.id = MAKE_ME;
     ck_assert_int_eq(broker_open(lane->broker, &err), 0);
+}
+
+static inline void make_lane(void)
+{
+    make_lane_with_bundles_of(50);
 }
 
 static inline void unmake_lane(void)
@@ -102,6 +108,8 @@ static inline struct inflight *in_hand(const char *id, uint64_t tag)
     struct inflight *m = make_message(id, tag);
 
     m->arrival->generation = broker_generation(lane->broker);
+    lane->messages++;
+    lane->bytes += m->bytes;
     inflight_add(&lane->hand, m);
     return m;
 }
@@ -122,6 +130,8 @@ static inline void arrive(const char *id, uint64_t tag)
     struct inflight *m = make_message(id, tag);
 
     m->arrival->generation = broker_generation(lane->broker);
+    lane->messages++;
+    lane->bytes += m->bytes;
     TAILQ_INSERT_TAIL(&lane->arrived, m, link);
     lane->arrived_count++;
 }

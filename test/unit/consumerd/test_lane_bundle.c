@@ -175,6 +175,53 @@ START_TEST(what_comes_alone_and_is_not_ours_is_rejected)
 }
 END_TEST
 
+/* ---- how much ---- */
+
+START_TEST(the_prefetch_counts_members)
+{
+    lane->prefetch = 3;
+    HEARS(DELIVERED(3, BUNDLE(MEMBER("m-1") "," MEMBER("m-2"))));
+    lane_exchange(lane);
+    HEARS(DELIVERED(4, BUNDLE(MEMBER("m-3") "," MEMBER("m-4"))));
+    lane_exchange(lane);
+    ck_assert_uint_eq(lane->messages, 4);
+    HEARS(DELIVERED(5, BUNDLE(MEMBER("m-5"))));
+    lane_exchange(lane);
+    expect_acks("beat");
+    ck_assert_uint_eq(lane->arrived_count, 4);
+    claim(ROW("1", "m-1") "\n2|m-2|0912|0|done|1|0|6|7|10||0|0\n3|m-3|0912|0|done|1|0|6|7|10||0|0\n"
+                          "4|m-4|0912|0|done|1|0|6|7|10||0|0",
+          1);
+    expect_acks("beat ack:4");
+    lane_exchange(lane);
+    ck_assert_uint_eq(lane->arrived_count, 1);
+    lane_turn_forget(lane);
+    ck_assert(!lane->messages && !lane->bytes);
+}
+END_TEST
+
+START_TEST(the_bytes_of_what_is_in_memory_are_bounded)
+{
+    HEARS(DELIVERED(3, BUNDLE(MEMBER("m-1"))));
+    lane_exchange(lane);
+    ck_assert_uint_eq(lane->bytes, strlen(MEMBER("m-1")));
+    lane->bytes += 8 << 20;
+    lane_exchange(lane);
+    expect_acks("beat");
+    lane->bytes -= 8 << 20;
+}
+END_TEST
+
+START_TEST(few_deliveries_are_asked_for_where_each_may_be_a_bundle)
+{
+    ck_assert_uint_eq(lane->prefetch, 100);
+    ck_assert_uint_eq(lane->deliveries_max, 25);
+    unmake_lane();
+    make_lane_with_bundles_of(1);
+    ck_assert_uint_eq(lane->deliveries_max, 100);
+}
+END_TEST
+
 /* ---- members that a person is to look at ---- */
 
 static void letters(void)
@@ -282,6 +329,12 @@ int main(void)
     tcase_add_test(t, a_bundle_with_a_member_that_was_let_go_is_not_acknowledged);
     tcase_add_test(t, what_cannot_be_read_is_put_aside_whole);
     tcase_add_test(t, what_comes_alone_and_is_not_ours_is_rejected);
+    suite_add_tcase(s, t);
+    t = tcase_create("how much");
+    tcase_add_checked_fixture(t, setup, unmake_lane);
+    tcase_add_test(t, the_prefetch_counts_members);
+    tcase_add_test(t, the_bytes_of_what_is_in_memory_are_bounded);
+    tcase_add_test(t, few_deliveries_are_asked_for_where_each_may_be_a_bundle);
     suite_add_tcase(s, t);
     t = tcase_create("letters");
     tcase_add_checked_fixture(t, setup, unmake_lane);
