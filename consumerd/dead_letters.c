@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "consumerd/letter.h"
 #include "consumerd/settings.h"
 #include "consumerd/worker.h"
 #include "libcommon/base/clock.h"
@@ -17,20 +18,7 @@
 #define PUMP_MS 100
 #define LOG_FLUSH_MS 5000
 
-#define STATES_CHUNK 200 /* letters in one statement */
-
 static struct db_label states_label = {.query = "dead_states"};
-
-struct letter {
-    uint64_t tag;
-    char id[MESSAGE_ID_MAX + 1]; /* "#<place>" when it has none */
-    char traceparent[TRACE_PARENT_SIZE];
-    char *message_id, *tracestate, *body, *death_reason, *death_queue;
-    size_t body_len;
-    int64_t accepted_us, delivery_count;
-    bool settled;                    /* acknowledged: it has left the queue */
-    size_t counts[RECIPIENT_STATES]; /* of its recipients, as they are now */
-};
 
 struct dead_session {
     const struct settings *settings;
@@ -48,6 +36,14 @@ struct dead_session {
 
 /* ---- reading the queue ---- */
 
+/* A message that two letters have: a crash came between the second and the end of the first. */
+static void mark_copies(struct dead_session *d, struct letter *l)
+{
+    for (size_t i = 0; i < l->member_count; i++)
+        for (size_t k = 0; *l->members[i].id && k < d->n && !l->members[i].copy; k++)
+            l->members[i].copy = letter_is(&d->letters[k], l->members[i].id);
+}
+
 static void take_letter(const struct broker_event *e, void *arg)
 {
     struct dead_session *d = arg;
@@ -55,23 +51,9 @@ static void take_letter(const struct broker_event *e, void *arg)
 
     if (e->type != BROKER_DELIVERED || d->n == LETTERS_MAX)
         return;
-    l->tag = e->tag;
-    if (*e->message_id && strlen(e->message_id) <= MESSAGE_ID_MAX)
-        snprintf(l->id, sizeof(l->id), "%s", e->message_id);
-    else
-        snprintf(l->id, sizeof(l->id), "#%zu", d->n + 1);
-    snprintf(l->traceparent, sizeof(l->traceparent), "%s", e->traceparent);
-    l->body = malloc(e->body_len + 1);
-    if (!l->body)
+    if (!letter_take(l, e, d->n + 1))
         return; /* not enough memory for all of them: those that fit are dealt with */
-    l->message_id = must_strdup(e->message_id);
-    l->tracestate = must_strdup(e->tracestate);
-    l->death_reason = must_strdup(e->death_reason);
-    l->death_queue = must_strdup(e->death_queue);
-    l->accepted_us = e->accepted_us;
-    l->delivery_count = e->delivery_count;
-    memcpy(l->body, e->body, e->body_len);
-    l->body_len = e->body_len;
+    mark_copies(d, l);
     d->n++;
 }
 
@@ -94,7 +76,7 @@ static int gather(struct dead_session *d, struct err *err)
 
 /* ---- list ---- */
 
-static void note_states(struct dead_session *d, size_t from, size_t to, struct db_results *results)
+static void note_states(struct letter *l, struct db_results *results)
 {
     char **row;
 
@@ -103,13 +85,13 @@ static void note_states(struct dead_session *d, size_t from, size_t to, struct d
 
         if (!recipient_state_parse(row[1], &state))
             continue;
-        for (size_t i = from; i < to; i++)
-            if (!strcmp(d->letters[i].id, row[0]))
-                d->letters[i].counts[state] = strtoull(row[2], NULL, 10);
+        for (size_t i = 0; i < l->member_count; i++)
+            if (!strcmp(l->members[i].id, row[0]))
+                l->members[i].counts[state] = strtoull(row[2], NULL, 10);
     }
 }
 
-static int count_states(struct dead_session *d, size_t from, size_t to, struct err *err)
+static int count_states(struct dead_session *d, struct letter *l, struct err *err)
 {
     struct db_results results;
     struct buf sql = {0};
@@ -118,17 +100,17 @@ static int count_states(struct dead_session *d, size_t from, size_t to, struct e
     buf_puts(&sql, "SELECT message_identifier,status,COUNT(*) FROM message_status "
                    "FORCE INDEX(uq_message_status_identifier_recipient) "
                    "WHERE message_identifier IN (");
-    for (size_t i = from; i < to; i++) {
-        if (i > from)
+    for (size_t i = 0; i < l->member_count; i++) {
+        if (i)
             buf_putc(&sql, ',');
-        db_put_quoted(d->db, &sql, d->letters[i].id, strlen(d->letters[i].id));
+        db_put_quoted(d->db, &sql, l->members[i].id, strlen(l->members[i].id));
     }
     buf_puts(&sql, ") GROUP BY message_identifier,status");
     rc = db_run_buf(d->db, &states_label, &sql, &results, err);
     buf_free(&sql);
     if (rc)
         return -1;
-    note_states(d, from, to, &results);
+    note_states(l, &results);
     db_results_free(&results);
     return 0;
 }
@@ -139,44 +121,12 @@ static void look_at_recipients(struct dead_session *d)
     struct err err = {0};
     int rc = d->n ? db_acquire(d->db, &err) : 0;
 
-    for (size_t i = 0; !rc && i < d->n; i += STATES_CHUNK)
-        rc = count_states(d, i, i + STATES_CHUNK < d->n ? i + STATES_CHUNK : d->n, &err);
+    for (size_t i = 0; !rc && i < d->n; i++)
+        if (d->letters[i].member_count)
+            rc = count_states(d, &d->letters[i], &err);
     db_release(d->db);
     if (rc)
         fprintf(stderr, "msg-consumerd dead list: recipients not looked up: %s\n", err.msg);
-}
-
-static void print_states(const struct letter *l)
-{
-    const char *before = "";
-
-    for (int i = 0; i < RECIPIENT_STATES; i++) {
-        if (!l->counts[i])
-            continue;
-        printf("%s%zu %s", before, l->counts[i], recipient_state_name((enum recipient_state)i));
-        before = ", ";
-    }
-    if (!*before)
-        printf("no recipients known");
-}
-
-static void print_letter(const struct letter *l)
-{
-    struct message m;
-    struct err why;
-
-    printf("%s\t%zu bytes\t", l->id, l->body_len);
-    if (message_decode(l->body, l->body_len, &m, &why)) {
-        printf("not readable: %s", why.msg);
-    } else {
-        printf("%s, customer %lld, %zu recipients", message_type_name(m.type),
-               (long long)m.customer_id, m.recipient_count);
-        message_free(&m);
-    }
-    printf("\t%s%s%s\t", *l->death_reason ? l->death_reason : "no reason",
-           *l->death_queue ? " from " : "", l->death_queue);
-    print_states(l);
-    putchar('\n');
 }
 
 /* Our queues have no limit but those of a policy at the broker. */
@@ -193,7 +143,7 @@ static int list(struct dead_session *d, struct err *err)
     (void)err;
     look_at_recipients(d);
     for (size_t i = 0; i < d->n; i++) {
-        print_letter(&d->letters[i]);
+        letter_print(&d->letters[i]);
         fallen += fell_to_a_limit(&d->letters[i]);
     }
     if (fallen)
@@ -207,7 +157,7 @@ static int list(struct dead_session *d, struct err *err)
 static bool is_wanted(const struct dead_session *d, const struct letter *l)
 {
     for (size_t i = 0; i < d->id_count; i++)
-        if (!strcmp(d->ids[i], l->id))
+        if (letter_is(l, d->ids[i]))
             return true;
     return d->all;
 }
@@ -238,19 +188,6 @@ static void take_confirm(const struct broker_event *e, void *arg)
     else if (e->type == BROKER_NACKED || e->type == BROKER_RETURNED ||
              e->type == BROKER_CHANNEL_CLOSED)
         d->refused = true;
-}
-
-/* What a letter carries; where to is added. */
-static struct broker_message message_of(const struct letter *l)
-{
-    return (struct broker_message){
-        .message_id = l->message_id,
-        .body = l->body,
-        .body_len = l->body_len,
-        .traceparent = l->traceparent,
-        .tracestate = l->tracestate,
-        .accepted_us = l->accepted_us,
-    };
 }
 
 static int publish(struct dead_session *d, struct broker *out, const struct broker_message *m,
@@ -285,7 +222,7 @@ static int settle(struct dead_session *d, struct letter *l, struct err *err)
  * long for us. */
 static int put_back(struct dead_session *d, struct letter *l, struct err *err)
 {
-    struct broker_message m = message_of(l);
+    struct broker_message m = letter_message(l);
 
     if (l->settled || !l->delivery_count || !l->body_len)
         return 0;
@@ -305,22 +242,87 @@ static int put_all_back(struct dead_session *d, struct err *err)
 
 /* ---- replay ---- */
 
-static int replay(struct dead_session *d, const struct letter *l, struct err *err)
+/* A message of a letter. What is done with each of them tells why it could not be. */
+struct acting {
+    struct dead_session *d;
+    const struct letter *letter;
+    size_t refunded;
+    struct err *err;
+};
+
+/* In its lane, alone, whatever it came in. */
+static int replay_message(struct acting *a, const struct bundle_member *m)
 {
-    struct broker_message copy = message_of(l);
-    struct message m;
+    struct dead_session *d = a->d;
+    const struct broker_settings *s = &d->settings->broker;
+    struct buf body = {0};
+    struct broker_message copy = {.exchange = s->exchange,
+                                  .routing_key = topology_queue(s, m->message->type),
+                                  .message_id = m->message->id,
+                                  .traceparent = m->traceparent,
+                                  .tracestate = m->tracestate,
+                                  .accepted_us = m->accepted_us};
     int rc;
 
-    if (message_decode(l->body, l->body_len, &m, err))
-        return -1;
-    copy.message_id = m.id;
-    copy.exchange = d->settings->broker.exchange;
-    copy.routing_key = topology_queue(&d->settings->broker, m.type);
-    rc = d->dry_run ? 0 : recipient_forget_takeovers(d->db, m.id, err);
-    if (!rc && !d->dry_run)
-        rc = publish(d, d->out[m.type], &copy, err);
-    message_free(&m);
+    if (d->dry_run)
+        return 0;
+    if (a->letter->is_bundle)
+        (void)bundle_put_alone(&body, m->json, m->json_len);
+    else
+        buf_put(&body, m->json, m->json_len);
+    copy.body = body.data;
+    copy.body_len = body.len;
+    rc = body.failed ? err_set(a->err, ERR_RETRY, 0, "out of memory") : 0;
+    if (!rc)
+        rc = recipient_forget_takeovers(d->db, m->message->id, a->err);
+    if (!rc)
+        rc = publish(d, d->out[m->message->type], &copy, a->err);
+    buf_free(&body);
     return rc;
+}
+
+/* What is no message stays a letter, by itself. */
+static int keep_apart(struct acting *a, const struct bundle_member *m)
+{
+    struct broker_message letter = {.exchange = a->d->queue,
+                                    .routing_key = a->d->queue,
+                                    .message_id = strlen(m->id) <= MESSAGE_ID_MAX ? m->id : "",
+                                    .body = m->json,
+                                    .body_len = m->json_len,
+                                    .traceparent = m->traceparent,
+                                    .tracestate = m->tracestate,
+                                    .accepted_us = m->accepted_us,
+                                    .death_reason = a->letter->death_reason,
+                                    .death_queue = a->letter->death_queue};
+
+    if (!a->letter->is_bundle)
+        return err_set(a->err, ERR_PERMANENT, 0, "letter %s: %s", a->letter->id, m->why);
+    return a->d->dry_run ? 0 : publish(a->d, a->d->back, &letter, a->err);
+}
+
+static bool replay_member(const struct bundle_member *m, void *arg)
+{
+    return !(m->message ? replay_message(arg, m) : keep_apart(arg, m));
+}
+
+/* Of each member; err is what act says, or why there is none. */
+static int act_on_members(struct acting *a, bundle_member_fn *act)
+{
+    struct err why = {0};
+
+    a->err->kind = ERR_NONE;
+    if (!letter_read(a->letter, act, a, &why))
+        return 0;
+    if (a->err->kind == ERR_NONE)
+        *a->err = why;
+    return -1;
+}
+
+static int replay(struct dead_session *d, const struct letter *l, struct err *err)
+{
+    struct acting a = {.d = d, .letter = l, .err = err};
+
+    return act_on_members(&a, replay_member);
 }
 
 /* ---- drop ---- */
@@ -377,22 +379,29 @@ static int refund(struct dead_session *d, const struct message *m, size_t *n, st
     return rc;
 }
 
-/* A letter that nobody can read refunds nothing: it is not known to be a message. */
+/* What nobody can read refunds nothing: it is not known to be a message. */
+static bool drop_member(const struct bundle_member *m, void *arg)
+{
+    struct acting *a = arg;
+    size_t refunded = 0;
+
+    if (!m->message)
+        return true;
+    if (refund(a->d, m->message, &refunded, a->err))
+        return false;
+    a->refunded += refunded;
+    return true;
+}
+
 static int drop(struct dead_session *d, const struct letter *l, struct err *err)
 {
-    struct message m;
-    struct err why;
-    size_t refunded = 0;
-    int rc = 0;
+    struct acting a = {.d = d, .letter = l, .err = err};
 
-    if (!message_decode(l->body, l->body_len, &m, &why)) {
-        rc = refund(d, &m, &refunded, err);
-        message_free(&m);
-    }
-    if (!rc)
-        log_info("dead.refunded", L_STR("message_id", l->id), L_INT("recipients", refunded),
-                 L_STR("dry_run", d->dry_run ? "true" : "false"));
-    return rc;
+    if (l->member_count && act_on_members(&a, drop_member))
+        return -1;
+    log_info("dead.refunded", L_STR("message_id", l->id), L_INT("recipients", a.refunded),
+             L_INT("messages", l->member_count), L_STR("dry_run", d->dry_run ? "true" : "false"));
+    return 0;
 }
 
 /* ---- command line ---- */
@@ -473,13 +482,8 @@ static bool parse(struct dead_session *d, int argc, char **argv)
 
 static void session_free(struct dead_session *d)
 {
-    for (size_t i = 0; i < d->n; i++) {
-        free(d->letters[i].message_id);
-        free(d->letters[i].tracestate);
-        free(d->letters[i].death_reason);
-        free(d->letters[i].death_queue);
-        free(d->letters[i].body);
-    }
+    for (size_t i = 0; i < d->n; i++)
+        letter_free(&d->letters[i]);
     broker_free(d->in);
     broker_free(d->back);
     for (int i = 0; i < MESSAGE_LANES; i++)

@@ -3,12 +3,15 @@
 
 /*
  * msg-consumerd dead list|show|replay|drop: what a person does about messages in the dead-letter
- * queue. A letter is named by its message id, or by #<place> when it has none. Letters that are
- * only looked at go back to the queue when the connection ends.
+ * queue. A letter is named by its message id, or by #<place> when it has none; a bundle that went
+ * there whole also by that of any of its messages, and is dealt with whole. Letters that are only
+ * looked at go back to the queue when the connection ends. Of one message there may be several
+ * letters (list says which are copies); whatever is done to both is done once.
  *
- * replay  publishes the letter to its lane again, confirmed, and then takes it off the queue; a
- *         message that was given up on because it may have killed consumers gets a clean record
- * drop    fails and refunds the recipients of the message that are not final and that no living
+ * replay  publishes each message of the letter to its lane again, alone, confirmed, and then takes
+ *         the letter off the queue; a message that was given up on because it may have killed
+ *         consumers gets a clean record; what a bundle holds that is no message stays, by itself
+ * drop    fails and refunds the recipients of its messages that are not final and that no living
  *         consumer has in hand, then takes the letter off the queue
  */
 

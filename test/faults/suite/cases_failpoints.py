@@ -13,7 +13,7 @@ from .site import KillLoop, Site
 from .watch import total
 
 SOURCE = REPOSITORY / "libcommon/daemon/failpoint.c"
-# No load passes there: test/system/test_bundles.py dies there.
+# No load passes there: test/system/test_bundle_intake.py dies there.
 POISON_ONLY = ("consumer.after_letter",)
 FAILPOINTS = [p for p in re.findall(r'\] = "(\w+\.\w+)"', SOURCE.read_text()) if p not in POISON_ONLY]
 VICTIM = {"api": "api", "outbox": "outboxd", "consumer": "consumerd", "refund": "consumerd"}

@@ -1,0 +1,193 @@
+#include "consumerd/letter.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "libcommon/base/must.h"
+
+static int read_one(const struct letter *l, bundle_member_fn *fn, void *arg, struct err *err)
+{
+    struct bundle_member one = {.id = l->id,
+                                .traceparent = l->traceparent,
+                                .tracestate = l->tracestate,
+                                .accepted_us = l->accepted_us,
+                                .json = l->body,
+                                .json_len = l->body_len};
+    struct message message;
+    struct err why;
+    bool on;
+
+    if (message_decode(l->body, l->body_len, &message, &why)) {
+        one.why = why.msg;
+        on = fn(&one, arg);
+    } else {
+        one.message = &message;
+        on = fn(&one, arg);
+        message_free(&message);
+    }
+    return on ? 0 : err_set(err, ERR_RETRY, 0, "a letter's message could not be taken");
+}
+
+int letter_read(const struct letter *l, bundle_member_fn *fn, void *arg, struct err *err)
+{
+    if (l->is_bundle)
+        return bundle_read(l->bundle, l->body, l->body_len, fn, arg, err);
+    return read_one(l, fn, arg, err);
+}
+
+static bool count_member(const struct bundle_member *m, void *arg)
+{
+    (void)m;
+    ++*(size_t *)arg;
+    return true;
+}
+
+static bool note_member(const struct bundle_member *m, void *arg)
+{
+    struct letter *l = arg;
+    const char *id = m->message ? m->message->id : m->id;
+
+    if (strlen(id) <= MESSAGE_ID_MAX)
+        snprintf(l->members[l->member_count].id, sizeof(l->members->id), "%s", id);
+    l->member_count++;
+    return true;
+}
+
+/* One that cannot be read has none. */
+static void note_members(struct letter *l)
+{
+    size_t n = 0;
+    struct err err;
+
+    if (letter_read(l, count_member, &n, &err) || !n)
+        return;
+    l->members = must_alloc(n, sizeof(*l->members));
+    (void)letter_read(l, note_member, l, &err);
+}
+
+bool letter_take(struct letter *l, const struct broker_event *e, size_t place)
+{
+    *l = (struct letter){.tag = e->tag, .body = malloc(e->body_len + 1)};
+    if (!l->body)
+        return false;
+    if (*e->message_id && strlen(e->message_id) <= MESSAGE_ID_MAX)
+        snprintf(l->id, sizeof(l->id), "%s", e->message_id);
+    else
+        snprintf(l->id, sizeof(l->id), "#%zu", place);
+    snprintf(l->traceparent, sizeof(l->traceparent), "%s", e->traceparent);
+    l->message_id = must_strdup(e->message_id);
+    l->tracestate = must_strdup(e->tracestate);
+    l->death_reason = must_strdup(e->death_reason);
+    l->death_queue = must_strdup(e->death_queue);
+    l->accepted_us = e->accepted_us;
+    l->delivery_count = e->delivery_count;
+    l->is_bundle = e->is_bundle;
+    l->bundle = e->bundle;
+    memcpy(l->body, e->body, e->body_len);
+    l->body_len = e->body_len;
+    note_members(l);
+    return true;
+}
+
+void letter_free(struct letter *l)
+{
+    free(l->message_id);
+    free(l->tracestate);
+    free(l->death_reason);
+    free(l->death_queue);
+    free(l->body);
+    free(l->members);
+}
+
+bool letter_is(const struct letter *l, const char *id)
+{
+    if (!strcmp(l->id, id))
+        return true;
+    for (size_t i = 0; i < l->member_count; i++)
+        if (!strcmp(l->members[i].id, id))
+            return true;
+    return false;
+}
+
+struct broker_message letter_message(const struct letter *l)
+{
+    return (struct broker_message){
+        .message_id = l->message_id,
+        .bundle = l->is_bundle ? l->bundle : 0,
+        .body = l->body,
+        .body_len = l->body_len,
+        .traceparent = l->traceparent,
+        .tracestate = l->tracestate,
+        .accepted_us = l->accepted_us,
+    };
+}
+
+/* ---- in words ---- */
+
+static void print_states(const size_t counts[RECIPIENT_STATES])
+{
+    const char *before = "";
+
+    for (int i = 0; i < RECIPIENT_STATES; i++) {
+        if (!counts[i])
+            continue;
+        printf("%s%zu %s", before, counts[i], recipient_state_name((enum recipient_state)i));
+        before = ", ";
+    }
+    if (!*before)
+        printf("no recipients known");
+}
+
+static void print_reason(const struct letter *l)
+{
+    printf("\t%s%s%s\t", *l->death_reason ? l->death_reason : "no reason",
+           *l->death_queue ? " from " : "", l->death_queue);
+}
+
+struct printing {
+    const struct letter *letter;
+    size_t i;
+};
+
+static bool print_member(const struct bundle_member *m, void *arg)
+{
+    struct printing *p = arg;
+    const struct letter *l = p->letter;
+    const struct letter_member *member = &l->members[p->i++];
+    const char *id = l->is_bundle ? *member->id ? member->id : "-" : l->id;
+
+    printf("%s%s\t%zu bytes\t", l->is_bundle ? "  " : "", id, m->json_len);
+    if (m->message)
+        printf("%s, customer %lld, %zu recipients", message_type_name(m->message->type),
+               (long long)m->message->customer_id, m->message->recipient_count);
+    else
+        printf("not readable: %s", m->why);
+    printf("%s", member->copy ? ", a copy" : "");
+    print_reason(l);
+    print_states(member->counts);
+    putchar('\n');
+    return true;
+}
+
+static void print_bundle(const struct letter *l)
+{
+    printf("%s\t%zu bytes\t", l->id, l->body_len);
+    if (l->member_count)
+        printf("a bundle of %zu", l->member_count);
+    else
+        printf("not readable: a bundle of version %u", l->bundle);
+    print_reason(l);
+    printf("%s\n", l->member_count ? "its messages follow" : "no recipients known");
+}
+
+void letter_print(const struct letter *l)
+{
+    struct printing p = {.letter = l};
+    struct err err;
+
+    if (l->is_bundle)
+        print_bundle(l);
+    if (l->member_count)
+        (void)letter_read(l, print_member, &p, &err);
+}
