@@ -349,6 +349,13 @@ static int reopen(struct publisher *p, struct err *err)
     return broker_confirm(p->broker, err);
 }
 
+/* A quorum queue that is full refuses a channel until it has been told otherwise, which it is not
+ * when the queue's limit is lifted. */
+static int renew(struct publisher *p, struct err *err)
+{
+    return broker_renew_channel(p->broker, err) ? -1 : broker_confirm(p->broker, err);
+}
+
 /* A channel closed for what was published on it, not for the state of the broker or our rights. */
 static bool blames_message(unsigned code)
 {
@@ -424,6 +431,8 @@ static int run(struct publisher *p, struct err *err)
         return 0;
     if (p->closed && reopen(p, err))
         return -1;
+    if (p->renew && renew(p, err))
+        return -1;
     if (pass_all(p, err) || (p->closed && after_close(p, err)))
         return -1;
     if (p->waiting)
@@ -443,6 +452,7 @@ int publish_batch(struct publisher *p, struct broker *broker, struct row *rows, 
     p->rows = rows;
     p->n = n;
     p->deadline_ms = deadline_ms;
+    p->renew = p->nacked;
     p->nacked = false;
     p->alone = p->refused;
     p->refused = false;

@@ -41,6 +41,7 @@ struct publisher {
     int64_t deadline_ms; /* monotonic */
     bool alone;          /* the broker refused something of the batch before */
     bool refused;        /* or of this one */
+    bool renew;          /* the channel, for it nacked something of the batch before */
     /* the bundle that is being put together */
     struct publish_span open;
     struct payload head; /* of its first member */
