@@ -147,6 +147,7 @@ class Platform:
         subprocess.run([self.loadtest, "-seed-only", "-seed-balance", str(balance), "-users", str(users),
                         "-user-start", str(user_start), "-seed-db-dsn", self.dsn()],
                        check=True, stdout=subprocess.DEVNULL)
+        return self
 
     # -- what became of it ------------------------------------------------------------------------
 
