@@ -83,7 +83,7 @@ static int resolve(struct client *c, struct err *err)
 struct client *client_new(const struct client_settings *settings, struct err *err)
 {
     struct client *c = must_alloc(1, sizeof(*c));
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.ptr = NULL};
 
     c->settings = *settings;
     c->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -327,13 +327,8 @@ static void take_events(struct client *c, const struct epoll_event *events, int 
     for (int i = 0; i < n; i++) {
         struct connection *k = events[i].data.ptr;
 
-        if (!k) {
-            uint64_t times;
-            ssize_t got = read(c->timer_fd, &times, sizeof(times));
-
-            (void)got; /* level-triggered: it only has to be read */
+        if (!k) /* the timer: it has only to wake; edge-triggered, it need not be read */
             continue;
-        }
         if (k->fd >= 0 && k->busy && (events[i].events & EPOLLOUT))
             write_more(c, k);
         if (k->fd >= 0 && (events[i].events & ~(uint32_t)EPOLLOUT))
