@@ -66,15 +66,23 @@ static int by_message(const void *a, const void *b)
 
 /* ---- reading ---- */
 
+/* In the order of the items. */
+static const char **identifiers(const struct claim_item *items, size_t n)
+{
+    const char **ids = calloc(n, sizeof(*ids));
+
+    for (size_t i = 0; ids && i < n; i++)
+        ids[i] = items[i].message->id;
+    return ids;
+}
+
 static int lock_rows(struct run *r, struct err *err)
 {
-    const char **ids = calloc(r->item_count, sizeof(*ids));
+    const char **ids = identifiers(r->items, r->item_count);
     int rc;
 
     if (!ids)
         return err_set(err, ERR_RETRY, 0, "out of memory");
-    for (size_t i = 0; i < r->item_count; i++)
-        ids[i] = r->items[i].message->id;
     rc = recipient_lock(r->c->db, ids, r->item_count, &r->locked, err);
     free(ids);
     return rc;
@@ -367,8 +375,70 @@ static void drop_jobs(struct claim_item *items, size_t n)
             job_free(TAILQ_FIRST(&items[i].message->jobs));
 }
 
-int claim_run(const struct claim *c, uint64_t me, bool suspects, struct claim_item *items, size_t n,
-              struct err *err)
+/* So that whoever looks sees a claim whose answer was lost. */
+static int fail_if_asked(struct err *err)
+{
+    return failpoint(FAILPOINT_CONSUMER_AFTER_CLAIM)
+               ? err_set(err, ERR_UNKNOWN, 0, "claim: failpoint")
+               : 0;
+}
+
+static void end_run(struct run *r, int rc)
+{
+    if (rc)
+        drop_jobs(r->items, r->item_count);
+    free(r->rows);
+    buf_free(&r->sql);
+}
+
+/* ---- all of it free ---- */
+
+bool claim_is_plain(const struct claim_item *items, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (items[i].in_hand || items[i].message->suspect || items[i].message->redelivered)
+            return false;
+    return true;
+}
+
+/* Makes of what was claimed what a closer look would have made of it. */
+static int take_rows(struct run *r, struct err *err)
+{
+    if (read_rows(r, err))
+        return -1;
+    decide(r, true);
+    return make_jobs(r, err);
+}
+
+int claim_plain(const struct claim *c, struct recipient_packet *p, struct claim_item *items,
+                size_t n, struct err *err)
+{
+    struct run r = {.c = c, .me = p->owner, .items = items, .item_count = n};
+    const char **ids;
+    int rc;
+
+    qsort(items, n, sizeof(*items), by_message);
+    ids = identifiers(items, n);
+    if (!ids)
+        return err_set(err, ERR_RETRY, 0, "out of memory");
+    p->message_ids = ids;
+    p->message_count = n;
+    rc = recipient_packet_run(c->db, p, err);
+    free(ids);
+    if (!rc) {
+        r.locked = p->rows;
+        rc = take_rows(&r, err);
+    }
+    if (!rc)
+        rc = fail_if_asked(err);
+    end_run(&r, rc);
+    return rc;
+}
+
+/* ---- a closer look ---- */
+
+static int look_and_claim(const struct claim *c, uint64_t me, bool suspects,
+                          struct claim_item *items, size_t n, struct err *err)
 {
     struct run r = {.c = c, .me = me, .items = items, .item_count = n};
     int rc;
@@ -386,14 +456,26 @@ int claim_run(const struct claim *c, uint64_t me, bool suspects, struct claim_it
     }
     if (!rc)
         rc = write_claim(&r, err);
-    if (!rc && failpoint(FAILPOINT_CONSUMER_AFTER_CLAIM))
-        rc = err_set(err, ERR_UNKNOWN, 0, "claim: failpoint");
-    if (rc) {
-        drop_jobs(items, n);
+    if (!rc)
+        rc = fail_if_asked(err);
+    end_run(&r, rc);
+    if (rc)
         db_rollback(c->db);
-    }
-    free(r.rows);
     recipient_rows_free(&r.locked);
-    buf_free(&r.sql);
+    return rc;
+}
+
+int claim_run(const struct claim *c, uint64_t me, bool suspects, struct claim_item *items, size_t n,
+              struct err *err)
+{
+    struct recipient_packet packet = {.owner = me};
+    int rc;
+
+    if (!claim_is_plain(items, n))
+        return look_and_claim(c, me, suspects, items, n, err);
+    rc = claim_plain(c, &packet, items, n, err);
+    recipient_rows_free(&packet.rows);
+    if (rc && (err->kind == ERR_PERMANENT || db_is_conflict(err)))
+        rc = look_and_claim(c, me, suspects, items, n, err);
     return rc;
 }

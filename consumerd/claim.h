@@ -7,6 +7,9 @@
  * until we settle it or are dead. The rows decide who is to be sent to, not the body's list.
  * Blocks.
  *
+ * Nearly always all that is open is pending: one packet claims it, or fails without a change.
+ * Otherwise the rows are locked, looked at, and judged one by one.
+ *
  *   pending                         ours
  *   sending, dead owner             ours, taken over: its operators are asked first
  *   sending, ourselves, in hand     nothing (the message was delivered again)
@@ -56,6 +59,15 @@ struct claim {
 };
 
 void claim_register(void); /* the statements' labels; at start */
+
+/* Whether nothing speaks against claim_plain: none is in hand, suspect, or delivered again. */
+bool claim_is_plain(const struct claim_item *items, size_t n);
+
+/* Claims n messages of different identifiers for p->owner, together with the changes of p; sorts
+ * them. ERR_PERMANENT, and nothing is done at all, if a recipient is in anybody's
+ * hands: claim_run looks closer. The caller frees p->rows. */
+int claim_plain(const struct claim *c, struct recipient_packet *p, struct claim_item *items,
+                size_t n, struct err *err);
 
 /* Claims n messages of different identifiers for worker me; sorts them. suspects: whether a message
  * that was taken over several times may be among them (one at most is claimed). On failure nothing

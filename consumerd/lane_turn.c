@@ -12,6 +12,7 @@
 
 #define DB_RETRY_BASE_MS 20
 #define DB_RETRY_MAX_MS 1000
+#define CLAIM_MAX 1000 /* messages; CLAIM_BATCH has a lower limit */
 
 static const struct consumer_settings *limits(const struct lane *l)
 {
@@ -268,6 +269,39 @@ static void shrink(size_t *limit, size_t n)
     *limit = *limit > 1 ? *limit / 2 : 1;
 }
 
+/* The first n of the array are settled, or, if err is given, cannot be. */
+static void take_settled(struct lane *l, struct job_array *a, size_t n, int64_t start_us,
+                         const struct err *err)
+{
+    struct job **jobs = malloc(n * sizeof(struct job *));
+
+    metrics_observe(stats.settle_batch, (int64_t)n);
+    /* Ending jobs may add to the array: what is in the batch leaves it first. */
+    MUST(jobs);
+    for (size_t i = 0; i < n; i++)
+        jobs[i] = a->jobs[i];
+    array_drop_first(a, n);
+    if (!err)
+        spans_settled(jobs, n, start_us);
+    for (size_t i = 0; i < n; i++) {
+        if (err) {
+            give_up_job(l, jobs[i], err);
+        } else {
+            count_result(l, jobs[i]);
+            job_over(l, jobs[i]);
+        }
+    }
+    free(jobs);
+    l->settle_limit = (size_t)limits(l)->settle_batch;
+}
+
+static int fail_settle_if_asked(struct err *err)
+{
+    return failpoint(FAILPOINT_CONSUMER_AFTER_SETTLE)
+               ? err_set(err, ERR_UNKNOWN, 0, "settle: failpoint")
+               : 0;
+}
+
 /* False: the rest has to wait. */
 static bool settle_some(struct lane *l, struct job_array *a, bool done)
 {
@@ -275,15 +309,14 @@ static bool settle_some(struct lane *l, struct job_array *a, bool done)
     int64_t start_us = clock_wall_us();
     struct err err = {0};
     size_t n = batch_of(l, a);
-    struct job **jobs;
     int rc;
 
     if (!worker_holds(l->config.worker, l->lease.era))
         return false;
-    rc = done ? results_done(&r, l->lease.id, a->jobs, n, &err)
+    rc = done ? results_done(&r, l->lease.id, a->jobs, n, NULL, &err)
               : results_not_done(&r, l->lease.id, a->jobs, n, atomic_load(&l->draining), &err);
-    if (!rc && failpoint(FAILPOINT_CONSUMER_AFTER_SETTLE))
-        rc = err_set(&err, ERR_UNKNOWN, 0, "settle: failpoint");
+    if (!rc)
+        rc = fail_settle_if_asked(&err);
     if (rc && (err.kind == ERR_RETRY || err.kind == ERR_UNKNOWN)) {
         db_failed(l, "settle", &err);
         return false;
@@ -292,35 +325,18 @@ static bool settle_some(struct lane *l, struct job_array *a, bool done)
         shrink(&l->settle_limit, n);
         return true;
     }
-    metrics_observe(stats.settle_batch, (int64_t)n);
-    /* Ending jobs may add to the array: what is in the batch leaves it first. */
-    jobs = malloc(n * sizeof(struct job *));
-    MUST(jobs);
-    for (size_t i = 0; i < n; i++)
-        jobs[i] = a->jobs[i];
-    array_drop_first(a, n);
-    if (!rc)
-        spans_settled(jobs, n, start_us);
-    for (size_t i = 0; i < n; i++) {
-        if (rc) {
-            give_up_job(l, jobs[i], &err);
-        } else {
-            count_result(l, jobs[i]);
-            job_over(l, jobs[i]);
-        }
-    }
-    free(jobs);
-    l->settle_limit = (size_t)limits(l)->settle_batch;
+    take_settled(l, a, n, start_us, rc ? &err : NULL);
     return true;
 }
 
 /* ---- claiming ---- */
 
-/* The first messages that have arrived, as many as may be in hand. Of two deliveries of one message
- * the second waits for the next turn, which sees what became of the first. */
-static size_t gather(struct lane *l, struct claim_item *items)
+/* The first messages that have arrived, as many as may be in hand beside so many recipients. Of two
+ * deliveries of one message the second waits for the next turn, which sees what became of the
+ * first.
+ */
+static size_t gather(struct lane *l, size_t recipients, struct claim_item *items)
 {
-    size_t recipients = l->hand.recipients;
     struct inflight *batch = NULL;
     struct inflight *twin;
     struct inflight *m;
@@ -455,14 +471,27 @@ static void admit_suspect(struct lane *l)
         release_suspect(l);
 }
 
+static void take_claimed(struct lane *l, struct claim_item *items, size_t n)
+{
+    metrics_observe(stats.claim_batch, (int64_t)n);
+    for (size_t i = 0; i < n; i++)
+        carry_out(l, &items[i]);
+    admit_suspect(l);
+    l->claim_limit = (size_t)limits(l)->claim_batch;
+}
+
+static struct claim claim_of(const struct lane *l)
+{
+    return (struct claim){l->db, l->config.settings, l->config.operators, l->config.operator_count};
+}
+
 /* False: the rest has to wait. */
 static bool claim_some(struct lane *l)
 {
-    const struct claim c = {l->db, l->config.settings, l->config.operators,
-                            l->config.operator_count};
-    struct claim_item items[1000];
+    const struct claim c = claim_of(l);
+    struct claim_item items[CLAIM_MAX];
     struct err err = {0};
-    size_t n = gather(l, items);
+    size_t n = gather(l, l->hand.recipients, items);
     int rc;
 
     if (!n || !worker_holds(l->config.worker, l->lease.era))
@@ -482,25 +511,60 @@ static bool claim_some(struct lane *l)
         items[0].verdict = CLAIM_DEAD;
         items[0].reason = STATS_DEAD_UNSETTLED;
     }
-    metrics_observe(stats.claim_batch, (int64_t)n);
-    for (size_t i = 0; i < n; i++)
-        carry_out(l, &items[i]);
-    admit_suspect(l);
-    l->claim_limit = (size_t)limits(l)->claim_batch;
+    take_claimed(l, items, n);
     return true;
 }
 
 /* ---- the turn ---- */
 
-static bool may_claim(const struct lane *l)
+static bool may_claim(const struct lane *l, size_t recipients)
 {
-    return l->arrived_count && l->hand.recipients < l->recipients_max &&
-           !atomic_load(&l->draining) && worker_may_claim(l->config.worker);
+    return l->arrived_count && recipients < l->recipients_max && !atomic_load(&l->draining) &&
+           worker_may_claim(l->config.worker);
+}
+
+/* All of them are done, and one statement writes them. */
+static bool settles_at_once(const struct lane *l)
+{
+    return l->done.n && l->done.n <= l->settle_limit && !l->not_done.n;
+}
+
+/* What is done and what has arrived in one transaction: one packet, one flush. Nothing is lost if
+ * it cannot be: each is done on its own then. False: the rest has to wait. */
+static bool settle_and_claim(struct lane *l)
+{
+    const struct results r = {l->db, l->config.settings, l->config.operators};
+    const struct claim c = claim_of(l);
+    struct claim_item items[CLAIM_MAX];
+    struct results_claim along = {&c, items, 0};
+    int64_t start_us = clock_wall_us();
+    size_t settled = l->done.n;
+    struct err err = {0};
+    int rc;
+
+    if (!settles_at_once(l) || !may_claim(l, l->hand.recipients - settled) ||
+        !worker_holds(l->config.worker, l->lease.era))
+        return true;
+    along.n = gather(l, l->hand.recipients - settled, items);
+    if (!along.n || !claim_is_plain(items, along.n))
+        return true;
+    rc = results_done(&r, l->lease.id, l->done.jobs, settled, &along, &err);
+    if (!rc)
+        rc = fail_settle_if_asked(&err);
+    if (rc && err.kind != ERR_PERMANENT && err.kind != ERR_BUG && !db_is_conflict(&err)) {
+        db_failed(l, "settle and claim", &err);
+        return false;
+    }
+    if (!rc) {
+        take_claimed(l, items, along.n);
+        take_settled(l, &l->done, settled, start_us, NULL);
+    }
+    return true;
 }
 
 bool lane_turn_has_work(const struct lane *l)
 {
-    return l->done.n || l->not_done.n || may_claim(l);
+    return l->done.n || l->not_done.n || may_claim(l, l->hand.recipients);
 }
 
 void lane_turn_work(struct lane *l)
@@ -515,11 +579,12 @@ void lane_turn_work(struct lane *l)
         db_failed(l, "connect", &err);
         return;
     }
+    ok = settle_and_claim(l);
     while (ok && l->done.n)
         ok = settle_some(l, &l->done, true);
     while (ok && l->not_done.n)
         ok = settle_some(l, &l->not_done, false);
-    if (ok && may_claim(l))
+    if (ok && may_claim(l, l->hand.recipients))
         ok = claim_some(l);
     if (ok)
         l->db_failures = 0;

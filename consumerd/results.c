@@ -102,21 +102,23 @@ static void tell_jobs(const struct plan *p, struct job **jobs)
 
 /* ---- done ---- */
 
-int results_done(const struct results *r, uint64_t me, struct job **jobs, size_t n, struct err *err)
+int results_done(const struct results *r, uint64_t me, struct job **jobs, size_t n,
+                 const struct results_claim *along, struct err *err)
 {
     struct plan plan;
     int rc = plan_make(&plan, r, jobs, n, err);
 
     if (!rc) {
-        db_begin(r->db);
-        rc = recipient_deliver(r->db, me, plan.changes, n, err);
-        if (!rc)
-            rc = db_commit(r->db, err);
-        if (rc)
-            db_rollback(r->db);
+        struct recipient_packet packet = {.owner = me, .changes = plan.changes, .change_count = n};
+
+        if (along)
+            rc = claim_plain(along->claim, &packet, along->items, along->n, err);
         else
-            tell_jobs(&plan, jobs);
+            rc = recipient_packet_run(r->db, &packet, err);
+        recipient_rows_free(&packet.rows);
     }
+    if (!rc)
+        tell_jobs(&plan, jobs);
     plan_free(&plan);
     return rc;
 }

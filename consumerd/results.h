@@ -10,6 +10,7 @@
  * was written stays, and is recognised as ours. job->ours tells, on success, whether the row was.
  */
 
+#include "consumerd/claim.h"
 #include "consumerd/inflight.h"
 #include "consumerd/settings.h"
 #include "libcommon/db/db.h"
@@ -22,9 +23,17 @@ struct results {
 
 void results_register(void); /* the statements' labels; at start */
 
-/* JOB_DONE of worker me. Sorts jobs. */
+/* Claims that share the transaction (claim_plain). */
+struct results_claim {
+    const struct claim *claim;
+    struct claim_item *items;
+    size_t n;
+};
+
+/* JOB_DONE of worker me. along: NULL, or what is claimed in the same transaction; it fails or
+ * succeeds as a whole. Sorts jobs. */
 int results_done(const struct results *r, uint64_t me, struct job **jobs, size_t n,
-                 struct err *err);
+                 const struct results_claim *along, struct err *err);
 
 /* JOB_FAILED (with the refund), and JOB_LATER and JOB_HELD (back to `pending`, and through the
  * outbox: a message of which all are held comes back to be asked about). Of a message with one of

@@ -12,6 +12,7 @@ void recipient_register(void)
 {
     db_label_register(&lock_label);
     recipient_change_register();
+    recipient_packet_register();
     recipient_restore_register();
     ledger_register();
 }
@@ -154,36 +155,53 @@ static bool read_row(char **row, struct recipient *r)
     return recipient_state_parse(row[4], &r->state);
 }
 
+void recipient_put_messages(struct db *db, struct buf *sql, const char *const *message_ids,
+                            size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (i)
+            buf_putc(sql, ',');
+        db_put_quoted(db, sql, message_ids[i], strlen(message_ids[i]));
+    }
+}
+
+void recipient_put_lock(struct db *db, struct buf *sql, const char *const *message_ids, size_t n)
+{
+    buf_puts(sql, "SELECT id,message_identifier,recipient,position,status,attempt,takeovers,owner,"
+                  "user_id,price,unknown_operators,"
+                  "GREATEST(TIMESTAMPDIFF(MICROSECOND,first_claimed_at,NOW(6)),0) DIV 1000,"
+                  "GREATEST(TIMESTAMPDIFF(MICROSECOND,updated_at,NOW(6)),0) DIV 1000 "
+                  "FROM message_status FORCE INDEX(uq_message_status_identifier_recipient) "
+                  "WHERE message_identifier IN (");
+    recipient_put_messages(db, sql, message_ids, n);
+    buf_puts(sql, ") ORDER BY message_identifier,recipient FOR UPDATE");
+}
+
+int recipient_read(struct recipient_rows *rows, struct db_set *set, struct err *err)
+{
+    char **row;
+
+    rows->all = calloc(set->affected + 1, sizeof(*rows->all));
+    if (!rows->all)
+        return err_set(err, ERR_RETRY, 0, "out of memory");
+    while ((row = db_next(set)))
+        if (!read_row(row, &rows->all[rows->n++]))
+            return err_set(err, ERR_BUG, 0, "recipient: a state that nobody knows");
+    return 0;
+}
+
 int recipient_lock(struct db *db, const char *const *message_ids, size_t n,
                    struct recipient_rows *rows, struct err *err)
 {
     struct buf sql = {0};
-    char **row;
     int rc;
 
     *rows = (struct recipient_rows){0};
-    buf_puts(&sql, "SELECT id,message_identifier,recipient,position,status,attempt,takeovers,owner,"
-                   "user_id,price,unknown_operators,"
-                   "GREATEST(TIMESTAMPDIFF(MICROSECOND,first_claimed_at,NOW(6)),0) DIV 1000,"
-                   "GREATEST(TIMESTAMPDIFF(MICROSECOND,updated_at,NOW(6)),0) DIV 1000 "
-                   "FROM message_status FORCE INDEX(uq_message_status_identifier_recipient) "
-                   "WHERE message_identifier IN (");
-    for (size_t i = 0; i < n; i++) {
-        if (i)
-            buf_putc(&sql, ',');
-        db_put_quoted(db, &sql, message_ids[i], strlen(message_ids[i]));
-    }
-    buf_puts(&sql, ") ORDER BY message_identifier,recipient FOR UPDATE");
+    recipient_put_lock(db, &sql, message_ids, n);
     rc = db_run_buf(db, &lock_label, &sql, &rows->results, err);
     buf_free(&sql);
-    if (rc)
-        return -1;
-    rows->all = calloc(db_only(&rows->results)->affected + 1, sizeof(*rows->all));
-    if (!rows->all)
-        rc = err_set(err, ERR_RETRY, 0, "out of memory");
-    while (!rc && (row = db_next(db_only(&rows->results))))
-        if (!read_row(row, &rows->all[rows->n++]))
-            rc = err_set(err, ERR_BUG, 0, "recipient: a state that nobody knows");
+    if (!rc)
+        rc = recipient_read(rows, db_only(&rows->results), err);
     if (rc)
         recipient_rows_free(rows);
     return rc;

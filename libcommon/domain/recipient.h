@@ -14,11 +14,12 @@
  *
  * A person may confirm what is open: done, at the operator that is said to have it.
  *
- * Every transition is a function here: it runs in the caller's transaction, changes only rows that
- * are in a state that it may begin from and that answer to the fence (owner and attempt, as they
- * were when the caller claimed or locked the row), and says which rows it changed. All of them pass
- * the same gate in recipient_change.c: whoever wants to store something with a change of state does
- * it there, where the changed rows are known and the transaction is still open.
+ * Every transition is a function here: it runs in the caller's transaction (but
+ * recipient_packet_run, which has its own), changes only rows that are in a state that it may begin
+ * from and that answer to the fence (owner and attempt, as they were when the caller claimed or
+ * locked the row), and says which rows it changed. All of them pass the same gate in
+ * recipient_change.c: whoever wants to store something with a change of state does it there, where
+ * the changed rows are known and the transaction is still open.
  *
  * Lock order: recipients (by message and number, or by id), then messages, then balances, then the
  * ledger. Everything but the functions named put, and those without a struct db, blocks.
@@ -144,10 +145,28 @@ void recipient_register(void); /* the statements' labels, the ledger's too; at s
 int recipient_claim(struct db *db, enum recipient_transition transition, uint64_t owner,
                     const uint64_t *ids, size_t n, struct err *err);
 
-/* DELIVER of n rows of that owner. The transaction must hold nothing else yet: it may have to begin
- * again. Sorts changes by id. */
-int recipient_deliver(struct db *db, uint64_t owner, struct recipient_change *changes, size_t n,
-                      struct err *err);
+/* What a consumer does in one transaction, and one packet: it settles what is done, and claims what
+ * is free. Either part may be empty. */
+struct recipient_packet {
+    uint64_t owner;
+    struct recipient_change *changes; /* DELIVER rows of that owner; sorted by id; at most 2,000 */
+    size_t change_count;
+    const char *const *message_ids; /* in order; CLAIM what is open of these messages ... */
+    size_t message_count;
+    struct recipient_rows rows; /* ... result: all their rows, as they were just before */
+};
+
+/* A transaction of its own. Success: each change is CHANGED, ALREADY or LOST, and every row that is
+ * said to be pending is `sending` and the owner's, its attempt one more than said. ERR_PERMANENT: a
+ * row of these messages is in somebody's hands; nothing has changed. ERR_UNKNOWN: all or nothing
+ * has; what was claimed is the owner's, and a change that is repeated is ALREADY. No transaction is
+ * left open.
+ *
+ * That the two parts share a commit ties neither to the other: each row has a fence of its own, a
+ * crash in the middle leaves both as they were, and either may be repeated alone. Both lock
+ * recipients only, those of the first part by what nobody else would claim from a living owner; so
+ * a deadlock takes two consumers that were handed each other's messages, and is tried again. */
+int recipient_packet_run(struct db *db, struct recipient_packet *t, struct err *err);
 
 /* Locks n rows of that owner and sets each one's result: HELD, ALREADY or LOST. Sorts changes by
  * id. */
@@ -157,7 +176,7 @@ int recipient_hold(struct db *db, uint64_t owner, struct recipient_change *chang
 int recipient_put_off(struct db *db, struct recipient_change *changes, size_t n, struct err *err);
 /* Fail and refund those that are to FAIL or DROP, and are HELD. A refund that exists is ERR_BUG. */
 int recipient_fail(struct db *db, struct recipient_change *changes, size_t n, struct err *err);
-/* Confirm those that are to be, and are HELD. */
+/* Confirm n rows that are HELD. */
 int recipient_confirm_all(struct db *db, struct recipient_change *changes, size_t n,
                           struct err *err);
 /* For DROP and CONFIRM: a locked row is HELD. unknown: the others that may have it. */

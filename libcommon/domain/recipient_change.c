@@ -8,7 +8,7 @@
 #define REASON_MAX 255
 
 static struct db_label claim_label = {.query = "claim_update"};
-static struct db_label deliver_label = {.query = "settle_done"};
+static struct db_label confirm_label = {.query = "confirm"};
 static struct db_label hold_label = {.query = "settle_lock"};
 static struct db_label put_off_label = {.query = "settle_later"};
 static struct db_label fail_label = {.query = "settle_failed"};
@@ -17,7 +17,7 @@ static struct db_label forget_label = {.query = "dead_clean"};
 void recipient_change_register(void)
 {
     db_label_register(&claim_label);
-    db_label_register(&deliver_label);
+    db_label_register(&confirm_label);
     db_label_register(&hold_label);
     db_label_register(&put_off_label);
     db_label_register(&fail_label);
@@ -39,7 +39,7 @@ static const struct {
     [RECIPIENT_CONFIRM] = {IN(RECIPIENT_PENDING) | IN(RECIPIENT_SENDING), RECIPIENT_DONE},
 };
 
-static void put_from(struct buf *sql, enum recipient_transition transition)
+void recipient_put_from(struct buf *sql, enum recipient_transition transition)
 {
     const char *separator = "'";
 
@@ -53,14 +53,16 @@ static void put_from(struct buf *sql, enum recipient_transition transition)
     }
 }
 
-static const char *to_name(enum recipient_transition transition)
+const char *recipient_to_name(enum recipient_transition transition)
 {
     return recipient_state_name(transitions[transition].to);
 }
 
 /* The gate: n rows of changes, all HELD, have gone through transition, and nothing is committed.
- * What has to be stored along with a change of state is stored from here. */
-static void pass(enum recipient_transition transition, struct recipient_change *changes, size_t n)
+ * What has to be stored along with a change of state is stored from here; what a packet delivers
+ * and commits (recipient_packet.c) has passed already, and takes it along in the packet. */
+void recipient_pass(enum recipient_transition transition, struct recipient_change *changes,
+                    size_t n)
 {
     for (size_t i = 0; i < n; i++)
         if (changes[i].transition == transition && changes[i].result == RECIPIENT_HELD)
@@ -73,6 +75,11 @@ static int by_id(const void *a, const void *b)
     uint64_t y = ((const struct recipient_change *)b)->id;
 
     return x < y ? -1 : x > y;
+}
+
+void recipient_sort(struct recipient_change *changes, size_t n)
+{
+    qsort(changes, n, sizeof(*changes), by_id);
 }
 
 static struct recipient_change *find(struct recipient_change *changes, size_t n, uint64_t id)
@@ -91,15 +98,15 @@ static void put_claim(struct buf *sql, enum recipient_transition transition, uin
                "UPDATE message_status FORCE INDEX(PRIMARY) SET takeovers=takeovers+(%d AND "
                "owner<>%llu),status='%s',owner=%llu,attempt=attempt+1,"
                "first_claimed_at=COALESCE(first_claimed_at,NOW(6)) WHERE id IN (",
-               transition == RECIPIENT_TAKE_OVER, (unsigned long long)owner, to_name(transition),
-               (unsigned long long)owner);
+               transition == RECIPIENT_TAKE_OVER, (unsigned long long)owner,
+               recipient_to_name(transition), (unsigned long long)owner);
     for (size_t i = 0; i < n; i++) {
         if (i)
             buf_putc(sql, ',');
         buf_put_uint(sql, ids[i]);
     }
     buf_puts(sql, ") AND status IN (");
-    put_from(sql, transition);
+    recipient_put_from(sql, transition);
     buf_putc(sql, ')');
 }
 
@@ -134,72 +141,6 @@ static void put_quoted_json(struct db *db, struct buf *sql, const struct buf *js
         db_put_quoted(db, sql, json->data, json->len);
 }
 
-/* ---- deliver ---- */
-
-static void put_delivered(struct buf *json, const struct recipient_change *changes, size_t n)
-{
-    bool any = false;
-
-    buf_putc(json, '[');
-    for (size_t i = 0; i < n; i++) {
-        const struct recipient_change *c = &changes[i];
-
-        if (c->result != RECIPIENT_HELD)
-            continue;
-        buf_puts(json, any ? ",[" : "[");
-        any = true;
-        buf_put_uint(json, c->id);
-        buf_putc(json, ',');
-        buf_put_uint(json, c->attempt);
-        buf_puts(json, ",\"");
-        buf_puts(json, c->provider);
-        buf_puts(json, "\",");
-        buf_put_json(json, c->provider_id, strlen(c->provider_id));
-        buf_putc(json, ',');
-        buf_put_json(json, c->unknown, strlen(c->unknown));
-        buf_putc(json, ']');
-    }
-    buf_putc(json, ']');
-}
-
-/* The join, in the order of the ids given, makes this as cheap on a table of ten rows as on one of
- * ten million: a long IN list is planned as a scan of a small table. Who delivers is the owner; who
- * confirms has locked the rows. */
-static int write_delivered(struct db *db, enum recipient_transition transition, uint64_t owner,
-                           const struct recipient_change *changes, size_t n, uint64_t *matched,
-                           struct err *err)
-{
-    struct db_results results;
-    struct buf json = {0};
-    struct buf sql = {0};
-    int rc;
-
-    put_delivered(&json, changes, n);
-    buf_puts(&sql, "UPDATE JSON_TABLE(");
-    put_quoted_json(db, &sql, &json);
-    buf_printf(&sql,
-               ",'$[*]' COLUMNS(id BIGINT PATH '$[0]',attempt INT UNSIGNED PATH '$[1]',"
-               "provider VARCHAR(50) PATH '$[2]',provider_id VARCHAR(128) PATH '$[3]',"
-               "unknown_operators VARCHAR(255) PATH '$[4]')) j "
-               "STRAIGHT_JOIN message_status m FORCE INDEX(PRIMARY) ON m.id=j.id "
-               "SET m.status='%s',m.provider=j.provider,m.provider_message_id=j.provider_id,"
-               "m.unknown_operators=j.unknown_operators,m.last_error='' "
-               "WHERE m.status IN (",
-               to_name(transition));
-    put_from(&sql, transition);
-    buf_puts(&sql, ") AND m.attempt=j.attempt");
-    if (transition == RECIPIENT_DELIVER)
-        buf_printf(&sql, " AND m.owner=%llu", (unsigned long long)owner);
-    rc = db_run_buf(db, &deliver_label, &sql, &results, err);
-    buf_free(&sql);
-    buf_free(&json);
-    if (rc)
-        return -1;
-    *matched = db_only(&results)->affected;
-    db_results_free(&results);
-    return 0;
-}
-
 static size_t count_held(const struct recipient_change *changes, size_t n)
 {
     size_t held = 0;
@@ -207,34 +148,6 @@ static size_t count_held(const struct recipient_change *changes, size_t n)
     for (size_t i = 0; i < n; i++)
         held += changes[i].result == RECIPIENT_HELD;
     return held;
-}
-
-/* Nearly always all rows answer to the fence, and one statement is enough. When some do not, the
- * transaction begins again, and they are locked and looked at first. */
-int recipient_deliver(struct db *db, uint64_t owner, struct recipient_change *changes, size_t n,
-                      struct err *err)
-{
-    uint64_t matched = 0;
-    size_t held;
-
-    qsort(changes, n, sizeof(*changes), by_id);
-    for (size_t i = 0; i < n; i++)
-        changes[i].result = RECIPIENT_HELD;
-    if (write_delivered(db, RECIPIENT_DELIVER, owner, changes, n, &matched, err))
-        return -1;
-    if (matched != n) {
-        db_rollback(db);
-        db_begin(db);
-        if (recipient_hold(db, owner, changes, n, err))
-            return -1;
-        held = count_held(changes, n);
-        if (held && write_delivered(db, RECIPIENT_DELIVER, owner, changes, n, &matched, err))
-            return -1;
-        if (held && matched != held)
-            return err_set(err, ERR_BUG, 0, "deliver: rows changed under their lock");
-    }
-    pass(RECIPIENT_DELIVER, changes, n);
-    return 0;
 }
 
 /* ---- hold ---- */
@@ -250,8 +163,8 @@ static enum recipient_result look_at(const struct recipient_change *c, uint64_t 
     return state == transitions[c->transition].to ? RECIPIENT_ALREADY : RECIPIENT_LOST;
 }
 
-static int hold_chunk(struct db *db, uint64_t owner, struct recipient_change *changes, size_t n,
-                      struct err *err)
+static int look_at_chunk(struct db *db, uint64_t owner, struct recipient_change *changes, size_t n,
+                         const char *lock, struct err *err)
 {
     struct db_results results;
     struct buf sql = {0};
@@ -265,7 +178,8 @@ static int hold_chunk(struct db *db, uint64_t owner, struct recipient_change *ch
             buf_putc(&sql, ',');
         buf_put_uint(&sql, changes[i].id);
     }
-    buf_puts(&sql, ") ORDER BY id FOR UPDATE");
+    buf_puts(&sql, ") ORDER BY id");
+    buf_puts(&sql, lock);
     rc = db_run_buf(db, &hold_label, &sql, &results, err);
     buf_free(&sql);
     if (rc)
@@ -280,17 +194,33 @@ static int hold_chunk(struct db *db, uint64_t owner, struct recipient_change *ch
     return 0;
 }
 
-int recipient_hold(struct db *db, uint64_t owner, struct recipient_change *changes, size_t n,
-                   struct err *err)
+static int look_at_all(struct db *db, uint64_t owner, struct recipient_change *changes, size_t n,
+                       const char *lock, struct err *err)
 {
     int rc = 0;
 
-    qsort(changes, n, sizeof(*changes), by_id);
+    recipient_sort(changes, n);
     for (size_t i = 0; i < n; i++)
         changes[i].result = RECIPIENT_LOST;
     for (size_t i = 0; i < n && !rc; i += CHUNK)
-        rc = hold_chunk(db, owner, changes + i, n - i < CHUNK ? n - i : CHUNK, err);
+        rc = look_at_chunk(db, owner, changes + i, n - i < CHUNK ? n - i : CHUNK, lock, err);
     return rc;
+}
+
+int recipient_hold(struct db *db, uint64_t owner, struct recipient_change *changes, size_t n,
+                   struct err *err)
+{
+    return look_at_all(db, owner, changes, n, " FOR UPDATE", err);
+}
+
+int recipient_look(struct db *db, uint64_t owner, struct recipient_change *changes, size_t n,
+                   struct err *err)
+{
+    if (look_at_all(db, owner, changes, n, "", err))
+        return -1;
+    if (count_held(changes, n))
+        return err_set(err, ERR_BUG, 0, "deliver: a row that answers to the fence was left out");
+    return 0;
 }
 
 /* ---- put off, fail, drop ---- */
@@ -356,8 +286,8 @@ static int write_ended(struct db *db, struct db_label *label, enum recipient_tra
                "SET m.status='%s',m.owner=0,%sm.last_error=COALESCE(j.reason,m.last_error),"
                "m.unknown_operators=IF(j.any_may," RECIPIENT_MARKED
                ",COALESCE(j.may_have,m.unknown_operators)) WHERE m.status IN (",
-               to_name(transition), forget);
-    put_from(&sql, transition);
+               recipient_to_name(transition), forget);
+    recipient_put_from(&sql, transition);
     buf_puts(&sql, ") AND m.attempt=j.attempt");
     rc = count ? db_run_buf(db, label, &sql, &results, err) : 0;
     buf_free(&sql);
@@ -374,7 +304,7 @@ int recipient_put_off(struct db *db, struct recipient_change *changes, size_t n,
 {
     if (write_ended(db, &put_off_label, RECIPIENT_PUT_OFF, changes, n, err))
         return -1;
-    pass(RECIPIENT_PUT_OFF, changes, n);
+    recipient_pass(RECIPIENT_PUT_OFF, changes, n);
     return 0;
 }
 
@@ -403,24 +333,31 @@ int recipient_fail(struct db *db, struct recipient_change *changes, size_t n, st
         write_ended(db, &fail_label, RECIPIENT_DROP, changes, n, err) ||
         refund(db, changes, n, err))
         return -1;
-    pass(RECIPIENT_FAIL, changes, n);
-    pass(RECIPIENT_DROP, changes, n);
+    recipient_pass(RECIPIENT_FAIL, changes, n);
+    recipient_pass(RECIPIENT_DROP, changes, n);
     return 0;
 }
 
 int recipient_confirm_all(struct db *db, struct recipient_change *changes, size_t n,
                           struct err *err)
 {
-    uint64_t matched = 0;
+    struct db_results results;
+    struct buf sql = {0};
+    int rc;
 
     if (!n)
         return 0;
-    if (write_delivered(db, RECIPIENT_CONFIRM, 0, changes, n, &matched, err))
+    recipient_put_delivered(db, &sql, RECIPIENT_CONFIRM, 0, changes, n);
+    rc = db_run_buf(db, &confirm_label, &sql, &results, err);
+    buf_free(&sql);
+    if (rc)
         return -1;
-    if (matched != count_held(changes, n))
-        return err_set(err, ERR_BUG, 0, "confirm: rows changed under their lock");
-    pass(RECIPIENT_CONFIRM, changes, n);
-    return 0;
+    if (db_only(&results)->affected != n)
+        rc = err_set(err, ERR_BUG, 0, "confirm: rows changed under their lock");
+    else
+        recipient_pass(RECIPIENT_CONFIRM, changes, n);
+    db_results_free(&results);
+    return rc;
 }
 
 struct recipient_change recipient_confirm(const struct recipient *r, const char *provider,

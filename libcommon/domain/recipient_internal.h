@@ -1,13 +1,42 @@
 #ifndef LIBCOMMON_DOMAIN_RECIPIENT_INTERNAL_H
 #define LIBCOMMON_DOMAIN_RECIPIENT_INTERNAL_H
 
-/* What recipient.c (states, rows), recipient_change.c (transitions) and recipient_restore.c share;
- * nobody else includes this. */
+/* What recipient.c (states, rows), recipient_change.c (transitions), recipient_packet.c and
+ * recipient_restore.c share; nobody else includes this. */
 
 #include "libcommon/domain/recipient.h"
 
 void recipient_change_register(void);
+void recipient_packet_register(void);
 void recipient_restore_register(void);
+
+/* ---- recipient.c ---- */
+
+/* The inside of an IN list. */
+void recipient_put_messages(struct db *db, struct buf *sql, const char *const *message_ids,
+                            size_t n);
+/* All rows of these messages, locked, as recipient_read reads them. */
+void recipient_put_lock(struct db *db, struct buf *sql, const char *const *message_ids, size_t n);
+/* set is of rows->results, which belong to rows from then on, whatever becomes of it. */
+int recipient_read(struct recipient_rows *rows, struct db_set *set, struct err *err);
+
+/* ---- recipient_change.c ---- */
+
+void recipient_put_from(struct buf *sql, enum recipient_transition transition);
+const char *recipient_to_name(enum recipient_transition transition);
+void recipient_sort(struct recipient_change *changes, size_t n); /* by id */
+void recipient_pass(enum recipient_transition transition, struct recipient_change *changes,
+                    size_t n);
+/* What a packet that has delivered has left out: sets each one's result to ALREADY or LOST. */
+int recipient_look(struct db *db, uint64_t owner, struct recipient_change *changes, size_t n,
+                   struct err *err);
+
+/* ---- recipient_packet.c ---- */
+
+/* DELIVER, of rows of that owner, or CONFIRM, of rows that are locked: n changes, sorted by id, all
+ * to be made. */
+void recipient_put_delivered(struct db *db, struct buf *sql, enum recipient_transition transition,
+                             uint64_t owner, const struct recipient_change *changes, size_t n);
 
 /* The mark beside the names that are there, which may be of operators that are gone. */
 #define RECIPIENT_MARKED                                                   \

@@ -108,6 +108,9 @@ def traffic(stack):
     identifier = api.sent(customers[2])["message_identifier"]
     wait_until(lambda: stack.db.value("SELECT enqueues FROM messages WHERE message_identifier=%s",
                                       identifier), 15, "a retry")
+    # As if its consumer had died: the claim that comes is no plain one.
+    stack.db.execute("UPDATE message_status SET status='sending',owner=987654321 "
+                     "WHERE message_identifier=%s AND status='pending'", identifier)
     for operator in stack.operators:
         operator.heal()
     quiesce(stack)
@@ -168,7 +171,9 @@ def test_the_statements_that_matter_were_seen(seen):
     assert found(r"^DELETE.*outbox_events"), "its delete"
     assert found(r"FROM user_balances.*FOR UPDATE"), "the balance locks"
     assert found(r"FROM message_status.*FOR UPDATE"), "the claim and the settle"
-    assert found(r"^UPDATE message_status"), "the states"
+    assert found(r"^UPDATE message_status.*owner=IF\(status"), "the claim of what is free"
+    assert found(r"^UPDATE message_status.*status=.done"), "what is settled"
+    assert found(r"^UPDATE message_status.*attempt=attempt\+1.*WHERE id IN"), "the claim of what is not"
     assert found(r"^UPDATE .*JOIN user_balances"), "the balances"
     assert found(r"kind=2 .*unknown_operators<>''"), "the look at what is held"
 

@@ -25,8 +25,9 @@
 
 /* Error numbers of the server and of the client's library. */
 enum {
-    FAKE_SYNTAX = 1064,    /* ERR_BUG */
-    FAKE_DUPLICATE = 1062, /* ERR_PERMANENT, as are the next two */
+    FAKE_SYNTAX = 1064, /* ERR_BUG */
+    FAKE_NULL = 1048,   /* ERR_PERMANENT, as are the next three */
+    FAKE_DUPLICATE = 1062,
     FAKE_TOO_LARGE = 1153,
     FAKE_OUT_OF_RANGE = 1690, /* the rest: ERR_RETRY */
     FAKE_LOCK_WAIT = 1205,

@@ -144,9 +144,12 @@ static void turn_into(enum recipient_transition transition)
 
 static int deliver(struct err *err)
 {
-    db_begin(db);
-    return recipient_deliver(db, ME, changes, 3, err);
+    struct recipient_packet packet = {.owner = ME, .changes = changes, .change_count = 3};
+
+    return recipient_packet_run(db, &packet, err);
 }
+
+#define DONE(count) .answers = {{"done-1", .affected = (count)}}
 
 /* Of changes, which are in the order of ids by now. */
 static void expect_results(enum recipient_result a, enum recipient_result b,
@@ -163,11 +166,27 @@ START_TEST(what_answers_to_the_fence_is_delivered_by_one_statement)
     struct err err;
 
     EXPECT("settle_done",
-           .has = {"[1,4,\"alfa\",\"p\",\"\"],[2,", "m.status='done'", "m.owner=7", "'sending'"},
-           .affected = 3);
+           .has = {"provider='alfa',provider_message_id='p',unknown_operators=''", "status='done'",
+                   "id IN (1,2,3) AND status IN ('sending') AND attempt=4 AND owner=7"},
+           DONE(3));
     ck_assert_int_eq(deliver(&err), 0);
-    ck_assert_str_eq(fake_db_ran(), "begin settle_done");
+    ck_assert_str_eq(fake_db_ran(), "settle_done");
     expect_results(RECIPIENT_CHANGED, RECIPIENT_CHANGED, RECIPIENT_CHANGED);
+}
+END_TEST
+
+START_TEST(each_row_gets_what_is_its_own)
+{
+    struct err err;
+
+    changes[0].provider_id = "it's"; /* of 3 */
+    changes[0].attempt = 5;
+    EXPECT("settle_done",
+           .has = {"provider='alfa'",
+                   "=CASE id WHEN 1 THEN 'p' WHEN 2 THEN 'p' WHEN 3 THEN 'it\\'s' END",
+                   "attempt=CASE id WHEN 1 THEN 4 WHEN 2 THEN 4 WHEN 3 THEN 5 END AND owner=7"},
+           DONE(3));
+    ck_assert_int_eq(deliver(&err), 0);
 }
 END_TEST
 
@@ -175,13 +194,12 @@ START_TEST(rows_that_are_lost_are_found_by_looking_and_left_alone)
 {
     struct err err;
 
-    EXPECT("settle_done", .affected = 1);
-    EXPECT("settle_lock", .has = {"(1,2,3)", "FOR UPDATE"},
-           .rows = "1|sending|7|4\n2|sending|8|5"); /* 2: taken over; 3: gone */
-    EXPECT("settle_done", .has = {"[1,4,"}, .lacks = {"[2,", "[3,"}, .affected = 1);
+    EXPECT("settle_done", DONE(1));
+    EXPECT("settle_lock", .has = {"(1,2,3)"}, .lacks = {"FOR UPDATE"},
+           .rows = "1|done|7|4\n2|sending|8|5"); /* 2: taken over; 3: gone */
     ck_assert_int_eq(deliver(&err), 0);
-    ck_assert_str_eq(fake_db_ran(), "begin settle_done rollback begin settle_lock settle_done");
-    expect_results(RECIPIENT_CHANGED, RECIPIENT_LOST, RECIPIENT_LOST);
+    ck_assert_str_eq(fake_db_ran(), "settle_done settle_lock");
+    expect_results(RECIPIENT_ALREADY, RECIPIENT_LOST, RECIPIENT_LOST);
 }
 END_TEST
 
@@ -189,22 +207,120 @@ START_TEST(delivered_by_a_commit_whose_answer_was_lost)
 {
     struct err err;
 
-    EXPECT("settle_done", .affected = 0);
+    EXPECT("settle_done", .error = FAKE_LOST);
+    ck_assert_int_eq(deliver(&err), -1);
+    ck_assert_int_eq(err.kind, ERR_UNKNOWN);
+    ck_assert_int_eq(db_acquire(db, &err), 0);
+    EXPECT("settle_done", DONE(0));
     EXPECT("settle_lock", .rows = "1|done|7|4\n2|done|7|4\n3|done|7|5");
     ck_assert_int_eq(deliver(&err), 0);
     expect_results(RECIPIENT_ALREADY, RECIPIENT_ALREADY, RECIPIENT_LOST); /* 3: another's */
 }
 END_TEST
 
-START_TEST(rows_that_change_under_their_lock_are_a_bug)
+START_TEST(a_row_that_should_have_been_delivered_is_a_bug)
 {
     struct err err;
 
-    EXPECT("settle_done", .affected = 2);
-    EXPECT("settle_lock", .rows = "1|sending|7|4\n2|sending|7|4\n3|sending|7|4");
-    EXPECT("settle_done", .affected = 2);
+    EXPECT("settle_done", DONE(2));
+    EXPECT("settle_lock", .rows = "1|done|7|4\n2|sending|7|4\n3|done|7|4");
     ck_assert_int_eq(deliver(&err), -1);
     ck_assert_int_eq(err.kind, ERR_BUG);
+}
+END_TEST
+
+static const char *const messages[] = {"m-1", "m-2"};
+
+#define ROW(id, message, state) id "|" message "|0912|0|" state "|3|0|0|7|10||\\N|0"
+
+START_TEST(what_is_free_is_claimed_by_one_packet)
+{
+    struct recipient_packet packet = {.owner = ME, .message_ids = messages, .message_count = 2};
+    struct err err;
+
+    EXPECT("claim",
+           .has = {"IN ('m-1','m-2') ORDER BY message_identifier,recipient FOR UPDATE;UPDATE",
+                   "SET owner=IF(status='pending',7,NULL),status='sending',attempt=attempt+1",
+                   "IN ('m-1','m-2') AND status IN ('pending','sending');COMMIT"},
+           .answers = {{"rows", .rows = ROW("1", "m-1", "pending") "\n" ROW("2", "m-2", "done")},
+                       {"taken", .affected = 1}});
+    ck_assert_int_eq(recipient_packet_run(db, &packet, &err), 0);
+    ck_assert_str_eq(fake_db_ran(), "begin claim");
+    ck_assert_uint_eq(packet.rows.n, 2);
+    ck_assert_int_eq(packet.rows.all[0].state, RECIPIENT_PENDING);
+    ck_assert_uint_eq(packet.rows.all[0].attempt, 3); /* as it was */
+    ck_assert_int_eq(packet.rows.all[1].state, RECIPIENT_DONE);
+    recipient_rows_free(&packet.rows);
+}
+END_TEST
+
+START_TEST(what_is_in_anybodys_hands_leaves_all_as_it_was)
+{
+    struct recipient_packet packet = {.owner = ME,
+                                      .changes = changes,
+                                      .change_count = 3,
+                                      .message_ids = messages,
+                                      .message_count = 2};
+    struct err err;
+
+    EXPECT("claim_and_settle", .error = FAKE_NULL);
+    ck_assert_int_eq(recipient_packet_run(db, &packet, &err), -1);
+    ck_assert_int_eq(err.kind, ERR_PERMANENT);
+    ck_assert_str_eq(fake_db_ran(), "begin claim_and_settle rollback");
+    ck_assert_uint_eq(packet.rows.n, 0);
+}
+END_TEST
+
+START_TEST(what_is_done_and_what_is_free_share_a_commit)
+{
+    struct recipient_packet packet = {.owner = ME,
+                                      .changes = changes,
+                                      .change_count = 3,
+                                      .message_ids = messages,
+                                      .message_count = 1};
+    struct err err;
+
+    EXPECT("claim_and_settle", .has = {"attempt=4 AND owner=7;SELECT", ";COMMIT"},
+           .answers = {{"done-1", .affected = 2},
+                       {"rows", .rows = ROW("9", "m-1", "pending")},
+                       {"taken", .affected = 1}});
+    EXPECT("settle_lock", .rows = "1|done|7|4\n2|done|7|4\n3|pending|0|4");
+    ck_assert_int_eq(recipient_packet_run(db, &packet, &err), 0);
+    expect_results(RECIPIENT_ALREADY, RECIPIENT_ALREADY, RECIPIENT_LOST);
+    ck_assert_uint_eq(packet.rows.n, 1);
+    recipient_rows_free(&packet.rows);
+}
+END_TEST
+
+START_TEST(a_claim_of_other_rows_than_were_read_is_unknown)
+{
+    struct recipient_packet packet = {.owner = ME, .message_ids = messages, .message_count = 1};
+    struct err err;
+
+    EXPECT("claim",
+           .answers = {{"rows", .rows = ROW("1", "m-1", "pending")}, {"taken", .affected = 2}});
+    ck_assert_int_eq(recipient_packet_run(db, &packet, &err), -1);
+    ck_assert_int_eq(err.kind, ERR_UNKNOWN);
+    ck_assert_uint_eq(packet.rows.n, 0);
+}
+END_TEST
+
+/* Values by CASE are looked for one after another: a statement takes five hundred at most. */
+START_TEST(many_rows_are_delivered_by_some_statements)
+{
+    static struct recipient_change many[501];
+    struct recipient_packet packet = {.owner = ME, .changes = many, .change_count = 501};
+    struct err err;
+
+    for (unsigned i = 0; i < 501; i++) {
+        many[i] = changes[0];
+        many[i].id = i + 1;
+    }
+    EXPECT("settle_done", .has = {",500) AND", "IN (501) AND", ";COMMIT"},
+           .answers = {{"done-1", .affected = 500}, {"done-2", .affected = 1}});
+    ck_assert_int_eq(recipient_packet_run(db, &packet, &err), 0);
+    ck_assert_str_eq(fake_db_ran(), "begin settle_done");
+    ck_assert_int_eq(many[500].result, RECIPIENT_CHANGED);
 }
 END_TEST
 
@@ -308,10 +424,11 @@ START_TEST(what_is_confirmed_is_done_whoever_had_it)
     struct recipient_change c = recipient_confirm(&r, "alfa", "");
     struct err err;
 
-    EXPECT("settle_done",
-           .has = {"[[9,4,\"alfa\",\"\",\"\"]]", "m.status='done'", "IN ('pending','sending')"},
-           .lacks = {"m.owner="}, .affected = 1);
-    EXPECT("settle_done", .affected = 0);
+    EXPECT("confirm",
+           .has = {"status='done',provider='alfa',provider_message_id='',unknown_operators=''",
+                   "id IN (9) AND status IN ('pending','sending') AND attempt=4"},
+           .lacks = {"owner="}, .affected = 1);
+    EXPECT("confirm", .affected = 0);
     db_begin(db);
     ck_assert_int_eq(recipient_confirm_all(db, &c, 1, &err), 0);
     ck_assert_int_eq(c.result, RECIPIENT_CHANGED);
@@ -372,9 +489,15 @@ int main(void)
     t = tcase_create("transitions");
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, what_answers_to_the_fence_is_delivered_by_one_statement);
+    tcase_add_test(t, each_row_gets_what_is_its_own);
     tcase_add_test(t, rows_that_are_lost_are_found_by_looking_and_left_alone);
     tcase_add_test(t, delivered_by_a_commit_whose_answer_was_lost);
-    tcase_add_test(t, rows_that_change_under_their_lock_are_a_bug);
+    tcase_add_test(t, a_row_that_should_have_been_delivered_is_a_bug);
+    tcase_add_test(t, many_rows_are_delivered_by_some_statements);
+    tcase_add_test(t, what_is_free_is_claimed_by_one_packet);
+    tcase_add_test(t, what_is_in_anybodys_hands_leaves_all_as_it_was);
+    tcase_add_test(t, what_is_done_and_what_is_free_share_a_commit);
+    tcase_add_test(t, a_claim_of_other_rows_than_were_read_is_unknown);
     tcase_add_test(t, a_claim_is_of_all_rows_or_a_bug);
     tcase_add_test(t, only_what_is_held_fails_and_gets_its_money_back);
     tcase_add_test(t, a_second_refund_is_a_bug);

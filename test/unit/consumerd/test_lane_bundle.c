@@ -21,7 +21,6 @@
         .body_len = strlen(json)                                                       \
     }
 
-#define ROW(id, message) id "|" message "|0912|0|pending|0|0|0|7|10||\\N|0"
 #define OURS(id, message) id "|" message "|0912|0|sending|1|0|5|7|10||20|5"
 
 static void setup(void)
@@ -31,6 +30,13 @@ static void setup(void)
 }
 
 static void claim(const char *rows, size_t claimed)
+{
+    EXPECT("claim", TAKEN(rows, claimed));
+    turn();
+}
+
+/* One of them is in hand. */
+static void look_and_claim(const char *rows, size_t claimed)
 {
     EXPECT("recipient_lock", .rows = rows);
     EXPECT("claim_update", .affected = claimed);
@@ -43,8 +49,7 @@ static void done(size_t i)
 {
     submitted[i]->outcome = JOB_DONE;
     job_queue_put(queue, submitted[i]);
-    EXPECT("settle_done", .affected = 1);
-    EXPECT("commit");
+    EXPECT("settle_done", DONE(1));
     turn();
 }
 
@@ -58,7 +63,7 @@ START_TEST(every_member_is_a_message_of_its_own)
     HEARS(DELIVERED(3, BUNDLE(MEMBER("m-1") "," MEMBER("m-2"))));
     lane_exchange(lane);
     ck_assert_uint_eq(lane->arrived_count, 2);
-    claim(ROW("1", "m-1") "\n" ROW("2", "m-2"), 2);
+    claim(FRESH("1", "m-1") "\n" FRESH("2", "m-2"), 2);
     ck_assert_uint_eq(submitted_count, 2);
     ck_assert_str_eq(submitted[1]->message->id, "m-2");
     ck_assert_str_eq(submitted[1]->message->text, "hello");
@@ -71,7 +76,7 @@ START_TEST(the_last_member_acknowledges)
 {
     HEARS(DELIVERED(3, BUNDLE(MEMBER("m-1") "," MEMBER("m-2") "," MEMBER("m-3"))));
     lane_exchange(lane);
-    claim(ROW("1", "m-1") "\n" ROW("2", "m-2") "\n3|m-3|0912|0|done|1|0|6|7|10||0|0", 2);
+    claim(FRESH("1", "m-1") "\n" FRESH("2", "m-2") "\n3|m-3|0912|0|done|1|0|6|7|10||0|0", 2);
     expect_acks("open"); /* the third was over at once */
     done(1);
     expect_acks("open");
@@ -85,7 +90,7 @@ START_TEST(twins_in_a_bundle_count_as_one)
 {
     HEARS(DELIVERED(3, BUNDLE(MEMBER("m-1") "," MEMBER("m-1"))));
     lane_exchange(lane);
-    claim(ROW("1", "m-1"), 1);
+    claim(FRESH("1", "m-1"), 1);
     ck_assert_uint_eq(lane->arrived_count, 1);
     EXPECT("recipient_lock", .rows = OURS("1", "m-1"));
     EXPECT("commit");
@@ -101,10 +106,10 @@ START_TEST(a_member_of_two_bundles_keeps_neither)
 {
     HEARS(DELIVERED(3, BUNDLE(MEMBER("m-1") "," MEMBER("m-2"))));
     lane_exchange(lane);
-    claim(ROW("1", "m-1") "\n" ROW("2", "m-2"), 2);
+    claim(FRESH("1", "m-1") "\n" FRESH("2", "m-2"), 2);
     HEARS(DELIVERED(4, BUNDLE(MEMBER("m-2") "," MEMBER("m-3"))));
     lane_exchange(lane);
-    claim(OURS("2", "m-2") "\n" ROW("3", "m-3"), 1);
+    look_and_claim(OURS("2", "m-2") "\n" FRESH("3", "m-3"), 1);
     done(2);
     expect_acks("ack:4");
     done(1);
@@ -120,7 +125,7 @@ START_TEST(a_bundle_that_comes_again_is_acknowledged_once)
 
     HEARS(DELIVERED(3, BUNDLE(MEMBER("m-1") "," MEMBER("m-2"))));
     lane_exchange(lane);
-    claim(ROW("1", "m-1") "\n" ROW("2", "m-2"), 2);
+    claim(FRESH("1", "m-1") "\n" FRESH("2", "m-2"), 2);
     done(0);
     ck_assert_int_eq(broker_open(lane->broker, &err), 0);
     HEARS(DELIVERED(1, BUNDLE(MEMBER("m-1") "," MEMBER("m-2"))));
@@ -140,7 +145,7 @@ START_TEST(a_bundle_with_a_member_that_was_let_go_is_not_acknowledged)
     lane->recipients_max = 1;
     HEARS(DELIVERED(3, BUNDLE(MEMBER("m-1") "," MEMBER("m-2"))));
     lane_exchange(lane);
-    claim(ROW("1", "m-1"), 1);
+    claim(FRESH("1", "m-1"), 1);
     ck_assert_uint_eq(lane->arrived_count, 1);
     lane_drop_arrived(lane);
     done(0);

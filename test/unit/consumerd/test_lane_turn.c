@@ -10,8 +10,7 @@ START_TEST(what_is_done_is_settled_together_and_then_acknowledged)
 {
     finish(in_hand("m-1", 1), 1, JOB_DONE);
     finish(in_hand("m-2", 2), 2, JOB_DONE);
-    EXPECT("settle_done", .affected = 2);
-    EXPECT("commit");
+    EXPECT("settle_done", DONE(2));
     turn();
     expect_acks("ack:1 ack:2");
     ck_assert(!lane->hand.by_id && !lane->hand.recipients && !lane->out);
@@ -23,16 +22,14 @@ START_TEST(nothing_is_acknowledged_before_a_lost_commit_is_settled)
 {
     lane->settle_limit = 1; /* a bad row would be given up at once */
     finish(in_hand("m-1", 1), 1, JOB_DONE);
-    EXPECT("settle_done", .affected = 1);
-    EXPECT("commit", .error = FAKE_LOST);
+    EXPECT("settle_done", .error = FAKE_LOST);
     turn();
     ck_assert_str_eq(fake_broker_calls(), "open");
     ck_assert(lane_turn_has_work(lane));
     ck_assert_int_gt(lane->db_retry_at_ms, 0);
 
-    EXPECT("settle_done", .affected = 0);
+    EXPECT("settle_done", DONE(0));
     EXPECT("settle_lock", .rows = "1|done|5|1");
-    EXPECT("commit");
     turn();
     expect_acks("ack:1");
     ck_assert_uint_eq(lane->db_failures, 0);
@@ -44,9 +41,8 @@ START_TEST(what_was_taken_over_is_acknowledged_and_counted_as_lost)
     uint64_t lost = events(STATS_LOST), success = events(STATS_SUCCESS);
 
     finish(in_hand("m-1", 1), 1, JOB_DONE);
-    EXPECT("settle_done", .affected = 0);
+    EXPECT("settle_done", DONE(0));
     EXPECT("settle_lock", .rows = "1|sending|6|2");
-    EXPECT("commit");
     turn();
     expect_acks("ack:1");
     ck_assert_uint_eq(events(STATS_LOST), lost + 1);
@@ -60,13 +56,11 @@ START_TEST(one_bad_row_is_given_up_alone)
 
     for (unsigned i = 0; i < 4; i++)
         finish(in_hand(ids[i], i + 1), i + 1, JOB_DONE);
-    EXPECT("settle_done", .has = {"[1,", "[4,"}, .error = FAKE_OUT_OF_RANGE);
-    EXPECT("settle_done", .has = {"[1,", "[2,"}, .lacks = {"[3,"}, .affected = 2);
-    EXPECT("commit");
-    EXPECT("settle_done", .has = {"[3,", "[4,"}, .error = FAKE_OUT_OF_RANGE);
-    EXPECT("settle_done", .has = {"[3,"}, .lacks = {"[4,"}, .error = FAKE_OUT_OF_RANGE);
-    EXPECT("settle_done", .has = {"[4,"}, .affected = 1);
-    EXPECT("commit");
+    EXPECT("settle_done", .has = {"IN (1,2,3,4)"}, .error = FAKE_OUT_OF_RANGE);
+    EXPECT("settle_done", .has = {"IN (1,2)"}, DONE(2));
+    EXPECT("settle_done", .has = {"IN (3,4)"}, .error = FAKE_OUT_OF_RANGE);
+    EXPECT("settle_done", .has = {"IN (3)"}, .error = FAKE_OUT_OF_RANGE);
+    EXPECT("settle_done", .has = {"IN (4)"}, DONE(1));
     turn();
     expect_acks("ack:1 ack:2 dead_letter:3 ack:4");
     ck_assert_uint_eq(lane->settle_limit, 4); /* as before */
@@ -84,8 +78,7 @@ START_TEST(a_database_in_trouble_gives_nothing_up)
     ck_assert_str_eq(fake_broker_calls(), "open");
     ck_assert_uint_eq(lane->db_failures, 2);
     ck_assert_uint_eq(lane->settle_limit, 4);
-    EXPECT("settle_done", .affected = 1);
-    EXPECT("commit");
+    EXPECT("settle_done", DONE(1));
     turn();
     expect_acks("ack:1");
 }
@@ -104,8 +97,7 @@ START_TEST(what_is_put_off_of_a_message_stays_together)
     for (unsigned i = 1; i <= 5; i++) /* more than settle_batch */
         finish(m, i, JOB_LATER);
     finish(m, 6, JOB_DONE);
-    EXPECT("settle_done", .has = {"[6,"}, .affected = 1); /* before that, one was still open */
-    EXPECT("commit");
+    EXPECT("settle_done", .has = {"IN (6)"}, DONE(1)); /* before that, one was still open */
     EXPECT("settle_lock", .has = {"(1,2,3,4,5)"},
            .rows = "1|sending|5|1\n2|sending|5|1\n3|sending|5|1\n4|sending|5|1\n5|sending|5|1");
     EXPECT("settle_later", .affected = 5);
@@ -230,8 +222,7 @@ START_TEST(an_ack_of_an_earlier_connection_is_void)
 
     finish(in_hand("m-1", 1), 1, JOB_DONE);
     ck_assert_int_eq(broker_open(lane->broker, &err), 0); /* again */
-    EXPECT("settle_done", .affected = 1);
-    EXPECT("commit");
+    EXPECT("settle_done", DONE(1));
     turn();
     ck_assert_str_eq(fake_broker_calls(), "open open");
     ck_assert(!lane->hand.by_id);
@@ -240,17 +231,14 @@ END_TEST
 
 /* ---- claiming ---- */
 
-#define FRESH(id, message) id "|" message "|0912|0|pending|0|0|0|7|10||\\N|0"
-
 START_TEST(what_is_claimed_goes_to_the_operators)
 {
-    arrive("m-1", 1);
     arrive("m-2", 2);
-    EXPECT("recipient_lock", .has = {"('m-1','m-2')"},
-           .rows = FRESH("1", "m-1") "\n2|m-2|0912|0|done|1|0|6|7|10||0|0");
-    EXPECT("claim_update", .has = {"owner=5", "IN (1)"}, .affected = 1);
-    EXPECT("commit");
+    arrive("m-1", 1);
+    EXPECT("claim", .has = {"('m-1','m-2')"},
+           TAKEN(FRESH("1", "m-1") "\n2|m-2|0912|0|done|1|0|6|7|10||0|0", 1));
     turn();
+    ck_assert_str_eq(fake_db_ran(), "begin claim");
     expect_acks("ack:2"); /* nothing left to do */
     ck_assert_uint_eq(submitted_count, 1);
     ck_assert_uint_eq(submitted[0]->status_id, 1);
@@ -262,10 +250,9 @@ END_TEST
 START_TEST(what_the_row_says_of_operators_goes_along)
 {
     arrive("m-1", 1);
-    EXPECT("recipient_lock", .rows = "1|m-1|0912|0|pending|3|0|0|7|10|beta,old|90000|4000\n"
-                                     "2|m-1|0913|1|pending|0|0|0|7|10|*|\\N|0");
-    EXPECT("claim_update", .affected = 2);
-    EXPECT("commit");
+    EXPECT("claim", TAKEN("1|m-1|0912|0|pending|3|0|0|7|10|beta,old|90000|4000\n"
+                          "2|m-1|0913|1|pending|0|0|0|7|10|*|\\N|0",
+                          2));
     turn();
     ck_assert_uint_eq(submitted_count, 2);
     ck_assert_uint_eq(submitted[0]->unknown, 2);
@@ -283,16 +270,24 @@ START_TEST(restore_mode_claims_nothing)
     finish(in_hand("m-1", 1), 1, JOB_DONE);
     arrive("m-2", 2);
     may_claim = false;
-    EXPECT("settle_done", .affected = 1);
-    EXPECT("commit");
+    EXPECT("settle_done", DONE(1));
     turn();
     expect_acks("ack:1");
     ck_assert(!lane_turn_has_work(lane));
     may_claim = true;
-    EXPECT("recipient_lock", .rows = FRESH("2", "m-2"));
-    EXPECT("claim_update", .affected = 1);
-    EXPECT("commit");
+    EXPECT("claim", TAKEN(FRESH("2", "m-2"), 1));
     turn();
+    ck_assert_uint_eq(submitted_count, 1);
+}
+END_TEST
+
+START_TEST(a_message_without_rows_is_dead)
+{
+    arrive("m-1", 1);
+    arrive("m-2", 2);
+    EXPECT("claim", TAKEN(FRESH("2", "m-2"), 1));
+    turn();
+    expect_acks("dead_letter:1");
     ck_assert_uint_eq(submitted_count, 1);
 }
 END_TEST
@@ -300,15 +295,15 @@ END_TEST
 START_TEST(a_claim_that_fails_is_tried_again)
 {
     arrive("m-1", 1);
+    EXPECT("claim", .error = FAKE_DEADLOCK);
     EXPECT("recipient_lock", .rows = FRESH("1", "m-1"));
     EXPECT("claim_update", .error = FAKE_DEADLOCK);
     turn();
     ck_assert_uint_eq(submitted_count, 0);
     ck_assert_uint_eq(lane->arrived_count, 1);
-    ck_assert_str_eq(fake_db_ran(), "begin recipient_lock claim_update rollback");
-    EXPECT("recipient_lock", .rows = FRESH("1", "m-1"));
-    EXPECT("claim_update", .affected = 1);
-    EXPECT("commit");
+    ck_assert_str_eq(fake_db_ran(),
+                     "begin claim rollback begin recipient_lock claim_update rollback");
+    EXPECT("claim", TAKEN(FRESH("1", "m-1"), 1));
     turn();
     ck_assert_uint_eq(submitted_count, 1);
     ck_assert(!submitted[0]->any);
@@ -318,11 +313,10 @@ END_TEST
 START_TEST(a_claim_whose_commit_was_lost_is_found_as_ours)
 {
     arrive("m-1", 1);
-    EXPECT("recipient_lock", .rows = FRESH("1", "m-1"));
-    EXPECT("claim_update", .affected = 1);
-    EXPECT("commit", .error = FAKE_LOST);
+    EXPECT("claim", .error = FAKE_LOST);
     turn();
     ck_assert_uint_eq(submitted_count, 0);
+    EXPECT("claim", .error = FAKE_NULL);
     EXPECT("recipient_lock", .rows = "1|m-1|0912|0|sending|1|0|5|7|10||20|5");
     EXPECT("claim_update", .has = {"('sending')"}, .affected = 1);
     EXPECT("commit");
@@ -333,20 +327,68 @@ START_TEST(a_claim_whose_commit_was_lost_is_found_as_ours)
 }
 END_TEST
 
+/* Of m-1 one row is free and another has killed its consumers: nothing of it is claimed. m-2 is. */
+START_TEST(a_message_that_is_given_up_is_not_claimed_by_halves)
+{
+    arrive("m-1", 1);
+    arrive("m-2", 2);
+    EXPECT("claim", .error = FAKE_NULL);
+    EXPECT("recipient_lock",
+           .rows = FRESH("1", "m-1") "\n2|m-1|0913|1|sending|6|5|9|7|10||0|0\n" FRESH("3", "m-2"));
+    EXPECT("claim_owners", .has = {"IN (9)"}, .rows = "9|60000");
+    EXPECT("claim_update", .has = {"('pending')", "IN (3)"}, .affected = 1);
+    EXPECT("commit");
+    turn();
+    expect_acks("dead_letter:1");
+    ck_assert_uint_eq(submitted_count, 1);
+    ck_assert_uint_eq(submitted[0]->status_id, 3);
+}
+END_TEST
+
+/* ... and one is in the hands of somebody who lives: the rest is ours, that one is put off. */
+START_TEST(what_is_free_of_a_message_is_claimed_and_the_rest_put_off)
+{
+    arrive("m-1", 1);
+    EXPECT("claim", .error = FAKE_NULL);
+    EXPECT("recipient_lock", .rows = FRESH("1", "m-1") "\n2|m-1|0913|1|sending|6|0|9|7|10||0|0");
+    EXPECT("claim_owners", .rows = "9|100");
+    EXPECT("retry_lock_messages", .rows = "m-1|0");
+    EXPECT("retry_count");
+    EXPECT("retry_insert_outbox", .has = {"\"recipients\":[\"0913\"]"});
+    EXPECT("claim_update", .has = {"IN (1)"}, .affected = 1);
+    EXPECT("commit");
+    turn();
+    ck_assert_uint_eq(submitted_count, 1);
+}
+END_TEST
+
+/* It is known to be no plain case: one try is saved. */
+START_TEST(what_is_delivered_again_is_looked_at_first)
+{
+    arrive("m-1", 1);
+    TAILQ_FIRST(&lane->arrived)->redelivered = true;
+    EXPECT("recipient_lock", .rows = FRESH("1", "m-1"));
+    EXPECT("claim_update", .has = {"owner=5", "IN (1)"}, .affected = 1);
+    EXPECT("commit");
+    turn();
+    ck_assert_uint_eq(submitted_count, 1);
+}
+END_TEST
+
 START_TEST(one_message_that_cannot_be_claimed_is_given_up_alone)
 {
     arrive("m-1", 1);
     arrive("m-2", 2);
+    EXPECT("claim", .error = FAKE_NULL);
     EXPECT("recipient_lock", .rows = FRESH("1", "m-1") "\n" FRESH("2", "m-2"));
     EXPECT("claim_update", .affected = 1); /* a row that changed under its lock */
     turn();
+    EXPECT("claim", .has = {"('m-1')"}, .error = FAKE_OUT_OF_RANGE);
     EXPECT("recipient_lock", .has = {"('m-1')"}, .rows = FRESH("1", "m-1"));
     EXPECT("claim_update", .affected = 0);
     turn();
     expect_acks("dead_letter:1");
-    EXPECT("recipient_lock", .has = {"('m-2')"}, .rows = FRESH("2", "m-2"));
-    EXPECT("claim_update", .affected = 1);
-    EXPECT("commit");
+    EXPECT("claim", .has = {"('m-2')"}, TAKEN(FRESH("2", "m-2"), 1));
     turn();
     ck_assert_uint_eq(submitted_count, 1);
     ck_assert_uint_eq(submitted[0]->status_id, 2);
@@ -365,10 +407,8 @@ START_TEST(a_message_that_comes_again_is_merged_with_what_is_in_hand)
     EXPECT("settle_done", .error = FAKE_DEADLOCK);
     lane_turn_work(lane);
     ck_assert_uint_eq(lane->arrived_count, 1);
-    EXPECT("settle_done", .affected = 1);
-    EXPECT("commit");
-    EXPECT("recipient_lock", .rows = "1|m-1|0912|0|done|1|0|5|7|10||0|0");
-    EXPECT("commit");
+    EXPECT("settle_done", DONE(1));
+    EXPECT("claim", TAKEN("1|m-1|0912|0|done|1|0|5|7|10||0|0", 0));
     turn();
     ck_assert_str_eq(fake_broker_calls(), "open open ack:9");
 }
@@ -389,10 +429,99 @@ START_TEST(while_it_is_in_hand_the_new_delivery_is_the_one_to_acknowledge)
     turn();
     ck_assert_uint_eq(submitted_count, 0); /* its job is under way */
     job_queue_put(queue, job);
-    EXPECT("settle_done", .affected = 1);
-    EXPECT("commit");
+    EXPECT("settle_done", DONE(1));
     turn();
     ck_assert_str_eq(fake_broker_calls(), "open open ack:9");
+}
+END_TEST
+
+/* ---- both ---- */
+
+START_TEST(what_is_done_and_what_has_arrived_share_a_transaction)
+{
+    finish(in_hand("m-1", 1), 1, JOB_DONE);
+    arrive("m-2", 2);
+    EXPECT("claim_and_settle", .has = {"IN (1) AND", "('m-2')"},
+           .answers = {{"done-1", .affected = 1},
+                       {"rows", .rows = FRESH("2", "m-2")},
+                       {"taken", .affected = 1}});
+    turn();
+    ck_assert_str_eq(fake_db_ran(), "begin claim_and_settle");
+    expect_acks("ack:1");
+    ck_assert_uint_eq(submitted_count, 1);
+    ck_assert_uint_eq(lane->hand.recipients, 1);
+    ck_assert(!lane_turn_has_work(lane));
+}
+END_TEST
+
+/* Either's trouble is not the other's. */
+START_TEST(what_cannot_share_a_transaction_has_its_own)
+{
+    finish(in_hand("m-1", 1), 1, JOB_DONE);
+    arrive("m-2", 2);
+    EXPECT("claim_and_settle", .error = FAKE_NULL);
+    EXPECT("settle_done", DONE(1));
+    EXPECT("claim", .error = FAKE_NULL);
+    EXPECT("recipient_lock", .rows = "2|m-2|0912|0|sending|6|0|9|7|10||0|0");
+    EXPECT("claim_owners", .rows = "9|60000");
+    EXPECT("claim_update", .has = {"('sending')"}, .affected = 1);
+    EXPECT("commit");
+    turn();
+    expect_acks("ack:1");
+    ck_assert_uint_eq(submitted_count, 1);
+}
+END_TEST
+
+START_TEST(a_deadlock_is_tried_again_in_two)
+{
+    finish(in_hand("m-1", 1), 1, JOB_DONE);
+    arrive("m-2", 2);
+    EXPECT("claim_and_settle", .error = FAKE_DEADLOCK);
+    EXPECT("settle_done", DONE(1));
+    EXPECT("claim", TAKEN(FRESH("2", "m-2"), 1));
+    turn();
+    expect_acks("ack:1");
+    ck_assert_uint_eq(submitted_count, 1);
+}
+END_TEST
+
+/* All of it was done: what is done is found so, and the claim is ours as if it were taken over. */
+START_TEST(a_shared_commit_that_was_lost_is_found_in_both)
+{
+    finish(in_hand("m-1", 1), 1, JOB_DONE);
+    arrive("m-2", 2);
+    EXPECT("claim_and_settle", .error = FAKE_LOST);
+    turn();
+    ck_assert_str_eq(fake_broker_calls(), "open");
+    ck_assert_uint_eq(submitted_count, 0);
+    EXPECT("claim_and_settle", .error = FAKE_NULL);
+    EXPECT("settle_done", DONE(0));
+    EXPECT("settle_lock", .rows = "1|done|5|1");
+    EXPECT("claim", .error = FAKE_NULL);
+    EXPECT("recipient_lock", .rows = "2|m-2|0912|0|sending|1|0|5|7|10||20|5");
+    EXPECT("claim_update", .has = {"takeovers+(1 AND owner<>5)"}, .affected = 1);
+    EXPECT("commit");
+    turn();
+    expect_acks("ack:1");
+    ck_assert_uint_eq(submitted_count, 1);
+    ck_assert(submitted[0]->any);
+}
+END_TEST
+
+/* The places of what is settled are free for what is claimed. */
+START_TEST(a_full_hand_claims_what_it_settles)
+{
+    lane->recipients_max = 1;
+    finish(in_hand("m-1", 1), 1, JOB_DONE);
+    arrive("m-2", 2);
+    arrive("m-3", 3);
+    EXPECT("claim_and_settle", .has = {"('m-2')"},
+           .answers = {{"done-1", .affected = 1},
+                       {"rows", .rows = FRESH("2", "m-2")},
+                       {"taken", .affected = 1}});
+    turn();
+    ck_assert_uint_eq(lane->hand.recipients, 1);
+    ck_assert_uint_eq(lane->arrived_count, 1);
 }
 END_TEST
 
@@ -420,11 +549,23 @@ int main(void)
     tcase_add_test(t, what_is_claimed_goes_to_the_operators);
     tcase_add_test(t, what_the_row_says_of_operators_goes_along);
     tcase_add_test(t, restore_mode_claims_nothing);
+    tcase_add_test(t, a_message_without_rows_is_dead);
     tcase_add_test(t, a_claim_that_fails_is_tried_again);
     tcase_add_test(t, a_claim_whose_commit_was_lost_is_found_as_ours);
+    tcase_add_test(t, a_message_that_is_given_up_is_not_claimed_by_halves);
+    tcase_add_test(t, what_is_free_of_a_message_is_claimed_and_the_rest_put_off);
+    tcase_add_test(t, what_is_delivered_again_is_looked_at_first);
     tcase_add_test(t, one_message_that_cannot_be_claimed_is_given_up_alone);
     tcase_add_test(t, a_message_that_comes_again_is_merged_with_what_is_in_hand);
     tcase_add_test(t, while_it_is_in_hand_the_new_delivery_is_the_one_to_acknowledge);
+    suite_add_tcase(s, t);
+    t = tcase_create("both");
+    tcase_add_checked_fixture(t, make_lane, unmake_lane);
+    tcase_add_test(t, what_is_done_and_what_has_arrived_share_a_transaction);
+    tcase_add_test(t, what_cannot_share_a_transaction_has_its_own);
+    tcase_add_test(t, a_deadlock_is_tried_again_in_two);
+    tcase_add_test(t, a_shared_commit_that_was_lost_is_found_in_both);
+    tcase_add_test(t, a_full_hand_claims_what_it_settles);
     suite_add_tcase(s, t);
     return suite_run(s);
 }
