@@ -383,21 +383,28 @@ static void wake_at(const struct lane *l, size_t messages)
     job_queue_wake_at(l->config.queue, messages);
 }
 
+static int until_next_turn_ms(const struct lane *l)
+{
+    int64_t us = l->next_turn_at_us - clock_mono_us();
+
+    return us > 0 && !l->drain_begun ? (int)((us + 999) / 1000) : 0;
+}
+
 /* Until the next turn is due nothing is read either: what gathers in the socket and the queue costs
  * one wake-up instead of one each. But when a round's worth has come or been sent, waiting for more
  * would leave the operators idle. */
-static void wait_for_something(struct lane *l)
+void lane_wait_for_something(struct lane *l)
 {
     struct pollfd fds[] = {
         {.fd = job_queue_fd(l->config.queue), .events = POLLIN},
         {.fd = has_room(l) ? broker_fd(l->broker) : -1, .events = POLLIN}, /* poll ignores -1 */
         {.fd = broker_fd(l->letter_broker), .events = POLLIN},
     };
-    int64_t early_ms = l->next_turn_at_ms - clock_mono_ms();
+    int pause_ms = until_next_turn_ms(l);
 
-    if (early_ms > 0 && !l->drain_begun) {
+    if (pause_ms) {
         wake_at(l, l->wake_count);
-        poll(fds, 3, (int)early_ms);
+        poll(fds, 3, pause_ms);
     }
     wake_at(l, 1);
     poll(fds, 3, wait_ms(l));
@@ -444,7 +451,7 @@ static void turn(struct lane *l)
         return;
     }
     connect_if_due(l);
-    wait_for_something(l);
+    lane_wait_for_something(l);
     lane_exchange(l);
     job_queue_wake_at(l->config.queue, l->wake_count); /* so that nothing pokes during the work */
     lane_turn_collect(l);
@@ -506,7 +513,7 @@ struct lane *lane_new(const struct lane_config *config)
     l->deliveries_max = deliveries_max(l);
     l->wake_count = lower(lower(l->prefetch, l->recipients_max) / 4 + 1, (size_t)s->claim_batch);
     l->wake_count = lower(l->wake_count, l->deliveries_max / 2 + 1);
-    l->turn_ms = express ? s->turn_express_ms : s->turn_normal_ms;
+    l->pace.most_us = express ? 0 : s->turn_normal_ms * 1000; /* express waits for nothing */
     l->claim_limit = (size_t)s->claim_batch;
     l->settle_limit = (size_t)s->settle_batch;
     TAILQ_INIT(&l->arrived);

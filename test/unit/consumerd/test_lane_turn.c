@@ -525,6 +525,67 @@ START_TEST(a_full_hand_claims_what_it_settles)
 }
 END_TEST
 
+/* ---- the pause ---- */
+
+static void owe_time(void)
+{
+    lane->pace = (struct pace){.most_us = 60000, .paid_until_us = clock_mono_us() + 1000000000};
+}
+
+START_TEST(a_busy_lane_pauses_when_nothing_is_left)
+{
+    owe_time();
+    finish(in_hand("m-1", 1), 1, JOB_DONE);
+    EXPECT("settle_done", DONE(1));
+    turn();
+    ck_assert_int_gt(lane->next_turn_at_us, clock_mono_us());
+    ck_assert_int_le(lane->next_turn_at_us, clock_mono_us() + 60000);
+    turn(); /* that began early, and has found nothing */
+    ck_assert_int_eq(lane->next_turn_at_us, 0);
+}
+END_TEST
+
+START_TEST(a_busy_lane_goes_on_with_what_is_left)
+{
+    owe_time();
+    lane->claim_limit = 1;
+    arrive("m-1", 1);
+    arrive("m-2", 2);
+    EXPECT("claim", .has = {"('m-1')"}, TAKEN(FRESH("1", "m-1"), 1));
+    turn();
+    ck_assert_int_eq(lane->next_turn_at_us, 0);
+}
+END_TEST
+
+/* What is in the queue costs no wake-up each, but enough of it is a turn. */
+START_TEST(enough_that_has_come_back_ends_the_pause)
+{
+    lane->next_turn_at_us = clock_mono_us() + 60000000;
+    lane->wake_count = 2;
+    finish(in_hand("m-1", 1), 1, JOB_DONE);
+    finish(in_hand("m-2", 2), 2, JOB_DONE);
+    lane_wait_for_something(lane);
+    ck_assert_int_lt(clock_mono_us(), lane->next_turn_at_us - 50000000);
+    EXPECT("settle_done", DONE(2));
+    turn();
+}
+END_TEST
+
+START_TEST(a_pause_takes_its_time)
+{
+    int64_t start_us = clock_mono_us();
+
+    lane->next_turn_at_us = start_us + 20000;
+    lane->wake_count = 2;
+    job_queue_wake_at(queue, 2); /* as during the turn before */
+    finish(in_hand("m-1", 1), 1, JOB_DONE);
+    lane_wait_for_something(lane);
+    ck_assert_int_ge(clock_mono_us() - start_us, 20000);
+    EXPECT("settle_done", DONE(1));
+    turn();
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("turn");
@@ -566,6 +627,13 @@ int main(void)
     tcase_add_test(t, a_deadlock_is_tried_again_in_two);
     tcase_add_test(t, a_shared_commit_that_was_lost_is_found_in_both);
     tcase_add_test(t, a_full_hand_claims_what_it_settles);
+    suite_add_tcase(s, t);
+    t = tcase_create("pause");
+    tcase_add_checked_fixture(t, make_lane, unmake_lane);
+    tcase_add_test(t, a_busy_lane_pauses_when_nothing_is_left);
+    tcase_add_test(t, a_busy_lane_goes_on_with_what_is_left);
+    tcase_add_test(t, enough_that_has_come_back_ends_the_pause);
+    tcase_add_test(t, a_pause_takes_its_time);
     suite_add_tcase(s, t);
     return suite_run(s);
 }
