@@ -194,9 +194,10 @@ START_TEST(the_prefetch_counts_members)
     lane_exchange(lane);
     expect_acks("beat");
     ck_assert_uint_eq(lane->arrived_count, 4);
-    claim(ROW("1", "m-1") "\n2|m-2|0912|0|done|1|0|6|7|10||0|0\n3|m-3|0912|0|done|1|0|6|7|10||0|0\n"
+    claim(
+        FRESH("1", "m-1") "\n2|m-2|0912|0|done|1|0|6|7|10||0|0\n3|m-3|0912|0|done|1|0|6|7|10||0|0\n"
                           "4|m-4|0912|0|done|1|0|6|7|10||0|0",
-          1);
+        1);
     expect_acks("beat ack:4");
     lane_exchange(lane);
     ck_assert_uint_eq(lane->arrived_count, 1);
@@ -243,7 +244,7 @@ START_TEST(a_bundle_waits_for_the_letters_of_its_members)
     HEARS(DELIVERED(3,
                     BUNDLE("17," MEMBER_OF("express", "m-1") "," MEMBER("m-2") "," MEMBER("m-3"))));
     lane_exchange(lane);
-    claim(ROW("3", "m-3"), 1);
+    claim(FRESH("3", "m-3"), 1);
     letters();
     expect_acks("open confirm publish: publish:m-1 publish:m-2");
     done(0);
@@ -262,7 +263,7 @@ START_TEST(a_member_that_cannot_be_written_is_a_letter_and_keeps_its_place)
 {
     HEARS(DELIVERED(3, BUNDLE(MEMBER("m-1") "," MEMBER("m-2"))));
     lane_exchange(lane);
-    claim(ROW("1", "m-1") "\n" ROW("2", "m-2"), 2);
+    claim(FRESH("1", "m-1") "\n" FRESH("2", "m-2"), 2);
     submitted[0]->outcome = JOB_DONE;
     job_queue_put(queue, submitted[0]);
     EXPECT("settle_done", .error = FAKE_OUT_OF_RANGE);
