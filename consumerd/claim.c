@@ -10,8 +10,9 @@
 #include "libcommon/daemon/failpoint.h"
 
 #define OWNERS_MAX 64       /* distinct foreign owners looked at in one claim; more wait */
-#define SUSPECT_TAKEOVERS 2 /* from here on a message is claimed alone */
+#define SUSPECT_TAKEOVERS 2 /* from here on a message is claimed alone ... */
 #define PUT_OFF_JITTER_MS 2000
+#define STALE_MS 1000 /* how long what is stale is put off */
 
 static struct db_label owners_label = {.query = "claim_owners"};
 
@@ -189,6 +190,23 @@ static int64_t owner_lives_ms(const struct run *r, uint64_t owner)
     return dead_ms; /* beyond OWNERS_MAX: next time */
 }
 
+/* ... so that those that were in hand with what kills consumers never come to takeovers_max. */
+static int64_t suspect_takeovers(const struct run *r)
+{
+    int64_t most = r->c->settings->consumer.takeovers_max - 1;
+
+    return most < SUSPECT_TAKEOVERS ? most : SUSPECT_TAKEOVERS;
+}
+
+static bool is_put_off(const struct claim_row *row)
+{
+    bool stale =
+        row->item->stale && (row->fate == CLAIM_ROW_FRESH || row->fate == CLAIM_ROW_TAKEOVER);
+
+    return (row->item->verdict == CLAIM_WORK || row->item->verdict == CLAIM_NOTHING) &&
+           (stale || row->fate == CLAIM_ROW_FOREIGN);
+}
+
 /* Sets the fate of foreign rows, and what they mean for their messages. */
 static void decide(struct run *r, bool suspects)
 {
@@ -199,17 +217,17 @@ static void decide(struct run *r, bool suspects)
         if (row->fate == CLAIM_ROW_FOREIGN && !owner_lives_ms(r, row->recipient->owner))
             row->fate = CLAIM_ROW_TAKEOVER;
         if (row->fate == CLAIM_ROW_TAKEOVER) {
-            item->taken_over++;
-            if (row->recipient->takeovers >= SUSPECT_TAKEOVERS)
+            item->taken_over += !item->stale;
+            if (row->recipient->takeovers >= suspect_takeovers(r))
                 item->message->suspect = true;
             if (row->recipient->takeovers >= r->c->settings->consumer.takeovers_max) {
                 item->verdict = CLAIM_DEAD;
                 item->reason = STATS_DEAD_TAKEOVERS;
             }
         }
-        if (row->fate == CLAIM_ROW_FOREIGN)
+        if (is_put_off(row))
             item->put_off++;
-        if ((row->fate == CLAIM_ROW_FRESH || row->fate == CLAIM_ROW_TAKEOVER) &&
+        if (!item->stale && (row->fate == CLAIM_ROW_FRESH || row->fate == CLAIM_ROW_TAKEOVER) &&
             item->verdict == CLAIM_NOTHING)
             item->verdict = CLAIM_WORK;
     }
@@ -228,12 +246,6 @@ static bool is_claimed(const struct claim_row *row)
 {
     return row->item->verdict == CLAIM_WORK &&
            (row->fate == CLAIM_ROW_FRESH || row->fate == CLAIM_ROW_TAKEOVER);
-}
-
-static bool is_put_off(const struct claim_row *row)
-{
-    return (row->item->verdict == CLAIM_WORK || row->item->verdict == CLAIM_NOTHING) &&
-           row->fate == CLAIM_ROW_FOREIGN;
 }
 
 /* ---- writing ---- */
@@ -315,7 +327,8 @@ static size_t collect_put_off(const struct run *r, struct retry *retries, const 
 
         if (!is_put_off(row))
             continue;
-        lives_ms = owner_lives_ms(r, row->recipient->owner);
+        lives_ms =
+            row->fate == CLAIM_ROW_FOREIGN ? owner_lives_ms(r, row->recipient->owner) : STALE_MS;
         if (!at || at->message != row->item->message) {
             at = &retries[n++];
             at->message = row->item->message;
@@ -396,7 +409,8 @@ static void end_run(struct run *r, int rc)
 bool claim_is_plain(const struct claim_item *items, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        if (items[i].in_hand || items[i].message->suspect || items[i].message->redelivered)
+        if (items[i].stale || items[i].in_hand || items[i].message->suspect ||
+            items[i].message->redelivered)
             return false;
     return true;
 }

@@ -90,6 +90,7 @@ struct arrival {
     bool comes_again;         /* a member was let go: no ack */
     bool refused;             /* it is for a person to look at: rejected in place of an ack */
     char *bundle;             /* its body; NULL: one message alone */
+    int64_t begun_ms;         /* since when a member is claimed, on clock_mono_ms; 0: none is */
 };
 
 /* A message that was delivered: waiting to be claimed, or with jobs in hand. */

@@ -13,6 +13,9 @@
 #define DB_RETRY_BASE_MS 20
 #define DB_RETRY_MAX_MS 1000
 #define CLAIM_MAX 1000 /* messages; CLAIM_BATCH has a lower limit */
+/* A bundle that was begun is through before that, or something keeps its members waiting: a suspect
+ * that takes its time, slow operators. It would grow old with the broker, whole. */
+#define BUNDLE_STALE_MS 5000
 
 static const struct consumer_settings *limits(const struct lane *l)
 {
@@ -332,11 +335,33 @@ static bool settle_some(struct lane *l, struct job_array *a, bool done)
 
 /* ---- claiming ---- */
 
-/* The first messages that have arrived, as many as may be in hand beside so many recipients. Of two
- * deliveries of one message the second waits for the next turn, which sees what became of the
- * first.
- */
-static size_t gather(struct lane *l, size_t recipients, struct claim_item *items)
+static bool is_stale(const struct inflight *m)
+{
+    return m && m->arrival->begun_ms && clock_mono_ms() - m->arrival->begun_ms > BUNDLE_STALE_MS;
+}
+
+/* What waits longest is first, and members lie side by side. */
+static bool any_stale(const struct lane *l)
+{
+    return is_stale(TAILQ_FIRST(&l->arrived)) || is_stale(TAILQ_FIRST(&l->suspects));
+}
+
+static void suspects_have_arrived(struct lane *l)
+{
+    struct inflight *m;
+
+    while (is_stale(m = TAILQ_LAST(&l->suspects, inflight_list))) {
+        TAILQ_REMOVE(&l->suspects, m, link);
+        l->suspect_count--;
+        TAILQ_INSERT_HEAD(&l->arrived, m, link);
+        l->arrived_count++;
+    }
+}
+
+/* The first messages that have arrived, as many as may be in hand beside so many recipients, or
+ * those that are stale. Of two deliveries of one message the second waits for the next turn, which
+ * sees what became of the first. */
+static size_t gather(struct lane *l, size_t recipients, bool stale, struct claim_item *items)
 {
     struct inflight *batch = NULL;
     struct inflight *twin;
@@ -346,13 +371,14 @@ static size_t gather(struct lane *l, size_t recipients, struct claim_item *items
     for (m = TAILQ_FIRST(&l->arrived); m; m = TAILQ_NEXT(m, link)) {
         unsigned len = (unsigned)strlen(m->id);
 
-        if (n == l->claim_limit || recipients >= l->recipients_max)
+        if (n == l->claim_limit || (stale ? !is_stale(m) : recipients >= l->recipients_max))
             break;
         HASH_FIND(batch_hh, batch, m->id, len, twin);
         if (twin)
             continue;
         HASH_ADD(batch_hh, batch, id, len, m);
-        items[n++] = (struct claim_item){.message = m, .in_hand = inflight_find(&l->hand, m->id)};
+        items[n++] = (struct claim_item){
+            .message = m, .stale = stale, .in_hand = inflight_find(&l->hand, m->id)};
         recipients += m->recipients;
     }
     HASH_CLEAR(batch_hh, batch);
@@ -446,6 +472,8 @@ static void carry_out(struct lane *l, struct claim_item *item)
 
     TAILQ_REMOVE(&l->arrived, m, link);
     l->arrived_count--;
+    if (m->json && !m->arrival->begun_ms && item->verdict != CLAIM_SET_ASIDE)
+        m->arrival->begun_ms = clock_mono_ms();
     switch (item->verdict) {
     case CLAIM_WORK:
         take_on(l, item);
@@ -488,14 +516,17 @@ static struct claim claim_of(const struct lane *l)
 }
 
 /* False: the rest has to wait. */
-static bool claim_some(struct lane *l)
+static bool claim_some(struct lane *l, bool stale)
 {
     const struct claim c = claim_of(l);
     struct claim_item items[CLAIM_MAX];
     struct err err = {0};
-    size_t n = gather(l, l->hand.recipients, items);
+    size_t n;
     int rc;
 
+    if (stale)
+        suspects_have_arrived(l);
+    n = gather(l, l->hand.recipients, stale, items);
     if (!n || !worker_holds(l->config.worker, l->lease.era))
         return false;
     rc = claim_run(&c, l->lease.id, !l->suspect_in_hand, items, n, &err);
@@ -519,10 +550,19 @@ static bool claim_some(struct lane *l)
 
 /* ---- the turn ---- */
 
+static bool claims_at_all(const struct lane *l)
+{
+    return !atomic_load(&l->draining) && worker_may_claim(l->config.worker);
+}
+
 static bool may_claim(const struct lane *l, size_t recipients)
 {
-    return l->arrived_count && recipients < l->recipients_max && !atomic_load(&l->draining) &&
-           worker_may_claim(l->config.worker);
+    return l->arrived_count && recipients < l->recipients_max && claims_at_all(l);
+}
+
+static bool may_put_off(const struct lane *l)
+{
+    return any_stale(l) && claims_at_all(l);
 }
 
 /* All of them are done, and one statement writes them. */
@@ -547,7 +587,7 @@ static bool settle_and_claim(struct lane *l)
     if (!settles_at_once(l) || !may_claim(l, l->hand.recipients - settled) ||
         !worker_holds(l->config.worker, l->lease.era))
         return true;
-    along.n = gather(l, l->hand.recipients - settled, items);
+    along.n = gather(l, l->hand.recipients - settled, false, items);
     if (!along.n || !claim_is_plain(items, along.n))
         return true;
     rc = results_done(&r, l->lease.id, l->done.jobs, settled, &along, &err);
@@ -566,7 +606,7 @@ static bool settle_and_claim(struct lane *l)
 
 bool lane_turn_has_work(const struct lane *l)
 {
-    return l->done.n || l->not_done.n || may_claim(l, l->hand.recipients);
+    return l->done.n || l->not_done.n || may_claim(l, l->hand.recipients) || may_put_off(l);
 }
 
 void lane_turn_work(struct lane *l)
@@ -589,8 +629,10 @@ void lane_turn_work(struct lane *l)
         ok = settle_some(l, &l->done, true);
     while (ok && l->not_done.n)
         ok = settle_some(l, &l->not_done, false);
+    if (ok && may_put_off(l))
+        ok = claim_some(l, true);
     if (ok && may_claim(l, l->hand.recipients))
-        ok = claim_some(l);
+        ok = claim_some(l, false);
     if (ok)
         l->db_failures = 0;
     next_us = pace_next_us(&l->pace, start_us, clock_mono_us(), l->turn_work);

@@ -109,7 +109,7 @@ def test_members_that_are_not_ours_become_letters(stack):
     unknown = {**good[0], "message_identifier": "00000000-0000-7000-8000-000000000000"}
     other = accepted(stack, type="express")[0]
     lacking = {k: v for k, v in accepted(stack)[0].items() if k != "text"}
-    publish(stack, [good[0], "{no json", unknown, good[1], other, "17", good[2], lacking, good[3]])
+    publish(stack, [good[0], "{no json}", unknown, good[1], other, "17", good[2], lacking, good[3]])
     settled(stack, good)
     acknowledged(stack)
     letters(stack, 5)
@@ -161,7 +161,8 @@ def test_the_prefetch_counts_members(world):
         most = max(most, stack.db.value("SELECT COUNT(*) FROM message_status WHERE status='sending'"))
         return stack.db.value("SELECT COUNT(*) FROM message_status WHERE status<>'done'") == 0
 
-    wait_until(over, 90, "all are done")
+    stack.start("outboxd-1")
+    wait_until(over, 120, "all are done")
     assert 0 < most <= 30
     settled(stack, everything)
     acknowledged(stack)
@@ -173,14 +174,96 @@ def test_a_consumer_dies_over_a_bundle(stack, point):
     """The whole bundle comes again, and each member is delivered once."""
     members = accepted(stack, 10)
     stack.stop("consumerd-1")
-    stack.start("consumerd-1", MSG_FAILPOINT=f"consumer.{point}:kill:every=3" if point != "on_delivery"
-                else "consumer.on_delivery:kill")
+    stack.start("consumerd-1", MSG_FAILPOINT=f"consumer.{point}:kill")
     publish(stack, members)
-    if point == "after_claim":
-        publish(stack, accepted(stack, 1))
-        publish(stack, accepted(stack, 1))
-    wait_until(lambda: stack.status("consumerd-1") is None, 20, "it has died")
-    stack.start("consumerd-1")
+    wait_until(lambda: stack.status("consumerd-1") is None, 60, "it has died")
+    stack.start("outboxd-1")
+    stack.start("consumerd-1", MSG_FAILPOINT="")
     settled(stack, members)
     acknowledged(stack)
+    sent_once(stack, members)
+    clean(stack)
+
+
+def test_a_death_between_a_letter_and_its_bundle(stack):
+    """The letter is there twice, which every verb can live with."""
+    good, (other,) = accepted(stack, 2), accepted(stack, type="express")
+    identifier, customer = other["message_identifier"], other["customer_id"]
+    stack.stop("consumerd-1")
+    stack.start("consumerd-1", MSG_FAILPOINT="consumer.after_letter:kill")
+    publish(stack, [good[0], other, good[1]])
+    wait_until(lambda: stack.status("consumerd-1") is None, 60, "it has died")
+    stack.start("consumerd-1", MSG_FAILPOINT="")
+    settled(stack, good)
+    acknowledged(stack)
+    letters(stack, 2)
+    lines = [line for line in dead(stack, "list").splitlines() if line.startswith(identifier)]
+    assert len(lines) == 2 and sum("a copy" in line for line in lines) == 1
+    balance = stack.db.balance(customer)
+    dead(stack, "drop", identifier)
+    assert stack.broker.ready(stack.broker.dead) == 0
+    assert stack.db.balance(customer) == balance + other_price(stack)
+    clean(stack)
+
+
+def other_price(stack):
+    return -stack.db.value("SELECT amount FROM user_transactions WHERE transaction_type='withdrawal' ORDER BY id DESC")
+
+
+# ---- a bundle that an older consumer put aside whole ----
+
+
+@pytest.fixture
+def put_aside(stack):
+    """A bundle of three in the dead-letter queue: one is done by now, one is no message; the members."""
+    stack.stop("consumerd-1")
+    members = accepted(stack, 3)
+    publish(stack, [*members, "17"])
+    wait_until(lambda: stack.broker.ready(stack.broker.normal) == 1, 20)
+    connection = stack.broker.connect()
+    channel = connection.channel()
+    method, _, _ = channel.basic_get(stack.broker.normal)
+    channel.basic_reject(method.delivery_tag, requeue=False)
+    connection.close()
+    letters(stack, 1)
+    stack.start("consumerd-1")
+    publish(stack, members[:1])
+    settled(stack, members[:1])
+    return members
+
+
+def test_list_names_the_members_of_a_bundle(stack, put_aside):
+    ids = [m["message_identifier"] for m in put_aside]
+    first, *lines = dead(stack, "list").splitlines()
+    assert first.split("\t")[0] == ids[0] and "a bundle of 4" in first
+    assert [line.split("\t")[0].strip() for line in lines] == [*ids, "-"]
+    assert [line.split("\t")[-1] for line in lines] == ["1 done", "1 pending", "1 pending", "no recipients known"]
+    assert ids[1] in dead(stack, "show", ids[1])
+    letters(stack, 1)
+
+
+def test_replay_restores_every_member(stack, put_aside):
+    ids = [m["message_identifier"] for m in put_aside]
+    dead(stack, "replay", ids[2], "--dry-run")
+    letters(stack, 1)
+    assert stack.db.value("SELECT COUNT(*) FROM message_status WHERE status='pending'") == 2
+    dead(stack, "replay", ids[2])
+    settled(stack, put_aside)
+    acknowledged(stack)
+    sent_once(stack, put_aside)
+    letters(stack, 1)  # what is no message is still there, by itself
+    assert "not readable" in dead(stack, "list")
+    dead(stack, "drop", "--all")
+    clean(stack)
+
+
+def test_drop_refunds_what_is_open(stack, put_aside):
+    customer = put_aside[0]["customer_id"]
+    before = stack.db.balance(customer)
+    dead(stack, "drop", "--all", "--dry-run")
+    letters(stack, 1)
+    assert stack.db.balance(customer) == before
+    dead(stack, "drop", put_aside[0]["message_identifier"])
+    assert stack.db.balance(customer) == before + 2
+    assert stack.broker.ready(stack.broker.dead) == 0
     clean(stack)

@@ -180,6 +180,103 @@ START_TEST(what_comes_alone_and_is_not_ours_is_rejected)
 }
 END_TEST
 
+/* ---- what keeps a bundle from its end ---- */
+
+#define SUSPECT(id, message) id "|" message "|0912|0|sending|1|2|6|7|10||20|5"
+
+static void grow_old(const struct inflight *m)
+{
+    m->arrival->begun_ms -= 10000;
+}
+
+static void expect_put_off(const char *rows, const char *message)
+{
+    EXPECT("recipient_lock", .rows = rows);
+    EXPECT("retry_lock_messages", .rows = message);
+    EXPECT("retry_count");
+    EXPECT("retry_insert_outbox", .has = {"\"recipients\":[\"0912\"]"});
+    EXPECT("commit");
+}
+
+START_TEST(a_member_that_waits_too_long_comes_again_through_the_outbox)
+{
+    lane->recipients_max = 1;
+    HEARS(DELIVERED(3, BUNDLE(MEMBER("m-1") "," MEMBER("m-2"))));
+    lane_exchange(lane);
+    claim(FRESH("1", "m-1"), 1);
+    ck_assert(!lane_turn_has_work(lane)); /* as many are in hand as may be */
+    grow_old(submitted[0]->message);
+    ck_assert(lane_turn_has_work(lane));
+    expect_put_off(FRESH("2", "m-2"), "m-2|0");
+    turn();
+    ck_assert_uint_eq(lane->arrived_count, 0);
+    expect_acks("open");
+    done(0);
+    expect_acks("ack:3");
+}
+END_TEST
+
+START_TEST(suspects_of_a_bundle_do_not_wait_for_each_other_for_ever)
+{
+    struct broker_event again = DELIVERED(3, BUNDLE(MEMBER("m-1") "," MEMBER("m-2")));
+
+    again.redelivered = true;
+    HEARS(again);
+    lane_exchange(lane);
+    EXPECT("recipient_lock", .rows = SUSPECT("1", "m-1") "\n" SUSPECT("2", "m-2"));
+    EXPECT("claim_owners", .rows = "");
+    EXPECT("claim_update", .affected = 1);
+    EXPECT("commit");
+    turn();
+    ck_assert_uint_eq(lane->suspect_count, 1);
+    grow_old(submitted[0]->message);
+    EXPECT("recipient_lock", .has = {"('m-2')"}, .rows = SUSPECT("2", "m-2"));
+    EXPECT("claim_owners", .rows = "");
+    EXPECT("retry_lock_messages", .rows = "m-2|0");
+    EXPECT("retry_count");
+    EXPECT("retry_insert_outbox");
+    EXPECT("commit");
+    turn();
+    ck_assert_uint_eq(lane->suspect_count, 0);
+    done(0);
+    expect_acks("ack:3");
+}
+END_TEST
+
+START_TEST(what_came_alone_or_was_not_begun_waits_as_long_as_it_has_to)
+{
+    lane->recipients_max = 1;
+    arrive("m-1", 1);
+    claim(FRESH("1", "m-1"), 1);
+    arrive("m-2", 2);
+    HEARS(DELIVERED(3, BUNDLE(MEMBER("m-3") "," MEMBER("m-4"))));
+    lane_exchange(lane);
+    turn();
+    ck_assert_uint_eq(lane->arrived_count, 3);
+    ck_assert(!lane_turn_has_work(lane));
+}
+END_TEST
+
+/* With one death allowed each is alone from the start: none but the killer is ever over it. */
+START_TEST(what_kills_consumers_is_alone_before_its_neighbours_are_over)
+{
+    struct broker_event again = DELIVERED(3, BUNDLE(MEMBER("m-1") "," MEMBER("m-2")));
+
+    again.redelivered = true;
+    settings.consumer.takeovers_max = 2;
+    HEARS(again);
+    lane_exchange(lane);
+    EXPECT("recipient_lock", .rows = "1|m-1|0912|0|sending|1|1|6|7|10||20|5\n"
+                                     "2|m-2|0912|0|sending|1|1|6|7|10||20|5");
+    EXPECT("claim_owners", .rows = "");
+    EXPECT("claim_update", .affected = 1);
+    EXPECT("commit");
+    turn();
+    ck_assert_uint_eq(submitted_count, 1);
+    ck_assert_uint_eq(lane->suspect_count, 1);
+}
+END_TEST
+
 /* ---- how much ---- */
 
 START_TEST(the_prefetch_counts_members)
@@ -335,6 +432,13 @@ int main(void)
     tcase_add_test(t, a_bundle_with_a_member_that_was_let_go_is_not_acknowledged);
     tcase_add_test(t, what_cannot_be_read_is_put_aside_whole);
     tcase_add_test(t, what_comes_alone_and_is_not_ours_is_rejected);
+    suite_add_tcase(s, t);
+    t = tcase_create("old");
+    tcase_add_checked_fixture(t, setup, unmake_lane);
+    tcase_add_test(t, a_member_that_waits_too_long_comes_again_through_the_outbox);
+    tcase_add_test(t, suspects_of_a_bundle_do_not_wait_for_each_other_for_ever);
+    tcase_add_test(t, what_came_alone_or_was_not_begun_waits_as_long_as_it_has_to);
+    tcase_add_test(t, what_kills_consumers_is_alone_before_its_neighbours_are_over);
     suite_add_tcase(s, t);
     t = tcase_create("how much");
     tcase_add_checked_fixture(t, setup, unmake_lane);
