@@ -35,8 +35,9 @@ static int search(struct repair *r, struct err *err)
 
 /* ---- what may still be under way ---- */
 
-/* Adds what is ready. Read before the walk and again after it: what is delivered in between was in
- * the first count, what is published in between is in the second. */
+/* Adds what is ready, as if all of it were full bundles. Read before the walk and again after it:
+ * what is delivered in between was in the first count, what is published in between is in the
+ * second. */
 static int read_depths(struct repair *r, int64_t depths[MESSAGE_LANES], struct err *err)
 {
     if (!broker_is_open(r->broker) && broker_open(r->broker, err))
@@ -47,7 +48,8 @@ static int read_depths(struct repair *r, int64_t depths[MESSAGE_LANES], struct e
         if (broker_depth(r->broker, topology_queue(&r->settings->broker, (enum message_type)i),
                          &ready, err))
             return -1;
-        depths[i] += ready;
+        depths[i] += (int64_t)ready *
+                     (int64_t)topology_bundle_max(&r->settings->broker, (enum message_type)i);
     }
     return 0;
 }
@@ -168,7 +170,7 @@ static int run_once(struct repair *r, struct err *err)
 {
     int64_t depths[MESSAGE_LANES] = {0};
 
-    if (search(r, err))
+    if (search(r, err) || repair_count(r, err))
         return -1;
     tell_hopeless(r);
     if (!any_found(r)) {
@@ -197,6 +199,8 @@ static void turn(struct repair *r)
     }
     if (schema == SCHEMA_READY)
         rc = leader_try(r->db, LEADER, 0, &mine, &err);
+    for (int i = 0; i < MESSAGE_LANES && !mine; i++)
+        metrics_set(r->published[i], 0); /* whoever leads knows better */
     if (!rc && mine) {
         rc = run_once(r, &err);
         leader_resign(r->db, LEADER);
@@ -229,11 +233,17 @@ static void register_metrics(struct repair *r)
 
     repair_walk_register();
     repair_enqueue_register();
+    repair_count_register();
     db_label_register(&waiting_label);
     for (int i = 0; i < MESSAGE_LANES; i++) {
         snprintf(text, sizeof(text), "lane=\"%s\"", message_type_name((enum message_type)i));
         r->candidates[i] = metrics_gauge(
             "msg_repair_candidates", "Messages without progress, queued ones among them.", text);
+        r->published[i] = metrics_gauge(
+            "msg_published_open",
+            "Messages that are published and not final, as of the last look of "
+            "the one process that repairs: with the broker, in hand, or dead letters.",
+            text);
         r->repaired[i] = metrics_counter("msg_repaired_total",
                                          "Messages put into the outbox again by the repair.", text);
     }
@@ -258,6 +268,7 @@ struct repair *repair_start(const struct settings *settings)
     for (int i = 0; i < MESSAGE_LANES; i++)
         r->found.lanes[i].list =
             must_alloc((size_t)settings->consumer.repair_max_batch, sizeof(struct candidate));
+    r->ranges = must_alloc(REPAIR_RANGES_MAX, sizeof(*r->ranges));
     r->db = db_new(&settings->db);
     r->broker = broker_new(&settings->broker, 0, "repair");
     pause_init(&r->pause);
@@ -282,6 +293,7 @@ void repair_stop(struct repair *r)
     broker_free(r->broker);
     for (int i = 0; i < MESSAGE_LANES; i++)
         free(r->found.lanes[i].list);
+    free(r->ranges);
     db_packet_free(&r->packet);
     pause_destroy(&r->pause);
     free(r);

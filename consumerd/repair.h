@@ -6,12 +6,13 @@
  * A candidate has a recipient that is not final and has not moved for a while, no outbox row, no
  * parked row and no living owner (WORKER_DEAD_SEC), and is not one that was given up on for killing
  * consumers (DELIVERY_TAKEOVERS_MAX). It may still wait in a queue: so nothing is done while the
- * lane's queue, with what the consumers hold unclaimed, is at least as long as the list of
- * candidates. A repaired message goes into the outbox once more under an event type of its own; a
+ * lane's queue, each AMQP message taken for a full bundle, with what the consumers hold unclaimed,
+ * is at least as long as the list of candidates. A repaired message goes into the outbox once more under an event type of its own; a
  * late original is harmless, because recipients are claimed by owner and attempt. Each further
  * repair of a message waits twice as long; after REPAIR_MAX of them an alert stands in its place.
  *
- * One process at a time, by a named lock. A thread with connections of its own. The same walk feeds
+ * One process at a time, by a named lock. A thread with connections of its own. The same process
+ * counts what is published and not final, which the broker's queues, of bundles, do not tell, and
  * the age of the oldest recipient that is not final.
  */
 

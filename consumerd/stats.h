@@ -13,7 +13,7 @@
 #include "libcommon/domain/message.h"
 #include "libcommon/telemetry/metrics.h"
 
-/* What became of one delivery from the broker. */
+/* What became of one message from the broker, which may have come in a bundle. */
 enum stats_event {
     STATS_SUCCESS,   /* all its recipients are done */
     STATS_FAILED,    /* at least one has failed, the others are final too */

@@ -73,7 +73,8 @@ static inline void make_settings(struct settings *s)
     static char exchange[] = "exchange", normal[] = "normal", express[] = "express", none[] = "";
 
     *s = (struct settings){
-        .broker = {.exchange = exchange,
+        .broker = {.bundle_max = 1,
+                   .exchange = exchange,
                    .queues = {[MESSAGE_NORMAL] = normal, [MESSAGE_EXPRESS] = express}},
         .consumer = {.timeout_ms = 2000,
                      .repeat_unsafe = none,

@@ -69,11 +69,19 @@ static void expect_walk(const char *candidates)
                        {.name = "range", .rows = "1|9|9|1700000000"}});
 }
 
+/* What is counted after it: what waits in the outbox, and what is open in the table. */
+static void expect_first_walk(const char *candidates)
+{
+    expect_walk(candidates);
+    EXPECT("repair_count", .has = {"outbox_events", "outbox_parked"}, .rows = "0|4\n1|1");
+    EXPECT("repair_count", .has = {"id>0", "LIMIT 10000"}, .rows = "9|9|7|0");
+}
+
 /* The search, its repetition with the queues' lengths around it, and what consumers hold. */
 static void expect_search(const char *candidates, const char *waiting)
 {
     expect_leader();
-    expect_walk(candidates);
+    expect_first_walk(candidates);
     expect_walk(candidates);
     EXPECT("repair_waiting", .has = {"SET @repair_walked"});
     EXPECT("repair_waiting", .has = {"INTERVAL 30 SECOND"}, .rows = waiting);
@@ -172,6 +180,41 @@ START_TEST(a_message_that_cannot_be_written_does_not_keep_the_others)
 }
 END_TEST
 
+/* An AMQP message may be a bundle of as many as there may be. */
+START_TEST(what_is_queued_counts_as_full_bundles)
+{
+    settings.broker.bundle_max = 2;
+    settings.consumer.repair_max_batch = 3;
+    fake_broker_depth("normal", 1);
+    expect_search("m-1|normal|0\nm-2|normal|0\nm-3|normal|0\nm-4|normal|0\nm-5|normal|0", "0|0|0");
+    expect_take("('m-1')", MESSAGE("m-1"), "m-1|091");
+    EXPECT("repair_write");
+    expect_resignation();
+    run();
+}
+END_TEST
+
+/* Open less those in the outbox; a stretch with open ones is looked at again, and what is new. */
+START_TEST(what_is_published_and_open_is_counted)
+{
+    struct metric *normal = metrics_gauge("msg_published_open", "", "lane=\"normal\"");
+    struct metric *express = metrics_gauge("msg_published_open", "", "lane=\"express\"");
+
+    expect_leader();
+    expect_first_walk("");
+    EXPECT("leader", .has = {"RELEASE_LOCK"});
+    EXPECT("leader", .has = {"GET_LOCK"}, .rows = "1");
+    expect_walk("");
+    EXPECT("repair_count", .has = {"outbox_events"}, .rows = "0|1");
+    EXPECT("repair_count", .has = {"id>0", "id<=9"}, .rows = "9|9|2|0");
+    EXPECT("repair_count", .has = {"id>0", "LIMIT 10000"}, .rows = "12|12|3|2");
+    expect_resignation();
+    run();
+    ck_assert_uint_eq(metrics_value(normal), 2);
+    ck_assert_uint_eq(metrics_value(express), 2);
+}
+END_TEST
+
 /* ---- what is not ---- */
 
 START_TEST(nothing_is_repaired_while_it_may_be_queued)
@@ -203,7 +246,7 @@ START_TEST(nothing_is_repaired_when_the_broker_does_not_tell)
 {
     fake_broker_fails("depth", 3);
     expect_leader();
-    expect_walk("m-1|normal|0");
+    expect_first_walk("m-1|normal|0");
     expect_walk("m-1|normal|0");
     expect_resignation();
     run();
@@ -213,7 +256,7 @@ END_TEST
 START_TEST(a_quiet_day_costs_one_walk)
 {
     expect_leader();
-    expect_walk("");
+    expect_first_walk("");
     expect_resignation();
     run();
     ck_assert_str_eq(fake_broker_calls(), "close");
@@ -223,7 +266,7 @@ END_TEST
 START_TEST(what_was_repaired_too_often_is_given_up)
 {
     expect_leader();
-    expect_walk("m-1|normal|8");
+    expect_first_walk("m-1|normal|8");
     expect_resignation();
     run();
     ck_assert_uint_eq(metrics_value(metrics_gauge("msg_repair_given_up", "", "")), 1);
@@ -316,6 +359,8 @@ int main(void)
     tcase_add_test(t, what_somebody_has_taken_up_meanwhile_is_left_to_him);
     tcase_add_test(t, when_all_are_taken_up_nothing_is_written);
     tcase_add_test(t, only_what_the_queue_cannot_hold_is_repaired);
+    tcase_add_test(t, what_is_queued_counts_as_full_bundles);
+    tcase_add_test(t, what_is_published_and_open_is_counted);
     tcase_add_test(t, the_list_of_a_turn_is_bounded);
     tcase_add_test(t, a_message_that_cannot_be_written_does_not_keep_the_others);
     tcase_add_test(t, nothing_is_repaired_while_it_may_be_queued);
