@@ -10,7 +10,7 @@ static int64_t us_of(int64_t ms)
     return (ms < LONGEST_MS ? ms : LONGEST_MS) * 1000;
 }
 
-static struct timespec until_us(int64_t us)
+struct timespec pause_until_us(int64_t us)
 {
     struct timespec until;
 
@@ -28,7 +28,7 @@ static struct timespec until_us(int64_t us)
 
 struct timespec pause_until(int64_t ms)
 {
-    return until_us(ms > 0 ? us_of(ms) : 0);
+    return pause_until_us(ms > 0 ? us_of(ms) : 0);
 }
 
 void pause_cond_init(pthread_cond_t *cond)
@@ -84,7 +84,7 @@ static bool wait_until(struct pause *p, const struct timespec *until, pause_enou
 
 bool pause_for_us(struct pause *p, int64_t us)
 {
-    struct timespec until = until_us(us);
+    struct timespec until = pause_until_us(us);
 
     return wait_until(p, &until, NULL, NULL);
 }

@@ -54,6 +54,7 @@ void pause_sleep(int64_t ms);
  * for nothing. */
 void pause_cond_init(pthread_cond_t *cond);
 struct timespec pause_until(int64_t ms);
+struct timespec pause_until_us(int64_t us);
 bool pause_cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, const struct timespec *until);
 
 #endif

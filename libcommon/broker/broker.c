@@ -43,7 +43,7 @@ void broker_free(struct broker *b)
 /* What belonged to a channel is void with it. */
 static void forget_channel(struct broker *b)
 {
-    b->channel_open = b->consuming = false;
+    b->channel_open = b->consuming = b->listening = false;
     b->next_tag = 1;
     b->in.expects = INCOMING_METHOD;
     buf_reset(&b->out);
@@ -321,7 +321,7 @@ int broker_open(struct broker *b, struct err *err)
     return broker_topology_declare(b, err);
 }
 
-static int need_channel(struct broker *b, const char *what, struct err *err)
+int broker_need_channel(struct broker *b, const char *what, struct err *err)
 {
     if (b->channel_open)
         return broker_flush(b, err);
@@ -358,7 +358,7 @@ static void ignore_event(const struct broker_event *event, void *arg)
 
 int broker_renew_channel(struct broker *b, struct err *err)
 {
-    if (need_channel(b, "renew channel", err) ||
+    if (broker_need_channel(b, "renew channel", err) ||
         broker_check_reply(b, amqp_channel_close(b->conn, BROKER_CHANNEL, AMQP_REPLY_SUCCESS),
                            "channel close", err))
         return -1;
@@ -369,7 +369,7 @@ int broker_renew_channel(struct broker *b, struct err *err)
 
 int broker_declare(struct broker *b, struct err *err)
 {
-    if (need_channel(b, "declare", err))
+    if (broker_need_channel(b, "declare", err))
         return -1;
     return broker_topology_declare(b, err);
 }
@@ -409,7 +409,7 @@ int broker_depth(struct broker *b, const char *queue, uint32_t *ready, struct er
 
 int broker_confirm(struct broker *b, struct err *err)
 {
-    if (need_channel(b, "confirm", err))
+    if (broker_need_channel(b, "confirm", err))
         return -1;
     amqp_confirm_select(b->conn, BROKER_CHANNEL);
     b->next_tag = 1;
@@ -418,7 +418,7 @@ int broker_confirm(struct broker *b, struct err *err)
 
 int broker_consume(struct broker *b, const char *queue, uint16_t prefetch, struct err *err)
 {
-    if (need_channel(b, "consume", err))
+    if (broker_need_channel(b, "consume", err))
         return -1;
     amqp_basic_qos(b->conn, BROKER_CHANNEL, 0, prefetch, 0);
     if (broker_check_reply(b, amqp_get_rpc_reply(b->conn), "prefetch", err))
@@ -435,7 +435,7 @@ int broker_cancel(struct broker *b, struct err *err)
 {
     if (!b->consuming)
         return 0;
-    if (need_channel(b, "cancel", err))
+    if (broker_need_channel(b, "cancel", err))
         return -1;
     b->consuming = false;
     amqp_basic_cancel(b->conn, BROKER_CHANNEL, amqp_cstring_bytes(b->purpose));

@@ -96,11 +96,13 @@ struct broker_message {
     int64_t accepted_us;                  /* header; 0: left out */
     const char *death_reason,
         *death_queue; /* headers of a dead letter that is put back; as above */
+    bool transient;   /* a body that may be lost: nothing above but exchange and key is sent */
 };
 
 /* Confirm mode; delivery tags count from 1 afterwards. */
 int broker_confirm(struct broker *b, struct err *err);
-/* Persistent, mandatory, type message.send. *tag: the confirm to wait for. */
+/* Persistent, mandatory, type message.send, unless it is transient. *tag: the confirm to wait for.
+ */
 int broker_publish(struct broker *b, const struct broker_message *m, uint64_t *tag,
                    struct err *err);
 
@@ -116,6 +118,13 @@ int broker_cancel(struct broker *b,
 /* In place of broker_pump where nothing is to be read for now, and as often: keeps heartbeats going.
  */
 int broker_beat(struct broker *b, struct err *err);
+
+/* What may be lost (transient) goes to whoever listens, through a fanout exchange. Declares it. */
+int broker_fanout(struct broker *b, const char *exchange, struct err *err);
+/* Hears from there what is said from now on, without acks, in a queue of that name that is this
+ * connection's own, keeps the last message alone and goes with it. Called again it makes sure that
+ * the queue is still bound. */
+int broker_listen(struct broker *b, const char *exchange, const char *queue, struct err *err);
 
 /* Hands what has gathered to the kernel. */
 int broker_flush(struct broker *b, struct err *err);

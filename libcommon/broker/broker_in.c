@@ -47,7 +47,7 @@ static int finish(struct pump *p, const void *body, size_t body_len, struct err 
     };
 
     in->expects = INCOMING_METHOD;
-    if (in->type == BROKER_DELIVERED && !broker_acks_delivered(&b->acks, in->tag))
+    if (in->type == BROKER_DELIVERED && !b->listening && !broker_acks_delivered(&b->acks, in->tag))
         return broker_fail(b, AMQP_STATUS_NO_MEMORY, "read", err);
     hand_on(p, &event);
     return 0;

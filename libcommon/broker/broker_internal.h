@@ -3,8 +3,9 @@
 
 /*
  * What the files of the broker share; nobody else includes this. broker.c: connection, channel and
- * calls that wait for an answer. broker_topology.c: settings and declarations. broker_out.c: what
- * leaves without an answer. broker_in.c: what comes in by itself.
+ * calls that wait for an answer. broker_topology.c: settings and declarations. broker_fanout.c: the
+ * fanout of what may be lost. broker_out.c: what leaves without an answer. broker_in.c: what comes
+ * in by itself.
  *
  * On plain TCP, frames of broker_out.c are written to librabbitmq's socket here, many at once and
  * with a deadline: the library would make three writes a message and wait for ever. It keeps no
@@ -48,6 +49,7 @@ struct broker {
     char warning[sizeof(((struct err *)0)->msg)];
     amqp_connection_state_t conn; /* NULL: closed */
     bool tls, channel_open, blocked, consuming;
+    bool listening;       /* its deliveries want no acks */
     const char *distrust; /* why the broker's certificate was refused; NULL: it was not */
     uint64_t generation, next_tag;
     size_t frame_max;
@@ -72,6 +74,8 @@ int broker_aside_reply(struct broker *b, amqp_rpc_reply_t reply, const char *wha
 /* The broker has closed the channel: confirm that, and forget what belonged to it. */
 int broker_channel_gone(struct broker *b, struct err *err);
 void broker_copy_text(char *to, size_t size, amqp_bytes_t from);
+/* The channel is open and what had gathered is out; else -1 and the connection is closed. */
+int broker_need_channel(struct broker *b, const char *what, struct err *err);
 int broker_topology_declare(struct broker *b, struct err *err);
 
 #endif

@@ -72,7 +72,7 @@ static void put_publish(struct buf *out, const struct broker_message *m)
     put_u16(out, 0);
     put_short_text(out, m->exchange);
     put_short_text(out, m->routing_key);
-    put_u8(out, 1); /* mandatory, not immediate */
+    put_u8(out, !m->transient); /* mandatory, not immediate */
     end_frame(out, start);
 }
 
@@ -198,6 +198,11 @@ static void set_properties(const struct broker_message *m, amqp_basic_properties
 {
     int n = 0;
 
+    if (m->transient) {
+        *p = (amqp_basic_properties_t){._flags = AMQP_BASIC_DELIVERY_MODE_FLAG,
+                                       .delivery_mode = AMQP_DELIVERY_NONPERSISTENT};
+        return;
+    }
     *p = (amqp_basic_properties_t){
         ._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG |
                   AMQP_BASIC_MESSAGE_ID_FLAG | AMQP_BASIC_TIMESTAMP_FLAG | AMQP_BASIC_TYPE_FLAG |
@@ -239,7 +244,8 @@ int broker_publish(struct broker *b, const struct broker_message *m, uint64_t *t
 
         memcpy(&body.bytes, &m->body, sizeof(body.bytes)); /* the library does not write to it */
         rc = amqp_basic_publish(b->conn, BROKER_CHANNEL, amqp_cstring_bytes(m->exchange),
-                                amqp_cstring_bytes(m->routing_key), 1, 0, &properties, body);
+                                amqp_cstring_bytes(m->routing_key), !m->transient, 0, &properties,
+                                body);
         if (rc)
             return broker_fail(b, rc, "publish", err);
     } else {

@@ -291,6 +291,7 @@ static void keep_message(const struct broker_message *m)
         .routing_key = keep_text(p, m->routing_key),
         .message_id = keep_text(p, m->message_id),
         .bundle = m->bundle,
+        .transient = m->transient,
         .body = keep(p, m->body, m->body_len),
         .body_len = m->body_len,
         .traceparent = keep_text(p, m->traceparent),
@@ -309,7 +310,10 @@ const struct broker_message *fake_broker_published(size_t i)
 
 int broker_publish(struct broker *b, const struct broker_message *m, uint64_t *tag, struct err *err)
 {
-    record(m->bundle ? "bundle" : "publish", m->message_id);
+    record(m->bundle      ? "bundle"
+           : m->transient ? "ring"
+                          : "publish",
+           m->transient ? m->exchange : m->message_id);
     keep_message(m);
     if (!b->open || b->closed)
         complain_from(script.thread, "published on what is closed (%s)", fake_broker_calls());
@@ -322,6 +326,17 @@ int broker_publish(struct broker *b, const struct broker_message *m, uint64_t *t
 int broker_beat(struct broker *b, struct err *err)
 {
     return plain(b, "beat", NULL, err);
+}
+
+int broker_fanout(struct broker *b, const char *exchange, struct err *err)
+{
+    return plain(b, "fanout", exchange, err);
+}
+
+int broker_listen(struct broker *b, const char *exchange, const char *queue, struct err *err)
+{
+    (void)queue;
+    return plain(b, "listen", exchange, err);
 }
 
 int broker_flush(struct broker *b, struct err *err)
