@@ -16,6 +16,7 @@
 #include "api/swagger.h"
 #include "libcommon/base/clock.h"
 #include "libcommon/daemon/daemon.h"
+#include "libcommon/domain/doorbell.h"
 #include "libcommon/domain/ledger.h"
 #include "libcommon/telemetry/log.h"
 #include "libcommon/telemetry/metrics.h"
@@ -30,6 +31,7 @@ struct server {
     struct swagger *swagger;
     struct migrator *migrator;
     struct pressure *pressure;
+    struct doorbell *doorbell;
     struct audit_watch *audit;
     struct janitor *janitor;
     struct admission *admission;
@@ -182,8 +184,10 @@ static void reply_outcome(struct operation *op)
 /* A committer has decided: runs on its thread. */
 static void answer_operation(struct operation *op)
 {
-    if (op->outcome == OUTCOME_DONE && op->kind == OPERATION_SEND)
+    if (op->outcome == OUTCOME_DONE && op->kind == OPERATION_SEND) {
         pressure_accepted(server.pressure, 1);
+        doorbell_ring(server.doorbell, DOORBELL_FRESH(op->message.type));
+    }
     if (op->outcome != OUTCOME_EXPIRED && httpd_take(op->request))
         reply_outcome(op);
     operation_free(op);
@@ -431,6 +435,7 @@ struct server *server_start(struct err *err)
     server.pressure = pressure_start();
     server.audit = audit_watch_start();
     server.janitor = housekeeping_start();
+    server.doorbell = doorbell_start(&s->broker);
     server.commit = commit_start(answer_operation, enter_stage);
     server.reads = reads_start(answer_read);
     if (httpd_start(server.httpd, err)) {
@@ -450,6 +455,7 @@ void server_drain(struct server *s)
         log_warn("server.drain_cut_short", L_MSG("requests were still in hand at the deadline"));
     /* Committers and readers first: they answer into the server. */
     commit_stop(s->commit);
+    doorbell_stop(s->doorbell);
     reads_stop(s->reads);
     migrator_stop(s->migrator);
     pressure_stop(s->pressure);

@@ -20,7 +20,7 @@ struct consumer {
     struct lane *lanes[MESSAGE_LANES];
 };
 
-struct consumer *consumer_start(const struct settings *settings)
+struct consumer *consumer_start(const struct settings *settings, struct doorbell *doorbell)
 {
     struct consumer *c = must_alloc(1, sizeof(*c));
     char why[128];
@@ -38,6 +38,7 @@ struct consumer *consumer_start(const struct settings *settings)
                                            .operators = c->operators,
                                            .operator_count = n,
                                            .worker = c->worker,
+                                           .doorbell = doorbell,
                                            .queue = c->queues[type]};
 
         c->lanes[type] = lane_new(&config);

@@ -9,8 +9,9 @@
 #include "consumerd/settings.h"
 
 struct consumer;
+struct doorbell;
 
-struct consumer *consumer_start(const struct settings *settings);
+struct consumer *consumer_start(const struct settings *settings, struct doorbell *doorbell);
 /* Takes nothing new and finishes what is in hand, within the drain's time; what is left then is
  * interrupted and put down. Frees it. */
 void consumer_stop(struct consumer *c);

@@ -29,7 +29,8 @@ struct lane_config {
     const struct operator_address *operators;
     size_t operator_count;
     struct worker *worker;
-    struct job_queue *queue; /* of this lane */
+    struct doorbell *doorbell; /* NULL: what is put off is found without it */
+    struct job_queue *queue;   /* of this lane */
 };
 
 struct lane *lane_new(const struct lane_config *config);

@@ -17,6 +17,7 @@
 #include "consumerd/stats.h"
 #include "libcommon/base/pause.h"
 #include "libcommon/daemon/readiness.h"
+#include "libcommon/domain/doorbell.h"
 
 /* Jobs that are to be settled; grows up to what may be in hand. */
 struct job_array {

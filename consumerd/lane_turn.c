@@ -329,6 +329,8 @@ static bool settle_some(struct lane *l, struct job_array *a, bool done)
         shrink(&l->settle_limit, n);
         return true;
     }
+    if (!rc && !done)
+        doorbell_ring(l->config.doorbell, DOORBELL_LATER(l->config.type));
     take_settled(l, a, n, start_us, rc ? &err : NULL);
     return true;
 }
@@ -500,6 +502,13 @@ static void admit_suspect(struct lane *l)
         release_suspect(l);
 }
 
+static void ring_for_put_off(struct lane *l, const struct claim_item *items, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (items[i].put_off)
+            doorbell_ring(l->config.doorbell, DOORBELL_LATER(l->config.type));
+}
+
 static void take_claimed(struct lane *l, struct claim_item *items, size_t n)
 {
     metrics_observe(stats.claim_batch, (int64_t)n);
@@ -544,6 +553,7 @@ static bool claim_some(struct lane *l, bool stale)
         items[0].verdict = CLAIM_DEAD;
         items[0].reason = STATS_DEAD_UNSETTLED;
     }
+    ring_for_put_off(l, items, n);
     take_claimed(l, items, n);
     return true;
 }

@@ -13,6 +13,7 @@
 #include "consumerd/policy_watch.h"
 #include "consumerd/repair.h"
 #include "consumerd/settings.h"
+#include "libcommon/domain/doorbell.h"
 #include "libcommon/telemetry/log.h"
 
 struct parts {
@@ -21,6 +22,7 @@ struct parts {
     struct repair *repair;
     struct held_watch *held;
     struct policy_watch *policies;
+    struct doorbell *doorbell;
     struct consumer *consumer;
 };
 
@@ -33,10 +35,11 @@ static int build(struct parts *p, struct err *err)
     if (!p->httpd)
         return -1;
     p->janitor = housekeeping_start(s);
-    p->repair = repair_start(s);
+    p->doorbell = doorbell_start(&s->broker);
+    p->repair = repair_start(s, p->doorbell);
     p->held = held_watch_start(s);
     p->policies = policy_watch_start(s);
-    p->consumer = consumer_start(s);
+    p->consumer = consumer_start(s, p->doorbell);
     return 0;
 }
 
@@ -49,6 +52,7 @@ static void drain(struct parts *p)
     httpd_drain(p->httpd);
     consumer_stop(p->consumer);
     repair_stop(p->repair);
+    doorbell_stop(p->doorbell);
     held_watch_stop(p->held);
     policy_watch_stop(p->policies);
     janitor_stop(p->janitor);

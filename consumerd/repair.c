@@ -129,6 +129,8 @@ static int repair_lane(struct repair *r, enum message_type type, int64_t depth, 
             return -1;
         total += done;
         metrics_add(r->repaired[type], done);
+        if (done)
+            doorbell_ring(r->doorbell, DOORBELL_FRESH(type));
         if (pause_for(&r->pause, BATCH * 1000 / r->settings->consumer.repair_rate))
             break;
     }
@@ -256,7 +258,7 @@ static void register_metrics(struct repair *r)
     metrics_set(r->oldest, clock_wall_us() / 1000000);
 }
 
-struct repair *repair_start(const struct settings *settings)
+struct repair *repair_start(const struct settings *settings, struct doorbell *doorbell)
 {
     struct repair *r;
 
@@ -264,6 +266,7 @@ struct repair *repair_start(const struct settings *settings)
         return NULL;
     r = must_alloc(1, sizeof(*r));
     r->settings = settings;
+    r->doorbell = doorbell;
     register_metrics(r);
     for (int i = 0; i < MESSAGE_LANES; i++)
         r->found.lanes[i].list =

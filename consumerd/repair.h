@@ -19,9 +19,10 @@
 #include "consumerd/settings.h"
 
 struct repair;
+struct doorbell;
 
 /* NULL: switched off, which is fine for the others. */
-struct repair *repair_start(const struct settings *settings);
+struct repair *repair_start(const struct settings *settings, struct doorbell *doorbell);
 void repair_begin_stop(struct repair *r); /* so that it ends while other parts drain */
 void repair_stop(struct repair *r);       /* bounded by the database's and the broker's timeouts */
 

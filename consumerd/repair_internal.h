@@ -13,6 +13,7 @@
 #include "libcommon/base/pause.h"
 #include "libcommon/broker/broker.h"
 #include "libcommon/db/db.h"
+#include "libcommon/domain/doorbell.h"
 #include "libcommon/domain/message.h"
 
 #define REPAIR_RANGES_MAX 5000 /* stretches with open messages that are counted: the youngest */
@@ -49,6 +50,7 @@ struct repair {
     struct pause pause;
     struct db *db;
     struct broker *broker;
+    struct doorbell *doorbell;
     int64_t low; /* every recipient up to this id is final */
     bool failing, schema_seen;
     struct repair_found found;

@@ -116,6 +116,40 @@ static void put_look(struct buf *sql, enum message_type lane, const struct polle
                (long long)task->skip, (long long)limit, due);
 }
 
+/* How long until the first time of its kind that is not yet (of what asks: that there is), by one
+ * step into the index. */
+static void put_next(struct buf *sql, enum message_type lane, enum outbox_kind kind,
+                     const char *when)
+{
+    buf_puts(sql, "(SELECT TIMESTAMPDIFF(MICROSECOND,NOW(6),next_run_at) FROM outbox_events "
+                  "FORCE INDEX(idx_outbox_poll) WHERE ");
+    outbox_put_part(sql, lane, kind);
+    buf_printf(sql, " AND next_run_at%s ORDER BY next_run_at LIMIT 1)", when);
+}
+
+static void put_nexts(struct buf *sql, enum message_type lane)
+{
+    buf_puts(sql, "SELECT ");
+    put_next(sql, lane, OUTBOX_DELIVER, ">NOW(6)");
+    buf_putc(sql, ',');
+    put_next(sql, lane, OUTBOX_ASK, " IS NOT NULL");
+}
+
+static int64_t next_of(const char *column)
+{
+    int64_t us = column ? strtoll(column, NULL, 10) : POLLER_NONE;
+
+    return us > 0 ? us : 0;
+}
+
+static void read_nexts(struct claim *c)
+{
+    char **row = db_next(db_result(&c->results, "next"));
+
+    c->next_us = next_of(row ? row[0] : NULL);
+    c->next_ask_us = next_of(row ? row[1] : NULL);
+}
+
 static void read_row(struct claim *c, char **columns, const unsigned long *lengths)
 {
     int64_t id = strtoll(columns[0], NULL, 10);
@@ -152,6 +186,8 @@ int claim_take(struct claim *c, const struct poller_task *task, int64_t limit, s
     db_begin(c->db);
     restore_mode_put_held(db_statement(&packet, "mode"));
     put_look(db_statement(&packet, "rows"), c->lane, task, limit);
+    if (task->look == LOOK_DUE)
+        put_nexts(db_statement(&packet, "next"), c->lane);
     rc = db_run_packet(c->db, &look_labels[task->look], &packet, &c->results, err);
     db_packet_free(&packet);
     if (rc) {
@@ -163,6 +199,8 @@ int claim_take(struct claim *c, const struct poller_task *task, int64_t limit, s
     c->last_id = 0;
     c->put_off = is_put_off(task->look);
     c->held_back = db_number(db_result(&c->results, "mode")) == 1;
+    if (task->look == LOOK_DUE)
+        read_nexts(c);
     rows = db_result(&c->results, "rows");
     while (!c->held_back && (columns = db_next(rows)))
         read_row(c, columns, rows->lengths);

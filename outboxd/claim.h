@@ -48,8 +48,9 @@ struct row {
 struct claim {
     struct db *db;
     enum message_type lane;
-    bool put_off;   /* rows whose time had come; else fresh ones */
-    bool held_back; /* restore mode is on: nothing was taken */
+    bool put_off;                 /* rows whose time had come; else fresh ones */
+    bool held_back;               /* restore mode is on: nothing was taken */
+    int64_t next_us, next_ask_us; /* of LOOK_DUE: as poller_put_off is told */
     size_t n;
     size_t seen; /* rows that the look came upon; others may hold some */
     int64_t last_id;

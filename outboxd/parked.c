@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libcommon/domain/doorbell.h"
 #include "libcommon/domain/outbox.h"
 #include "libcommon/domain/recipient.h"
 #include "libcommon/telemetry/log.h"
@@ -283,8 +284,15 @@ static int act_on_each(struct order *o, act_fn *fn, struct err *err)
 
 static int requeue(struct order *o, struct err *err)
 {
+    int rc;
+
     o->event = "parked.requeue";
-    return act_on_each(o, requeue_row, err);
+    rc = act_on_each(o, requeue_row, err);
+    if (!o->dry_run) /* whose lane it was is of no matter */
+        doorbell_ring_once(&outboxd_settings.broker,
+                           DOORBELL_FRESH(MESSAGE_EXPRESS) | DOORBELL_FRESH(MESSAGE_NORMAL) |
+                               DOORBELL_LATER(MESSAGE_EXPRESS) | DOORBELL_LATER(MESSAGE_NORMAL));
+    return rc;
 }
 
 static int drop(struct order *o, struct err *err)

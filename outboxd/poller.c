@@ -2,11 +2,14 @@
 
 /* A look that is repeated for safety's sake may cost a twentieth of the time. */
 #define COST_FACTOR 20
-#define LAGGED_EVERY_US 50000
+#define LAGGED_EVERY_US 20000
 #define DUE_MIN_US 100000
 #define DUE_MAX_US 500000
 #define ASK_LIMIT 20      /* questions are not urgent, and take an operator's slots from messages */
 #define DUE_HELD_US 10000 /* before the next page, when others hold all of this one */
+#define DUE_AFTER_US 500  /* the row's time, and the clocks' difference */
+#define BATCH_US 4000     /* until one has been measured */
+#define BATCHES_SAVED 3   /* as many follow each other at once after a quiet time */
 
 static int64_t lower(int64_t a, int64_t b)
 {
@@ -31,6 +34,9 @@ void poller_init(struct poller *p, const struct poller_limits *limits, int64_t n
         .due_at_us = now_us,
         .ahead_at_us = now_us + limits->full_us,
         .ask_at_us = now_us + limits->full_us,
+        .batch_us = BATCH_US,
+        .ready_at_us = now_us,
+        .next_us = POLLER_NONE,
         .limit = limits->batch,
     };
 }
@@ -50,16 +56,26 @@ static bool fresh_waits(const struct poller *p, int64_t now_us)
     return p->sweeping || now_us >= p->full_at_us || now_us >= p->poll_at_us;
 }
 
+static int64_t ask_at_us(const struct poller *p)
+{
+    return higher(p->ask_at_us, p->ask_from_us);
+}
+
+static int64_t ahead_at_us(const struct poller *p)
+{
+    return higher(p->ahead_at_us, p->ahead_from_us);
+}
+
 struct poller_task poller_next(struct poller *p, int64_t now_us)
 {
     struct poller_task task = {.limit = p->limit};
     int64_t at_us;
 
     move_marks(p, now_us);
-    if (now_us >= p->ask_at_us) {
+    if (now_us >= ask_at_us(p)) {
         task.look = LOOK_ASK;
         task.limit = lower(p->limit, ASK_LIMIT);
-    } else if (now_us >= p->ahead_at_us) {
+    } else if (now_us >= ahead_at_us(p)) {
         task.look = LOOK_AHEAD;
     } else if (now_us >= p->due_at_us && !(p->due_last && fresh_waits(p, now_us))) {
         task.look = LOOK_DUE;
@@ -73,11 +89,28 @@ struct poller_task poller_next(struct poller *p, int64_t now_us)
         task.look = now_us >= p->lagged_at_us ? LOOK_LAGGED : LOOK_FRESH;
         task.from = task.look == LOOK_LAGGED ? p->lagged_from : p->cursor;
     } else {
-        at_us = lower(lower(p->poll_at_us, p->due_at_us), lower(p->full_at_us, p->ask_at_us));
-        at_us = lower(at_us, p->ahead_at_us);
+        at_us = lower(lower(p->poll_at_us, p->due_at_us), lower(p->full_at_us, ask_at_us(p)));
+        at_us = lower(at_us, ahead_at_us(p));
         task.wait_us = at_us - now_us;
     }
+    if (task.look == LOOK_FULL || task.look == LOOK_LAGGED || task.look == LOOK_FRESH)
+        p->rung = false;
+    if (task.look == LOOK_DUE)
+        p->rung_later = false;
     return task;
+}
+
+/* Between two looks for put-off rows, the last of which has come upon so many. */
+static int64_t due_pause_us(struct poller *p, size_t rows)
+{
+    int64_t least_us = rows ? DUE_MIN_US : 0;
+    int64_t pause_us;
+
+    p->due_us = rows ? DUE_MIN_US : lower(p->due_us * 3 / 2, DUE_MAX_US);
+    pause_us = p->hears && !rows ? p->limits.idle_us : p->due_us;
+    if (p->next_us < pause_us)
+        pause_us = higher(p->next_us + DUE_AFTER_US, least_us);
+    return pause_us;
 }
 
 /* A look begins at the oldest row: what others hold of it is skipped until the end has been seen.
@@ -85,13 +118,18 @@ struct poller_task poller_next(struct poller *p, int64_t now_us)
 static void found_due(struct poller *p, const struct poller_task *task, size_t rows, size_t claimed,
                       int64_t cost_us, int64_t now_us)
 {
-    p->due_us = rows ? DUE_MIN_US : lower(p->due_us * 3 / 2, DUE_MAX_US);
+    int64_t pause_us = due_pause_us(p, rows);
+
+    p->next_us = POLLER_NONE;
+    p->due_from_us = now_us + DUE_MIN_US;
     if ((int64_t)rows == task->limit) {
         p->due_skip += (int64_t)(rows - claimed);
         p->due_at_us = claimed ? now_us : now_us + DUE_HELD_US;
     } else {
         p->due_skip = 0;
-        p->due_at_us = now_us + higher(p->due_us, cost_us * COST_FACTOR);
+        p->due_at_us = now_us + higher(pause_us, cost_us * COST_FACTOR);
+        if (p->rung_later)
+            p->due_at_us = lower(p->due_at_us, p->due_from_us);
     }
 }
 
@@ -103,6 +141,35 @@ static int64_t seldom_at_us(const struct poller *p, const struct poller_task *ta
     int64_t least_us = goes_on ? DUE_MIN_US : p->limits.full_us;
 
     return now_us + higher(least_us, cost_us * COST_FACTOR);
+}
+
+/* Batches follow each other so far apart. */
+static int64_t apart_us(const struct poller *p)
+{
+    return lower(p->batch_us * p->limits.batches_apart, p->limits.poll_min_us);
+}
+
+/* Each look, and the batch that it begins, puts the next one off; a quiet time is saved up. */
+static void spend(struct poller *p, size_t rows, int64_t cost_us, int64_t now_us)
+{
+    int64_t apart = apart_us(p);
+    int64_t took_us = rows ? apart : lower(apart, cost_us * p->limits.batches_apart);
+
+    p->ready_at_us = higher(p->ready_at_us, now_us - BATCHES_SAVED * apart) + took_us;
+}
+
+/* When to look again without a ring: soon while rows come in numbers; once more from further back
+ * when there are none (the ring may have been for one that newer rows have passed); else seldom. */
+static int64_t unrung_at_us(const struct poller *p, const struct poller_task *task, size_t rows,
+                            int64_t now_us)
+{
+    int64_t idle_at_us = now_us + p->limits.idle_us;
+
+    if (rows > 1)
+        return higher(p->ready_at_us, now_us + apart_us(p));
+    if (!rows && task->look == LOOK_FRESH)
+        return lower(higher(p->lagged_at_us, now_us), idle_at_us);
+    return idle_at_us;
 }
 
 static void found_fresh(struct poller *p, const struct poller_task *task, size_t rows,
@@ -124,7 +191,15 @@ static void found_fresh(struct poller *p, const struct poller_task *task, size_t
         p->poll_us = p->limits.poll_min_us;
     else if (task->look == LOOK_FRESH || task->look == LOOK_LAGGED)
         p->poll_us = lower(p->poll_us * 9 / 8 + 1, p->limits.poll_max_us);
-    p->poll_at_us = full_hands ? now_us : now_us + p->poll_us;
+    spend(p, rows, cost_us, now_us);
+    if (full_hands)
+        p->poll_at_us = now_us;
+    else if (!p->hears)
+        p->poll_at_us = now_us + p->poll_us;
+    else if (p->rung)
+        p->poll_at_us = higher(p->ready_at_us, now_us);
+    else
+        p->poll_at_us = unrung_at_us(p, task, rows, now_us);
 }
 
 /* The mean payload decides how many rows fit; recovery is by doubling. */
@@ -152,6 +227,46 @@ void poller_found(struct poller *p, const struct poller_task *task, size_t rows,
         found_fresh(p, task, rows, last_id, cost_us, now_us);
     if (rows)
         fit_limit(p, rows, bytes);
+}
+
+static int64_t from_us(int64_t now_us, int64_t us)
+{
+    return us == POLLER_NONE ? POLLER_NONE : now_us + us;
+}
+
+void poller_put_off(struct poller *p, int64_t next_us, int64_t next_ask_us, int64_t now_us)
+{
+    p->next_us = next_us;
+    p->ask_from_us = from_us(now_us, next_ask_us);
+    p->ahead_from_us = lower(next_us, next_ask_us) == POLLER_NONE ? POLLER_NONE : now_us;
+}
+
+void poller_batch(struct poller *p, int64_t took_us)
+{
+    p->batch_us += (took_us - p->batch_us) / 4;
+}
+
+void poller_hears(struct poller *p, bool yes, int64_t now_us)
+{
+    if (p->hears == yes)
+        return;
+    p->hears = yes;
+    p->poll_us = p->limits.poll_min_us;
+    p->due_us = DUE_MIN_US;
+    /* Those who rang before found nobody at home. */
+    poller_rung(p, true, true, now_us);
+}
+
+void poller_rung(struct poller *p, bool fresh, bool put_off, int64_t now_us)
+{
+    if (fresh) {
+        p->rung = true;
+        p->poll_at_us = lower(p->poll_at_us, higher(now_us, p->ready_at_us));
+    }
+    if (put_off) {
+        p->rung_later = true;
+        p->due_at_us = lower(p->due_at_us, higher(now_us, p->due_from_us));
+    }
 }
 
 void poller_returned(struct poller *p, int64_t lowest_id, bool put_off, int64_t now_us)

@@ -11,6 +11,11 @@
  * and a full look from 0 at an interval that grows with what it costs. Rows that are put off live
  * by time and are looked for on their own; so are those that only ask (outbox.h), which are not
  * urgent: at the full look's interval, or while they come in pages, in a part of the time.
+ *
+ * While rings can arrive (poller_hears), fresh rows are looked for when a ring says so; as soon as
+ * batches leave time: a lane that is rung without end spends a part of the time in batches, and
+ * takes more rows with each. Without a ring it looks at an interval. A look for put-off rows tells
+ * when the next one's time comes. While no ring can arrive, looks go by the clock.
  */
 
 #include <stdbool.h>
@@ -31,9 +36,13 @@ enum poller_look {
 
 struct poller_limits {
     int64_t poll_min_us, poll_max_us; /* between looks: while rows come; while none do */
+    int64_t idle_us;                  /* the same while rings can arrive, and none does */
+    int64_t batches_apart;            /* a batch's time, so many times, from one to the next */
     int64_t lag_us, full_us;
     int64_t batch, batch_bytes;
 };
+
+#define POLLER_NONE INT64_MAX
 
 struct poller_task {
     enum poller_look look;
@@ -50,8 +59,15 @@ struct poller {
     int64_t marked_at_us;
     bool sweeping;
     int64_t sweep_from;
+    bool hears;              /* rings can arrive */
+    bool rung, rung_later;   /* one has, since the last look for fresh or put-off rows began */
+    int64_t batch_us;        /* a batch, from the look to the commit, takes about that long */
+    int64_t ready_at_us;     /* batches leave time for a look again */
     int64_t poll_us, due_us; /* the present pauses */
     int64_t poll_at_us, lagged_at_us, full_at_us, ahead_at_us, due_at_us, ask_at_us;
+    int64_t due_from_us;                /* the last such look's end, and a pause */
+    int64_t next_us;                    /* as poller_put_off was told */
+    int64_t ask_from_us, ahead_from_us; /* before that such a look would find nothing */
     int64_t due_skip;
     bool due_last; /* the last look was for put-off rows: fresh ones are next */
     int64_t limit; /* batch, less while payloads are large */
@@ -64,6 +80,15 @@ struct poller_task poller_next(struct poller *p, int64_t now_us);
  * id, what the look cost. */
 void poller_found(struct poller *p, const struct poller_task *task, size_t rows, size_t claimed,
                   size_t bytes, int64_t last_id, int64_t cost_us, int64_t now_us);
+/* Before poller_found of a LOOK_DUE: how long until the next one's time comes, and the first one's
+ * of those that ask (0: it has come); POLLER_NONE: there is none. */
+void poller_put_off(struct poller *p, int64_t next_us, int64_t next_ask_us, int64_t now_us);
+/* A batch with rows, from its look to its commit, is over. */
+void poller_batch(struct poller *p, int64_t took_us);
+/* From now on rings can arrive, or none. */
+void poller_hears(struct poller *p, bool yes, int64_t now_us);
+/* A ring: there are fresh rows; there are rows that are put off. */
+void poller_rung(struct poller *p, bool fresh, bool put_off, int64_t now_us);
 /* Claimed rows are free again, unpublished: the lowest id of fresh ones (0: none), whether there
  * were put-off ones. Those that ask wait for the next look at them. */
 void poller_returned(struct poller *p, int64_t lowest_id, bool put_off, int64_t now_us);

@@ -9,6 +9,10 @@
 #include "libcommon/telemetry/metrics.h"
 #include "outboxd/relay_internal.h"
 
+/* A lane that rows come to one by one takes batches in such a part of the time. */
+#define BATCHES_APART_EXPRESS 2
+#define BATCHES_APART_NORMAL 4
+
 static void register_metrics(struct relay *r)
 {
     static const char *const causes[CAUSES] = {[CAUSE_PAYLOAD] = "cause=\"payload\"",
@@ -37,6 +41,8 @@ static void pool_init(struct relay *r, enum message_type type)
     struct poller_limits limits = {
         .poll_min_us = s->poll_min_ms * 1000,
         .poll_max_us = s->poll_max_ms * 1000,
+        .idle_us = s->idle_poll_ms * 1000,
+        .batches_apart = type == MESSAGE_EXPRESS ? BATCHES_APART_EXPRESS : BATCHES_APART_NORMAL,
         .lag_us = s->lag_ms * 1000,
         .full_us = s->full_look_ms * 1000,
         .batch = s->batch,
@@ -47,6 +53,7 @@ static void pool_init(struct relay *r, enum message_type type)
     pool->type = type;
     pthread_mutex_init(&pool->lock, NULL);
     pause_cond_init(&pool->nobody_looks);
+    pause_cond_init(&pool->sooner);
     poller_init(&pool->poller, &limits, clock_mono_us());
     snprintf(labels, sizeof(labels), "lane=\"%s\"", message_type_name(type));
     pool->readiness = readiness_lane_new(message_type_name(type));
@@ -89,6 +96,8 @@ struct relay *relay_start(void)
         thread_start(r, MESSAGE_EXPRESS, i);
     for (int64_t i = 1; i <= s->low_workers; i++)
         thread_start(r, MESSAGE_NORMAL, i);
+    r->bell = bell_start(&s->broker,
+                         &(struct bell_ear){.arg = r, .heard = relay_heard, .hears = relay_hears});
     return r;
 }
 
@@ -98,6 +107,7 @@ static void wake_all(struct relay *r)
     for (int i = 0; i < MESSAGE_LANES; i++) {
         pthread_mutex_lock(&r->pools[i].lock);
         pthread_cond_broadcast(&r->pools[i].nobody_looks);
+        pthread_cond_broadcast(&r->pools[i].sooner);
         pthread_mutex_unlock(&r->pools[i].lock);
     }
 }
@@ -105,6 +115,7 @@ static void wake_all(struct relay *r)
 bool relay_stop(struct relay *r, int timeout_ms)
 {
     wake_all(r);
+    bell_stop(r->bell);
     if (!pause_ended(&r->pause, timeout_ms))
         return false;
     for (size_t i = 0; i < r->n; i++) {
@@ -116,6 +127,7 @@ bool relay_stop(struct relay *r, int timeout_ms)
     for (int i = 0; i < MESSAGE_LANES; i++) {
         pthread_mutex_destroy(&r->pools[i].lock);
         pthread_cond_destroy(&r->pools[i].nobody_looks);
+        pthread_cond_destroy(&r->pools[i].sooner);
     }
     pause_destroy(&r->pause);
     free(r->threads);

@@ -10,6 +10,7 @@
 
 #include "libcommon/base/pause.h"
 #include "libcommon/daemon/readiness.h"
+#include "outboxd/bell.h"
 #include "outboxd/claim.h"
 #include "outboxd/publish.h"
 #include "outboxd/relay.h"
@@ -21,6 +22,7 @@ struct pool {
     enum message_type type;
     pthread_mutex_t lock;
     pthread_cond_t nobody_looks;
+    pthread_cond_t sooner;   /* the poller may have something to look for before it said */
     bool looking;            /* one of them; the others wait or publish */
     _Atomic int broker_kind; /* err_kind of the trouble last logged; ERR_NONE: fine */
     struct readiness_lane *readiness;
@@ -37,6 +39,7 @@ struct relay_thread {
     struct daemon_beat *beat;
     unsigned db_failures, broker_failures;
     int64_t attended_ms; /* the broker connection was last read */
+    int64_t look_us;     /* the batch in hand began */
     int64_t limit;       /* rows; less after a batch that was not confirmed in time */
     bool blocked, opened_before;
     bool stray_close; /* the channel was closed while nothing was under way */
@@ -50,11 +53,15 @@ struct relay {
     _Atomic int blocked; /* connections */
     _Atomic bool waiting_for_schema;
     struct metric *blocked_gauge, *reconnects, *failed[CAUSES], *parked;
+    struct bell *bell;
     struct pool pools[MESSAGE_LANES];
     size_t n;
     struct relay_thread *threads;
 };
 
 void *relay_thread_main(void *thread);
+/* Of struct bell_ear; arg is the relay. */
+void relay_heard(void *relay, unsigned what);
+void relay_hears(void *relay, bool yes);
 
 #endif

@@ -3,6 +3,7 @@
 #include "libcommon/base/random.h"
 #include "libcommon/daemon/failpoint.h"
 #include "libcommon/db/schema.h"
+#include "libcommon/domain/doorbell.h"
 #include "libcommon/telemetry/log.h"
 #include "libcommon/telemetry/metrics.h"
 #include "libcommon/telemetry/tracer.h"
@@ -193,12 +194,21 @@ static void stop_looking(struct relay_thread *t)
     pthread_mutex_unlock(&t->pool->lock);
 }
 
-static struct poller_task next_task(struct pool *pool)
+/* What to look for; when there is nothing yet, after a wait until there may be, or the connection
+ * wants to be attended to. */
+static struct poller_task next_task(struct relay_thread *t)
 {
+    struct pool *pool = t->pool;
     struct poller_task task;
+    struct timespec until;
 
     pthread_mutex_lock(&pool->lock);
     task = poller_next(&pool->poller, clock_mono_us());
+    if (task.look == LOOK_WAIT && !pause_stopping(&pool->relay->pause)) {
+        until = pause_until_us(task.wait_us < ATTEND_EVERY_MS * 1000 ? task.wait_us
+                                                                     : ATTEND_EVERY_MS * 1000);
+        pause_cond_wait(&pool->sooner, &pool->lock, &until);
+    }
     pthread_mutex_unlock(&pool->lock);
     return task;
 }
@@ -216,7 +226,10 @@ static int look(struct relay_thread *t, struct poller_task *task, struct err *er
     if (t->claim.held_back)
         return 0;
     now_us = clock_mono_us();
+    t->look_us = start_us;
     pthread_mutex_lock(&pool->lock);
+    if (task->look == LOOK_DUE)
+        poller_put_off(&pool->poller, t->claim.next_us, t->claim.next_ask_us, now_us);
     poller_found(&pool->poller, task, t->claim.seen, t->claim.n, t->claim.bytes, t->claim.last_id,
                  now_us - start_us, now_us);
     pthread_mutex_unlock(&pool->lock);
@@ -235,12 +248,9 @@ static bool find_work(struct relay_thread *t)
         daemon_beat(t->beat);
         if (clock_mono_ms() - t->attended_ms >= ATTEND_EVERY_MS && !broker_takes(t))
             break;
-        task = next_task(t->pool);
-        if (task.look == LOOK_WAIT) {
-            daemon_beat_rest(t->beat, task.wait_us / 1000);
-            pause_for_us(&r->pause, task.wait_us);
+        task = next_task(t);
+        if (task.look == LOOK_WAIT)
             continue;
-        }
         if (look(t, &task, &err)) {
             db_failed(t, &err);
             break;
@@ -324,14 +334,20 @@ static int delete_stubbornly(struct relay_thread *t, struct err *err)
     return rc;
 }
 
+/* The poller learns how the batch went. */
 static void hand_back(struct relay_thread *t, const struct outcome *o)
 {
     struct pool *pool = t->pool;
+    int64_t now_us = clock_mono_us();
 
-    if (!o->left)
-        return;
     pthread_mutex_lock(&pool->lock);
-    poller_returned(&pool->poller, o->lowest_left, t->claim.put_off, clock_mono_us());
+    poller_batch(&pool->poller, now_us - t->look_us);
+    if (o->refused)
+        poller_rung(&pool->poller, false, true, now_us);
+    if (o->left)
+        poller_returned(&pool->poller, o->lowest_left, t->claim.put_off, now_us);
+    if (o->refused || o->left)
+        pthread_cond_signal(&pool->sooner);
     pthread_mutex_unlock(&pool->lock);
 }
 
@@ -428,6 +444,39 @@ static void deliver(struct relay_thread *t)
     o = tally(c);
     finish(t);
     adjust(t, rc, &o, &err);
+}
+
+/* ---- the doorbell ---- */
+
+void relay_heard(void *relay, unsigned what)
+{
+    struct relay *r = relay;
+
+    for (int i = 0; i < MESSAGE_LANES; i++) {
+        struct pool *pool = &r->pools[i];
+
+        if (!(what & (DOORBELL_FRESH(i) | DOORBELL_LATER(i))))
+            continue;
+        pthread_mutex_lock(&pool->lock);
+        poller_rung(&pool->poller, what & DOORBELL_FRESH(i), what & DOORBELL_LATER(i),
+                    clock_mono_us());
+        pthread_cond_signal(&pool->sooner);
+        pthread_mutex_unlock(&pool->lock);
+    }
+}
+
+void relay_hears(void *relay, bool yes)
+{
+    struct relay *r = relay;
+
+    for (int i = 0; i < MESSAGE_LANES; i++) {
+        struct pool *pool = &r->pools[i];
+
+        pthread_mutex_lock(&pool->lock);
+        poller_hears(&pool->poller, yes, clock_mono_us());
+        pthread_cond_signal(&pool->sooner);
+        pthread_mutex_unlock(&pool->lock);
+    }
 }
 
 /* ---- threads ---- */

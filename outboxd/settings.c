@@ -17,9 +17,13 @@ static const struct setting rows[] = {
     SETTING_INT_ROW(outboxd_settings, batch_bytes, "OUTBOX_BATCH_BYTES", "2097152", 65536, 67108864,
                     "Payload bytes of a batch above which the next ones get smaller."),
     SETTING_INT_ROW(outboxd_settings, poll_min_ms, "OUTBOX_POLL_MIN_MS", "50", 1, 1000,
-                    "Pause between two looks for new rows while some come."),
+                    "Pause between two looks for new rows while some come, at most; all of it only "
+                    "while the doorbell cannot be heard."),
     SETTING_INT_ROW(outboxd_settings, poll_max_ms, "OUTBOX_POLL_MAX_MS", "150", 1, 10000,
-                    "Pause it grows to while none come."),
+                    "Pause it grows to while none come and the doorbell cannot be heard."),
+    SETTING_INT_ROW(outboxd_settings, idle_poll_ms, "OUTBOX_IDLE_POLL_MS", "1000", 10, 60000,
+                    "Pause between two looks while the doorbell can be heard and does not ring; a "
+                    "row whose ring was lost waits that long."),
     SETTING_INT_ROW(outboxd_settings, lag_ms, "OUTBOX_LAG_MS", "1000", 10, 60000,
                     "Longest that a transaction of msg-api may take to commit a row that newer "
                     "rows have passed; slower ones wait for a full look."),

@@ -15,7 +15,7 @@ struct outboxd_settings {
     struct broker_settings broker;
     int64_t high_workers, low_workers;
     int64_t batch, batch_bytes;
-    int64_t poll_min_ms, poll_max_ms, lag_ms, full_look_ms;
+    int64_t poll_min_ms, poll_max_ms, idle_poll_ms, lag_ms, full_look_ms;
     int64_t confirm_timeout_ms;
     int64_t max_attempts, retry_base_ms, retry_max_ms;
     int64_t sample_ms, sample_limit;

@@ -41,7 +41,7 @@ static void stop(void)
 
 static void run(void)
 {
-    repair = repair_start(&settings);
+    repair = repair_start(&settings, NULL);
     sem_post(&started);
     sem_wait(&ending);
     repair_stop(repair);

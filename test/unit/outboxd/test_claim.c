@@ -85,6 +85,28 @@ START_TEST(what_asks_is_of_another_kind)
 }
 END_TEST
 
+/* A look for put-off rows that finds none tells how long there will be none. */
+START_TEST(put_off_rows_say_when_the_next_is_due)
+{
+    const struct poller_task task = {.look = LOOK_DUE, .limit = 10};
+    struct err err;
+
+    EXPECT(
+        "outbox_look_due", .has = {"TIMESTAMPDIFF(MICROSECOND,NOW(6),next_run_at)", "kind=2"},
+        .answers = {{"mode", .rows = "0"}, {"rows", .rows = ""}, {"next", .rows = "1500000|-3"}});
+    ck_assert_int_eq(claim_take(&claim, &task, 10, &err), 0);
+    ck_assert_int_eq(claim.next_us, 1500000);
+    ck_assert_int_eq(claim.next_ask_us, 0);
+    claim_end(&claim);
+    EXPECT("outbox_look_due",
+           .answers = {{"mode", .rows = "0"}, {"rows", .rows = ""}, {"next", .rows = "\\N|\\N"}});
+    ck_assert_int_eq(claim_take(&claim, &task, 10, &err), 0);
+    ck_assert_int_eq(claim.next_us, POLLER_NONE);
+    ck_assert_int_eq(claim.next_ask_us, POLLER_NONE);
+    claim_end(&claim);
+}
+END_TEST
+
 /* Parked under that id is something else already: it stays, and the others go on. */
 START_TEST(a_row_that_cannot_be_parked_does_not_keep_the_others)
 {
@@ -131,6 +153,7 @@ int main(void)
     tcase_add_test(t, what_was_refused_is_parked_or_put_off);
     tcase_add_test(t, restore_mode_takes_nothing);
     tcase_add_test(t, what_asks_is_of_another_kind);
+    tcase_add_test(t, put_off_rows_say_when_the_next_is_due);
     tcase_add_test(t, a_row_that_cannot_be_parked_does_not_keep_the_others);
     tcase_add_test(t, a_database_in_trouble_undoes_no_delete);
     suite_add_tcase(s, t);

@@ -9,8 +9,15 @@
 #define SECOND 1000000
 #define ROWS 4000
 
+static int64_t lower(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 static const struct poller_limits limits = {.poll_min_us = 5 * MS,
                                             .poll_max_us = 50 * MS,
+                                            .idle_us = SECOND,
+                                            .batches_apart = 2,
                                             .lag_us = SECOND,
                                             .full_us = 2 * SECOND,
                                             .batch = 200,
@@ -55,7 +62,7 @@ static size_t step(void)
 
     if (task.look == LOOK_WAIT) {
         ck_assert_int_gt(task.wait_us, 0);
-        ck_assert_int_le(task.wait_us, limits.poll_max_us);
+        ck_assert_int_le(task.wait_us, w.poller.hears ? limits.idle_us : limits.poll_max_us);
         w.now_us += task.wait_us;
         return 0;
     }
@@ -345,6 +352,183 @@ START_TEST(rows_of_a_clock_that_was_set_back_are_looked_for)
 }
 END_TEST
 
+/* ---- with a doorbell ---- */
+
+static void begin_with_bell(void)
+{
+    begin();
+    poller_hears(&w.poller, true, w.now_us);
+    run_until(w.now_us + 3 * SECOND);
+    w.looks = 0;
+}
+
+START_TEST(a_ring_is_followed_at_once)
+{
+    begin_with_bell();
+    insert(1, w.now_us);
+    poller_rung(&w.poller, true, false, w.now_us);
+    run_until(w.now_us + MS);
+    ck_assert_int_eq(left(), 0);
+}
+END_TEST
+
+START_TEST(a_lost_ring_costs_an_idle_poll)
+{
+    begin_with_bell();
+    insert(1, w.now_us);
+    run_until(w.now_us + SECOND);
+    step();
+    ck_assert_int_eq(left(), 0);
+}
+END_TEST
+
+START_TEST(a_lane_that_could_hear_looks_seldom)
+{
+    begin_with_bell();
+    run_until(w.now_us + 20 * SECOND);
+    ck_assert_int_le(w.looks, 20 * 3 + 3); /* fresh or all, put off, and those of before */
+    poller_hears(&w.poller, false, w.now_us);
+    w.looks = 0;
+    run_until(w.now_us + 10 * SECOND);
+    ck_assert_int_ge(w.looks, 10 * 20);
+}
+END_TEST
+
+/* What was rung while nobody could hear it is looked for when the bell is there. */
+START_TEST(a_bell_that_comes_back_is_looked_after)
+{
+    begin_with_bell();
+    poller_hears(&w.poller, false, w.now_us);
+    run_until(w.now_us + SECOND);
+    insert(1, w.now_us);
+    poller_hears(&w.poller, true, w.now_us);
+    run_until(w.now_us + MS);
+    ck_assert_int_eq(left(), 0);
+}
+END_TEST
+
+/* It may be for a row that the look did not see. */
+START_TEST(a_ring_during_a_look_is_not_lost)
+{
+    struct poller_task task;
+
+    begin_with_bell();
+    poller_rung(&w.poller, true, true, w.now_us);
+    for (int looks = 0; looks < 2; looks++) {
+        task = poller_next(&w.poller, w.now_us);
+        ck_assert_int_ne(task.look, LOOK_WAIT);
+        insert(1, w.now_us + 1);
+        poller_rung(&w.poller, true, true, w.now_us + 1);
+        if (task.look == LOOK_DUE)
+            poller_put_off(&w.poller, POLLER_NONE, POLLER_NONE, w.now_us);
+        poller_found(&w.poller, &task, 0, 0, 0, 0, 100, w.now_us += 100);
+    }
+    run_until(w.now_us + 5 * MS);
+    ck_assert_int_eq(left(), 0);
+    ck_assert_int_le(w.poller.due_at_us, w.now_us + 100 * MS);
+}
+END_TEST
+
+/* A lane that is rung without end takes batches in a part of the time: many rows with each. */
+START_TEST(batches_leave_time)
+{
+    int64_t start_us, batches = 0, batch_us = 2 * MS, oldest = 1;
+
+    begin_with_bell();
+    start_us = w.now_us;
+    for (int64_t id = 1; id <= ROWS; id++)
+        insert(id, start_us + id * MS);
+    while (w.now_us < start_us + (ROWS - 100) * MS) {
+        struct poller_task task;
+        int64_t before_us = w.now_us;
+
+        poller_rung(&w.poller, true, false, w.now_us);
+        task = poller_next(&w.poller, w.now_us);
+        if (task.look == LOOK_WAIT) {
+            w.now_us += MS;
+        } else if (step()) {
+            batches++;
+            w.now_us = before_us + batch_us;
+            poller_batch(&w.poller, batch_us);
+        }
+        while (w.taken[oldest])
+            oldest++;
+        ck_assert_int_gt(w.visible_at_us[oldest], w.now_us - 50 * MS);
+    }
+    ck_assert_int_ge(batches, 4 * 20);
+    ck_assert_int_le(batches, ROWS * MS / (2 * batch_us) + 3);
+}
+END_TEST
+
+/* Its ring finds newer rows, or none: it is looked for from further back soon after. */
+START_TEST(rows_that_commit_late_are_found_soon_after_their_ring)
+{
+    begin_with_bell();
+    for (int64_t id = 1; id <= 300; id++) {
+        insert(2 * id, w.now_us);
+        poller_rung(&w.poller, true, false, w.now_us);
+        run_until(w.now_us + 5 * MS);
+        insert(2 * id - 1, w.now_us);
+        poller_rung(&w.poller, true, false, w.now_us);
+        run_until(w.now_us + 25 * MS);
+        ck_assert_int_eq(left(), 0);
+    }
+}
+END_TEST
+
+static bool looks_for(enum poller_look look, int64_t at_us, int64_t *next_us)
+{
+    while (w.now_us < at_us) {
+        struct poller_task task = poller_next(&w.poller, w.now_us);
+
+        if (task.look == LOOK_WAIT) {
+            w.now_us += lower(task.wait_us, at_us - w.now_us);
+            continue;
+        }
+        if (task.look == LOOK_DUE)
+            poller_put_off(&w.poller, *next_us == POLLER_NONE ? *next_us : *next_us - w.now_us,
+                           POLLER_NONE, w.now_us);
+        poller_found(&w.poller, &task, 0, 0, 0, 0, 100, w.now_us += 100);
+        if (task.look == look)
+            return true;
+    }
+    return false;
+}
+
+START_TEST(put_off_rows_are_looked_for_when_their_time_has_come)
+{
+    int64_t next_us;
+
+    begin_with_bell();
+    next_us = w.now_us + 1300 * MS;
+    ck_assert(looks_for(LOOK_DUE, w.now_us + SECOND + MS, &next_us));
+    ck_assert(looks_for(LOOK_DUE, next_us + 10 * MS, &next_us));
+    ck_assert_int_ge(w.now_us, next_us - 300 * MS);
+    next_us = POLLER_NONE;
+    ck_assert(looks_for(LOOK_DUE, w.now_us + SECOND + 2 * MS, &next_us));
+    ck_assert(!looks_for(LOOK_DUE, w.now_us + 900 * MS, &next_us));
+    poller_rung(&w.poller, false, true, w.now_us); /* somebody has put one off */
+    ck_assert(looks_for(LOOK_DUE, w.now_us + MS, &next_us));
+}
+END_TEST
+
+/* While nothing is put off, nothing asks and nothing was written ahead of time. */
+START_TEST(looks_that_would_find_nothing_are_left_out)
+{
+    int64_t next_us = POLLER_NONE;
+
+    begin();
+    ck_assert(looks_for(LOOK_DUE, w.now_us + SECOND, &next_us));
+    ck_assert(!looks_for(LOOK_AHEAD, w.now_us + 10 * SECOND, &next_us));
+    ck_assert(!looks_for(LOOK_ASK, w.now_us + 10 * SECOND, &next_us));
+    next_us = w.now_us + 3600 * (int64_t)SECOND;
+    ck_assert(looks_for(LOOK_AHEAD, w.now_us + 3 * SECOND, &next_us));
+    ck_assert(!looks_for(LOOK_ASK, w.now_us + 10 * SECOND, &next_us));
+    poller_put_off(&w.poller, POLLER_NONE, 0, w.now_us);
+    ck_assert_int_eq(poller_next(&w.poller, w.now_us + 3 * SECOND).look, LOOK_ASK);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("poller");
@@ -362,6 +546,15 @@ int main(void)
     tcase_add_test(tc, held_rows_stand_in_nobodys_way);
     tcase_add_test(tc, rows_that_ask_have_looks_of_their_own);
     tcase_add_test(tc, rows_of_a_clock_that_was_set_back_are_looked_for);
+    tcase_add_test(tc, a_ring_is_followed_at_once);
+    tcase_add_test(tc, a_lost_ring_costs_an_idle_poll);
+    tcase_add_test(tc, a_lane_that_could_hear_looks_seldom);
+    tcase_add_test(tc, a_bell_that_comes_back_is_looked_after);
+    tcase_add_test(tc, a_ring_during_a_look_is_not_lost);
+    tcase_add_test(tc, batches_leave_time);
+    tcase_add_test(tc, rows_that_commit_late_are_found_soon_after_their_ring);
+    tcase_add_test(tc, put_off_rows_are_looked_for_when_their_time_has_come);
+    tcase_add_test(tc, looks_that_would_find_nothing_are_left_out);
     suite_add_tcase(s, tc);
     return suite_run(s);
 }

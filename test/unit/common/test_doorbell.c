@@ -1,0 +1,66 @@
+#include "libcommon/domain/doorbell.h"
+
+#include <check.h>
+#include <string.h>
+
+#include "test/unit/fake_broker.h"
+#include "test/unit/suite.h"
+
+static char exchange[] = "x";
+static const struct broker_settings settings = {.exchange = exchange, .heartbeat_sec = 5};
+
+static unsigned there_and_back(unsigned what)
+{
+    struct buf text = {0};
+    unsigned back;
+
+    doorbell_put(&text, what);
+    ck_assert(!text.failed);
+    back = doorbell_parse(text.data, text.len);
+    buf_free(&text);
+    return back;
+}
+
+START_TEST(what_is_rung_is_what_is_heard)
+{
+    for (unsigned what = 1; what < 1u << (2 * MESSAGE_LANES); what++)
+        ck_assert_uint_eq(there_and_back(what), what);
+}
+END_TEST
+
+START_TEST(what_is_not_known_is_left_out)
+{
+    static const char text[] = "normal  express.soon \xff express.later";
+
+    ck_assert_uint_eq(doorbell_parse(text, strlen(text)),
+                      DOORBELL_FRESH(MESSAGE_NORMAL) | DOORBELL_LATER(MESSAGE_EXPRESS));
+    ck_assert_uint_eq(doorbell_parse("norma", 5), 0);
+    ck_assert_uint_eq(doorbell_parse("", 0), 0);
+}
+END_TEST
+
+START_TEST(a_verb_rings_once)
+{
+    fake_broker_begin();
+    doorbell_ring_once(&settings, DOORBELL_FRESH(MESSAGE_EXPRESS));
+    ck_assert_str_eq(fake_broker_calls(), "open fanout:x.doorbell ring:x.doorbell flush");
+    fake_broker_end();
+    fake_broker_begin();
+    fake_broker_fails("open", 1);
+    doorbell_ring_once(&settings, DOORBELL_FRESH(MESSAGE_EXPRESS));
+    ck_assert_str_eq(fake_broker_calls(), "open");
+    fake_broker_end();
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("doorbell");
+    TCase *t = tcase_create("rings");
+
+    tcase_add_test(t, what_is_rung_is_what_is_heard);
+    tcase_add_test(t, what_is_not_known_is_left_out);
+    tcase_add_test(t, a_verb_rings_once);
+    suite_add_tcase(s, t);
+    return suite_run(s);
+}
