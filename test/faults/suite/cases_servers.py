@@ -1,7 +1,5 @@
 """MariaDB and RabbitMQ themselves."""
 
-import os
-import subprocess
 import time
 
 from .cases import case
@@ -102,18 +100,6 @@ def outbox(site):
     return site.db.value("SELECT COUNT(*) FROM outbox_events")
 
 
-def rabbitmqctl(servers, *words):
-    """With the private node's name, cookie and port mapper."""
-    base = servers.ports.base
-    env = {**os.environ, "HOME": f"{servers.state}/rabbitmq/home", "ERL_EPMD_PORT": str(base + 5),
-           "RABBITMQ_NODENAME": f"rabbit-{base}@localhost", "RABBITMQ_CONF_ENV_FILE": "/dev/null",
-           "LANG": "C.UTF-8"}
-    program = "/usr/lib/rabbitmq/bin/rabbitmqctl"
-    done = subprocess.run([program, *words], env=env, timeout=120, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True)
-    assert done.returncode == 0, done.stdout
-
-
 ALARMS = {"memory": (("set_vm_memory_high_watermark", "0"), ("set_vm_memory_high_watermark", "0.4")),
           "disk": (("set_disk_free_limit", "100000GB"), ("set_disk_free_limit", "50MB"))}
 
@@ -132,13 +118,13 @@ def alarm(run):
             for n in range(run.times(6, 2)):
                 on, off = ALARMS[("memory", "disk")[n % 2]]
                 time.sleep(2)
-                rabbitmqctl(servers, *on)
+                servers.rabbitmqctl(*on)
                 time.sleep(5)
                 idle(site, blocked_sec, result)
                 waiting = outbox(site)
                 if waiting < 80:
                     result.violate(f"only {waiting} wait in the outbox: nobody was blocked")
-                rabbitmqctl(servers, *off)
+                servers.rabbitmqctl(*off)
                 lifted = time.monotonic()
                 slowest = max(slowest, until(result, lambda: outbox(site) < waiting / 2, UNBLOCKED_SEC,
                                              "publishing goes on after the alarm"))
