@@ -16,10 +16,10 @@
 
 static struct db_label look_labels[LOOKS] = {
     [LOOK_WAIT] = {.query = "outbox_look"}, /* never run */
-    [LOOK_FRESH] = {.query = "outbox_look_fresh"}, [LOOK_LAGGED] = {.query = "outbox_look_lagged"},
-    [LOOK_FULL] = {.query = "outbox_look_full"},   [LOOK_SWEEP] = {.query = "outbox_look_sweep"},
-    [LOOK_DUE] = {.query = "outbox_look_due"},     [LOOK_ASK] = {.query = "outbox_look_ask"},
-    [LOOK_AHEAD] = {.query = "outbox_look_ahead"},
+    [LOOK_PEEK] = {.query = "outbox_peek"},          [LOOK_FRESH] = {.query = "outbox_look_fresh"},
+    [LOOK_LAGGED] = {.query = "outbox_look_lagged"}, [LOOK_FULL] = {.query = "outbox_look_full"},
+    [LOOK_SWEEP] = {.query = "outbox_look_sweep"},   [LOOK_DUE] = {.query = "outbox_look_due"},
+    [LOOK_ASK] = {.query = "outbox_look_ask"},       [LOOK_AHEAD] = {.query = "outbox_look_ahead"},
 };
 static struct db_label delete_label = {.query = "outbox_delete"};
 static struct db_label burn_label = {.query = "outbox_burn_attempt"};
@@ -127,10 +127,9 @@ static void put_next(struct buf *sql, enum message_type lane, enum outbox_kind k
     buf_printf(sql, " AND next_run_at%s ORDER BY next_run_at LIMIT 1)", when);
 }
 
-static void put_nexts(struct buf *sql, enum message_type lane)
+static void put_nexts(struct buf *sql, enum message_type lane, const char *when)
 {
-    buf_puts(sql, "SELECT ");
-    put_next(sql, lane, OUTBOX_DELIVER, ">NOW(6)");
+    put_next(sql, lane, OUTBOX_DELIVER, when);
     buf_putc(sql, ',');
     put_next(sql, lane, OUTBOX_ASK, " IS NOT NULL");
 }
@@ -142,12 +141,43 @@ static int64_t next_of(const char *column)
     return us > 0 ? us : 0;
 }
 
-static void read_nexts(struct claim *c)
+static void read_nexts(struct claim *c, char **row)
 {
-    char **row = db_next(db_result(&c->results, "next"));
-
     c->next_us = next_of(row ? row[0] : NULL);
     c->next_ask_us = next_of(row ? row[1] : NULL);
+}
+
+void claim_rest(struct claim *c)
+{
+    if (c->open)
+        db_rollback(c->db);
+    c->open = false;
+}
+
+int claim_peek(struct claim *c, struct err *err)
+{
+    struct db_results results;
+    struct buf sql = {0};
+    char **row;
+    int rc;
+
+    claim_rest(c);
+    if (db_acquire(c->db, err))
+        return -1;
+    buf_puts(&sql, "SELECT ");
+    put_nexts(&sql, c->lane, " IS NOT NULL");
+    buf_puts(&sql, ",EXISTS(");
+    put_part(&sql, c->lane, LOOK_FRESH);
+    buf_puts(&sql, "next_run_at IS NULL)");
+    rc = db_run_buf(c->db, &look_labels[LOOK_PEEK], &sql, &results, err);
+    buf_free(&sql);
+    if (rc)
+        return -1;
+    row = db_next(db_only(&results));
+    read_nexts(c, row);
+    c->fresh = row && row[2][0] == '1';
+    db_results_free(&results);
+    return 0;
 }
 
 static void read_row(struct claim *c, char **columns, const unsigned long *lengths)
@@ -183,15 +213,18 @@ int claim_take(struct claim *c, const struct poller_task *task, int64_t limit, s
     MUST(c->n == 0 && limit <= CLAIM_MAX);
     if (db_acquire(c->db, err))
         return -1;
+    c->open = true;
     db_begin(c->db);
     restore_mode_put_held(db_statement(&packet, "mode"));
     put_look(db_statement(&packet, "rows"), c->lane, task, limit);
-    if (task->look == LOOK_DUE)
-        put_nexts(db_statement(&packet, "next"), c->lane);
+    if (task->look == LOOK_DUE) {
+        buf_puts(db_statement(&packet, "next"), "SELECT ");
+        put_nexts(&packet.sql, c->lane, ">NOW(6)");
+    }
     rc = db_run_packet(c->db, &look_labels[task->look], &packet, &c->results, err);
     db_packet_free(&packet);
     if (rc) {
-        db_rollback(c->db);
+        claim_rest(c);
         db_release(c->db);
         return -1;
     }
@@ -200,7 +233,7 @@ int claim_take(struct claim *c, const struct poller_task *task, int64_t limit, s
     c->put_off = is_put_off(task->look);
     c->held_back = db_number(db_result(&c->results, "mode")) == 1;
     if (task->look == LOOK_DUE)
-        read_nexts(c);
+        read_nexts(c, db_next(db_result(&c->results, "next")));
     rows = db_result(&c->results, "rows");
     while (!c->held_back && (columns = db_next(rows)))
         read_row(c, columns, rows->lengths);
@@ -362,6 +395,7 @@ int claim_finish(struct claim *c, struct err *err)
     struct buf sql = {0};
     int rc = 0;
 
+    c->open = false;
     if (!confirmed && !refused) {
         db_rollback(c->db);
         return 0;
@@ -399,7 +433,7 @@ int claim_delete_again(struct claim *c, struct err *err)
 
 void claim_return(struct claim *c)
 {
-    db_rollback(c->db);
+    claim_rest(c);
     claim_end(c);
 }
 

@@ -7,7 +7,8 @@
  * ends.
  *
  * A look that finds nothing leaves its transaction open, with no lock in it but the one that holds
- * the restore mode: the next look's START TRANSACTION ends it, which saves a round trip a poll.
+ * the restore mode: the next look's START TRANSACTION ends it, which saves a round trip a poll. Who
+ * waits for longer calls claim_rest.
  */
 
 #include <stdbool.h>
@@ -48,9 +49,12 @@ struct row {
 struct claim {
     struct db *db;
     enum message_type lane;
-    bool put_off;                 /* rows whose time had come; else fresh ones */
-    bool held_back;               /* restore mode is on: nothing was taken */
-    int64_t next_us, next_ask_us; /* of LOOK_DUE: as poller_put_off is told */
+    bool put_off;   /* rows whose time had come; else fresh ones */
+    bool held_back; /* restore mode is on: nothing was taken */
+    /* Of LOOK_DUE and LOOK_PEEK, as the poller is told. */
+    int64_t next_us, next_ask_us;
+    bool fresh;
+    bool open; /* a transaction, from claim_take on */
     size_t n;
     size_t seen; /* rows that the look came upon; others may hold some */
     int64_t last_id;
@@ -67,6 +71,10 @@ void claim_free(struct claim *c);
  * back: the look has told nothing. */
 int claim_take(struct claim *c, const struct poller_task *task, int64_t limit, struct err *err);
 
+/* LOOK_PEEK: locks nothing, and leaves no transaction open. On failure the connection is let go by
+ * claim_end as ever. */
+int claim_peek(struct claim *c, struct err *err);
+
 /* Deletes what is confirmed, burns an attempt of what is refused (or parks it), commits; the rest
  * is free again. On failure nothing is locked any more, and claim_delete_again may be tried. */
 int claim_finish(struct claim *c, struct err *err);
@@ -75,6 +83,8 @@ int claim_finish(struct claim *c, struct err *err);
 int claim_delete_again(struct claim *c, struct err *err);
 /* All rows are free again as they were. */
 void claim_return(struct claim *c);
+/* Ends the transaction that a look without rows has left open. */
+void claim_rest(struct claim *c);
 /* Forgets the rows and lets go of the connection. */
 void claim_end(struct claim *c);
 

@@ -21,6 +21,11 @@ static int64_t higher(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+static int64_t from_us(int64_t now_us, int64_t us)
+{
+    return us == POLLER_NONE ? POLLER_NONE : now_us + us;
+}
+
 void poller_init(struct poller *p, const struct poller_limits *limits, int64_t now_us)
 {
     *p = (struct poller){
@@ -36,6 +41,7 @@ void poller_init(struct poller *p, const struct poller_limits *limits, int64_t n
         .ask_at_us = now_us + limits->full_us,
         .batch_us = BATCH_US,
         .ready_at_us = now_us,
+        .peek_at_us = now_us,
         .next_us = POLLER_NONE,
         .limit = limits->batch,
     };
@@ -51,9 +57,20 @@ static void move_marks(struct poller *p, int64_t now_us)
     p->marked_at_us = now_us;
 }
 
+/* A lane at rest need not be looked through: peeks see what comes. */
+static int64_t full_at_us(const struct poller *p)
+{
+    return p->hears && p->settled ? POLLER_NONE : p->full_at_us;
+}
+
+static int64_t peek_at_us(const struct poller *p)
+{
+    return p->hears ? p->peek_at_us : POLLER_NONE;
+}
+
 static bool fresh_waits(const struct poller *p, int64_t now_us)
 {
-    return p->sweeping || now_us >= p->full_at_us || now_us >= p->poll_at_us;
+    return p->sweeping || now_us >= full_at_us(p) || now_us >= p->poll_at_us;
 }
 
 static int64_t ask_at_us(const struct poller *p)
@@ -80,7 +97,7 @@ struct poller_task poller_next(struct poller *p, int64_t now_us)
     } else if (now_us >= p->due_at_us && !(p->due_last && fresh_waits(p, now_us))) {
         task.look = LOOK_DUE;
         task.skip = p->due_skip;
-    } else if (now_us >= p->full_at_us) {
+    } else if (now_us >= full_at_us(p)) {
         task.look = LOOK_FULL;
     } else if (p->sweeping) {
         task.look = LOOK_SWEEP;
@@ -88,9 +105,11 @@ struct poller_task poller_next(struct poller *p, int64_t now_us)
     } else if (now_us >= p->poll_at_us) {
         task.look = now_us >= p->lagged_at_us ? LOOK_LAGGED : LOOK_FRESH;
         task.from = task.look == LOOK_LAGGED ? p->lagged_from : p->cursor;
+    } else if (now_us >= peek_at_us(p)) {
+        task.look = LOOK_PEEK;
     } else {
-        at_us = lower(lower(p->poll_at_us, p->due_at_us), lower(p->full_at_us, ask_at_us(p)));
-        at_us = lower(at_us, ahead_at_us(p));
+        at_us = lower(lower(p->poll_at_us, p->due_at_us), lower(full_at_us(p), ask_at_us(p)));
+        at_us = lower(at_us, lower(ahead_at_us(p), peek_at_us(p)));
         task.wait_us = at_us - now_us;
     }
     if (task.look == LOOK_FULL || task.look == LOOK_LAGGED || task.look == LOOK_FRESH)
@@ -100,17 +119,17 @@ struct poller_task poller_next(struct poller *p, int64_t now_us)
     return task;
 }
 
-/* Between two looks for put-off rows, the last of which has come upon so many. */
-static int64_t due_pause_us(struct poller *p, size_t rows)
+/* When the next look for put-off rows is due, after one that has come upon so many. */
+static int64_t next_due_at_us(struct poller *p, size_t rows, int64_t cost_us, int64_t now_us)
 {
-    int64_t least_us = rows ? DUE_MIN_US : 0;
+    int64_t least_us = higher(rows ? DUE_MIN_US : 0, cost_us * COST_FACTOR);
     int64_t pause_us;
 
     p->due_us = rows ? DUE_MIN_US : lower(p->due_us * 3 / 2, DUE_MAX_US);
-    pause_us = p->hears && !rows ? p->limits.idle_us : p->due_us;
+    pause_us = p->hears && !rows ? POLLER_NONE : p->due_us;
     if (p->next_us < pause_us)
-        pause_us = higher(p->next_us + DUE_AFTER_US, least_us);
-    return pause_us;
+        pause_us = p->next_us + DUE_AFTER_US;
+    return from_us(now_us, higher(pause_us, least_us));
 }
 
 /* A look begins at the oldest row: what others hold of it is skipped until the end has been seen.
@@ -118,7 +137,7 @@ static int64_t due_pause_us(struct poller *p, size_t rows)
 static void found_due(struct poller *p, const struct poller_task *task, size_t rows, size_t claimed,
                       int64_t cost_us, int64_t now_us)
 {
-    int64_t pause_us = due_pause_us(p, rows);
+    int64_t next_at_us = next_due_at_us(p, rows, cost_us, now_us);
 
     p->next_us = POLLER_NONE;
     p->due_from_us = now_us + DUE_MIN_US;
@@ -127,7 +146,7 @@ static void found_due(struct poller *p, const struct poller_task *task, size_t r
         p->due_at_us = claimed ? now_us : now_us + DUE_HELD_US;
     } else {
         p->due_skip = 0;
-        p->due_at_us = now_us + higher(pause_us, cost_us * COST_FACTOR);
+        p->due_at_us = next_at_us;
         if (p->rung_later)
             p->due_at_us = lower(p->due_at_us, p->due_from_us);
     }
@@ -150,30 +169,28 @@ static int64_t apart_us(const struct poller *p)
 }
 
 /* Each look, and the batch that it begins, puts the next one off; a quiet time is saved up. */
-static void spend(struct poller *p, size_t rows, int64_t cost_us, int64_t now_us)
+static void spend(struct poller *p, size_t claimed, int64_t cost_us, int64_t now_us)
 {
     int64_t apart = apart_us(p);
-    int64_t took_us = rows ? apart : lower(apart, cost_us * p->limits.batches_apart);
+    int64_t took_us = claimed ? apart : lower(apart, cost_us * p->limits.batches_apart);
 
     p->ready_at_us = higher(p->ready_at_us, now_us - BATCHES_SAVED * apart) + took_us;
 }
 
 /* When to look again without a ring: soon while rows come in numbers; once more from further back
- * when there are none (the ring may have been for one that newer rows have passed); else seldom. */
-static int64_t unrung_at_us(const struct poller *p, const struct poller_task *task, size_t rows,
+ * when there are none (the ring may have been for one that newer rows have passed). */
+static int64_t unrung_at_us(const struct poller *p, const struct poller_task *task, size_t claimed,
                             int64_t now_us)
 {
-    int64_t idle_at_us = now_us + p->limits.idle_us;
-
-    if (rows > 1)
+    if (claimed > 1)
         return higher(p->ready_at_us, now_us + apart_us(p));
-    if (!rows && task->look == LOOK_FRESH)
-        return lower(higher(p->lagged_at_us, now_us), idle_at_us);
-    return idle_at_us;
+    if (!claimed && task->look == LOOK_FRESH)
+        return higher(p->lagged_at_us, now_us);
+    return POLLER_NONE;
 }
 
 static void found_fresh(struct poller *p, const struct poller_task *task, size_t rows,
-                        int64_t last_id, int64_t cost_us, int64_t now_us)
+                        size_t claimed, int64_t last_id, int64_t cost_us, int64_t now_us)
 {
     bool full_hands = (int64_t)rows == task->limit;
 
@@ -187,11 +204,13 @@ static void found_fresh(struct poller *p, const struct poller_task *task, size_t
     }
     if (rows)
         p->cursor = higher(p->cursor, last_id);
+    if (rows || task->look == LOOK_FULL)
+        p->settled = !rows;
     if (rows)
         p->poll_us = p->limits.poll_min_us;
     else if (task->look == LOOK_FRESH || task->look == LOOK_LAGGED)
         p->poll_us = lower(p->poll_us * 9 / 8 + 1, p->limits.poll_max_us);
-    spend(p, rows, cost_us, now_us);
+    spend(p, claimed, cost_us, now_us);
     if (full_hands)
         p->poll_at_us = now_us;
     else if (!p->hears)
@@ -199,7 +218,7 @@ static void found_fresh(struct poller *p, const struct poller_task *task, size_t
     else if (p->rung)
         p->poll_at_us = higher(p->ready_at_us, now_us);
     else
-        p->poll_at_us = unrung_at_us(p, task, rows, now_us);
+        p->poll_at_us = unrung_at_us(p, task, claimed, now_us);
 }
 
 /* The mean payload decides how many rows fit; recovery is by doubling. */
@@ -224,14 +243,9 @@ void poller_found(struct poller *p, const struct poller_task *task, size_t rows,
     else if (task->look == LOOK_DUE)
         found_due(p, task, rows, claimed, cost_us, now_us);
     else
-        found_fresh(p, task, rows, last_id, cost_us, now_us);
+        found_fresh(p, task, rows, claimed, last_id, cost_us, now_us);
     if (rows)
         fit_limit(p, rows, bytes);
-}
-
-static int64_t from_us(int64_t now_us, int64_t us)
-{
-    return us == POLLER_NONE ? POLLER_NONE : now_us + us;
 }
 
 void poller_put_off(struct poller *p, int64_t next_us, int64_t next_ask_us, int64_t now_us)
@@ -239,6 +253,20 @@ void poller_put_off(struct poller *p, int64_t next_us, int64_t next_ask_us, int6
     p->next_us = next_us;
     p->ask_from_us = from_us(now_us, next_ask_us);
     p->ahead_from_us = lower(next_us, next_ask_us) == POLLER_NONE ? POLLER_NONE : now_us;
+}
+
+void poller_peeked(struct poller *p, bool fresh, int64_t next_us, int64_t next_ask_us,
+                   int64_t cost_us, int64_t now_us)
+{
+    p->peek_at_us = now_us + higher(p->limits.idle_us, cost_us * COST_FACTOR);
+    poller_put_off(p, next_us, next_ask_us, now_us);
+    p->next_us = POLLER_NONE;
+    p->due_at_us =
+        lower(p->due_at_us, higher(from_us(now_us + DUE_AFTER_US, next_us), p->due_from_us));
+    if (!fresh)
+        return;
+    p->settled = false;
+    p->poll_at_us = lower(p->poll_at_us, now_us);
 }
 
 void poller_batch(struct poller *p, int64_t took_us)
@@ -253,6 +281,7 @@ void poller_hears(struct poller *p, bool yes, int64_t now_us)
     p->hears = yes;
     p->poll_us = p->limits.poll_min_us;
     p->due_us = DUE_MIN_US;
+    p->settled = false;
     /* Those who rang before found nobody at home. */
     poller_rung(p, true, true, now_us);
 }
@@ -272,6 +301,7 @@ void poller_rung(struct poller *p, bool fresh, bool put_off, int64_t now_us)
 void poller_returned(struct poller *p, int64_t lowest_id, bool put_off, int64_t now_us)
 {
     if (lowest_id > 0) {
+        p->settled = false;
         p->cursor = lower(p->cursor, lowest_id - 1);
         p->mark = lower(p->mark, lowest_id - 1);
         p->lagged_from = lower(p->lagged_from, lowest_id - 1);

@@ -14,8 +14,9 @@
  *
  * While rings can arrive (poller_hears), fresh rows are looked for when a ring says so; as soon as
  * batches leave time: a lane that is rung without end spends a part of the time in batches, and
- * takes more rows with each. Without a ring it looks at an interval. A look for put-off rows tells
- * when the next one's time comes. While no ring can arrive, looks go by the clock.
+ * takes more rows with each. What no ring says, a peek at an interval does: that
+ * there are rows, and when the next put-off one's time comes; it locks nothing. While no ring can
+ * arrive, looks go by the clock.
  */
 
 #include <stdbool.h>
@@ -24,6 +25,7 @@
 
 enum poller_look {
     LOOK_WAIT,   /* nothing yet: wait_us */
+    LOOK_PEEK,   /* whether there is anything to look for */
     LOOK_FRESH,  /* above the cursor */
     LOOK_LAGGED, /* above the cursor of a while ago */
     LOOK_FULL,   /* everything */
@@ -36,7 +38,7 @@ enum poller_look {
 
 struct poller_limits {
     int64_t poll_min_us, poll_max_us; /* between looks: while rows come; while none do */
-    int64_t idle_us;                  /* the same while rings can arrive, and none does */
+    int64_t idle_us;                  /* between peeks */
     int64_t batches_apart;            /* a batch's time, so many times, from one to the next */
     int64_t lag_us, full_us;
     int64_t batch, batch_bytes;
@@ -65,8 +67,10 @@ struct poller {
     int64_t ready_at_us;     /* batches leave time for a look again */
     int64_t poll_us, due_us; /* the present pauses */
     int64_t poll_at_us, lagged_at_us, full_at_us, ahead_at_us, due_at_us, ask_at_us;
-    int64_t due_from_us;                /* the last such look's end, and a pause */
-    int64_t next_us;                    /* as poller_put_off was told */
+    int64_t peek_at_us;
+    bool settled;        /* a look at everything found nothing, and nothing has come since */
+    int64_t due_from_us; /* the last such look's end, and a pause */
+    int64_t next_us;     /* as poller_put_off was told */
     int64_t ask_from_us, ahead_from_us; /* before that such a look would find nothing */
     int64_t due_skip;
     bool due_last; /* the last look was for put-off rows: fresh ones are next */
@@ -83,6 +87,10 @@ void poller_found(struct poller *p, const struct poller_task *task, size_t rows,
 /* Before poller_found of a LOOK_DUE: how long until the next one's time comes, and the first one's
  * of those that ask (0: it has come); POLLER_NONE: there is none. */
 void poller_put_off(struct poller *p, int64_t next_us, int64_t next_ask_us, int64_t now_us);
+/* What a LOOK_PEEK has told, of which poller_found hears nothing: whether there are fresh rows, and
+ * likewise; next_us may have passed, too. */
+void poller_peeked(struct poller *p, bool fresh, int64_t next_us, int64_t next_ask_us,
+                   int64_t cost_us, int64_t now_us);
 /* A batch with rows, from its look to its commit, is over. */
 void poller_batch(struct poller *p, int64_t took_us);
 /* From now on rings can arrive, or none. */

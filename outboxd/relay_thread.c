@@ -12,6 +12,7 @@
 #include "outboxd/spans.h"
 
 #define ATTEND_EVERY_MS 1000 /* far below half a heartbeat */
+#define REST_US 150000       /* longest wait with a transaction that holds the restore mode */
 #define BLOCKED_WAIT_MS 500
 #define HELD_BACK_MS 500 /* between looks in restore mode */
 #define BACKOFF_BASE_MS 100
@@ -204,6 +205,11 @@ static struct poller_task next_task(struct relay_thread *t)
 
     pthread_mutex_lock(&pool->lock);
     task = poller_next(&pool->poller, clock_mono_us());
+    if (task.look == LOOK_WAIT && task.wait_us > REST_US && t->claim.open) {
+        pthread_mutex_unlock(&pool->lock);
+        claim_rest(&t->claim);
+        return task;
+    }
     if (task.look == LOOK_WAIT && !pause_stopping(&pool->relay->pause)) {
         until = pause_until_us(task.wait_us < ATTEND_EVERY_MS * 1000 ? task.wait_us
                                                                      : ATTEND_EVERY_MS * 1000);
@@ -213,12 +219,30 @@ static struct poller_task next_task(struct relay_thread *t)
     return task;
 }
 
+static int peek(struct relay_thread *t, struct err *err)
+{
+    const struct claim *c = &t->claim;
+    struct pool *pool = t->pool;
+    int64_t start_us = clock_mono_us();
+    int64_t now_us;
+
+    if (claim_peek(&t->claim, err))
+        return -1;
+    now_us = clock_mono_us();
+    pthread_mutex_lock(&pool->lock);
+    poller_peeked(&pool->poller, c->fresh, c->next_us, c->next_ask_us, now_us - start_us, now_us);
+    pthread_mutex_unlock(&pool->lock);
+    return 0;
+}
+
 static int look(struct relay_thread *t, struct poller_task *task, struct err *err)
 {
     struct pool *pool = t->pool;
     int64_t start_us = clock_mono_us();
     int64_t now_us;
 
+    if (task->look == LOOK_PEEK)
+        return peek(t, err);
     if (task->limit > t->limit)
         task->limit = t->limit;
     if (claim_take(&t->claim, task, task->limit, err))

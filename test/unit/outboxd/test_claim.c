@@ -107,6 +107,21 @@ START_TEST(put_off_rows_say_when_the_next_is_due)
 }
 END_TEST
 
+/* No lock, no transaction. */
+START_TEST(a_peek_says_whether_there_is_anything)
+{
+    struct err err;
+
+    EXPECT("outbox_peek", .has = {"SELECT (SELECT", "EXISTS(SELECT", "next_run_at IS NULL"},
+           .lacks = {"FOR UPDATE", "SHARE"}, .rows = "-5|\\N|1");
+    ck_assert_int_eq(claim_peek(&claim, &err), 0);
+    ck_assert(claim.fresh);
+    ck_assert_int_eq(claim.next_us, 0);
+    ck_assert_int_eq(claim.next_ask_us, POLLER_NONE);
+    claim_end(&claim);
+}
+END_TEST
+
 /* Parked under that id is something else already: it stays, and the others go on. */
 START_TEST(a_row_that_cannot_be_parked_does_not_keep_the_others)
 {
@@ -153,6 +168,7 @@ int main(void)
     tcase_add_test(t, what_was_refused_is_parked_or_put_off);
     tcase_add_test(t, restore_mode_takes_nothing);
     tcase_add_test(t, what_asks_is_of_another_kind);
+    tcase_add_test(t, a_peek_says_whether_there_is_anything);
     tcase_add_test(t, put_off_rows_say_when_the_next_is_due);
     tcase_add_test(t, a_row_that_cannot_be_parked_does_not_keep_the_others);
     tcase_add_test(t, a_database_in_trouble_undoes_no_delete);
