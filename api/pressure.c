@@ -13,6 +13,8 @@
 #include "libcommon/telemetry/log.h"
 #include "libcommon/telemetry/metrics.h"
 
+#define REST_SAMPLE_MS 1000 /* while there is nothing to count */
+
 struct pressure {
     pthread_t thread;
     struct pause pause;
@@ -118,17 +120,32 @@ static void turn(struct pressure *p)
     p->failing = rc != 0;
 }
 
+/* Nothing waits, and nothing has been accepted since that was counted (pressure_high adds what is
+ * accepted from now on). */
+static bool at_rest(const struct pressure *p)
+{
+    return !p->failing && !atomic_load(&p->pending) &&
+           atomic_load(&p->accepted) == atomic_load(&p->accepted_at_sample);
+}
+
+static int64_t wait_ms(const struct pressure *p)
+{
+    int64_t ms = api_settings.pressure_sample_ms;
+
+    return at_rest(p) && ms < REST_SAMPLE_MS ? REST_SAMPLE_MS : ms;
+}
+
 static void *pressure_main(void *arg)
 {
     struct pressure *p = arg;
 
-    while (!pause_for(&p->pause, api_settings.pressure_sample_ms)) {
+    while (!pause_for(&p->pause, wait_ms(p))) {
         daemon_beat(p->beat);
         turn(p);
         daemon_beat(p->beat);
         if (p->broker)
             sample_depth(p);
-        daemon_beat_rest(p->beat, api_settings.pressure_sample_ms);
+        daemon_beat_rest(p->beat, wait_ms(p));
     }
     return NULL;
 }

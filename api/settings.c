@@ -35,7 +35,8 @@ static const struct setting rows[] = {
                     "messages) above which "
                     "sends are refused; 0 switches it off."),
     SETTING_INT_ROW(api_settings, pressure_sample_ms, "BACKPRESSURE_SAMPLE_MS", "200", 20, 10000,
-                    "How often the outbox is sampled."),
+                    "How often the outbox is sampled; once a second at most while nothing waits "
+                    "and nothing is accepted."),
     SETTING_INT_ROW(api_settings, committers, "COMMITTERS", "2", 1, 64,
                     "Threads that commit sends and top-ups, each with a connection."),
     SETTING_INT_ROW(api_settings, commit_beside_rows, "COMMIT_BESIDE_ROWS", "100", 1, 1000000,

@@ -376,14 +376,15 @@ int broker_declare(struct broker *b, struct err *err)
 
 int broker_ping(struct broker *b, struct err *err)
 {
-    if (!b->conn)
-        return err_set(err, ERR_RETRY, 0, "broker: ping: not connected");
-    if (broker_aside_open(b, "ping", err) || broker_aside_close(b, "ping", err))
+    if (broker_need_channel(b, "ping", err))
         return -1;
+    /* One question that changes nothing: this connection has no consumer. */
+    amqp_basic_qos(b->conn, BROKER_CHANNEL, 0, 0, 0);
+    if (broker_check_reply(b, amqp_get_rpc_reply(b->conn), "ping", err))
+        return -1;
+    amqp_maybe_release_buffers(b->conn);
     /* What came in between waits in the library: on such a connection nobody else would read it. */
-    if (!b->consuming && b->next_tag == 1)
-        return broker_pump(b, 0, 0, ignore_event, NULL, err);
-    return 0;
+    return broker_pump(b, 0, 0, ignore_event, NULL, err);
 }
 
 int broker_depth(struct broker *b, const char *queue, uint32_t *ready, struct err *err)

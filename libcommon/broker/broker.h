@@ -79,7 +79,7 @@ int broker_reopen_channel(struct broker *b, struct err *err);
 int broker_renew_channel(struct broker *b, struct err *err);
 /* Declares exchange, queues and bindings again (a missing queue comes back). */
 int broker_declare(struct broker *b, struct err *err);
-/* Opens and closes a second channel: a round trip that shows the broker alive (readiness). */
+/* A round trip that shows the broker alive (readiness). On a connection of its own. */
 int broker_ping(struct broker *b, struct err *err);
 
 /* Messages ready in a queue (a passive declare); one that does not exist holds none. */

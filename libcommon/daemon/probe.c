@@ -17,6 +17,7 @@
 #include "libcommon/telemetry/metrics.h"
 
 #define CHECK_EVERY_MS 500
+#define RESTORE_MODE_EVERY 4 /* checks: it is only shown */
 #define BACKOFF_MAX_MS 2000
 #define STALE_MS 2000
 #define NEVER_MS (-1)
@@ -31,6 +32,7 @@ struct probe {
     struct db *db;
     struct broker *broker;
     bool schema_seen;
+    unsigned checks; /* that went well */
     struct metric *up;
     _Atomic int64_t ok_at_ms; /* NEVER_MS: the last check failed, or there was none */
     _Atomic bool read_only;   /* that is why it failed */
@@ -53,7 +55,7 @@ static int check_db(struct probe *p, struct err *err)
         rc = db_ask_writable(p->db, &probe_label, err);
     else if (!rc && schema_look(p->db, &p->schema_seen, err) != SCHEMA_READY)
         rc = -1;
-    if (!rc)
+    if (!rc && p->checks++ % RESTORE_MODE_EVERY == 0)
         restore_mode_look(p->db);
     atomic_store(&p->read_only, rc && db_is_read_only(err));
     db_release(p->db);
