@@ -13,6 +13,7 @@ import pymysql
 import pytest
 from harness.audit import quiesce
 from harness.client import recipient
+from harness.stack import binary
 from harness.wait import wait_until
 from harness.witness import MARK
 
@@ -23,6 +24,7 @@ HOT = {"user_balances", "user_transactions", "messages", "message_status", "outb
 ENTRY = re.compile(r"^(?:\d{6} [ \d]\d:\d\d:\d\d)?\s*(\d+) (Query|Connect|Execute|Quit|Init DB|Prepare|"
                    r"Close stmt|Ping|Statistics|Change user|Reset connection)\t(.*)$")
 EXPLAINED = re.compile(r"^\s*\(*\s*(SELECT|UPDATE|DELETE|WITH)\b", re.IGNORECASE)
+BLOCK = re.compile(r"^(BEGIN NOT ATOMIC|IF ROW_COUNT\(\)=\d+ THEN|ELSE) ")
 LOCKING = re.compile(r"^\s*(UPDATE|DELETE)\b|\bFOR UPDATE\b|\bLOCK IN SHARE MODE\b", re.IGNORECASE)
 
 
@@ -46,8 +48,8 @@ def statements(log, database):
             entries.append([number, kind, text])
         elif entries:
             entries[-1][2] += "\n" + line
-    return [sql for number, kind, text in entries if kind == "Query" and number in connections
-            for sql in split(text)]
+    return [sql for number, kind, text in entries if kind in ("Query", "Execute") and number in connections
+            for part in split(text) for sql in [BLOCK.sub("", part)]]
 
 
 def split(text):
@@ -114,6 +116,23 @@ def traffic(stack):
     for operator in stack.operators:
         operator.heal()
     quiesce(stack)
+    refund_many(stack)
+
+
+def refund_many(stack):
+    """So many customers in one transaction that their balances are joined to a list."""
+    customers = stack.db.seed_customers(40, 10, first=1001)
+    restore_mode(stack, "on")
+    for customer in customers:
+        stack.api().sent(customer)
+    restore_mode(stack, "fail", "--older-than=0")
+    restore_mode(stack, "resume")
+    quiesce(stack)
+
+
+def restore_mode(stack, *words):
+    subprocess.run([binary("api"), "restore-mode", *words], check=True, timeout=60,
+                   env={**os.environ, **stack.values})
 
 
 def explain(stack, sql):
@@ -174,7 +193,9 @@ def test_the_statements_that_matter_were_seen(seen):
     assert found(r"^UPDATE message_status.*owner=IF\(status"), "the claim of what is free"
     assert found(r"^UPDATE message_status.*status=.done"), "what is settled"
     assert found(r"^UPDATE message_status.*attempt=attempt\+1.*WHERE id IN"), "the claim of what is not"
-    assert found(r"^UPDATE .*JOIN user_balances"), "the balances"
+    assert found(r"^UPDATE user_balances .*AND balance>=.* ORDER BY user_id"), "the charges"
+    assert found(r"^UPDATE user_balances .*balance=balance\+"), "a few balances"
+    assert found(r"^UPDATE .*JOIN user_balances"), "many balances"
     assert found(r"kind=2 .*unknown_operators<>''"), "the look at what is held"
 
 
