@@ -12,6 +12,7 @@
 /* The most requests that are tried in one packet: there are fewer answers to save in a larger
  * batch, and more neighbours whom one refusal costs a second try. */
 #define EASY_MAX 32
+#define COMMON_MAX 4
 #define SHORT_SLOTS 256
 
 struct batch {
@@ -22,7 +23,7 @@ struct batch {
     size_t account_count;
     size_t account_room;
     struct db_packet packet;
-    struct db_packet block;
+    struct buf block;
     struct buf payload;
     int64_t
         short_of_money[SHORT_SLOTS]; /* customers, each in its slot, who were refused last time */
@@ -54,7 +55,7 @@ void batch_free(struct batch *b)
         return;
     free(b->accounts);
     db_packet_free(&b->packet);
-    db_packet_free(&b->block);
+    buf_free(&b->block);
     buf_free(&b->payload);
     free(b);
 }
@@ -423,11 +424,10 @@ static bool begin_all(struct batch *b)
  * row has not enough, even for what costs nothing. */
 static void put_block(struct batch *b, struct db *db)
 {
-    struct buf *sql;
+    struct buf *sql = &b->block;
 
     put_rows(b, db);
-    db_packet_reset(&b->block);
-    sql = db_statement(&b->block, "refused");
+    buf_reset(sql);
     buf_puts(sql, "BEGIN NOT ATOMIC START TRANSACTION;");
     ledger_put_charges(sql, b->accounts, b->account_count);
     buf_puts(sql, ";IF ROW_COUNT()=");
@@ -438,18 +438,46 @@ static void put_block(struct batch *b, struct db *db)
     sql->failed |= b->packet.sql.failed;
 }
 
-int batch_accept(struct batch *b, struct db *db, bool *accepted, struct err *err)
+/* Whether there are few other shapes of it: they come often enough to be kept prepared. */
+static bool is_common(const struct batch *b)
+{
+    if (b->n > COMMON_MAX)
+        return false;
+    for (size_t i = 0; i < b->n; i++)
+        if (b->ops[i]->message.recipient_count > 1)
+            return false;
+    return true;
+}
+
+static int run_block(struct batch *b, struct db *db, bool *refused, struct err *err)
 {
     struct db_results results;
+    uint64_t rows = 0;
+    int rc;
+
+    if (is_common(b)) {
+        rc = db_run_prepared(db, &accept_label, &b->block, &rows, err);
+        *refused = rows;
+        return rc;
+    }
+    if (db_run_buf(db, &accept_label, &b->block, &results, err))
+        return -1;
+    *refused = db_next(db_only(&results));
+    db_results_free(&results);
+    return 0;
+}
+
+int batch_accept(struct batch *b, struct db *db, bool *accepted, struct err *err)
+{
+    bool refused;
 
     *accepted = true;
     forget_decisions(b);
     if (!begin_all(b))
         return 0;
     put_block(b, db);
-    if (db_run_packet(db, &accept_label, &b->block, &results, err) == 0) {
-        *accepted = !db_next(db_result(&results, "refused"));
-        db_results_free(&results);
+    if (run_block(b, db, &refused, err) == 0) {
+        *accepted = !refused;
         return 0;
     }
     *accepted = false;

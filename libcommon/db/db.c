@@ -15,6 +15,7 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
 #include "libcommon/db/db_internal.h"
+#include "libcommon/db/db_prepared.h"
 #include "libcommon/telemetry/metrics.h"
 
 #define PING_AFTER_MS 5000  /* well inside the session's wait_timeout */
@@ -38,6 +39,7 @@ struct db {
     bool begins;         /* the next packet begins with START TRANSACTION */
     size_t packet_max;
     struct buf with_begin;
+    struct db_prepared *prepared; /* NULL: nothing was, yet */
 };
 
 static pthread_once_t library_once = PTHREAD_ONCE_INIT;
@@ -80,16 +82,25 @@ void db_label_register(struct db_label *label)
     pthread_mutex_unlock(&lock);
 }
 
-static int fail(MYSQL *mysql, const char *what, struct err *err)
+static int fail_with(unsigned code, const char *text, const char *sqlstate, const char *what,
+                     struct err *err)
 {
-    unsigned code = mysql_errno(mysql);
-    const char *text = mysql_error(mysql);
-
     if (code == DB_E_DUPLICATE)
         text = "duplicate key";
     else if (!db_error_text_is_plain(code))
-        text = mysql_sqlstate(mysql);
+        text = sqlstate;
     return err_set(err, db_error_kind(code), code, "%s: %s", what, text);
+}
+
+static int fail(MYSQL *mysql, const char *what, struct err *err)
+{
+    return fail_with(mysql_errno(mysql), mysql_error(mysql), mysql_sqlstate(mysql), what, err);
+}
+
+static int fail_prepared(MYSQL_STMT *stmt, const char *what, struct err *err)
+{
+    return fail_with(mysql_stmt_errno(stmt), mysql_stmt_error(stmt), mysql_stmt_sqlstate(stmt),
+                     what, err);
 }
 
 size_t db_packet_max(const struct db *db)
@@ -120,14 +131,22 @@ struct db *db_new_reader(const struct db_settings *settings)
     return db;
 }
 
+static void close_politely(struct db *db)
+{
+    if (db->mysql)
+        mysql_close(db->mysql);
+    db->mysql = NULL;
+    if (db->prepared)
+        db_prepared_forget(db->prepared);
+}
+
 /* A broken or busy session is not asked to say goodbye: mysql_close would write to it. */
 static void hang_up(struct db *db)
 {
     if (!db->held)
         atomic_fetch_sub(&idle_connections, 1);
     shutdown((int)mysql_get_socket(db->mysql), SHUT_RDWR);
-    mysql_close(db->mysql);
-    db->mysql = NULL;
+    close_politely(db);
 }
 
 void db_drop(struct db *db)
@@ -139,13 +158,6 @@ void db_drop(struct db *db)
     hang_up(db);
 }
 
-static void close_politely(struct db *db)
-{
-    if (db->mysql)
-        mysql_close(db->mysql);
-    db->mysql = NULL;
-}
-
 void db_free(struct db *db)
 {
     if (!db)
@@ -153,6 +165,8 @@ void db_free(struct db *db)
     if (db->mysql && !db->held)
         atomic_fetch_sub(&idle_connections, 1);
     close_politely(db);
+    if (db->prepared)
+        db_prepared_free(db->prepared);
     buf_free(&db->with_begin);
     free(db);
 }
@@ -222,6 +236,27 @@ static int read_answers(struct db *db, struct reading *r, bool begun, struct err
     if (more > 0 || mysql_errno(db->mysql))
         return fail(db->mysql, "statement", err);
     return r->seen == r->wanted ? 0 : err_set(err, ERR_RETRY, DB_E_LOST, "an answer is missing");
+}
+
+/* The same of a prepared statement, whose rows are counted and not kept. */
+static int read_prepared(MYSQL_STMT *stmt, uint64_t *rows, struct err *err)
+{
+    int more;
+
+    *rows = 0;
+    for (bool first = true;; first = false) {
+        if (mysql_stmt_field_count(stmt) && mysql_stmt_store_result(stmt))
+            return fail_prepared(stmt, "read result", err);
+        if (first)
+            *rows = mysql_stmt_num_rows(stmt);
+        mysql_stmt_free_result(stmt);
+        more = mysql_stmt_next_result(stmt);
+        if (more)
+            break;
+    }
+    if (more > 0 || mysql_stmt_errno(stmt))
+        return fail_prepared(stmt, "statement", err);
+    return 0;
 }
 
 void db_results_free(struct db_results *results)
@@ -480,6 +515,23 @@ static int refuse_packet(const struct db *db, const struct db_label *label, size
                    label->query, n, db_packet_max(db));
 }
 
+/* Counts what was run since start_us, and ends a session that is good for nothing more. */
+static int ran(struct db *db, struct db_label *label, int64_t start_us, int rc,
+               const struct err *err)
+{
+    metrics_observe(label->seconds, clock_mono_us() - start_us);
+    metrics_add(rc ? label->failed : label->ok, 1);
+    if (!rc)
+        return 0;
+    if (db_error_is_lost(err->code))
+        db_drop(db);
+    else if (db_error_ends_session(err->code))
+        hang_up(db);
+    if (db_error_is_refusal(err->code))
+        note_refusal(db);
+    return rc;
+}
+
 static int run_sql(struct db *db, struct db_label *label, const char *sql, size_t n,
                    struct reading *r, struct err *err)
 {
@@ -504,19 +556,9 @@ static int run_sql(struct db *db, struct db_label *label, const char *sql, size_
         rc = fail(db->mysql, label->query, err);
     else
         rc = read_answers(db, r, begins, err);
-    metrics_observe(label->seconds, clock_mono_us() - start_us);
-    metrics_add(rc ? label->failed : label->ok, 1);
-    if (rc) {
-        if (r->to)
-            db_results_free(r->to);
-        if (db_error_is_lost(err->code))
-            db_drop(db);
-        else if (db_error_ends_session(err->code))
-            hang_up(db);
-        if (db_error_is_refusal(err->code))
-            note_refusal(db);
-    }
-    return rc;
+    if (rc && r->to)
+        db_results_free(r->to);
+    return ran(db, label, start_us, rc, err);
 }
 
 int db_run(struct db *db, struct db_label *label, const char *sql, size_t n,
@@ -570,6 +612,37 @@ int db_run_packet(struct db *db, struct db_label *label, const struct db_packet 
     if (p->sql.failed)
         return out_of_memory(label, results, err);
     return run_sql(db, label, p->sql.data, p->sql.len, &r, err);
+}
+
+/* As it is: its shape is new, or the server does not prepare it. */
+static int run_counting(struct db *db, struct db_label *label, const struct buf *sql,
+                        uint64_t *rows, struct err *err)
+{
+    struct db_results results;
+    int rc = db_run_buf(db, label, sql, &results, err);
+
+    *rows = !rc && db_only(&results)->rows ? db_only(&results)->affected : 0;
+    db_results_free(&results);
+    return rc;
+}
+
+int db_run_prepared(struct db *db, struct db_label *label, const struct buf *sql, uint64_t *rows,
+                    struct err *err)
+{
+    int64_t start_us = clock_mono_us();
+    MYSQL_STMT *stmt = NULL;
+    int rc;
+
+    if (!db->prepared)
+        db->prepared = db_prepared_new();
+    if (db->mysql && !db->begins && !sql->failed && sql->len <= db_packet_max(db))
+        stmt = db_prepared_find(db->prepared, db->mysql, sql->data, sql->len);
+    if (!stmt)
+        return run_counting(db, label, sql, rows, err);
+    MUST(label->ok);
+    rc = mysql_stmt_execute(stmt) ? fail_prepared(stmt, label->query, err)
+                                  : read_prepared(stmt, rows, err);
+    return ran(db, label, start_us, rc, err);
 }
 
 static struct db_label commit_label = {.query = "commit"};

@@ -114,6 +114,12 @@ int db_run(struct db *db, struct db_label *label, const char *sql, size_t n,
 int db_run_buf(struct db *db, struct db_label *label, const struct buf *sql,
                struct db_results *results, struct err *err); /* ERR_RETRY when the buf has failed */
 
+/* One statement that comes again and again with other values, and whose literals may all be
+ * parameters: the session keeps it prepared where the server prepares such statements. *rows: how
+ * many its first answer had; they are not read. */
+int db_run_prepared(struct db *db, struct db_label *label, const struct buf *sql, uint64_t *rows,
+                    struct err *err);
+
 struct db_set *db_result(struct db_results *results, const char *name); /* of that statement */
 struct db_set *db_only(struct db_results *results);                     /* of db_run */
 char **db_next(struct db_set *set);    /* the next row (columns as text, NULL for NULL), or NULL */

@@ -31,6 +31,29 @@ def test_send_is_replayed(shared):
     assert len(api.history(user_id=customer)) == 2
 
 
+def test_what_is_sent_often_is_stored_as_it_was_sent(shared):
+    """So often that its statement is kept prepared."""
+    api = shared.api()
+    customer = api.funded(100)
+    before = prepared_runs(shared)
+    for n in range(5):
+        for text in ("it's \\ \"quoted\"; x'41' ? 12 -- 7\n\r\t\x1a %s", "π 🙂 '' \\'", "7", "' OR 1=1; COMMIT; -- "):
+            k = key() + "'\\"
+            sent = api.sent(customer, ["+0912"], text=text, type="express" if n % 2 else "normal", key=k)
+            assert api.sent(customer, ["+0912"], text=text, type="express" if n % 2 else "normal", key=k) == sent
+            identifier = sent["message_identifier"]
+            assert shared.db.value("SELECT text FROM messages WHERE message_identifier=%s", identifier) == text
+            assert shared.db.rows("SELECT user_id,recipient,price FROM message_status WHERE message_identifier=%s",
+                                  identifier) == ((customer, "+0912", sent["price"]),)
+            assert ("withdrawal", -sent["price"], f"c-{identifier}") in shared.db.ledger(customer)
+    assert api.balance(customer) == 100 - 4 * (3 * 1 + 2 * 3)
+    assert prepared_runs(shared) > before
+
+
+def prepared_runs(stack):
+    return int(stack.db.rows("SHOW GLOBAL STATUS LIKE 'Com_stmt_execute'")[0][1])
+
+
 def test_top_up_is_replayed(shared):
     api, other = shared.apis()
     customer, k = new_customer(), key()

@@ -450,6 +450,17 @@ bool db_takes_blocks(const struct db *db)
     return script.takes_blocks;
 }
 
+int db_run_prepared(struct db *db, struct db_label *label, const struct buf *sql, uint64_t *rows,
+                    struct err *err)
+{
+    struct db_results results;
+    int rc = db_run_buf(db, label, sql, &results, err);
+
+    *rows = !rc && results.set[0].rows ? results.set[0].rows->rows : 0;
+    db_results_free(&results);
+    return rc;
+}
+
 size_t db_packet_max(const struct db *db)
 {
     (void)db;

@@ -471,7 +471,7 @@ static void open_batch_of_blocks(void)
     sem_wait(&held);
 }
 
-#define REFUSED .answers = {{.name = "refused", .rows = "1"}}
+#define REFUSED .rows = "1"
 
 START_TEST(a_refusal_is_decided_by_two_packets_and_its_neighbours_are_written)
 {
