@@ -1,6 +1,5 @@
 /*
- * Calls to operators over HTTP, with libcurl. This file and transport_http_loop.c are the only ones
- * that know curl.
+ * Calls to operators over HTTP/1.1.
  *
  *   POST {base}/messages {"reference","to","text","type"}, Idempotency-Key: <reference>
  *   GET  {base}/messages/{reference}
@@ -12,347 +11,368 @@
  * of the answer. Without one: unknown, or transient when nothing of the request has left. "Not
  * found" is a 404.
  *
- * A POST goes out once a call. libcurl would send it again by itself when a kept connection ends
- * without an answer; before_request stops it there. It also takes a new connection where something
- * has come on the kept one that belongs to no call: that would be read as the answer. A connection
- * is kept after an answer that we understood to its end, and for NAME_SEC at most: then the name is
- * looked up again, so that an operator that moves is followed.
+ * libcurl makes the connections (transport_http_conn.h); the requests are written, and the answers
+ * read (transport_http_read.h), here. A POST goes out once a call. A GET does so once more when a
+ * connection that was kept ends before its answer. A connection on which something has come that
+ * belongs to no call is not used: that would be read as the answer. One is kept after an answer
+ * that we understood to its end, and for NAME_SEC at most: then the name is looked up again, so
+ * that an operator that moves is followed.
  *
  * Redirects are not followed, proxies from the environment not used, answers beyond 64 KiB cut off.
  */
 
 #include "consumerd/transport.h"
 
+#include <errno.h>
+#include <event2/event_struct.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
+#include <time.h>
 
 #include "consumerd/transport_http_answer.h"
-#include "consumerd/transport_http_loop.h"
+#include "consumerd/transport_http_conn.h"
+#include "consumerd/transport_http_read.h"
 #include "libcommon/base/buf.h"
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
 #include "libcommon/telemetry/tracer.h"
 
-#define ANSWER_MAX (64 * 1024)  /* beyond it there is no use in reading on */
-#define ANSWER_KEPT 4096        /* the memory that a transfer keeps for the next answer */
-#define IDLE_MAX 256            /* finished transfers kept for reuse, of each method */
-#define CONNECTION_IDLE_SEC 30L /* below what servers usually allow */
-#define RECEIVE_BUFFER 4096L    /* one a transfer: answers are small */
+#define ANSWER_MAX (64 * 1024) /* beyond it there is no use in reading on */
+#define READ_SIZE 8192
+#define BUFFER_KEPT 8192 /* the memory that a transfer keeps for the next request and answer */
+#define IDLE_MAX 512     /* finished transfers kept for reuse */
 
-/* Why a request was not let out. */
-enum refusal {
-    REFUSAL_NONE,
-    REFUSAL_STALE,  /* of this connection */
-    REFUSAL_REPEAT, /* it has been out */
-};
-
-/* What a transfer is for; its handle is set up for one of them. */
-enum method { METHOD_POST, METHOD_GET, METHODS };
+enum method { METHOD_POST, METHOD_GET };
 
 struct transfer {
-    struct http_handle handle; /* first: what curl knows of a transfer */
-    struct transfer *next;     /* idle */
-    struct http_link *link;
+    TAILQ_ENTRY(transfer) link; /* of those that wait to go out, or of the idle ones */
+    struct http_link *owner;
     struct transport_call *call; /* NULL: idle */
     enum method method;
     int64_t started_us;
-    struct buf body, answer;
-    enum refusal refusal;
-    bool again;     /* on a new connection, since the kept one was stale */
-    bool conflicts; /* the answer's headers say two things about its length */
-    long long length;
-    bool encoded;
-    /* The header list that curl reads: nodes and lines of our own, no allocation a call. */
-    struct curl_slist headers[5];
-    char key_line[sizeof("Idempotency-Key: ") + TRANSPORT_REFERENCE_MAX];
-    char parent_line[sizeof("traceparent: ") + TRACE_PARENT_SIZE];
-    char state_line[sizeof("tracestate: ") + TRACE_STATE_MAX];
-    char error[CURL_ERROR_SIZE];
+    struct event timeout;
+    bool queued;
+    struct op_conn *conn; /* NULL: none yet */
+    struct buf request;
+    size_t sent;   /* bytes of it, on this connection */
+    bool went_out; /* any of it, on any connection */
+    struct http_read answer;
+    struct buf body;
 };
+TAILQ_HEAD(transfer_list, transfer);
 
 struct http_link {
     struct transport_link base; /* first */
     struct transport_config config;
-    struct http_loop loop;
-    struct transfer *idle[METHODS];
-    size_t idle_count[METHODS];
-    bool in_done; /* finished transfers are being handed out */
+    struct op_conns conns;
+    const struct timeval *timeout; /* all are equally long: the loop keeps them in a list */
+    struct event *go;
+    struct transfer_list queued, idle;
+    size_t idle_count;
 };
 
-static char content_type_line[] = "Content-Type: application/json";
-static char no_expect_line[] = "Expect:";
+static void finish(struct transfer *t, const char *why);
 
 /* ---- transfers ---- */
 
-static size_t on_answer(char *data, size_t one, size_t n, void *arg)
+static void on_timeout(evutil_socket_t fd, short what, void *arg)
 {
-    struct transfer *t = arg;
-
-    (void)one;
-    if (t->answer.len + n > ANSWER_MAX)
-        return 0;
-    buf_put(&t->answer, data, n);
-    return t->answer.failed ? 0 : n;
+    (void)fd;
+    (void)what;
+    finish(arg, "timed out");
 }
 
-static bool is_header(const char *line, size_t n, const char *name, const char **value)
+static struct transfer *transfer_get(struct http_link *link)
 {
-    size_t len = strlen(name);
-
-    *value = line + len;
-    return n > len && !strncasecmp(line, name, len);
-}
-
-/* An answer whose length is said in two ways may end in the middle of what curl took for the next.
- */
-static size_t on_header(char *line, size_t one, size_t n, void *arg)
-{
-    struct transfer *t = arg;
-    const char *value;
-
-    (void)one;
-    if (is_header(line, n, "HTTP/", &value)) {
-        t->length = -1;
-        t->encoded = false;
-    } else if (is_header(line, n, "Content-Length:", &value)) {
-        long long length = strtoll(value, NULL, 10); /* the end of the line stops it */
-
-        t->conflicts |= t->encoded || (t->length >= 0 && t->length != length);
-        t->length = length;
-    } else if (is_header(line, n, "Transfer-Encoding:", &value)) {
-        t->conflicts |= t->length >= 0;
-        t->encoded = true;
-    }
-    return n;
-}
-
-static void transfer_free(struct transfer *t)
-{
-    if (!t)
-        return;
-    curl_easy_cleanup(t->handle.easy);
-    buf_free(&t->body);
-    buf_free(&t->answer);
-    free(t);
-}
-
-/* Whether any byte of the request has left: what then goes wrong leaves the outcome open. */
-static bool went_out(CURL *easy)
-{
-    long sent = 0;
-
-    curl_easy_getinfo(easy, CURLINFO_REQUEST_SIZE, &sent);
-    return sent > 0;
-}
-
-/* Whether curl may send the request, on the connection that it has for it. */
-/* NOLINTNEXTLINE(readability-non-const-parameter): curl's type */
-static int before_request(void *arg, char *peer, char *local, int peer_port, int local_port)
-{
-    struct transfer *t = arg;
-    const struct http_ends ends = {peer, peer_port, local_port};
-
-    (void)local;
-    if (t->method == METHOD_POST && went_out(t->handle.easy))
-        t->refusal = REFUSAL_REPEAT;
-    else if (!http_loop_may_use(&t->link->loop, &t->handle, &ends))
-        t->refusal = REFUSAL_STALE;
-    return t->refusal ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
-}
-
-/* What stays the same from call to call is set once. */
-static bool set_options(struct transfer *t)
-{
-    const struct transport_config *config = &t->link->config;
-    CURL *e = t->handle.easy;
-    bool ok = http_loop_adopt(&t->link->loop, &t->handle);
-
-    ok &= !curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
-    ok &= !curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
-    ok &= !curl_easy_setopt(e, CURLOPT_PROXY, "");
-    ok &= !curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 0L);
-    ok &= !curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    ok &= !curl_easy_setopt(e, CURLOPT_USERAGENT, "msg-consumerd/" PROJECT_VERSION);
-    ok &= !curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long)config->timeout_ms);
-    ok &= !curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)config->timeout_ms);
-    ok &= !curl_easy_setopt(e, CURLOPT_MAXAGE_CONN, CONNECTION_IDLE_SEC);
-    ok &= !curl_easy_setopt(e, CURLOPT_MAXLIFETIME_CONN, (long)config->name_sec);
-    ok &= !curl_easy_setopt(e, CURLOPT_DNS_CACHE_TIMEOUT, (long)config->name_sec);
-    if (config->tls_ca && *config->tls_ca)
-        ok &= !curl_easy_setopt(e, CURLOPT_CAINFO, config->tls_ca);
-    ok &= !curl_easy_setopt(e, CURLOPT_PREREQFUNCTION, before_request);
-    ok &= !curl_easy_setopt(e, CURLOPT_PREREQDATA, t);
-    ok &= !curl_easy_setopt(e, CURLOPT_BUFFERSIZE, RECEIVE_BUFFER);
-    ok &= !curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_answer);
-    ok &= !curl_easy_setopt(e, CURLOPT_WRITEDATA, t);
-    ok &= !curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, on_header);
-    ok &= !curl_easy_setopt(e, CURLOPT_HEADERDATA, t);
-    ok &= !curl_easy_setopt(e, CURLOPT_ERRORBUFFER, t->error);
-    if (t->method == METHOD_POST)
-        ok &= !curl_easy_setopt(e, CURLOPT_POST, 1L);
-    return ok;
-}
-
-static struct transfer *transfer_get(struct http_link *link, enum method method)
-{
-    struct transfer *t = link->idle[method];
+    struct transfer *t = TAILQ_FIRST(&link->idle);
 
     if (t) {
-        link->idle[method] = t->next;
-        link->idle_count[method]--;
+        TAILQ_REMOVE(&link->idle, t, link);
+        link->idle_count--;
         return t;
     }
     t = calloc(1, sizeof(*t));
     if (!t)
         return NULL;
-    t->link = link;
-    t->method = method;
-    t->handle.easy = curl_easy_init();
-    if (!t->handle.easy || !set_options(t)) {
-        transfer_free(t);
-        return NULL;
-    }
+    t->owner = link;
+    evtimer_assign(&t->timeout, link->config.base, on_timeout, t);
     return t;
 }
 
-/* The handle must be out of the multi. */
+static void transfer_free(struct transfer *t)
+{
+    buf_free(&t->request);
+    buf_free(&t->body);
+    free(t);
+}
+
+static void empty(struct buf *b)
+{
+    if (b->cap > BUFFER_KEPT)
+        buf_free(b);
+    buf_reset(b);
+}
+
+/* Its connection must be gone or kept. */
 static void transfer_put(struct transfer *t)
 {
-    struct http_link *link = t->link;
+    struct http_link *link = t->owner;
 
+    event_del(&t->timeout);
+    if (t->queued)
+        TAILQ_REMOVE(&link->queued, t, link);
+    t->queued = false;
+    t->call->own = NULL;
     t->call = NULL;
-    if (link->idle_count[t->method] >= IDLE_MAX) {
+    empty(&t->request);
+    empty(&t->body);
+    if (link->idle_count >= IDLE_MAX) {
         transfer_free(t);
         return;
     }
-    if (t->answer.cap > ANSWER_KEPT)
-        buf_free(&t->answer);
-    t->next = link->idle[t->method];
-    link->idle[t->method] = t;
-    link->idle_count[t->method]++;
+    TAILQ_INSERT_HEAD(&link->idle, t, link);
+    link->idle_count++;
 }
 
-static void add_header(struct transfer *t, size_t *n, char *line)
+/* ---- the request ---- */
+
+static const char *url_of(const struct transfer *t)
 {
-    if (*n)
-        t->headers[*n - 1].next = &t->headers[*n];
-    t->headers[*n].data = line;
-    t->headers[*n].next = NULL;
-    (*n)++;
+    return t->owner->config.operators[t->call->op].url;
 }
 
-static bool set_headers(struct transfer *t, const char *reference)
+static void put_body(struct buf *b, const struct job *job, const char *reference)
 {
-    const struct inflight *m = t->call->job->message;
-    size_t n = 0;
-
-    if (t->method == METHOD_POST) {
-        add_header(t, &n, content_type_line);
-        add_header(t, &n, no_expect_line);
-        snprintf(t->key_line, sizeof(t->key_line), "Idempotency-Key: %s", reference);
-        add_header(t, &n, t->key_line);
-    }
-    if (*m->traceparent) {
-        char traced[TRACE_PARENT_SIZE];
-
-        if (tracer_wants(&m->process))
-            trace_format(&t->call->trace, traced);
-        snprintf(t->parent_line, sizeof(t->parent_line), "traceparent: %s",
-                 tracer_wants(&m->process) ? traced : m->traceparent);
-        add_header(t, &n, t->parent_line);
-    }
-    if (*m->traceparent && m->tracestate) {
-        snprintf(t->state_line, sizeof(t->state_line), "tracestate: %s", m->tracestate);
-        add_header(t, &n, t->state_line);
-    }
-    return !curl_easy_setopt(t->handle.easy, CURLOPT_HTTPHEADER, n ? t->headers : NULL);
-}
-
-static bool set_body(struct transfer *t, const char *reference)
-{
-    const struct job *job = t->call->job;
     const struct inflight *m = job->message;
 
-    buf_reset(&t->body);
-    buf_puts(&t->body, "{\"reference\":\"");
-    buf_puts(&t->body, reference);
-    buf_puts(&t->body, "\",\"to\":\"");
-    buf_puts(&t->body, job->recipient);
-    buf_puts(&t->body, "\",\"text\":");
-    buf_put_json(&t->body, m->text, m->text_len);
-    buf_puts(&t->body, ",\"type\":\"");
-    buf_puts(&t->body, message_type_name(m->type));
-    buf_puts(&t->body, "\"}");
-    return !t->body.failed &&
-           !curl_easy_setopt(t->handle.easy, CURLOPT_POSTFIELDSIZE, (long)t->body.len) &&
-           !curl_easy_setopt(t->handle.easy, CURLOPT_POSTFIELDS, t->body.data);
+    buf_puts(b, "{\"reference\":\"");
+    buf_puts(b, reference);
+    buf_puts(b, "\",\"to\":\"");
+    buf_puts(b, job->recipient);
+    buf_puts(b, "\",\"text\":");
+    buf_put_json(b, m->text, m->text_len);
+    buf_puts(b, ",\"type\":\"");
+    buf_puts(b, message_type_name(m->type));
+    buf_puts(b, "\"}");
 }
 
-static bool set_request(struct transfer *t)
+static void put_target(struct buf *b, const struct transfer *t, const char *reference)
 {
-    const char *base = t->link->config.operators[t->call->op].url;
+    const char *url = url_of(t);
+    size_t origin = op_origin_len(url);
+    const char *host = strstr(url, "://") + 3;
+
+    buf_puts(b, t->method == METHOD_POST ? "POST " : "GET ");
+    buf_puts(b, url + origin);
+    buf_puts(b, "/messages");
+    if (t->method == METHOD_GET) {
+        buf_putc(b, '/');
+        buf_puts(b, reference);
+    }
+    buf_puts(b, " HTTP/1.1\r\nHost: ");
+    buf_put(b, host, (size_t)(url + origin - host));
+    buf_puts(b, "\r\nUser-Agent: msg-consumerd/" PROJECT_VERSION "\r\nAccept: */*\r\n");
+}
+
+static void put_trace(struct buf *b, const struct transport_call *call)
+{
+    const struct inflight *m = call->job->message;
+    char traced[TRACE_PARENT_SIZE];
+
+    if (!*m->traceparent)
+        return;
+    if (tracer_wants(&m->process))
+        trace_format(&call->trace, traced);
+    buf_puts(b, "traceparent: ");
+    buf_puts(b, tracer_wants(&m->process) ? traced : m->traceparent);
+    buf_puts(b, "\r\n");
+    if (m->tracestate) {
+        buf_puts(b, "tracestate: ");
+        buf_puts(b, m->tracestate);
+        buf_puts(b, "\r\n");
+    }
+}
+
+/* The answer's buffer holds the body until its length is known. */
+static bool put_request(struct transfer *t)
+{
+    struct buf *b = &t->request;
     char reference[TRANSPORT_REFERENCE_MAX];
-    char url[OPERATOR_URL_MAX + sizeof("/messages/") + TRANSPORT_REFERENCE_MAX];
 
     transport_reference(t->call->job, reference);
-    if (t->method == METHOD_POST)
-        snprintf(url, sizeof(url), "%s/messages", base);
-    else
-        snprintf(url, sizeof(url), "%s/messages/%s", base, reference);
-    return !curl_easy_setopt(t->handle.easy, CURLOPT_URL, url) && set_headers(t, reference) &&
-           (t->method == METHOD_GET || set_body(t, reference));
+    put_target(b, t, reference);
+    put_trace(b, t->call);
+    if (t->method == METHOD_POST) {
+        put_body(&t->body, t->call->job, reference);
+        buf_puts(b, "Content-Type: application/json\r\nIdempotency-Key: ");
+        buf_puts(b, reference);
+        buf_puts(b, "\r\nContent-Length: ");
+        buf_put_uint(b, t->body.len);
+        buf_puts(b, "\r\n");
+    }
+    buf_puts(b, "\r\n");
+    buf_put(b, t->body.data, t->body.len);
+    return !b->failed && !t->body.failed;
 }
 
-/* Forgets what came of the try before. */
-static bool begin(struct transfer *t)
+/* ---- what happens to it ---- */
+
+static void go_out(struct transfer *t);
+
+/* Of a kept connection it may be no more than its end; nothing has left on it then. Else what the
+ * operator has said before it left may be there to be read. */
+static void on_write_failed(struct transfer *t)
 {
-    buf_reset(&t->answer);
-    t->refusal = REFUSAL_NONE;
-    t->conflicts = false;
-    t->error[0] = '\0';
-    http_loop_begin(&t->handle);
-    return !curl_multi_add_handle(t->link->loop.multi, t->handle.easy);
+    op_conn_want_write(t->conn, false);
+    if (t->went_out)
+        return;
+    if (!op_conn_was_used(t->conn)) {
+        finish(t, "the connection is broken");
+        return;
+    }
+    op_conn_end(t->conn);
+    go_out(t);
 }
 
-/* Nothing went out on a connection that was stale: once more on a new one, in the time that is
- * left.
- */
-static bool begin_again(struct transfer *t)
+static void write_out(struct transfer *t)
 {
-    int64_t spent_ms = (clock_mono_us() - t->started_us) / 1000;
-    int64_t left_ms = t->link->config.timeout_ms - spent_ms;
+    size_t left = t->request.len - t->sent;
+    ssize_t n = op_conn_write(t->conn, t->request.data + t->sent, left);
 
-    if (t->refusal != REFUSAL_STALE || t->again || left_ms <= 0)
-        return false;
-    curl_multi_remove_handle(t->link->loop.multi, t->handle.easy);
-    t->again = !curl_easy_setopt(t->handle.easy, CURLOPT_FRESH_CONNECT, 1L) &&
-               !curl_easy_setopt(t->handle.easy, CURLOPT_TIMEOUT_MS, (long)left_ms);
-    return t->again && begin(t);
+    if (n < 0) {
+        on_write_failed(t);
+        return;
+    }
+    t->sent += (size_t)n;
+    t->went_out = true; /* under TLS some of it may have, whatever n is */
+    if (!op_conn_want_write(t->conn, (size_t)n < left))
+        finish(t, "out of memory");
 }
 
-/* After begin_again. */
-static bool set_usual(struct transfer *t)
+static void go_out(struct transfer *t)
 {
-    t->again = false;
-    return !curl_easy_setopt(t->handle.easy, CURLOPT_FRESH_CONNECT, 0L) &&
-           !curl_easy_setopt(t->handle.easy, CURLOPT_TIMEOUT_MS, (long)t->link->config.timeout_ms);
+    http_read_begin(&t->answer);
+    buf_reset(&t->body);
+    t->sent = 0;
+    t->conn = op_conns_take(&t->owner->conns, url_of(t), t);
+    if (t->conn) {
+        write_out(t);
+        return;
+    }
+    t->conn = op_conns_make(&t->owner->conns, url_of(t), t);
+    if (!t->conn)
+        finish(t, "out of memory");
+}
+
+/* Whether the other side may have ended a connection that it had kept for too long, rather than
+ * this call; asking again does no harm. */
+static bool may_repeat(const struct transfer *t)
+{
+    return t->method == METHOD_GET && op_conn_was_used(t->conn) && !t->answer.head_bytes;
+}
+
+static void on_broken(struct transfer *t)
+{
+    if (may_repeat(t)) {
+        op_conn_end(t->conn);
+        go_out(t);
+        return;
+    }
+    http_read_end(&t->answer);
+    finish(t, t->answer.head_bytes ? "the answer was cut off"
+                                   : "the connection ended without an answer");
+}
+
+/* What came, as far as it is there. */
+static void read_answer(struct transfer *t)
+{
+    char data[READ_SIZE];
+    ssize_t n;
+
+    do {
+        bool ended;
+
+        n = op_conn_read(t->conn, data, sizeof(data), &ended);
+        if (n < 0 || ended) {
+            on_broken(t);
+            return;
+        }
+        if (http_read_take(&t->answer, data, (size_t)n, &t->body, ANSWER_MAX) < (size_t)n)
+            t->answer.reusable = false; /* what follows belongs to no call */
+        if (http_read_over(&t->answer)) {
+            finish(t, "the answer was not understood");
+            return;
+        }
+    } while (n == sizeof(data) || (n > 0 && op_conn_is_tls(t->conn)));
+}
+
+static bool may_send(const struct http_link *link)
+{
+    return link->config.may_send(link->config.arg);
+}
+
+static void on_ready(void *call, bool writable)
+{
+    struct transfer *t = call;
+
+    if (!writable)
+        read_answer(t);
+    else if (may_send(t->owner))
+        write_out(t);
+}
+
+static void on_connected(void *call)
+{
+    struct transfer *t = call;
+
+    if (may_send(t->owner))
+        write_out(t);
+}
+
+static void on_failed(void *call, const char *why)
+{
+    struct transfer *t = call;
+
+    t->conn = NULL;
+    finish(t, why);
+}
+
+/* Those that were started in this turn of the loop. */
+static void on_go(evutil_socket_t fd, short what, void *arg)
+{
+    struct http_link *link = arg;
+    struct transfer *t;
+
+    (void)fd;
+    (void)what;
+    while ((t = TAILQ_FIRST(&link->queued)) && may_send(link)) {
+        TAILQ_REMOVE(&link->queued, t, link);
+        t->queued = false;
+        go_out(t);
+    }
 }
 
 static bool start(struct transport_link *base, enum method method, struct transport_call *call)
 {
     struct http_link *link = (struct http_link *)base;
-    struct transfer *t = transfer_get(link, method);
+    struct transfer *t = transfer_get(link);
 
     if (!t)
         return false;
     t->call = call;
+    t->method = method;
     t->started_us = clock_mono_us();
-    if ((t->again && !set_usual(t)) || !set_request(t) || !begin(t)) {
+    t->went_out = false;
+    t->conn = NULL;
+    http_read_begin(&t->answer);
+    if (!put_request(t) || event_add(&t->timeout, link->timeout)) {
         transfer_put(t);
         return false;
     }
+    TAILQ_INSERT_TAIL(&link->queued, t, link);
+    t->queued = true;
+    event_active(link->go, 0, 0);
     call->own = t;
     return true;
 }
@@ -369,11 +389,11 @@ static bool http_lookup(struct transport_link *link, struct transport_call *call
 
 static void http_abort(struct transport_link *base, struct transport_call *call)
 {
-    struct http_link *link = (struct http_link *)base;
     struct transfer *t = call->own;
 
-    curl_multi_remove_handle(link->loop.multi, t->handle.easy);
-    call->own = NULL;
+    (void)base;
+    if (t->conn)
+        op_conn_end(t->conn);
     transfer_put(t);
 }
 
@@ -394,32 +414,47 @@ static bool is_good(const struct transport_result *r)
     return r->lookup ? r->answer == LOOKUP_FOUND : r->verdict == VERDICT_ACCEPTED;
 }
 
-static void explain(const struct transfer *t, CURLcode code, long status,
-                    struct transport_result *r)
+/* Whether the body is all there. */
+static bool is_whole(const struct transfer *t)
 {
-    size_t size = sizeof(r->error);
-
-    if (t->refusal == REFUSAL_REPEAT)
-        snprintf(r->error, size, "the connection ended without an answer");
-    else if (t->refusal == REFUSAL_STALE)
-        snprintf(r->error, size, "it spoke before it was asked");
-    else if (status && (status < 200 || status >= 300))
-        snprintf(r->error, size, "HTTP %ld", status);
-    else if (t->answer.len && code == CURLE_WRITE_ERROR)
-        snprintf(r->error, size, "HTTP %ld and more than %d bytes", status, ANSWER_MAX);
-    else if (code)
-        copy_plain(r->error, size, *t->error ? t->error : curl_easy_strerror(code));
-    else
-        snprintf(r->error, size, "HTTP %ld, and no acceptance", status);
+    return t->answer.state == READ_DONE;
 }
 
-static void classify(struct transfer *t, CURLcode code, struct transport_result *r)
+static void explain(const struct transfer *t, const char *why, struct transport_result *r)
 {
-    const char *body = code ? NULL : t->answer.len ? t->answer.data : "";
-    curl_off_t retry_after = 0;
-    long status = 0;
+    size_t size = sizeof(r->error);
+    int status = t->answer.status;
 
-    curl_easy_getinfo(t->handle.easy, CURLINFO_RESPONSE_CODE, &status);
+    if (status && (status < 200 || status >= 300))
+        snprintf(r->error, size, "HTTP %d", status);
+    else if (is_whole(t))
+        snprintf(r->error, size, "HTTP %d, and no acceptance", status);
+    else if (status && t->body.len > ANSWER_MAX - READ_SIZE)
+        snprintf(r->error, size, "HTTP %d and more than %d bytes", status, ANSWER_MAX);
+    else
+        copy_plain(r->error, size, why);
+}
+
+/* From its value: seconds, or a date; 0: neither. */
+static int64_t retry_after_sec(const char *value)
+{
+    char *end;
+    long long sec;
+    time_t at;
+
+    errno = 0;
+    sec = strtoll(value, &end, 10);
+    if (end != value && !*end)
+        return errno ? 0 : sec;
+    at = curl_getdate(value, NULL);
+    return at > 0 ? (int64_t)(at - time(NULL)) : 0;
+}
+
+static void classify(const struct transfer *t, const char *why, struct transport_result *r)
+{
+    const char *body = !is_whole(t) ? NULL : t->body.len ? t->body.data : "";
+    long status = t->answer.status;
+
     r->lookup = t->method == METHOD_GET;
     r->verdict = VERDICT_UNKNOWN;
     r->answer = LOOKUP_UNREACHABLE;
@@ -428,57 +463,38 @@ static void classify(struct transfer *t, CURLcode code, struct transport_result 
     r->provider_id[0] = '\0';
     r->error[0] = '\0';
     if (r->lookup)
-        r->answer = http_answer_to_get(status, body, t->answer.len, r->provider_id);
-    else if (status || went_out(t->handle.easy))
-        r->verdict = http_answer_to_post(status, body, t->answer.len, r->provider_id, &r->unfit);
+        r->answer = http_answer_to_get(status, body, t->body.len, r->provider_id);
+    else if (status || t->went_out)
+        r->verdict = http_answer_to_post(status, body, t->body.len, r->provider_id, &r->unfit);
     else
         r->verdict = VERDICT_TRANSIENT;
-    if (r->verdict == VERDICT_THROTTLED) {
-        curl_easy_getinfo(t->handle.easy, CURLINFO_RETRY_AFTER, &retry_after);
-        r->rest_ms = http_answer_rest_ms(retry_after);
-    }
+    if (r->verdict == VERDICT_THROTTLED)
+        r->rest_ms = http_answer_rest_ms(retry_after_sec(t->answer.retry_after));
     if (!is_good(r))
-        explain(t, code, status, r);
+        explain(t, why, r);
 }
 
-/* curl does not tell what follows an answer without a body. */
 static bool understood(const struct transfer *t, const struct transport_result *r)
 {
-    if (!t->answer.len || t->conflicts)
+    if (!is_whole(t) || !t->answer.reusable || t->sent < t->request.len)
         return false;
     return r->lookup ? r->answer != LOOKUP_UNREACHABLE : r->verdict != VERDICT_UNKNOWN;
 }
 
-/* Calls of done may start and abort transfers: each turn asks curl again. */
-static void hand_out_finished(void *arg)
+/* why: what to say where there is no answer. The transfer may be another call's afterwards. */
+static void finish(struct transfer *t, const char *why)
 {
-    struct http_link *link = arg;
-    CURLMsg *message;
-    int left;
+    struct http_link *link = t->owner;
+    struct transport_call *call = t->call;
+    struct transport_result result;
 
-    if (link->in_done)
-        return;
-    link->in_done = true;
-    while ((message = curl_multi_info_read(link->loop.multi, &left))) {
-        struct transport_result result;
-        struct transport_call *call;
-        struct transfer *t;
-        CURLcode code;
-
-        if (message->msg != CURLMSG_DONE)
-            continue;
-        curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &t);
-        code = message->data.result; /* curl's message is gone once the handle is */
-        if (begin_again(t))
-            continue;
-        classify(t, code, &result);
-        if (!understood(t, &result))
-            http_loop_spoil(&link->loop, &t->handle);
-        call = t->call;
-        http_abort(&link->base, call); /* it is over: this only puts the handle back */
-        link->config.done(call, &result, link->config.arg);
-    }
-    link->in_done = false;
+    classify(t, why, &result);
+    if (t->conn && understood(t, &result))
+        op_conn_keep(t->conn);
+    else if (t->conn)
+        op_conn_end(t->conn);
+    transfer_put(t);
+    link->config.done(call, &result, link->config.arg);
 }
 
 /* ---- the link ---- */
@@ -486,35 +502,42 @@ static void hand_out_finished(void *arg)
 static struct transport_link *http_open(const struct transport_config *config)
 {
     struct http_link *link = must_alloc(1, sizeof(*link));
+    struct timeval timeout = {config->timeout_ms / 1000, config->timeout_ms % 1000 * 1000};
 
-    MUST(curl_global_init(CURL_GLOBAL_DEFAULT) == 0);
     link->base.transport = &transport_http;
     link->config = *config;
-    link->loop = (struct http_loop){
+    link->conns = (struct op_conns){
         .base = config->base,
+        .tls_ca = config->tls_ca,
+        .timeout_ms = config->timeout_ms,
+        .life_ms = config->name_sec * 1000,
+        .max = config->calls_max,
         .may_send = config->may_send,
         .may_send_arg = config->arg,
-        .progressed = hand_out_finished,
-        .progressed_arg = link,
+        .connected = on_connected,
+        .failed = on_failed,
+        .ready = on_ready,
     };
-    http_loop_open(&link->loop, config->calls_max);
+    TAILQ_INIT(&link->queued);
+    TAILQ_INIT(&link->idle);
+    link->timeout = event_base_init_common_timeout(config->base, &timeout);
+    link->go = event_new(config->base, -1, 0, on_go, link);
+    MUST(link->timeout && link->go);
+    op_conns_open(&link->conns);
     return &link->base;
 }
 
 static void http_close(struct transport_link *base)
 {
     struct http_link *link = (struct http_link *)base;
+    struct transfer *t;
 
-    for (int method = 0; method < METHODS; method++) {
-        while (link->idle[method]) {
-            struct transfer *t = link->idle[method];
-
-            link->idle[method] = t->next;
-            transfer_free(t);
-        }
+    while ((t = TAILQ_FIRST(&link->idle))) {
+        TAILQ_REMOVE(&link->idle, t, link);
+        transfer_free(t);
     }
-    http_loop_close(&link->loop);
-    curl_global_cleanup();
+    op_conns_close(&link->conns);
+    event_free(link->go);
     free(link);
 }
 

@@ -573,8 +573,15 @@ END_TEST
 
 START_TEST(the_request_is_what_the_protocol_says)
 {
+    const char *length;
+    char host[48];
+
     call_once(false, "accept", port);
     ck_assert_ptr_nonnull(strstr(asked(), "POST /accept/messages HTTP/1.1\r\n"));
+    snprintf(host, sizeof(host), "\r\nHost: 127.0.0.1:%u\r\n", port);
+    ck_assert_ptr_nonnull(strstr(asked(), host));
+    ck_assert_ptr_nonnull(length = strstr(asked(), "\r\nContent-Length: "));
+    ck_assert_uint_eq(strtoul(length + 18, NULL, 10), strlen(strstr(length, "\r\n\r\n") + 4));
     ck_assert_ptr_nonnull(strstr(asked(), "Idempotency-Key: 0190-abc-4\r\n"));
     ck_assert_ptr_nonnull(strstr(asked(), "Content-Type: application/json\r\n"));
     ck_assert_ptr_nonnull(strstr(
@@ -587,8 +594,8 @@ START_TEST(the_request_is_what_the_protocol_says)
 }
 END_TEST
 
-/* A handle that has failed is used again: nothing of the former call may show. */
-START_TEST(handles_are_reused)
+/* A transfer that has failed is used again: nothing of the former call may show. */
+START_TEST(transfers_are_reused)
 {
     static const char *const order[] = {"accept", "rest", "hang", "accept", "error", "accept"};
     static const enum verdict expected[] = {VERDICT_ACCEPTED, VERDICT_THROTTLED, VERDICT_UNKNOWN,
@@ -710,7 +717,7 @@ static void visit_end(struct visit *v)
 
 static const char *const kept_ends[] = {"kept-close", "kept-reset"};
 
-/* The operator may have it: what becomes of it is ours to decide, not libcurl's. */
+/* The operator may have it: what becomes of it is its caller's to decide. */
 START_TEST(a_post_goes_out_once)
 {
     struct visit v;
@@ -850,7 +857,7 @@ int main(void)
     tcase_add_test(tc, a_refused_connection_is_transient);
     tcase_add_test(tc, a_connection_timeout_is_transient);
     tcase_add_test(tc, the_request_is_what_the_protocol_says);
-    tcase_add_test(tc, handles_are_reused);
+    tcase_add_test(tc, transfers_are_reused);
     tcase_add_test(tc, sockets_change_places);
     tcase_add_test(tc, nothing_is_sent_without_leave);
     tcase_add_loop_test(tc, a_post_goes_out_once, 0, 2);
