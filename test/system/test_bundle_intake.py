@@ -175,6 +175,38 @@ def test_a_consumer_dies_over_a_bundle(stack, point):
     clean(stack)
 
 
+def test_a_member_that_kills_its_consumers_ends_alone(stack):
+    """Each consumer that has it in hand dies. Its neighbours are delivered, and none of them is blamed."""
+    for operator in stack.operators:
+        operator.faults(latency_ms=700)
+    members = accepted(stack, 10)
+    poison = members[4]["message_identifier"]
+    others = [m for m in members if m["message_identifier"] != poison]
+    stack.start("outboxd-1")  # for what is put off
+    publish(stack, members)
+    deaths = 0
+
+    def is_dead():
+        nonlocal deaths
+        if stack.db.value("SELECT COUNT(*) FROM message_status JOIN workers w ON w.id=owner "
+                          "WHERE status='sending' AND message_identifier=%s", poison):
+            stack.kill("consumerd-1")
+            stack.db.execute("DELETE FROM workers")  # it is dead at once
+            stack.start("consumerd-1")
+            deaths += 1
+        return stack.broker.ready(stack.broker.dead) == 1
+
+    wait_until(is_dead, 150, lambda: f"no letter after {deaths} deaths", pause=0.05)
+    assert deaths == 6  # the first, and DELIVERY_TAKEOVERS_MAX
+    settled(stack, others)
+    acknowledged(stack)
+    assert poison in dead(stack, "list") and f"takeovers from {stack.broker.normal}" in dead(stack, "list")
+    assert stack.db.value("SELECT MAX(takeovers) FROM message_status WHERE message_identifier<>%s", poison) <= 3
+    for m in others:
+        found = [o for o in stack.operators if o.entry(f"{m['message_identifier']}-0")]
+        assert len(found) == 1
+
+
 def test_a_death_between_a_letter_and_its_bundle(stack):
     """The letter is there twice, which every verb can live with."""
     good, (other,) = accepted(stack, 2), accepted(stack, type="express")
