@@ -2,10 +2,13 @@
 
 import time
 
+import pymysql
+
 from .cases import case
 from .check import Judge, Result
 from .load import Load
-from .site import Site
+from .site import Background, Site
+from .watch import until
 
 SETTLE_SEC = 1.0
 # A broker that is dead is found by two heartbeats (of 5 s) in vain: then all connections to it have
@@ -142,6 +145,103 @@ def lost_commits(kind):
 
 for _kind in ("api", "outboxd", "consumerd"):
     lost_commits(_kind)
+
+
+@case("killed at COMMIT", "msg-api killed once its COMMIT has left", short=True)
+def killed_at_commit(run):
+    """The database goes on with what it was sent, or gives up in the middle: nobody is there to be told."""
+    result = Result("killed at COMMIT", "msg-api killed once its COMMIT has left", unit="kills")
+    links = [f"api-{n}:db" for n in (1, 2)]
+    with Site("commit", run.servers, replicas={"api": 2, "outboxd": 1, "consumerd": 1}, links=links) as site:
+        site.up()
+        judge, kills = Judge(site), [0]
+        with Background(revived(site.of("api"))), Load(site, run.new_seed(), rate=150, burst=20) as load:
+            for link in links:
+                daemon = site[link.split(":")[0]]
+                site.proxies[link].on_sight(b"COMMIT", killed(daemon, kills), every=run.rng.randint(2, 6))
+            until(result, lambda: kills[0] >= run.times(30, 4), 60, "killed often enough")
+            for link in links:
+                site.proxies[link].heal()
+            lifted = time.monotonic()
+            load.end()
+            result.repetitions = kills[0]
+            judge.judge(result, load, lifted, replays=None)
+    yield result
+
+
+def killed(daemon, kills):
+    def kill():
+        if daemon.alive:
+            kills[0] += 1
+            daemon.process.kill()
+    return kill
+
+
+def revived(daemons):
+    """For Background: whoever has died is started again."""
+    def run(stop):
+        while not stop.wait(0.02):
+            for daemon in daemons:
+                if not daemon.alive:
+                    daemon.start()
+        for daemon in daemons:
+            if not daemon.alive:
+                daemon.start()
+            daemon.wait_ready()
+    return run
+
+
+HEAVY_ROWS = 300  # written by the one who is not to be the victim
+MYSQL_DEADLOCK = 1213
+
+
+@case("deadlocks", "the database's deadlocks forced on msg-api's transactions")
+def deadlocks(run):
+    """Somebody locks customers' balances against the order, and has written too much to be the victim."""
+    title = "deadlocks forced on msg-api's transactions: balances locked against the order by one who wrote more"
+    result = Result("deadlocks", title, unit="deadlocks")
+    with Site("deadlocks", run.servers, replicas=1) as site:
+        site.up()
+        judge = Judge(site)
+        site.db.execute("CREATE TABLE heavy (id INT AUTO_INCREMENT PRIMARY KEY, x INT) ENGINE=InnoDB")
+        lost, began = [0], deadlocks_found(site)
+
+        with Load(site, run.new_seed(), rate=300, connections=16, customers=12) as load:
+            def against(stop):
+                while not stop.wait(0.02):
+                    lost[0] += lock_against(site, load.customers, run.rng)
+
+            with Background(against):
+                end = time.monotonic() + run.times(12, 4)
+                while time.monotonic() < end:
+                    time.sleep(0.1)
+            lifted = time.monotonic()
+            load.end()
+            result.repetitions = deadlocks_found(site) - began - lost[0]
+            if result.repetitions < run.times(10, 2):
+                result.violate(f"only {result.repetitions} deadlocks that msg-api lost")
+            judge.judge(result, load, lifted)
+    yield result
+
+
+def deadlocks_found(site):
+    return int(site.db.rows("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'")[0][1])
+
+
+def lock_against(site, customers, rng):
+    """1: it was the victim itself."""
+    with site.db.connect(autocommit=False) as connection, connection.cursor() as cursor:
+        try:
+            cursor.execute("INSERT INTO heavy(x) VALUES " + ",".join(["(1)"] * HEAVY_ROWS))
+            for customer in sorted(rng.sample(customers, len(customers) // 2), reverse=True):
+                cursor.execute("SELECT 1 FROM user_balances FORCE INDEX(user_id) WHERE user_id=%s FOR UPDATE",
+                               customer)
+            connection.rollback()
+        except pymysql.err.OperationalError as e:
+            if e.args[0] != MYSQL_DEADLOCK:
+                raise
+            return 1
+    return 0
 
 
 # The statement of each daemon whose answer decides what happens to a message.

@@ -23,15 +23,16 @@ class Load:
 
     strict: a request is repeated only when its connection was refused, so nothing of it was sent; any
     other failure is recorded in `failures`. Every request then has a connection of its own.
+    burst: so many are due at once, at the same rate: what the outbox holds together travels together.
     """
 
     def __init__(self, site, seed, rate=120, connections=8, rejected_share=0.1, customers=50,
-                 express_share=0.25, strict=False):
+                 express_share=0.25, strict=False, burst=1):
         self.site = site
         self.addresses = [urlparse(a.url).netloc for a in site.apis]
         self.rng = random.Random(seed)
         self.rate, self.rejected_share, self.express_share = rate, rejected_share, express_share
-        self.strict = strict
+        self.strict, self.burst = strict, burst
         self.customers = site.db.seed_customers(customers, FUNDS, first=_first_customer[0])
         _first_customer[0] += customers
         self.accepted = {}  # key -> identifier
@@ -77,7 +78,7 @@ class Load:
     def _next(self):
         """A send when it is due; None when no more shall be."""
         with self._lock:
-            due = self.began + self.made / self.rate
+            due = self.began + self.made // self.burst * self.burst / self.rate
             self.made += 1
             number = self.made
             rejected = self.rng.random() < self.rejected_share

@@ -40,7 +40,7 @@ class FaultProxy:
         self._stalled = {"up": False, "down": False}
         self._left = {"up": None, "down": None}
         self._jitter = 0.0
-        self._needle = self._cut_needle = None
+        self._needle = self._cut_needle = self._sight = None
         self._loop.call_soon_threadsafe(self._wake)
 
     def delay(self, seconds, direction="both", jitter=0.0):
@@ -66,6 +66,12 @@ class FaultProxy:
         """What the client sends with these bytes in it arrives; of its answer so many bytes come back
         as lengths() says, then the connection is reset."""
         self._cut_lengths, self._cut_needle = lengths, needle
+
+    def on_sight(self, needle, act, passes=True, every=1):
+        """act() for what the client sends with these bytes in it; passes: it has arrived then, else it
+        never does."""
+        self._act, self._passes, self._every, self._seen = act, passes, every, 0
+        self._sight = needle
 
     def refuse(self):
         """New connections are reset; those that exist too."""
@@ -164,10 +170,15 @@ class Link:
                 if way == "down" and self.deaf:
                     continue
                 if way == "up" and proxy._needle and proxy._needle in data:
-                    proxy._seen += 1
-                    self.deaf = proxy._seen % proxy._every == 0
+                    self.deaf = self._due()
                     if self.deaf:  # cut at once, the server would give up before its last statement
                         proxy._loop.call_later(LOSE_AFTER, self.abort)
+                if way == "up" and proxy._sight and proxy._sight in data and self._due():
+                    if proxy._passes:
+                        writer.write(data)
+                        await writer.drain()
+                    proxy._act()
+                    continue
                 if way == "up" and self.left is None and proxy._cut_needle and proxy._cut_needle in data:
                     self.left = proxy._cut_lengths()
                 if way == "down" and self.left is not None:
@@ -183,6 +194,10 @@ class Link:
                         return
                 writer.write(data)
                 await writer.drain()
+
+    def _due(self):
+        self.proxy._seen += 1
+        return self.proxy._seen % self.proxy._every == 0
 
     async def _last_words(self, writer, data):
         """A reset throws away what the other side has not read yet: it gets a moment to."""
