@@ -21,6 +21,7 @@ VICTIM = {"api": "api", "outbox": "outboxd", "consumer": "consumerd", "refund": 
 PASSES = {"api": 20, "outbox": 20, "consumer": 40, "refund": 2}
 ERROR_SEC = 2
 REPUBLISHED_SEC = 30
+BURST = 40   # sends that are due together: bundles of several
 BATCH = 200  # what a worker of msg-outboxd publishes before it deletes, at most
 
 
@@ -54,7 +55,7 @@ def kill_at(run, site, judge, name):
     victims = site.of(VICTIM[kind])
     loop = KillLoop(victims, name, run.rng, PASSES[kind])
     copies = duplicates(site)
-    with Load(site, run.new_seed(), rate=150, **settings_of(kind)) as load:
+    with Load(site, run.new_seed(), rate=150, burst=BURST, **settings_of(kind)) as load:
         loop.run(3 if run.short else run.repeat, deadline=30 + 3 * run.repeat)
         lifted = time.monotonic()
         site.up()
@@ -81,7 +82,7 @@ def errors(run, site, judge):
     began = time.monotonic()
     for name in FAILPOINTS:
         kind = name.split(".")[0]
-        with Load(site, run.new_seed(), rate=150, **settings_of(kind)) as load:
+        with Load(site, run.new_seed(), rate=150, burst=BURST, **settings_of(kind)) as load:
             for victim in site.of(VICTIM[kind]):
                 victim.kill()
                 victim.start(MSG_FAILPOINT=f"{name}:error:every=3")

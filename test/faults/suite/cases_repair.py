@@ -7,6 +7,7 @@ from pathlib import Path
 import requests
 from harness.wait import wait_until
 
+from .bundles import is_bundle
 from .cases import case
 from .check import Judge, Result
 from .load import Load
@@ -21,47 +22,66 @@ def repair_case(case_name, title, shared, times, lose):
         servers = run.servers if shared else run.own_servers()
         with Site("repair", servers, replicas=1, **REPAIR_QUICK, **PATIENT) as site:
             site.up()
-            judge = Judge(site)
+            judge, bundles = Judge(site), 0
             with Load(site, run.new_seed(), rate=80) as load:
                 for _ in range(run.times(times)):
                     time.sleep(2)
+                    bundles += fill_queues(site)
                     lose(site, servers)
+                    site.up()
                     lifted = time.monotonic()
                     result.repetitions += 1
                 load.end()
                 judge.judge(result, load, lifted, deadline=180)
             if not site.db.value("SELECT SUM(repairs) FROM messages"):
                 result.violate("nothing was repaired: nothing was lost")
+            if not bundles:
+                result.violate("no bundle was lost")
         yield result
 
 
 def fill_queues(site):
-    """The consumers are stopped until there is something to lose; returns the queues."""
+    """The consumers are stopped until there is something to lose; how many queues begin with a bundle."""
     for daemon in site.of("consumerd"):
         daemon.terminate()
-    published = total(site.of("outboxd"), "msg_outbox_published_total")
-    wait_until(lambda: total(site.of("outboxd"), "msg_outbox_published_total") > published + 50, 20,
-               "messages in the queues")
+    site.heap(0.7)
+    wait_until(lambda: queued(site) > 50, 20, "messages in the queues")
+    return sum(is_bundle(first(site, queue)) for queue in queues(site))
+
+
+def queues(site):
     return site.broker.express, site.broker.normal
 
 
+def queued(site):
+    """Messages, whatever they travel in."""
+    return site.db.value("SELECT (SELECT COUNT(*) FROM message_status WHERE status='pending')"
+                         " - (SELECT COUNT(*) FROM outbox_events)")
+
+
+def first(site, queue):
+    """The properties of what stands first in a queue, and stays there."""
+    connection = site.broker.connect()
+    try:
+        return connection.channel().basic_get(queue)[1]
+    finally:
+        connection.close()
+
+
 def purge(site, servers):
-    for name in fill_queues(site):
+    for name in queues(site):
         response = requests.delete(f"{site.broker.management}/queues/%2F/{name}/contents",
                                    auth=site.broker.login, timeout=10)
         assert response.status_code == 204, response.text
-    site.up()
 
 
 def empty_broker(site, servers):
-    fill_queues(site)
     servers.kill("rabbitmq")
     shutil.rmtree(Path(servers.state) / "rabbitmq" / "mnesia")
     servers.start("rabbitmq")
-    site.up()
 
 
-repair_case("queue purged", "queues purged with messages in them", True, 10, purge)
+repair_case("queue purged", "queues purged with messages and bundles in them", True, 10, purge)
 repair_case("broker empty", "RabbitMQ restarted with an empty data folder", False, 3, empty_broker)
 
 # Two seconds without progress are suspicious, and a search comes five times a second.
@@ -85,8 +105,7 @@ class Waiting:
     def __call__(self, stop):
         site = self.site
         while not stop.wait(1):
-            ready = site.db.value("SELECT (SELECT COUNT(*) FROM message_status WHERE status='pending')-"
-                                  "(SELECT COUNT(*) FROM outbox_events)")
+            ready = queued(site)
             held = total(site.of("consumerd"), "msg_recipients_in_hand")
             put_off = site.db.value("SELECT COUNT(*) FROM outbox_events WHERE next_run_at>NOW(6)")
             found = total(site.of("consumerd"), "msg_repair_candidates")

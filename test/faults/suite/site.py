@@ -14,7 +14,7 @@ from pathlib import Path
 import requests
 from harness.client import Api
 from harness.proxy import FaultProxy
-from harness.stack import REPOSITORY, Stack, binary
+from harness.stack import BUILD, REPOSITORY, Stack, binary
 from harness.wait import wait_until
 
 sys.path.insert(0, str(REPOSITORY / "compose"))
@@ -24,6 +24,7 @@ from localstack.services import daemon_environment  # noqa: E402
 TAKEN = "0912"     # how recipients begin, each with a number of eight digits
 REJECTED = "0999"  # those that begin so get a final no of both operators
 READY_SEC = 30
+CONNECTIONS = ("RABBIT_URI", "RABBIT_MESSAGE_EXCHANGE", "EXPRESS_QUEUE", "NORMAL_QUEUE")
 
 # A dead consumer is noticed in three seconds instead of ten, and no number of deaths over one message
 # makes a dead letter of it: the suite kills more often than any day would. Every delivery has its line.
@@ -37,7 +38,7 @@ REPAIR_QUICK = {"REPAIR_AFTER_SEC": 5, "REPAIR_INTERVAL_MS": 500}
 class Daemon:
     def __init__(self, site, name, settings):
         self.site, self.name, self.kind = site, name, name.rpartition("-")[0]
-        self.settings = settings
+        self.settings, self.build = settings, site.build
         self.process = None
         self.log = Path(site.stack.directory) / f"{name}.log"
         self.stopped = False
@@ -47,7 +48,7 @@ class Daemon:
         environ = daemon_environment(Config(self.site.stack.state, {}), self.name, merged)
         environ.update(merged)
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen([*prefix, str(binary(self.kind))], env=environ,
+            self.process = subprocess.Popen([*prefix, str(binary(self.kind, self.build))], env=environ,
                                             stdin=subprocess.DEVNULL, stdout=stdout or log,
                                             stderr=log, cwd="/")
         return self
@@ -98,10 +99,11 @@ class Daemon:
 class Site:
     """`servers`: the Stack whose MariaDB and RabbitMQ are used. links: names of the links that go
     through a proxy, as "consumerd-1:db" (or :broker, :operatorA, :operatorB). carriers: operators of
-    the harness instead of the simulators.
+    the harness instead of the simulators. build: the folder whose daemons it begins with.
     """
 
-    def __init__(self, name, servers, replicas=2, links=(), carriers=(), **settings):
+    def __init__(self, name, servers, replicas=2, links=(), carriers=(), build=BUILD, **settings):
+        self.build = build
         self.stack = Stack(name, servers, carriers=carriers)
         self.settings = {**self.stack.settings, **QUICK,
                          **{k: str(v) for k, v in settings.items()}}
@@ -112,9 +114,7 @@ class Site:
                 self.operators_do()
             for link in links:
                 self._make_proxy(link)
-            environ = {**os.environ, **self.settings, **self._connections()}
-            subprocess.run([binary("api"), "migrate"], env=environ, check=True, timeout=120,
-                           stdout=subprocess.DEVNULL)
+            self.migrate(build)
             self.counts = replicas if isinstance(replicas, dict) else dict.fromkeys(
                 ("api", "outboxd", "consumerd"), replicas)
             for kind, count in self.counts.items():
@@ -158,9 +158,22 @@ class Site:
     def of(self, kind):
         return [d for d in self.daemons.values() if d.kind == kind]
 
+    def migrate(self, build=BUILD):
+        environ = {**os.environ, **self.settings, **self._connections()}
+        subprocess.run([binary("api", build), "migrate"], env=environ, check=True, timeout=120,
+                       stdout=subprocess.DEVNULL)
+
+    def verb(self, kind, *words):
+        """Runs a verb of msg-<kind>; returns the exit code and all it says."""
+        environ = {**os.environ, **self.settings, **self._connections()}
+        environ.setdefault("OPERATORS", f"operatorA={self.stack.values['OPERATOR_A_URL']}")
+        done = subprocess.run([binary(kind), *words], env=environ, timeout=120, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return done.returncode, done.stdout
+
     def _connections(self):
         values = self.stack.values
-        return {k: v for k, v in values.items() if k.startswith(("DB_", "RABBIT_URI"))}
+        return {k: v for k, v in values.items() if k.startswith("DB_") or k in CONNECTIONS}
 
     # -- proxies ----------------------------------------------------------------------------------
 
@@ -204,6 +217,13 @@ class Site:
     @property
     def apis(self):
         return [Api(d.url) for d in self.of("api")]
+
+    def heap(self, sec):
+        """Nobody publishes for so long: what waits then travels together."""
+        with contextlib.ExitStack() as stack:
+            for daemon in self.of("outboxd"):
+                stack.enter_context(daemon.paused())
+            time.sleep(sec)
 
     def operators_do(self, **faults):
         for operator in self.operators:
