@@ -14,7 +14,7 @@ SWAGGER_UI = api/swagger/node_modules/.package-lock.json
 API_TOOLS = api/tools/node_modules/.package-lock.json
 
 .NOTPARALLEL:
-.PHONY: build run test unit system pages-test faults faults-short seed loadtest benchmark sanitize sanitized \
+.PHONY: build run test unit system pages-test faults faults-short upgrade-test seed loadtest benchmark sanitize sanitized \
   sanitize-units sanitized-units \
   valgrind observe-test lint swag deps clean docker images-test compose-check compose-test k8s-test \
   packages packages-test units-test backup-test
@@ -51,6 +51,10 @@ pages-test: deps build $(API_TOOLS)
 # Everything that can break, under load (test/faults/run --help); its short part belongs to `test`.
 faults: deps build
 	test/faults/run
+
+# From the version before to this one and back, under load; OLD is that version's build folder (docs/faults.md).
+upgrade-test: deps build
+	FAULTS_OLD="$(abspath $(OLD))" FAULTS_ONLY=upgrade test/faults/run --results $(BUILD)/upgrade.json
 
 faults-short:
 	FAULTS_SEED=$${FAULTS_SEED:-1} FAULTS_JOBS=2 test/faults/run --short --results $(BUILD)/faults-short.json
