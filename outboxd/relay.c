@@ -10,8 +10,8 @@
 #include "outboxd/relay_internal.h"
 
 /* A lane that rows come to one by one takes batches in such a part of the time. */
-#define BATCHES_APART_EXPRESS 2
-#define BATCHES_APART_NORMAL 4
+#define BATCHES_APART_EXPRESS 3
+#define BATCHES_APART_NORMAL 6
 
 static void register_metrics(struct relay *r)
 {
