@@ -204,11 +204,41 @@ static void forget_decisions(struct batch *b)
     }
 }
 
+static bool put_doubted(struct batch *b)
+{
+    struct buf *sql = NULL;
+
+    for (size_t i = 0; i < b->n; i++) {
+        if (!b->ops[i]->doubted)
+            continue;
+        if (sql)
+            buf_putc(sql, ',');
+        else
+            buf_puts(sql = db_statement(&b->packet, "written"),
+                     "SELECT transaction_id FROM user_transactions WHERE transaction_id IN (");
+        buf_printf(sql, "'%s'", b->ops[i]->message.transaction_id);
+    }
+    if (sql)
+        buf_putc(sql, ')');
+    return sql;
+}
+
+/* Over what its key has told: its response is still that of its first try. */
+static void read_written(const struct batch *b, struct db_set *found)
+{
+    char **row;
+
+    while ((row = db_next(found)))
+        for (size_t i = 0; i < b->n; i++)
+            if (b->ops[i]->doubted && !strcmp(row[0], b->ops[i]->message.transaction_id))
+                b->ops[i]->outcome = OUTCOME_WRITTEN;
+}
+
 /* Packet 1: the balances, locked, and the keys that are known. */
 static int look(struct batch *b, struct db *db, bool skip_locked, struct err *err)
 {
     struct db_results results;
-    bool keys;
+    bool keys, doubted;
 
     forget_decisions(b);
     db_begin(db);
@@ -216,11 +246,14 @@ static int look(struct batch *b, struct db *db, bool skip_locked, struct err *er
     ledger_put_lock(db_statement(&b->packet, "balances"), b->accounts, b->account_count,
                     skip_locked);
     keys = idempotency_put_lookup(&b->packet, b->ops, b->n);
+    doubted = put_doubted(b);
     if (db_run_packet(db, &decide_label, &b->packet, &results, err))
         return -1;
     ledger_read_lock(db_result(&results, "balances"), b->accounts, b->account_count);
     if (keys)
         idempotency_apply(db_result(&results, "keys"), b->ops, b->n);
+    if (doubted)
+        read_written(b, db_result(&results, "written"));
     db_results_free(&results);
     return skip_locked ? ledger_find_elsewhere(db, b->accounts, b->account_count, err) : 0;
 }
@@ -394,7 +427,7 @@ int batch_write(struct batch *b, struct db *db, struct err *err)
 static bool is_easy(const struct batch *b, const struct operation *op)
 {
     return op->kind == OPERATION_SEND && !op->replay_only && !op->earlier && !op->later &&
-           b->short_of_money[short_slot(op->customer_id)] != op->customer_id;
+           !op->doubted && b->short_of_money[short_slot(op->customer_id)] != op->customer_id;
 }
 
 bool batch_is_easy(const struct batch *b, const struct db *db)
@@ -467,20 +500,20 @@ static int run_block(struct batch *b, struct db *db, bool *refused, struct err *
     return 0;
 }
 
-int batch_accept(struct batch *b, struct db *db, bool *accepted, struct err *err)
+int batch_accept(struct batch *b, struct db *db, enum batch_accepted *accepted, struct err *err)
 {
     bool refused;
 
-    *accepted = true;
+    *accepted = BATCH_EMPTY;
     forget_decisions(b);
     if (!begin_all(b))
         return 0;
     put_block(b, db);
     if (run_block(b, db, &refused, err) == 0) {
-        *accepted = !refused;
+        *accepted = refused ? BATCH_REFUSED : BATCH_WRITTEN;
         return 0;
     }
-    *accepted = false;
+    *accepted = BATCH_REFUSED;
     if (!db_is_duplicate(err))
         return write_failed(err);
     db_rollback(db);

@@ -37,22 +37,30 @@ int batch_start(struct batch *b, struct operation **ops, size_t n);
 /* Whether to try batch_accept first. */
 bool batch_is_easy(const struct batch *b, const struct db *db);
 
-/* Everything in one packet. *accepted: it is committed, but for what was too late to begin. Not
- * accepted: nothing is decided or stored and no transaction is open; what has begun must wait again
- * before batch_decide. On failure as batch_write. */
-int batch_accept(struct batch *b, struct db *db, bool *accepted, struct err *err);
+enum batch_accepted {
+    BATCH_REFUSED, /* nothing is decided or stored and no transaction is open; what has begun must
+                    * wait again before batch_decide */
+    BATCH_EMPTY,   /* all of it was too late to begin */
+    BATCH_WRITTEN, /* committed, but for what was too late to begin */
+};
+
+/* Everything in one packet. On failure as batch_write. */
+int batch_accept(struct batch *b, struct db *db, enum batch_accepted *accepted, struct err *err);
 
 /* Packet 1 and the decisions. Leaves the transaction open, with its locks. With skip_locked,
  * customers whose row somebody else holds become OUTCOME_LOCKED instead of waiting. *writes:
- * whether there is anything for batch_write; otherwise roll back. */
+ * whether there is anything for batch_write; otherwise roll back. What is doubted is first looked
+ * for behind the locks: an earlier transaction of it has committed (OUTCOME_WRITTEN), or cannot
+ * before this one. */
 int batch_decide(struct batch *b, struct db *db, bool skip_locked, bool *writes, struct err *err);
 
 /* Packet 2 with its COMMIT. On failure nothing is decided: ERR_UNKNOWN when the answer was lost
  * (then batch_look), else roll back. */
 int batch_write(struct batch *b, struct db *db, struct err *err);
 
-/* After a lost COMMIT, on a new session: waits behind the old one's locks and tells whether it
- * committed. Rolls its own transaction back. */
+/* After a lost COMMIT, on a new session, once the old one has ended (db_end_lost_session: it may
+ * not have begun, and hold no lock to wait behind): tells whether it committed. Rolls its own
+ * transaction back. */
 int batch_look(struct batch *b, struct db *db, bool *committed, struct err *err);
 
 #endif

@@ -72,6 +72,8 @@ static enum operation_outcome before_try(struct committer *c, struct operation *
 {
     enum operation_outcome last = op->outcome;
 
+    if (last == OUTCOME_WRITTEN)
+        return OUTCOME_DONE;
     if (last == OUTCOME_EXPIRED ||
         (op->begun && !c->parent->batch_settings.enter(op, STAGE_WAITING)))
         return OUTCOME_EXPIRED;
@@ -133,11 +135,12 @@ static void be_careful(struct commit *commit)
     atomic_store(&commit->careful_until_ms, clock_mono_ms() + CAREFUL_MS);
 }
 
-/* The answer to COMMIT was lost: nothing may be answered before its fate is known. Returns 1
- * committed, 0 not committed, -1 not found out by the last deadline (all answered OUTCOME_UNKNOWN).
- */
+/* The answer to COMMIT was lost: nothing may be answered before its fate is known. The session to
+ * be ended is that one: others may be lost on the way. Returns 1 committed, 0 not committed, -1 not
+ * found out by the last deadline (all answered OUTCOME_UNKNOWN). */
 static int resolve(struct committer *c, struct operation **ops, size_t n)
 {
+    struct db_lost_session lost = db_lost_session(c->db);
     struct err err;
     bool committed;
     int64_t give_up_ms = 0;
@@ -150,7 +153,7 @@ static int resolve(struct committer *c, struct operation **ops, size_t n)
         daemon_beat(c->beat);
         if (connect_or_pause(c, &err))
             continue;
-        if (db_end_lost_session(c->db, &err) == 0 &&
+        if (db_end_lost_session(c->db, &lost, &err) == 0 &&
             batch_look(c->batch, c->db, &committed, &err) == 0)
             return committed;
         log_failure("commit.look_failed", &err, n);
@@ -181,9 +184,19 @@ static void set_aside_until_free(struct committer *c, struct operation *op)
     pthread_mutex_unlock(&commit->lock);
 }
 
+/* What was written and looked up in vain: should it be there in the end, it must be neither charged
+ * again nor refused. */
+static void doubt(struct operation **ops, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        ops[i]->doubted |= ops[i]->begun;
+}
+
 static void answer_batch(struct committer *c, struct operation **ops, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
+        if (ops[i]->outcome == OUTCOME_WRITTEN)
+            ops[i]->outcome = OUTCOME_DONE;
         if (ops[i]->outcome == OUTCOME_LOCKED)
             set_aside_until_free(c, ops[i]);
         else
@@ -231,14 +244,15 @@ static enum attempt failed(struct committer *c, struct err *err, size_t n, struc
 }
 
 /* easy: all of it, which may be refused. */
-static int write_batch(struct committer *c, bool easy, bool *accepted, struct err *err)
+static int write_batch(struct committer *c, bool easy, enum batch_accepted *accepted,
+                       struct err *err)
 {
-    *accepted = true;
+    *accepted = BATCH_WRITTEN;
     if (failpoint(FAILPOINT_API_BEFORE_COMMIT))
         return err_set(err, ERR_RETRY, 0, "failpoint");
     if (easy ? batch_accept(c->batch, c->db, accepted, err) : batch_write(c->batch, c->db, err))
         return -1;
-    if (*accepted && failpoint(FAILPOINT_API_AFTER_COMMIT))
+    if (*accepted == BATCH_WRITTEN && failpoint(FAILPOINT_API_AFTER_COMMIT))
         return err_set(err, ERR_UNKNOWN, 0, "failpoint");
     return 0;
 }
@@ -249,7 +263,8 @@ static enum attempt try_batch(struct committer *c, struct operation **ops, size_
     bool careful = clock_mono_ms() < atomic_load(&c->parent->careful_until_ms);
     int64_t start_us = clock_wall_us();
     bool writes = true;
-    bool easy, accepted;
+    bool easy;
+    enum batch_accepted accepted;
     struct err err;
     int fate;
 
@@ -272,9 +287,11 @@ static enum attempt try_batch(struct committer *c, struct operation **ops, size_
         fate = resolve(c, ops, n);
         if (fate < 0)
             return ATTEMPT_DONE;
-        if (fate == 0)
+        if (fate == 0) {
+            doubt(ops, n);
             return ATTEMPT_AGAIN;
-    } else if (!accepted) {
+        }
+    } else if (accepted == BATCH_REFUSED) {
         tries->refused = true;
         return ATTEMPT_AGAIN;
     }

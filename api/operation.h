@@ -27,6 +27,7 @@ enum operation_outcome {
     OUTCOME_OPEN,             /* not decided yet */
     OUTCOME_EXPIRED,          /* answered at its deadline, before it had begun; nothing is stored */
     OUTCOME_DONE,             /* committed; response holds the answer */
+    OUTCOME_WRITTEN,          /* committed by an earlier try after all: as OUTCOME_DONE */
     OUTCOME_REPLAYED,         /* the key was known; response holds the first answer */
     OUTCOME_KEY_REUSED,       /* the key was known with another body */
     OUTCOME_INSUFFICIENT,     /* not enough balance */
@@ -78,7 +79,8 @@ struct operation {
 
     enum operation_outcome outcome;
     struct operation *earlier, *later; /* the neighbours with the same key in the same batch */
-    bool begun; /* STAGE_BEGUN: its outcome hangs on the transaction that is being written */
+    bool begun;   /* STAGE_BEGUN: its outcome hangs on the transaction that is being written */
+    bool doubted; /* the answer to a transaction that wrote it was lost */
     struct buf response;
 
     void *json; /* the parsed body, which text, recipients and description point into */

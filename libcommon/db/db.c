@@ -14,6 +14,7 @@
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
+#include "libcommon/base/pause.h"
 #include "libcommon/db/db_internal.h"
 #include "libcommon/db/db_prepared.h"
 #include "libcommon/telemetry/metrics.h"
@@ -21,6 +22,8 @@
 #define PING_AFTER_MS 5000  /* well inside the session's wait_timeout */
 #define SESSION_IDLE_SEC 20 /* a stopped process keeps its locks no longer than this */
 #define SERVER_MARGIN_SEC 1
+#define KILL_TRIES 50 /* a killed session ends when it looks up from its work */
+#define KILL_PAUSE_MS 10
 /* The command's byte, a transaction's beginning, and what a proxy in between may add. */
 #define PACKET_MARGIN 1024
 #define PACKET_MAX_UNKNOWN (1u << 20) /* before the server has told */
@@ -29,8 +32,7 @@ struct db {
     const struct db_settings *settings;
     MYSQL *mysql; /* NULL: closed */
     uint64_t session_id;
-    uint64_t lost_session_id; /* dropped, not known to have ended; 0: none */
-    int64_t lost_opened_ms;
+    struct db_lost_session lost; /* dropped last */
     int64_t opened_ms;
     int64_t used_ms;
     bool held;
@@ -153,8 +155,7 @@ void db_drop(struct db *db)
 {
     if (!db->mysql)
         return;
-    db->lost_session_id = db->session_id;
-    db->lost_opened_ms = db->opened_ms;
+    db->lost = (struct db_lost_session){.id = db->session_id, .opened_ms = db->opened_ms};
     hang_up(db);
 }
 
@@ -473,23 +474,58 @@ static int server_uptime_sec(struct db *db, int64_t *seconds, struct err *err)
     return 0;
 }
 
-int db_end_lost_session(struct db *db, struct err *err)
+/* Whether it may be one of this server's: the uptime is in whole seconds, of a clock with whole
+ * seconds. */
+static int may_live(struct db *db, const struct db_lost_session *lost, bool *yes, struct err *err)
 {
-    uint64_t session_id = db->lost_session_id;
     int64_t up_sec;
-    char sql[64];
 
-    if (!session_id)
+    *yes = false;
+    if (lost->id == db->session_id) /* the server counts anew */
         return 0;
     if (server_uptime_sec(db, &up_sec, err))
         return -1;
-    if (up_sec * 1000 > clock_mono_ms() - db->lost_opened_ms) {
-        db_label_register(&kill_label);
-        snprintf(sql, sizeof(sql), "KILL %llu", (unsigned long long)session_id);
-        if (db_run(db, &kill_label, sql, strlen(sql), NULL, err) && err->code != 1094)
-            return -1; /* 1094: no such thread, it has ended */
+    *yes = (up_sec + 1) * 1000 > clock_mono_ms() - lost->opened_ms;
+    return 0;
+}
+
+/* No such thread, or it is another user's: ours has ended. */
+static bool has_ended(const struct err *err)
+{
+    return err->code == DB_E_NO_SUCH_THREAD || err->code == DB_E_NOT_OWN_THREAD;
+}
+
+/* INVARIANT: until there is no such thread, what it was sent may still begin, or end. A KILL is
+ * only a word to it. */
+static int kill_until_gone(struct db *db, uint64_t session_id, struct err *err)
+{
+    char sql[64];
+
+    db_label_register(&kill_label);
+    snprintf(sql, sizeof(sql), "KILL %llu", (unsigned long long)session_id);
+    for (int i = 0; i < KILL_TRIES; i++) {
+        if (db_run(db, &kill_label, sql, strlen(sql), NULL, err))
+            return has_ended(err) ? 0 : -1;
+        pause_sleep(KILL_PAUSE_MS);
     }
-    db->lost_session_id = 0;
+    return err_set(err, ERR_RETRY, 0, "the lost session %llu has not ended yet",
+                   (unsigned long long)session_id);
+}
+
+struct db_lost_session db_lost_session(const struct db *db)
+{
+    return db->mysql ? (struct db_lost_session){0} : db->lost;
+}
+
+int db_end_lost_session(struct db *db, struct db_lost_session *lost, struct err *err)
+{
+    bool lives;
+
+    if (!lost->id)
+        return 0;
+    if (may_live(db, lost, &lives, err) || (lives && kill_until_gone(db, lost->id, err)))
+        return -1;
+    lost->id = 0;
     return 0;
 }
 

@@ -58,10 +58,19 @@ int db_ask_writable(struct db *db, struct db_label *label, struct err *err);
 void db_release(struct db *db);
 /* Closes at once (a session whose fate is unknown, a process that must let go of its locks). */
 void db_drop(struct db *db);
-/* After a broken connection and a new db_acquire: ends the session that was lost, which may still
- * hold locks or be about to commit. Fine when it is gone already, or when the server has restarted
- * since. */
-int db_end_lost_session(struct db *db, struct err *err);
+
+/* A session whose connection broke. */
+struct db_lost_session {
+    uint64_t id; /* 0: none, or it has ended */
+    int64_t opened_ms;
+};
+/* Before the next db_acquire, whose session may be lost as well: the one that was lost last. */
+struct db_lost_session db_lost_session(const struct db *db);
+/* After a new db_acquire: ends it, which may still hold locks, be about to commit, or not even have
+ * read what it was sent. 0: it is gone from the server, with all that it did or did not do (it may
+ * have been gone already, with the server that it was of). -1: not known to be gone yet; ask
+ * again. */
+int db_end_lost_session(struct db *db, struct db_lost_session *lost, struct err *err);
 
 /* What a statement gave. */
 struct db_set {

@@ -10,6 +10,8 @@
 enum {
     DB_E_CONFLICT_READ = 1020, /* the row has changed since it was read */
     DB_E_DUPLICATE = 1062,
+    DB_E_NO_SUCH_THREAD = 1094,
+    DB_E_NOT_OWN_THREAD = 1095,
     DB_E_PACKET_TOO_LARGE = 1153,
     DB_E_LOCK_WAIT = 1205,
     DB_E_DEADLOCK = 1213,

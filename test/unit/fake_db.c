@@ -2,6 +2,7 @@
 
 #include <check.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,10 +15,10 @@
 
 struct db {
     bool connected;
-    bool begins;  /* the next packet begins a transaction */
-    bool open;    /* one is open */
-    bool broken;  /* ... and a statement of it has failed */
-    bool dropped; /* a session was lost, and not ended since */
+    bool begins;            /* the next packet begins a transaction */
+    bool open;              /* one is open */
+    bool broken;            /* ... and a statement of it has failed */
+    unsigned session, lost; /* which it has had, counted; the one that was lost last */
 };
 
 /* What MYSQL_RES is here: the cells of all rows, cut out of one copy of the text. */
@@ -160,6 +161,7 @@ struct db *fake_db_new(void)
     struct db *db = db_new(NULL);
 
     db->connected = true;
+    db->session = 1;
     return db;
 }
 
@@ -170,13 +172,13 @@ void db_free(struct db *db)
 
 static void disconnect(struct db *db)
 {
-    *db = (struct db){.dropped = db->connected || db->dropped};
+    *db = (struct db){.session = db->session, .lost = db->connected ? db->session : db->lost};
 }
 
 /* One that need not be expected. */
-static int run_optional(struct db *db, const char *query, struct err *err)
+static int run_optional(struct db *db, const char *query, const char *text, struct err *err)
 {
-    const struct fake_db_step *step = is_next(query) ? take_step(query, "", 0) : NULL;
+    const struct fake_db_step *step = is_next(query) ? take_step(query, text, strlen(text)) : NULL;
 
     if (!step || !step->error)
         return 0;
@@ -190,23 +192,33 @@ int db_acquire(struct db *db, struct err *err)
     int rc;
 
     pthread_mutex_lock(&script.lock);
-    rc = run_optional(db, "acquire", err);
+    rc = run_optional(db, "acquire", "", err);
+    if (!rc && !db->connected)
+        db->session++;
     if (!rc)
         db->connected = true;
     pthread_mutex_unlock(&script.lock);
     return rc;
 }
 
-int db_end_lost_session(struct db *db, struct err *err)
+struct db_lost_session db_lost_session(const struct db *db)
 {
+    return (struct db_lost_session){.id = db->connected ? 0 : db->lost};
+}
+
+int db_end_lost_session(struct db *db, struct db_lost_session *lost, struct err *err)
+{
+    char text[64];
     int rc = 0;
 
     pthread_mutex_lock(&script.lock);
-    if (db->dropped) {
+    if (lost->id) {
         if (!is_next("end_lost_session"))
             record("end_lost_session");
-        rc = run_optional(db, "end_lost_session", err);
-        db->dropped = rc != 0;
+        snprintf(text, sizeof(text), "session %llu", (unsigned long long)lost->id);
+        rc = run_optional(db, "end_lost_session", text, err);
+        if (!rc)
+            lost->id = 0;
     }
     pthread_mutex_unlock(&script.lock);
     return rc;
@@ -356,7 +368,7 @@ static int fail_step(struct db *db, const struct fake_db_step *step, struct err 
     if (db_error_is_lost(step->error))
         disconnect(db);
     else if (db_error_ends_session(step->error))
-        *db = (struct db){.dropped = db->dropped};
+        *db = (struct db){.session = db->session, .lost = db->lost};
     return fail_with(step->query, step->error, err);
 }
 

@@ -57,7 +57,8 @@ struct fake_db_step {
 };
 
 /* EXPECT("label", .field = value, …). Texts are borrowed until the test has ended. "acquire" and
- * "end_lost_session" succeed where nothing is expected of them. */
+ * "end_lost_session" succeed where nothing is expected of them; the latter says which, "session 1"
+ * being a connection's first. */
 #define EXPECT(...) fake_db_expect(&(struct fake_db_step){.query = __VA_ARGS__})
 void fake_db_expect(const struct fake_db_step *step);
 

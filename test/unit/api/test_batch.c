@@ -418,14 +418,14 @@ static bool is_easy(void)
     return batch_is_easy(batch, db);
 }
 
-static bool accepted(void)
+static enum batch_accepted accept_now(void)
 {
-    bool yes;
+    enum batch_accepted accepted;
     struct err err;
 
     ck_assert(is_easy());
-    ck_assert_int_eq(batch_accept(batch, db, &yes, &err), 0);
-    return yes;
+    ck_assert_int_eq(batch_accept(batch, db, &accepted, &err), 0);
+    return accepted;
 }
 
 START_TEST(a_few_sends_are_one_packet)
@@ -441,7 +441,7 @@ START_TEST(a_few_sends_are_one_packet)
                 "user_id IN (1,2) AND balance>=CASE user_id WHEN 1 THEN 7 WHEN 2 THEN 40 ELSE 0 "
                 "END ORDER BY user_id;IF ROW_COUNT()=2 THEN INSERT INTO idempotency_keys",
                 "(1,-7,'withdrawal'", "'it\\'s'", ";COMMIT;ELSE ROLLBACK;SELECT 1;END IF;END"});
-    ck_assert(accepted());
+    ck_assert_int_eq(accept_now(), BATCH_WRITTEN);
     ck_assert_str_eq(fake_db_ran(), "commit_accept");
     for (size_t i = 0; i < n; i++) {
         ck_assert_int_eq(ops[i]->outcome, OUTCOME_DONE);
@@ -489,7 +489,7 @@ START_TEST(who_was_refused_is_not_tried_so_until_he_has_paid_again)
 {
     take_send(1, "a", NULL);
     EXPECT("commit_accept", .rows = "1");
-    ck_assert(!accepted());
+    ck_assert_int_eq(accept_now(), BATCH_REFUSED);
     EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|19"}});
     decide(false);
     ck_assert_int_eq(ops[0]->outcome, OUTCOME_INSUFFICIENT);
@@ -506,7 +506,7 @@ START_TEST(a_key_that_is_known_is_no_failure_of_the_packet)
 {
     take_send(1, "a", "key");
     EXPECT("commit_accept", .error = FAKE_DUPLICATE);
-    ck_assert(!accepted());
+    ck_assert_int_eq(accept_now(), BATCH_REFUSED);
     ck_assert_str_eq(fake_db_ran(), "commit_accept rollback");
 }
 END_TEST
@@ -518,24 +518,25 @@ START_TEST(whose_deadline_comes_before_the_packet_is_left_out)
     expired = ops[0];
     EXPECT("commit_accept", .has = {"balance=balance-20 WHERE user_id IN (1)", ops[1]->message.id},
            .lacks = {ops[0]->message.id});
-    ck_assert(accepted());
+    ck_assert_int_eq(accept_now(), BATCH_WRITTEN);
     ck_assert_int_eq(ops[0]->outcome, OUTCOME_EXPIRED);
     ck_assert(!ops[0]->begun);
     operation_free(ops[--n]);
-    ck_assert(accepted()); /* nothing is left to be written, and nothing runs */
+    ck_assert_int_eq(accept_now(), BATCH_EMPTY); /* nothing is left to be written */
     ck_assert_int_eq(ops[0]->outcome, OUTCOME_EXPIRED);
 }
 END_TEST
 
 START_TEST(the_lost_answer_of_the_one_packet_is_looked_up)
 {
+    enum batch_accepted accepted;
     struct err err;
     bool yes;
 
     take_send(1, "a", NULL);
     EXPECT("commit_accept", .error = FAKE_LOST);
     ck_assert(is_easy());
-    ck_assert_int_eq(batch_accept(batch, db, &yes, &err), -1);
+    ck_assert_int_eq(batch_accept(batch, db, &accepted, &err), -1);
     ck_assert_int_eq(err.kind, ERR_UNKNOWN);
     ck_assert_int_eq(db_acquire(db, &err), 0);
     EXPECT("ledger_look", .has = {ops[0]->message.transaction_id},

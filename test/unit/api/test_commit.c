@@ -8,6 +8,7 @@
 #include "api/settings.h"
 #include "libcommon/base/clock.h"
 #include "libcommon/base/pause.h"
+#include "libcommon/daemon/failpoint.h"
 #include "test/unit/api/make.h"
 #include "test/unit/fake_db.h"
 #include "test/unit/suite.h"
@@ -94,6 +95,7 @@ static void setup(void)
 static void teardown(void)
 {
     commit_stop(commit);
+    failpoint_arm("");
     for (size_t i = 0; i < n; i++)
         operation_free(ops[i]);
     sem_destroy(&held);
@@ -530,12 +532,84 @@ START_TEST(the_lost_answer_of_the_one_packet_is_looked_up_before_anything_is_ans
     open_batch_of_blocks();
     submit(some_day());
     EXPECT("commit_accept", .error = FAKE_LOST);
-    EXPECT("ledger_look", .meanwhile = count_answers, .answers = {{.name = "entry", .rows = ""}});
-    EXPECT("commit_accept", .has = {ops[1]->message.id}, .error = FAKE_LOST);
-    EXPECT("ledger_look", .answers = {{.name = "entry", .rows = "1"}});
+    EXPECT("ledger_look", .meanwhile = count_answers, .answers = {{.name = "entry", .rows = "1"}});
     close_batch();
     ck_assert_uint_eq(answered_then, 1); /* the opener */
     ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
+}
+END_TEST
+
+/* It may not even have begun, and hold no lock that the look waits behind. */
+START_TEST(the_session_of_a_lost_packet_has_ended_before_the_look_whatever_is_lost_meanwhile)
+{
+    EXPECT("commit_accept", .error = FAKE_LOST);
+    EXPECT("end_lost_session", .has = {"session 1"}, .error = FAKE_LOST);
+    EXPECT("end_lost_session", .has = {"session 1"});
+    EXPECT("ledger_look", .error = FAKE_LOST);
+    EXPECT("ledger_look", .answers = {{.name = "entry", .rows = "1"}});
+    start_with_one(some_day());
+    wait_for_answers();
+    ck_assert_int_eq(ops[0]->outcome, OUTCOME_DONE);
+}
+END_TEST
+
+START_TEST(what_was_looked_up_in_vain_is_looked_for_again_behind_its_lock)
+{
+    open_batch_of_blocks();
+    submit(some_day());
+    submit(some_day());
+    EXPECT("commit_accept", .error = FAKE_LOST);
+    EXPECT("ledger_look", .answers = {{.name = "entry", .rows = ""}});
+    EXPECT(
+        "commit_lock", .has = {ops[1]->message.transaction_id, ops[2]->message.transaction_id},
+        .answers = {{.name = "balances", .rows = "2|20\n3|20"}, {.name = "written", .rows = ""}});
+    EXPECT("commit_write", .has = {ops[1]->message.id, ops[2]->message.id});
+    close_batch();
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
+    ck_assert_int_eq(ops[2]->outcome, OUTCOME_DONE);
+}
+END_TEST
+
+/* Its charge has left nothing: it must not be refused for that. */
+START_TEST(what_has_committed_after_all_is_neither_written_again_nor_refused)
+{
+    open_batch_of_blocks();
+    submit(some_day());
+    EXPECT("commit_accept", .error = FAKE_LOST);
+    EXPECT("ledger_look", .answers = {{.name = "entry", .rows = ""}});
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "2|0"},
+                                      {.name = "written", .rows = ops[1]->message.transaction_id}});
+    close_batch();
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
+    ck_assert_ptr_nonnull(strstr(ops[1]->response.data, ops[1]->message.id));
+}
+END_TEST
+
+START_TEST(what_has_committed_after_all_is_answered_whatever_becomes_of_its_neighbours)
+{
+    open_batch_of_blocks();
+    submit(some_day());
+    submit(some_day());
+    EXPECT("commit_accept", .error = FAKE_LOST);
+    EXPECT("ledger_look", .answers = {{.name = "entry", .rows = ""}});
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "2|0\n3|20"},
+                                      {.name = "written", .rows = ops[1]->message.transaction_id}});
+    EXPECT("commit_write", .lacks = {ops[1]->message.id}, .error = FAKE_DEADLOCK,
+           .meanwhile = time_passes);
+    close_batch();
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
+    ck_assert_int_eq(ops[2]->outcome, OUTCOME_TOO_LATE);
+}
+END_TEST
+
+START_TEST(a_packet_of_nobody_has_no_answer_to_be_lost)
+{
+    open_batch_of_blocks();
+    submit(some_day());
+    expired = ops[1];
+    failpoint_arm("api.after_commit:error:every=2"); /* the opener has passed there */
+    close_batch();
+    ck_assert_int_eq(ops[1]->outcome, OUTCOME_EXPIRED);
 }
 END_TEST
 
@@ -588,6 +662,12 @@ int main(void)
     tcase_add_test(t, a_deadlock_of_the_one_packet_is_tried_again_at_once);
     tcase_add_test(t, behind_a_held_row_the_one_packet_is_given_up);
     tcase_add_test(t, the_lost_answer_of_the_one_packet_is_looked_up_before_anything_is_answered);
+    tcase_add_test(
+        t, the_session_of_a_lost_packet_has_ended_before_the_look_whatever_is_lost_meanwhile);
+    tcase_add_test(t, what_was_looked_up_in_vain_is_looked_for_again_behind_its_lock);
+    tcase_add_test(t, what_has_committed_after_all_is_neither_written_again_nor_refused);
+    tcase_add_test(t, what_has_committed_after_all_is_answered_whatever_becomes_of_its_neighbours);
+    tcase_add_test(t, a_packet_of_nobody_has_no_answer_to_be_lost);
     tcase_add_test(t, one_bad_send_does_not_take_the_neighbours_of_its_packet_along);
     suite_add_tcase(s, t);
     return suite_run(s);
