@@ -24,6 +24,8 @@ struct pressure {
     bool failing; /* logged once a change */
     bool schema_seen;
 
+    _Atomic bool resting; /* the thread wants to be poked for what is accepted */
+
     _Atomic int64_t pending;  /* as sampled */
     _Atomic int64_t accepted; /* since start */
     _Atomic int64_t accepted_at_sample;
@@ -120,32 +122,56 @@ static void turn(struct pressure *p)
     p->failing = rc != 0;
 }
 
-/* Nothing waits, and nothing has been accepted since that was counted (pressure_high adds what is
- * accepted from now on). */
-static bool at_rest(const struct pressure *p)
+static bool accepted_since(void *arg)
 {
-    return !p->failing && !atomic_load(&p->pending) &&
-           atomic_load(&p->accepted) == atomic_load(&p->accepted_at_sample);
+    const struct pressure *p = arg;
+
+    return atomic_load(&p->accepted) != atomic_load(&p->accepted_at_sample);
 }
 
-static int64_t wait_ms(const struct pressure *p)
+/* Nothing waits, nothing is refused, and nothing has been accepted since that was found. */
+static bool at_rest(struct pressure *p)
+{
+    return !p->failing && !atomic_load(&p->pending) && !atomic_load(&p->age_high) &&
+           !atomic_load(&p->depth_high) && !accepted_since(p);
+}
+
+/* Until it is time for a sample; true: stop. Traffic ends the rest, and the usual time passes
+ * then: what is accepted counts as pending until somebody has looked. Who accepts adds before it
+ * reads resting, and this the other way round: one of the two sees the other. */
+static bool wait_for_turn(struct pressure *p)
+{
+    int64_t ms = api_settings.pressure_sample_ms;
+    bool stop;
+
+    if (at_rest(p) && ms < REST_SAMPLE_MS) {
+        atomic_store(&p->resting, true);
+        stop = pause_for_or(&p->pause, REST_SAMPLE_MS - ms, accepted_since, p);
+        atomic_store(&p->resting, false);
+        if (stop)
+            return true;
+    }
+    return pause_for(&p->pause, ms);
+}
+
+static int64_t longest_wait_ms(void)
 {
     int64_t ms = api_settings.pressure_sample_ms;
 
-    return at_rest(p) && ms < REST_SAMPLE_MS ? REST_SAMPLE_MS : ms;
+    return ms < REST_SAMPLE_MS ? REST_SAMPLE_MS : ms;
 }
 
 static void *pressure_main(void *arg)
 {
     struct pressure *p = arg;
 
-    while (!pause_for(&p->pause, wait_ms(p))) {
+    while (!wait_for_turn(p)) {
         daemon_beat(p->beat);
         turn(p);
         daemon_beat(p->beat);
         if (p->broker)
             sample_depth(p);
-        daemon_beat_rest(p->beat, wait_ms(p));
+        daemon_beat_rest(p->beat, longest_wait_ms());
     }
     return NULL;
 }
@@ -197,5 +223,7 @@ bool pressure_high(const struct pressure *p)
 
 void pressure_accepted(struct pressure *p, int64_t n)
 {
-    atomic_fetch_add_explicit(&p->accepted, n, memory_order_relaxed);
+    atomic_fetch_add(&p->accepted, n);
+    if (atomic_load(&p->resting) && atomic_exchange(&p->resting, false))
+        pause_poke(&p->pause);
 }

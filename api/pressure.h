@@ -3,7 +3,7 @@
 
 /*
  * Is the outbox too full to accept more? One thread samples the database several times a second,
- * with bounded statements; requests read the last sample plus what was accepted since, never a
+ * less often while nothing is accepted, with bounded statements; requests read the last sample plus what was accepted since, never a
  * table.
  */
 
