@@ -455,12 +455,13 @@ void server_drain(struct server *s)
         log_warn("server.drain_cut_short", L_MSG("requests were still in hand at the deadline"));
     /* Committers and readers first: they answer into the server. */
     commit_stop(s->commit);
-    doorbell_stop(s->doorbell);
+    doorbell_begin_stop(s->doorbell);
     reads_stop(s->reads);
     migrator_stop(s->migrator);
     pressure_stop(s->pressure);
     audit_watch_stop(s->audit);
     janitor_stop(s->janitor);
+    doorbell_stop(s->doorbell);
 }
 
 void server_free(struct server *s)

@@ -52,11 +52,12 @@ static void drain(struct parts *p)
     httpd_drain(p->httpd);
     consumer_stop(p->consumer);
     repair_stop(p->repair);
-    doorbell_stop(p->doorbell);
+    doorbell_begin_stop(p->doorbell);
     held_watch_stop(p->held);
     policy_watch_stop(p->policies);
     janitor_stop(p->janitor);
     httpd_wait_drained(p->httpd, daemon_drain_left_ms());
+    doorbell_stop(p->doorbell);
 }
 
 static void release(struct parts *p)

@@ -210,6 +210,8 @@ static void ring(struct doorbell *d, unsigned what)
 {
     struct err err;
 
+    if (!what)
+        return;
     if (!broker_is_open(d->broker) || broker_is_blocked(d->broker)) {
         count(d->dropped, what);
     } else if (publish(d->broker, d->exchange, &d->text, what, &err)) {
@@ -339,12 +341,19 @@ struct doorbell *doorbell_start(const struct broker_settings *settings)
     return d;
 }
 
-void doorbell_stop(struct doorbell *d)
+void doorbell_begin_stop(struct doorbell *d)
 {
     if (!d)
         return;
     atomic_store(&d->stopping, true);
     poke(d);
+}
+
+void doorbell_stop(struct doorbell *d)
+{
+    if (!d)
+        return;
+    doorbell_begin_stop(d);
     pthread_join(d->thread, NULL);
     broker_free(d->broker);
     buf_free(&d->text);

@@ -27,6 +27,9 @@ struct doorbell;
 
 /* settings stay the caller's, and in place. */
 struct doorbell *doorbell_start(const struct broker_settings *settings);
+/* The last ring leaves, for what has been rung for until now; does not wait. */
+void doorbell_begin_stop(struct doorbell *d); /* NULL is fine */
+/* Waits for the thread's end, which may be in a call to the broker: last of all. */
 void doorbell_stop(struct doorbell *d); /* NULL is fine; bounded */
 /* After the commit. Any thread; takes no lock and waits for nothing. NULL is fine. */
 void doorbell_ring(struct doorbell *d, unsigned what);

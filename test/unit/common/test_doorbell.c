@@ -3,8 +3,13 @@
 #include <check.h>
 #include <string.h>
 
+#include "libcommon/base/clock.h"
+#include "libcommon/base/pause.h"
+#include "libcommon/telemetry/metrics.h"
 #include "test/unit/fake_broker.h"
 #include "test/unit/suite.h"
+
+#define PATIENCE_MS 20000
 
 static char exchange[] = "x";
 static const struct broker_settings settings = {.exchange = exchange, .heartbeat_sec = 5};
@@ -53,6 +58,34 @@ START_TEST(a_verb_rings_once)
 }
 END_TEST
 
+static bool has_rung(void)
+{
+    struct buf text = {0};
+    bool yes;
+
+    metrics_render(&text, METRICS_PLAIN);
+    yes = strstr(text.data, "msg_doorbell_rings_total{lane=\"express\",result=\"sent\"} 1\n");
+    buf_free(&text);
+    return yes;
+}
+
+START_TEST(who_stops_rings_for_nothing_more)
+{
+    int64_t until_ms = clock_mono_ms() + PATIENCE_MS;
+    struct doorbell *d;
+
+    fake_broker_begin();
+    d = doorbell_start(&settings);
+    doorbell_ring(d, DOORBELL_FRESH(MESSAGE_EXPRESS));
+    while (!has_rung() && clock_mono_ms() < until_ms)
+        pause_sleep(1);
+    doorbell_begin_stop(d);
+    doorbell_stop(d);
+    ck_assert_str_eq(fake_broker_calls(), "open fanout:x.doorbell ring:x.doorbell flush");
+    fake_broker_end();
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("doorbell");
@@ -61,6 +94,7 @@ int main(void)
     tcase_add_test(t, what_is_rung_is_what_is_heard);
     tcase_add_test(t, what_is_not_known_is_left_out);
     tcase_add_test(t, a_verb_rings_once);
+    tcase_add_test(t, who_stops_rings_for_nothing_more);
     suite_add_tcase(s, t);
     return suite_run(s);
 }
