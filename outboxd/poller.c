@@ -168,13 +168,15 @@ static int64_t apart_us(const struct poller *p)
     return lower(p->batch_us * p->limits.batches_apart, p->limits.poll_min_us);
 }
 
-/* Each look, and the batch that it begins, puts the next one off; a quiet time is saved up. */
+/* Each look, and the batch that it begins, puts the next one off; a quiet time is saved up. Looks
+ * with full hands do not wait, and what they spend is not owed afterwards. */
 static void spend(struct poller *p, size_t claimed, int64_t cost_us, int64_t now_us)
 {
     int64_t apart = apart_us(p);
     int64_t took_us = claimed ? apart : lower(apart, cost_us * p->limits.batches_apart);
 
     p->ready_at_us = higher(p->ready_at_us, now_us - BATCHES_SAVED * apart) + took_us;
+    p->ready_at_us = lower(p->ready_at_us, now_us + apart);
 }
 
 /* When to look again without a ring: soon while rows come in numbers; once more from further back
