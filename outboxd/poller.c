@@ -89,7 +89,9 @@ struct poller_task poller_next(struct poller *p, int64_t now_us)
     int64_t at_us;
 
     move_marks(p, now_us);
-    if (now_us >= ask_at_us(p)) {
+    if (now_us >= peek_at_us(p)) {
+        task.look = LOOK_PEEK; /* first: a drain must not hide what only a peek brings back */
+    } else if (now_us >= ask_at_us(p)) {
         task.look = LOOK_ASK;
         task.limit = lower(p->limit, ASK_LIMIT);
     } else if (now_us >= ahead_at_us(p)) {
@@ -105,8 +107,6 @@ struct poller_task poller_next(struct poller *p, int64_t now_us)
     } else if (now_us >= p->poll_at_us) {
         task.look = now_us >= p->lagged_at_us ? LOOK_LAGGED : LOOK_FRESH;
         task.from = task.look == LOOK_LAGGED ? p->lagged_from : p->cursor;
-    } else if (now_us >= peek_at_us(p)) {
-        task.look = LOOK_PEEK;
     } else {
         at_us = lower(lower(p->poll_at_us, p->due_at_us), lower(full_at_us(p), ask_at_us(p)));
         at_us = lower(at_us, lower(ahead_at_us(p), peek_at_us(p)));

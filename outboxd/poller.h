@@ -14,9 +14,9 @@
  *
  * While rings can arrive (poller_hears), fresh rows are looked for when a ring says so; as soon as
  * batches leave time: a lane that is rung without end spends a part of the time in batches, and
- * takes more rows with each. What no ring says, a peek at an interval does: that
- * there are rows, and when the next put-off one's time comes; it locks nothing. While no ring can
- * arrive, looks go by the clock.
+ * takes more rows with each. What no ring says, a peek at an interval does, however busy the lane
+ * is: that there are rows, and when the next put-off one's time comes; it locks nothing. While no
+ * ring can arrive, looks go by the clock.
  */
 
 #include <stdbool.h>

@@ -513,6 +513,42 @@ START_TEST(rows_that_commit_late_are_found_soon_after_their_ring)
 }
 END_TEST
 
+/* Its hands are always full, and the rings for what is put off, or asks, or was written by a clock
+ * that was set back since, were lost. */
+START_TEST(a_drain_hides_nothing)
+{
+    int64_t looks[LOOKS] = {0}, start_us;
+
+    begin_with_bell();
+    poller_put_off(&w.poller, POLLER_NONE, POLLER_NONE, w.now_us);
+    poller_rung(&w.poller, true, false, w.now_us);
+    start_us = w.now_us;
+    while (w.now_us < start_us + 10 * SECOND) {
+        struct poller_task task = poller_next(&w.poller, w.now_us);
+
+        looks[task.look]++;
+        w.now_us += MS;
+        if (task.look == LOOK_WAIT)
+            continue;
+        if (task.look == LOOK_PEEK) {
+            poller_peeked(&w.poller, true, 0, 0, 100, w.now_us);
+            continue;
+        }
+        if (task.look == LOOK_DUE)
+            poller_put_off(&w.poller, 0, 0, w.now_us);
+        poller_found(&w.poller, &task, (size_t)task.limit, (size_t)task.limit, 2000,
+                     w.poller.cursor + task.limit, MS, w.now_us);
+        if (w.now_us < start_us + SECOND + 3 * MS)
+            continue;
+        ck_assert_int_gt(looks[LOOK_DUE], 0);
+        ck_assert_int_gt(looks[LOOK_AHEAD], 0);
+        ck_assert_int_gt(looks[LOOK_ASK], 0);
+    }
+    ck_assert_int_le(looks[LOOK_PEEK], 10 + 1);
+    ck_assert_int_ge(looks[LOOK_FRESH] + looks[LOOK_LAGGED], 4000);
+}
+END_TEST
+
 static int64_t from_now(int64_t at_us)
 {
     return at_us == POLLER_NONE ? POLLER_NONE : at_us - w.now_us;
@@ -603,6 +639,7 @@ int main(void)
     tcase_add_test(tc, batches_leave_time);
     tcase_add_test(tc, a_backlog_leaves_no_debt);
     tcase_add_test(tc, rows_that_commit_late_are_found_soon_after_their_ring);
+    tcase_add_test(tc, a_drain_hides_nothing);
     tcase_add_test(tc, put_off_rows_are_looked_for_when_their_time_has_come);
     tcase_add_test(tc, looks_that_would_find_nothing_are_left_out);
     suite_add_tcase(s, tc);
