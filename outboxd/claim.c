@@ -216,11 +216,11 @@ int claim_take(struct claim *c, const struct poller_task *task, int64_t limit, s
     c->open = true;
     db_begin(c->db);
     restore_mode_put_held(db_statement(&packet, "mode"));
-    put_look(db_statement(&packet, "rows"), c->lane, task, limit);
-    if (task->look == LOOK_DUE) {
+    if (task->look == LOOK_DUE) { /* before the rows: none is due between the two */
         buf_puts(db_statement(&packet, "next"), "SELECT ");
         put_nexts(&packet.sql, c->lane, ">NOW(6)");
     }
+    put_look(db_statement(&packet, "rows"), c->lane, task, limit);
     rc = db_run_packet(c->db, &look_labels[task->look], &packet, &c->results, err);
     db_packet_free(&packet);
     if (rc) {

@@ -107,6 +107,24 @@ START_TEST(put_off_rows_say_when_the_next_is_due)
 }
 END_TEST
 
+/* Each statement has a time of its own: a row that is due between them must be in one of the two.
+ */
+START_TEST(what_is_due_next_is_asked_first)
+{
+    const struct poller_task task = {.look = LOOK_DUE, .limit = 10};
+    const char *sql;
+    struct err err;
+
+    EXPECT("outbox_look_due",
+           .has = {"next_run_at>NOW(6) ORDER BY next_run_at LIMIT 1", "next_run_at<=NOW(6)"},
+           .answers = {{"mode", .rows = "0"}, {"rows", .rows = ""}, {"next", .rows = "\\N|\\N"}});
+    ck_assert_int_eq(claim_take(&claim, &task, 10, &err), 0);
+    claim_end(&claim);
+    sql = fake_db_sql("outbox_look_due");
+    ck_assert(strstr(sql, "next_run_at>NOW(6)") < strstr(sql, "next_run_at<=NOW(6)"));
+}
+END_TEST
+
 /* No lock, no transaction. */
 START_TEST(a_peek_says_whether_there_is_anything)
 {
@@ -168,6 +186,7 @@ int main(void)
     tcase_add_test(t, what_was_refused_is_parked_or_put_off);
     tcase_add_test(t, restore_mode_takes_nothing);
     tcase_add_test(t, what_asks_is_of_another_kind);
+    tcase_add_test(t, what_is_due_next_is_asked_first);
     tcase_add_test(t, a_peek_says_whether_there_is_anything);
     tcase_add_test(t, put_off_rows_say_when_the_next_is_due);
     tcase_add_test(t, a_row_that_cannot_be_parked_does_not_keep_the_others);
