@@ -180,13 +180,13 @@ static void spend(struct poller *p, size_t claimed, int64_t cost_us, int64_t now
 }
 
 /* When to look again without a ring: soon while rows come in numbers; once more from further back
- * when there are none (the ring may have been for one that newer rows have passed). */
+ * when they do not (the ring may have been for one that newer rows have passed). */
 static int64_t unrung_at_us(const struct poller *p, const struct poller_task *task, size_t claimed,
                             int64_t now_us)
 {
     if (claimed > 1)
         return higher(p->ready_at_us, now_us + apart_us(p));
-    if (!claimed && task->look == LOOK_FRESH)
+    if (task->look == LOOK_FRESH)
         return higher(p->lagged_at_us, now_us);
     return POLLER_NONE;
 }

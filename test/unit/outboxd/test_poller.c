@@ -549,6 +549,22 @@ START_TEST(a_drain_hides_nothing)
 }
 END_TEST
 
+START_TEST(a_ring_may_be_for_a_late_row_and_a_newer_one)
+{
+    begin_with_bell();
+    for (int64_t id = 1; id <= 300; id++) {
+        insert(3 * id, w.now_us);
+        poller_rung(&w.poller, true, false, w.now_us);
+        run_until(w.now_us + 5 * MS);
+        insert(3 * id - 1, w.now_us); /* the late one */
+        insert(3 * id + 1, w.now_us);
+        poller_rung(&w.poller, true, false, w.now_us);
+        run_until(w.now_us + 25 * MS);
+        ck_assert_int_eq(left(), 0);
+    }
+}
+END_TEST
+
 static int64_t from_now(int64_t at_us)
 {
     return at_us == POLLER_NONE ? POLLER_NONE : at_us - w.now_us;
@@ -639,6 +655,7 @@ int main(void)
     tcase_add_test(tc, batches_leave_time);
     tcase_add_test(tc, a_backlog_leaves_no_debt);
     tcase_add_test(tc, rows_that_commit_late_are_found_soon_after_their_ring);
+    tcase_add_test(tc, a_ring_may_be_for_a_late_row_and_a_newer_one);
     tcase_add_test(tc, a_drain_hides_nothing);
     tcase_add_test(tc, put_off_rows_are_looked_for_when_their_time_has_come);
     tcase_add_test(tc, looks_that_would_find_nothing_are_left_out);
