@@ -1,14 +1,4 @@
-#include <stdio.h>
-
 #include "libcommon/broker/broker_internal.h"
-
-static int reply_to(struct broker *b, const char *kind, const char *name, struct err *err)
-{
-    char what[320];
-
-    snprintf(what, sizeof(what), "%s %s", kind, name);
-    return broker_check_reply(b, amqp_get_rpc_reply(b->conn), what, err);
-}
 
 int broker_fanout(struct broker *b, const char *exchange, struct err *err)
 {
@@ -16,7 +6,7 @@ int broker_fanout(struct broker *b, const char *exchange, struct err *err)
         return -1;
     amqp_exchange_declare(b->conn, BROKER_CHANNEL, amqp_cstring_bytes(exchange),
                           amqp_cstring_bytes("fanout"), 0, 1, 0, 0, amqp_empty_table);
-    if (reply_to(b, "exchange", exchange, err))
+    if (broker_reply_to(b, "exchange", exchange, err))
         return -1;
     amqp_maybe_release_buffers(b->conn);
     return 0;
@@ -33,21 +23,21 @@ static int declare_own(struct broker *b, const char *queue, struct err *err)
 
     amqp_queue_declare(b->conn, BROKER_CHANNEL, amqp_cstring_bytes(queue), 0, 0, 1, 1,
                        (amqp_table_t){.num_entries = 2, .entries = arguments});
-    return reply_to(b, "queue", queue, err);
+    return broker_reply_to(b, "queue", queue, err);
 }
 
 static int bind_own(struct broker *b, const char *exchange, const char *queue, struct err *err)
 {
     amqp_queue_bind(b->conn, BROKER_CHANNEL, amqp_cstring_bytes(queue),
                     amqp_cstring_bytes(exchange), amqp_empty_bytes, amqp_empty_table);
-    return reply_to(b, "queue", queue, err);
+    return broker_reply_to(b, "queue", queue, err);
 }
 
 static int consume_own(struct broker *b, const char *queue, struct err *err)
 {
     amqp_basic_consume(b->conn, BROKER_CHANNEL, amqp_cstring_bytes(queue), amqp_empty_bytes, 0, 1,
                        1, amqp_empty_table);
-    if (reply_to(b, "queue", queue, err))
+    if (broker_reply_to(b, "queue", queue, err))
         return -1;
     b->consuming = b->listening = true;
     return 0;

@@ -65,6 +65,8 @@ amqp_socket_t *broker_tls_socket(struct broker *b, const char *host, struct err 
 int broker_fail(struct broker *b, int status, const char *what, struct err *err);
 /* 0, or -1 with the connection closed. */
 int broker_check_reply(struct broker *b, amqp_rpc_reply_t reply, const char *what, struct err *err);
+/* The same of what was asked last, about the queue or exchange (kind) of that name. */
+int broker_reply_to(struct broker *b, const char *kind, const char *name, struct err *err);
 int broker_aside_open(struct broker *b, const char *what, struct err *err);
 int broker_aside_close(struct broker *b, const char *what, struct err *err);
 /* Like broker_check_reply, for what was asked on the channel aside: gone: the broker has closed

@@ -95,7 +95,7 @@ static void ask_queue(struct broker *b, amqp_channel_t channel, const char *name
                        (amqp_table_t){.num_entries = a.n, .entries = a.entries});
 }
 
-static int reply_to(struct broker *b, const char *kind, const char *name, struct err *err)
+int broker_reply_to(struct broker *b, const char *kind, const char *name, struct err *err)
 {
     char what[320];
 
@@ -107,13 +107,14 @@ static int bind(struct broker *b, const char *queue, const char *exchange, struc
 {
     amqp_queue_bind(b->conn, BROKER_CHANNEL, amqp_cstring_bytes(queue),
                     amqp_cstring_bytes(exchange), amqp_cstring_bytes(queue), amqp_empty_table);
-    return reply_to(b, "queue", queue, err);
+    return broker_reply_to(b, "queue", queue, err);
 }
 
 static int declare_queue(struct broker *b, const char *name, const char *dead, struct err *err)
 {
     ask_queue(b, BROKER_CHANNEL, name, dead);
-    return reply_to(b, "queue", name, err) || bind(b, name, b->settings->exchange, err) ? -1 : 0;
+    return broker_reply_to(b, "queue", name, err) || bind(b, name, b->settings->exchange, err) ? -1
+                                                                                               : 0;
 }
 
 /* Of dead letters: where they go must exist, whatever else it is. queue: else the exchange. */
@@ -156,7 +157,7 @@ int broker_topology_declare(struct broker *b, struct err *err)
         bind(b, dead, dead, err))
         return -1;
     ask_exchange(b, BROKER_CHANNEL, s->exchange, "direct");
-    if (reply_to(b, "exchange", s->exchange, err))
+    if (broker_reply_to(b, "exchange", s->exchange, err))
         return -1;
     for (size_t i = 0; i < BROKER_QUEUES; i++)
         if (b->queues & BROKER_QUEUE(i) && declare_queue(b, s->queues[i], dead, err))
