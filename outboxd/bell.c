@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -29,8 +28,8 @@ struct bell {
     char exchange[DOORBELL_NAME_SIZE];
     char queue[DOORBELL_NAME_SIZE + 24];
     pthread_t thread;
-    int wake; /* eventfd: it is to end */
-    _Atomic bool stopping;
+    struct pause *pause;
+    int wake;  /* eventfd: it is to end */
     bool lost; /* the queue or the channel has ended */
     unsigned failures;
     int64_t bound_at_ms;
@@ -126,9 +125,11 @@ static void *bell_main(void *arg)
     struct bell *b = arg;
     struct err err;
 
-    while (!atomic_load(&b->stopping))
+    while (!pause_stopping(b->pause))
         if (broker_is_open(b->broker) ? attend(b, &err) : start_to_hear(b, &err))
             lose(b, &err);
+    broker_close(b->broker);
+    pause_leave(b->pause);
     return NULL;
 }
 
@@ -145,29 +146,35 @@ static void register_metrics(struct bell *b)
                              "1: rings can arrive, and an idle lane looks seldom.", "");
 }
 
-struct bell *bell_start(const struct broker_settings *settings, const struct bell_ear *ear)
+struct bell *bell_start(const struct broker_settings *settings, const struct bell_ear *ear,
+                        struct pause *pause)
 {
     struct bell *b = must_alloc(1, sizeof(*b));
 
     register_metrics(b);
     b->ear = *ear;
+    b->pause = pause;
     b->settings = doorbell_settings(settings);
     b->broker = broker_new(&b->settings, 0, "outboxd doorbell");
     doorbell_exchange(settings, b->exchange);
     b->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     MUST(b->wake >= 0);
+    pause_enter(b->pause);
     MUST(pthread_create(&b->thread, NULL, bell_main, b) == 0);
     pthread_setname_np(b->thread, "doorbell");
     return b;
 }
 
-void bell_stop(struct bell *b)
+void bell_wake(struct bell *b)
 {
     uint64_t one = 1;
 
-    atomic_store(&b->stopping, true);
     while (write(b->wake, &one, sizeof(one)) < 0 && errno == EINTR)
         ;
+}
+
+void bell_free(struct bell *b)
+{
     pthread_join(b->thread, NULL);
     broker_free(b->broker);
     close(b->wake);

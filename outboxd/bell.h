@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 
+#include "libcommon/base/pause.h"
 #include "libcommon/broker/broker.h"
 
 struct bell_ear {
@@ -19,8 +20,10 @@ struct bell_ear {
 
 struct bell;
 
-/* settings stay the caller's, and in place. */
-struct bell *bell_start(const struct broker_settings *settings, const struct bell_ear *ear);
-void bell_stop(struct bell *b); /* bounded */
+/* settings stay the caller's, and in place; the thread is one of pause's. */
+struct bell *bell_start(const struct broker_settings *settings, const struct bell_ear *ear,
+                        struct pause *pause);
+void bell_wake(struct bell *b); /* after pause_stop: it is to end */
+void bell_free(struct bell *b); /* after pause_ended */
 
 #endif

@@ -40,8 +40,9 @@ static bool drain(struct parts *p)
     httpd_drain(p->httpd);
     httpd_wait_drained(p->httpd, daemon_drain_left_ms());
     if (!ended)
-        log_warn("server.drain_cut_short",
-                 L_MSG("a batch was in hand at the deadline; it will be published again"));
+        log_warn(
+            "server.drain_cut_short",
+            L_MSG("threads were busy at the deadline; a batch in hand will be published again"));
     return ended;
 }
 

@@ -97,7 +97,8 @@ struct relay *relay_start(void)
     for (int64_t i = 1; i <= s->low_workers; i++)
         thread_start(r, MESSAGE_NORMAL, i);
     r->bell = bell_start(&s->broker,
-                         &(struct bell_ear){.arg = r, .heard = relay_heard, .hears = relay_hears});
+                         &(struct bell_ear){.arg = r, .heard = relay_heard, .hears = relay_hears},
+                         &r->pause);
     return r;
 }
 
@@ -110,14 +111,15 @@ static void wake_all(struct relay *r)
         pthread_cond_broadcast(&r->pools[i].sooner);
         pthread_mutex_unlock(&r->pools[i].lock);
     }
+    bell_wake(r->bell);
 }
 
 bool relay_stop(struct relay *r, int timeout_ms)
 {
     wake_all(r);
-    bell_stop(r->bell);
     if (!pause_ended(&r->pause, timeout_ms))
         return false;
+    bell_free(r->bell);
     for (size_t i = 0; i < r->n; i++) {
         pthread_join(r->threads[i].thread, NULL);
         claim_free(&r->threads[i].claim);

@@ -48,7 +48,7 @@ struct relay_thread {
 };
 
 struct relay {
-    struct pause pause;  /* of all its threads */
+    struct pause pause;  /* of all its threads, and the bell's */
     _Atomic int db_kind; /* as a pool's broker_kind */
     _Atomic int blocked; /* connections */
     _Atomic bool waiting_for_schema;
