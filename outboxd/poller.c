@@ -8,8 +8,9 @@
 #define ASK_LIMIT 20      /* questions are not urgent, and take an operator's slots from messages */
 #define DUE_HELD_US 10000 /* before the next page, when others hold all of this one */
 #define DUE_AFTER_US 500  /* the row's time, and the clocks' difference */
-#define BATCH_US 4000     /* until one has been measured */
-#define BATCHES_SAVED 3   /* as many follow each other at once after a quiet time */
+#define ROW_APART_US 10000 /* up to a hundred rows a second are worth a batch each */
+#define LOOK_APART 4       /* a look that takes nothing may cost a fourth of the time */
+#define PAUSES_SAVED 3     /* as many batches follow each other at once after a quiet time */
 
 static int64_t lower(int64_t a, int64_t b)
 {
@@ -39,7 +40,6 @@ void poller_init(struct poller *p, const struct poller_limits *limits, int64_t n
         .due_at_us = now_us,
         .ahead_at_us = now_us + limits->full_us,
         .ask_at_us = now_us + limits->full_us,
-        .batch_us = BATCH_US,
         .ready_at_us = now_us,
         .peek_at_us = now_us,
         .next_us = POLLER_NONE,
@@ -162,10 +162,9 @@ static int64_t seldom_at_us(const struct poller *p, const struct poller_task *ta
     return now_us + higher(least_us, cost_us * COST_FACTOR);
 }
 
-/* Batches follow each other so far apart. */
 static int64_t apart_us(const struct poller *p)
 {
-    return lower(p->batch_us * p->limits.batches_apart, p->limits.poll_min_us);
+    return lower(p->limits.apart_us, p->limits.poll_min_us);
 }
 
 /* Each look, and the batch that it begins, puts the next one off; a quiet time is saved up. Looks
@@ -173,9 +172,9 @@ static int64_t apart_us(const struct poller *p)
 static void spend(struct poller *p, size_t claimed, int64_t cost_us, int64_t now_us)
 {
     int64_t apart = apart_us(p);
-    int64_t took_us = claimed ? apart : lower(apart, cost_us * p->limits.batches_apart);
+    int64_t took_us = claimed ? (int64_t)claimed * ROW_APART_US : cost_us * LOOK_APART;
 
-    p->ready_at_us = higher(p->ready_at_us, now_us - BATCHES_SAVED * apart) + took_us;
+    p->ready_at_us = higher(p->ready_at_us, now_us - PAUSES_SAVED * apart) + lower(took_us, apart);
     p->ready_at_us = lower(p->ready_at_us, now_us + apart);
 }
 
@@ -269,11 +268,6 @@ void poller_peeked(struct poller *p, bool fresh, int64_t next_us, int64_t next_a
         return;
     p->settled = false;
     p->poll_at_us = lower(p->poll_at_us, now_us);
-}
-
-void poller_batch(struct poller *p, int64_t took_us)
-{
-    p->batch_us += (took_us - p->batch_us) / 4;
 }
 
 void poller_hears(struct poller *p, bool yes, int64_t now_us)

@@ -12,11 +12,11 @@
  * by time and are looked for on their own; so are those that only ask (outbox.h), which are not
  * urgent: at the full look's interval, or while they come in pages, in a part of the time.
  *
- * While rings can arrive (poller_hears), fresh rows are looked for when a ring says so; as soon as
- * batches leave time: a lane that is rung without end spends a part of the time in batches, and
- * takes more rows with each. What no ring says, a peek at an interval does, however busy the lane
- * is: that there are rows, and when the next put-off one's time comes; it locks nothing. While no
- * ring can arrive, looks go by the clock.
+ * While rings can arrive (poller_hears), fresh rows are looked for when a ring says so. Each row
+ * puts the next look off a little, so that a lane whose rows come one by one takes each at once,
+ * and one that is rung without end takes many with each batch. What no ring says, a peek at an
+ * interval does, however busy the lane is: that there are rows, and when the next put-off one's
+ * time comes; it locks nothing. While no ring can arrive, looks go by the clock.
  */
 
 #include <stdbool.h>
@@ -39,7 +39,7 @@ enum poller_look {
 struct poller_limits {
     int64_t poll_min_us, poll_max_us; /* between looks: while rows come; while none do */
     int64_t idle_us;                  /* between peeks */
-    int64_t batches_apart;            /* a batch's time, so many times, from one to the next */
+    int64_t apart_us;                 /* from a batch to the next while rows come in numbers */
     int64_t lag_us, full_us;
     int64_t batch, batch_bytes;
 };
@@ -63,8 +63,7 @@ struct poller {
     int64_t sweep_from;
     bool hears;              /* rings can arrive */
     bool rung, rung_later;   /* one has, since the last look for fresh or put-off rows began */
-    int64_t batch_us;        /* a batch, from the look to the commit, takes about that long */
-    int64_t ready_at_us;     /* batches leave time for a look again */
+    int64_t ready_at_us;     /* a ring is followed again */
     int64_t poll_us, due_us; /* the present pauses */
     int64_t poll_at_us, lagged_at_us, full_at_us, ahead_at_us, due_at_us, ask_at_us;
     int64_t peek_at_us;
@@ -91,8 +90,6 @@ void poller_put_off(struct poller *p, int64_t next_us, int64_t next_ask_us, int6
  * likewise; next_us may have passed, too. */
 void poller_peeked(struct poller *p, bool fresh, int64_t next_us, int64_t next_ask_us,
                    int64_t cost_us, int64_t now_us);
-/* A batch with rows, from its look to its commit, is over. */
-void poller_batch(struct poller *p, int64_t took_us);
 /* From now on rings can arrive, or none. */
 void poller_hears(struct poller *p, bool yes, int64_t now_us);
 /* A ring: there are fresh rows; there are rows that are put off. */

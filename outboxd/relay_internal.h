@@ -39,7 +39,6 @@ struct relay_thread {
     struct daemon_beat *beat;
     unsigned db_failures, broker_failures;
     int64_t attended_ms; /* the broker connection was last read */
-    int64_t look_us;     /* the batch in hand began */
     int64_t limit;       /* rows; less after a batch that was not confirmed in time */
     bool blocked, opened_before;
     bool stray_close; /* the channel was closed while nothing was under way */

@@ -250,7 +250,6 @@ static int look(struct relay_thread *t, struct poller_task *task, struct err *er
     if (t->claim.held_back)
         return 0;
     now_us = clock_mono_us();
-    t->look_us = start_us;
     pthread_mutex_lock(&pool->lock);
     if (task->look == LOOK_DUE)
         poller_put_off(&pool->poller, t->claim.next_us, t->claim.next_ask_us, now_us);
@@ -365,7 +364,6 @@ static void hand_back(struct relay_thread *t, const struct outcome *o)
     int64_t now_us = clock_mono_us();
 
     pthread_mutex_lock(&pool->lock);
-    poller_batch(&pool->poller, now_us - t->look_us);
     if (o->refused)
         poller_rung(&pool->poller, false, true, now_us);
     if (o->left)

@@ -14,10 +14,15 @@ static int64_t lower(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+static int64_t higher(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
 static const struct poller_limits limits = {.poll_min_us = 5 * MS,
                                             .poll_max_us = 50 * MS,
                                             .idle_us = SECOND,
-                                            .batches_apart = 2,
+                                            .apart_us = 4 * MS,
                                             .lag_us = SECOND,
                                             .full_us = 2 * SECOND,
                                             .batch = 200,
@@ -470,14 +475,62 @@ START_TEST(batches_leave_time)
         } else if (step(INT64_MAX)) {
             batches++;
             w.now_us = before_us + batch_us;
-            poller_batch(&w.poller, batch_us);
         }
         while (w.taken[oldest])
             oldest++;
         ck_assert_int_gt(w.visible_at_us[oldest], w.now_us - 50 * MS);
     }
     ck_assert_int_ge(batches, 4 * 20);
-    ck_assert_int_le(batches, ROWS * MS / (2 * batch_us) + 3);
+    ck_assert_int_le(batches, ROWS * MS / limits.apart_us + 3);
+}
+END_TEST
+
+struct pace {
+    int64_t batches, longest_us; /* from when a row was there to the look that took it */
+};
+
+/* Rows so far apart, each with a ring, at a lane whose batches may be 40 ms apart. */
+static struct pace paced(int64_t every_us)
+{
+    struct poller_limits patient = limits;
+    struct pace pace = {0};
+    int64_t start_us;
+
+    patient.poll_min_us = 50 * MS;
+    patient.apart_us = 40 * MS;
+    begin();
+    poller_init(&w.poller, &patient, w.now_us);
+    poller_hears(&w.poller, true, w.now_us);
+    run_until(w.now_us + 3 * SECOND);
+    start_us = w.now_us;
+    for (int64_t id = 1, taken = 1; id <= 1000; id++) {
+        insert(id, start_us + id * every_us + id % 3 * every_us / 3);
+        while (w.now_us < w.visible_at_us[id])
+            pace.batches += step(w.visible_at_us[id]) > 0;
+        for (; w.taken[taken]; taken++)
+            pace.longest_us = higher(pace.longest_us, w.now_us - w.visible_at_us[taken]);
+        poller_rung(&w.poller, true, false, w.now_us);
+    }
+    return pace;
+}
+
+START_TEST(rows_that_come_one_by_one_go_at_once)
+{
+    ck_assert_int_ge(paced(20 * MS).batches, 990);
+    ck_assert_int_ge(paced(12 * MS).batches, 990);
+}
+END_TEST
+
+/* But for the first ones, which the quiet time before has saved up for. */
+START_TEST(rows_that_come_in_numbers_go_together)
+{
+    struct pace pace = paced(MS);
+
+    ck_assert_int_le(pace.batches, 1000 / 40 + 16);
+    ck_assert_int_le(pace.longest_us, 41 * MS);
+    pace = paced(5 * MS);
+    ck_assert_int_le(pace.batches, 5 * 1000 / 40 + 30);
+    ck_assert_int_le(pace.longest_us, 46 * MS);
 }
 END_TEST
 
@@ -653,6 +706,8 @@ int main(void)
     tcase_add_test(tc, a_bell_that_comes_back_is_looked_after);
     tcase_add_test(tc, a_ring_during_a_look_is_not_lost);
     tcase_add_test(tc, batches_leave_time);
+    tcase_add_test(tc, rows_that_come_one_by_one_go_at_once);
+    tcase_add_test(tc, rows_that_come_in_numbers_go_together);
     tcase_add_test(tc, a_backlog_leaves_no_debt);
     tcase_add_test(tc, rows_that_commit_late_are_found_soon_after_their_ring);
     tcase_add_test(tc, a_ring_may_be_for_a_late_row_and_a_newer_one);
