@@ -18,8 +18,9 @@
 #include "libcommon/telemetry/log.h"
 #include "libcommon/telemetry/metrics.h"
 
-#define GAP_MIN_MS 4  /* between two rings; twice that with each that could not wait so long ... */
-#define GAP_MAX_MS 32 /* ... for those who are rung so often look by themselves */
+#define GAP_MIN_MS 4  /* between two rings: what a commit may wait when few come ... */
+#define GAP_MAX_MS 16 /* ... and when many do; of the 50 ms that express messages have */
+#define GAP_CROWD 3   /* asked for so often in a gap, the next one is twice as long */
 #define CALL_TIMEOUT_MS 2000
 #define ONCE_TIMEOUT_MS 1000
 #define BACKOFF_BASE_MS 200
@@ -41,6 +42,7 @@ struct doorbell {
     pthread_t thread;
     int wake;                /* eventfd */
     _Atomic unsigned wanted; /* what is to be rung for */
+    _Atomic unsigned asked;  /* how often, since the last ring */
     _Atomic bool asleep;     /* the thread wants to be woken for it */
     _Atomic bool stopping;
     bool refused; /* the channel was closed: the exchange is gone, or we may not */
@@ -124,6 +126,11 @@ void doorbell_warn(const struct err *err)
     if (news && err)
         log_warn("doorbell.refused", L_ERR(err),
                  L_MSG("messages leave the outbox at the pace of polling"));
+}
+
+int64_t doorbell_gap_ms(int64_t gap_ms, unsigned asked)
+{
+    return gap_ms && asked >= GAP_CROWD ? lower(gap_ms * 2, GAP_MAX_MS) : GAP_MIN_MS;
 }
 
 /* ---- the connection ---- */
@@ -272,7 +279,7 @@ static void wait_until_wanted(struct doorbell *d)
 static void gather(struct doorbell *d)
 {
     wait(d, d->gap_ms, false);
-    d->gap_ms = atomic_load(&d->wanted) ? lower(d->gap_ms * 2, GAP_MAX_MS) : GAP_MIN_MS;
+    d->gap_ms = doorbell_gap_ms(d->gap_ms, atomic_load(&d->asked));
 }
 
 static void turn(struct doorbell *d)
@@ -290,6 +297,7 @@ static void turn(struct doorbell *d)
     what = atomic_exchange(&d->wanted, 0);
     if (!what)
         return;
+    atomic_store(&d->asked, 0);
     ring(d, what);
     gather(d);
 }
@@ -332,7 +340,7 @@ struct doorbell *doorbell_start(const struct broker_settings *settings)
     register_metrics(d);
     d->settings = doorbell_settings(settings);
     d->broker = broker_new(&d->settings, 0, "doorbell");
-    d->gap_ms = GAP_MIN_MS;
+    d->gap_ms = doorbell_gap_ms(0, 0);
     doorbell_exchange(settings, d->exchange);
     d->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     MUST(d->wake >= 0);
@@ -363,7 +371,10 @@ void doorbell_stop(struct doorbell *d)
 
 void doorbell_ring(struct doorbell *d, unsigned what)
 {
-    if (!d || !what || (atomic_load(&d->wanted) & what) == what)
+    if (!d || !what)
+        return;
+    atomic_fetch_add_explicit(&d->asked, 1, memory_order_relaxed);
+    if ((atomic_load(&d->wanted) & what) == what)
         return;
     atomic_fetch_or(&d->wanted, what);
     if (atomic_load(&d->asleep) && atomic_exchange(&d->asleep, false))

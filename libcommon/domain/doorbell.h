@@ -7,11 +7,12 @@
  *
  * A ring is a transient, unconfirmed message on the fanout exchange <exchange>.doorbell that says
  * what there is. It leaves from a thread and a connection of its own, and rings are gathered: after
- * one, the next ones wait some milliseconds and leave as one; longer while they keep coming. While
- * the broker is away, slow or blocks the connection, rings are dropped and counted.
+ * one, the next ones wait some milliseconds and leave as one; longer while they come in numbers.
+ * While the broker is away, slow or blocks the connection, rings are dropped and counted.
  */
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "libcommon/base/buf.h"
 #include "libcommon/broker/broker.h"
@@ -35,6 +36,9 @@ void doorbell_stop(struct doorbell *d); /* NULL is fine; bounded */
 void doorbell_ring(struct doorbell *d, unsigned what);
 /* For a verb that is about to end: rings once, within a second or two, if that is possible. */
 void doorbell_ring_once(const struct broker_settings *settings, unsigned what);
+
+/* The time from a ring to the next, after one in which it was asked for so often; 0: the first. */
+int64_t doorbell_gap_ms(int64_t gap_ms, unsigned asked);
 
 /* What a ring carries, and the other way round: what is not known is left out. */
 void doorbell_put(struct buf *out, unsigned what);

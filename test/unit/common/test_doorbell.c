@@ -44,6 +44,23 @@ START_TEST(what_is_not_known_is_left_out)
 }
 END_TEST
 
+/* Commits that come one by one are told of soon, however long they keep coming. */
+START_TEST(rings_are_far_apart_only_in_a_crowd)
+{
+    int64_t least_ms = doorbell_gap_ms(0, 0), most_ms = least_ms;
+
+    ck_assert_int_le(least_ms, 5);
+    ck_assert_int_eq(doorbell_gap_ms(least_ms, 0), least_ms);
+    ck_assert_int_eq(doorbell_gap_ms(least_ms, 2), least_ms);
+    ck_assert_int_eq(doorbell_gap_ms(least_ms, 3), 2 * least_ms);
+    for (int i = 0; i < 100; i++)
+        most_ms = doorbell_gap_ms(most_ms, 1000);
+    ck_assert_int_le(most_ms, 20);
+    ck_assert_int_ge(most_ms, 10);
+    ck_assert_int_eq(doorbell_gap_ms(most_ms, 1), least_ms);
+}
+END_TEST
+
 START_TEST(a_verb_rings_once)
 {
     fake_broker_begin();
@@ -93,6 +110,7 @@ int main(void)
 
     tcase_add_test(t, what_is_rung_is_what_is_heard);
     tcase_add_test(t, what_is_not_known_is_left_out);
+    tcase_add_test(t, rings_are_far_apart_only_in_a_crowd);
     tcase_add_test(t, a_verb_rings_once);
     tcase_add_test(t, who_stops_rings_for_nothing_more);
     suite_add_tcase(s, t);
