@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "consumerd/settings.h"
 #include "libcommon/base/clock.h"
@@ -131,6 +132,21 @@ static bool has_input(const struct op_conn *c)
     return recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != EAGAIN;
 }
 
+/* curl takes a connection that it has made for idle, even in the middle of a call, until something
+ * is sent or read through curl, which is done under TLS alone; and when it makes another, it closes
+ * what is idle and has ended, or is old. But while we use the socket its number must not become
+ * another's: once the connection is made, the socket is ours. Under TLS it is of no use then, and
+ * who waits for it must hear so. */
+static int on_curl_closes(void *arg, curl_socket_t fd)
+{
+    struct op_conn *c = arg;
+
+    if (!c->made || fd != c->fd)
+        return close(fd);
+    event_active(&c->readable, EV_READ, 0);
+    return 0;
+}
+
 static void on_readable(evutil_socket_t fd, short what, void *arg)
 {
     struct op_conn *c = arg;
@@ -161,6 +177,8 @@ static bool set_options(struct op_conn *c)
     ok &= !curl_easy_setopt(e, CURLOPT_URL, c->origin);
     ok &= !curl_easy_setopt(e, CURLOPT_PRIVATE, c);
     ok &= !curl_easy_setopt(e, CURLOPT_CONNECT_ONLY, 1L);
+    ok &= !curl_easy_setopt(e, CURLOPT_CLOSESOCKETFUNCTION, on_curl_closes);
+    ok &= !curl_easy_setopt(e, CURLOPT_CLOSESOCKETDATA, c);
     ok &= !curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
     ok &= !curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
     ok &= !curl_easy_setopt(e, CURLOPT_PROXY, "");
@@ -195,15 +213,16 @@ struct op_conn *op_conns_make(struct op_conns *conns, const char *url, void *cal
 
 void op_conn_end(struct op_conn *c)
 {
-    if (c->made) {
-        event_del(&c->readable);
-        event_del(&c->writable);
-    }
     if (!c->call)
         TAILQ_REMOVE(&c->conns->idle, c, link);
     c->conns->count--;
-    curl_multi_remove_handle(c->conns->multi, c->easy); /* closes the socket */
+    curl_multi_remove_handle(c->conns->multi, c->easy); /* says goodbye; may activate the event */
     curl_easy_cleanup(c->easy);
+    if (c->made) {
+        event_del(&c->readable);
+        event_del(&c->writable);
+        close(c->fd);
+    }
     free(c);
 }
 

@@ -81,6 +81,7 @@ static const struct {
     {"late", "late"},
     {"pair", "pair"},
     {"farewell", "farewell"},
+    {"when-told", "when-told"},
 };
 #define BEHAVIOURS (sizeof(behaviours) / sizeof(behaviours[0]))
 
@@ -180,6 +181,15 @@ static void answer_more(int fd, const char *what)
     sem_post(&said_more);
 }
 
+/* An answer whose end is the connection's. */
+static void end_when_told(int fd)
+{
+    dprintf(fd, "HTTP/1.1 200 OK\r\n\r\n{\"id\":\"right\"}");
+    sem_wait(&say_more);
+    shutdown(fd, SHUT_WR);
+    sem_post(&said_more);
+}
+
 /* One request a connection, but for those that are kept alive. */
 static void *serve(void *arg)
 {
@@ -211,6 +221,10 @@ static void *serve(void *arg)
             what = nth > 1 ? what + 5 : behaviours[0].answer;
         if (!strcmp(what, "pair") || !strcmp(what, "late") || !strcmp(what, "farewell")) {
             answer_more(fd, what);
+            continue;
+        }
+        if (!strcmp(what, "when-told")) {
+            end_when_told(fd);
             continue;
         }
         if (!strcmp(what, "hang")) {
@@ -300,8 +314,12 @@ struct caller {
     struct transport_call call;
     struct transport_result result;
     int results;
+    struct transport_call early; /* one that is under way already */
+    struct transport_result early_result;
+    int early_results;
+    int64_t timeout_ms; /* 0: TIMEOUT_MS */
     bool forbid;
-    bool provoke; /* the operator, just before curl goes on */
+    int provoke; /* the operator, when we ask for leave for the nth time from now; 0: not */
 };
 
 static void on_done(struct transport_call *call_done, const struct transport_result *result,
@@ -309,8 +327,13 @@ static void on_done(struct transport_call *call_done, const struct transport_res
 {
     struct caller *call = arg;
 
-    ck_assert_ptr_eq(call_done, &call->call);
     ck_assert(!transport_under_way(call_done));
+    if (call_done == &call->early) {
+        call->early_result = *result;
+        call->early_results++;
+        return;
+    }
+    ck_assert_ptr_eq(call_done, &call->call);
     call->result = *result;
     call->results++;
     event_base_loopbreak(call->base);
@@ -335,9 +358,8 @@ static bool may_send(void *arg)
 {
     struct caller *call = arg;
 
-    if (call->provoke)
+    if (call->provoke && !--call->provoke)
         let_say_more();
-    call->provoke = false;
     return !call->forbid;
 }
 
@@ -367,7 +389,8 @@ static struct transport_link *open_link(struct caller *call, struct operator_add
 {
     struct transport_config config = {.operators = address,
                                       .operator_count = 1,
-                                      .timeout_ms = TIMEOUT_MS,
+                                      .timeout_ms =
+                                          call->timeout_ms ? call->timeout_ms : TIMEOUT_MS,
                                       .name_sec = 1,
                                       .calls_max = 4,
                                       .done = on_done,
@@ -807,6 +830,39 @@ START_TEST(a_connection_is_kept_after_an_answer_we_understood)
 }
 END_TEST
 
+/* What curl has made it takes for idle: when it makes another, it closes those that have ended,
+ * once a second. The call that is about to see its end must neither lose it, nor go on with the
+ * next connection that gets the socket's number. */
+START_TEST(a_connection_is_its_calls_alone)
+{
+    struct operator_address address = {0};
+    struct caller call = {.timeout_ms = 8000};
+    struct timeval second = {1, 100000}; /* for curl to look again */
+    struct job *job;
+    struct inflight *m = make_message(&job);
+    struct transport_link *link = open_link(&call, &address, "when-told", port);
+
+    call.early = (struct transport_call){.job = job};
+    ck_assert(transport_http.submit(link, &call.early));
+    event_base_loopexit(call.base, &second);
+    event_base_dispatch(call.base);
+    ck_assert_int_eq(call.early_results, 0);
+    snprintf(address.url, sizeof(address.url), "http://127.0.0.1:%u/accept", port);
+    call.provoke = 2; /* just before curl makes it */
+    begin(&call, link, job, false);
+    event_base_dispatch(call.base);
+    ck_assert_int_eq(call.result.verdict, VERDICT_ACCEPTED);
+    ck_assert_str_eq(call.result.provider_id, "op-1");
+    ck_assert_int_eq(call.provoke, 0);
+    while (!call.early_results)
+        event_base_loop(call.base, EVLOOP_ONCE);
+    ck_assert_int_eq(call.early_result.verdict, VERDICT_ACCEPTED);
+    ck_assert_str_eq(call.early_result.provider_id, "right");
+    close_link(&call, link);
+    inflight_free(m);
+}
+END_TEST
+
 /* ---- an operator that moves ---- */
 
 static atomic_int moved;
@@ -866,6 +922,7 @@ int main(void)
     tcase_add_test(tc, two_answers_at_once_are_one_too_many);
     tcase_add_loop_test(tc, a_connection_is_kept_after_an_answer_we_understood, 0,
                         (int)(sizeof(endings) / sizeof(endings[0])));
+    tcase_add_test(tc, a_connection_is_its_calls_alone);
     tcase_add_test(tc, an_operator_that_moves_is_followed);
     suite_add_tcase(suite, tc);
     return suite_run(suite);
