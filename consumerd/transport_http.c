@@ -250,23 +250,25 @@ static void write_out(struct transfer *t)
         finish(t, "out of memory");
 }
 
-static void go_out(struct transfer *t)
+static void connect_anew(struct transfer *t)
 {
-    http_read_begin(&t->answer);
-    buf_reset(&t->body);
-    t->sent = 0;
-    t->conn = op_conns_take(&t->owner->conns, url_of(t), t);
-    if (t->conn) {
-        write_out(t);
-        return;
-    }
     t->conn = op_conns_make(&t->owner->conns, url_of(t), t);
     if (!t->conn)
         finish(t, "out of memory");
 }
 
+static void go_out(struct transfer *t)
+{
+    buf_reset(&t->body);
+    t->conn = op_conns_take(&t->owner->conns, url_of(t), t);
+    if (t->conn)
+        write_out(t);
+    else
+        connect_anew(t);
+}
+
 /* Whether the other side may have ended a connection that it had kept for too long, rather than
- * this call; asking again does no harm. */
+ * this call; asking again does no harm. It is asked on a new one, so that this is done once. */
 static bool may_repeat(const struct transfer *t)
 {
     return t->method == METHOD_GET && op_conn_was_used(t->conn) && !t->answer.head_bytes;
@@ -276,7 +278,8 @@ static void on_broken(struct transfer *t)
 {
     if (may_repeat(t)) {
         op_conn_end(t->conn);
-        go_out(t);
+        t->sent = 0;
+        connect_anew(t);
         return;
     }
     http_read_end(&t->answer);
@@ -363,6 +366,7 @@ static bool start(struct transport_link *base, enum method method, struct transp
     t->call = call;
     t->method = method;
     t->started_us = clock_mono_us();
+    t->sent = 0;
     t->went_out = false;
     t->conn = NULL;
     http_read_begin(&t->answer);

@@ -319,6 +319,7 @@ struct caller {
     int early_results;
     int64_t timeout_ms; /* 0: TIMEOUT_MS */
     bool forbid;
+    int leaves;  /* how often we get it; 0: always */
     int provoke; /* the operator, when we ask for leave for the nth time from now; 0: not */
 };
 
@@ -357,10 +358,13 @@ static void let_say_more(void)
 static bool may_send(void *arg)
 {
     struct caller *call = arg;
+    bool allow = !call->forbid;
 
+    if (call->leaves && !--call->leaves)
+        call->forbid = true;
     if (call->provoke && !--call->provoke)
         let_say_more();
-    return !call->forbid;
+    return allow;
 }
 
 static struct inflight *make_message(struct job **job)
@@ -771,6 +775,27 @@ START_TEST(a_lookup_may_be_repeated)
 }
 END_TEST
 
+/* Both kept connections end with the next request: it goes out on one, and again on a new one, if
+ * it still may. */
+START_TEST(a_lookup_is_repeated_once)
+{
+    bool may = _i;
+    struct visit v;
+
+    visit_begin(&v, "kept-close");
+    v.caller.early = (struct transport_call){.job = v.job};
+    ck_assert(transport_http.lookup(v.link, &v.caller.early));
+    ck_assert_int_eq(visit_call(&v, true)->answer, LOOKUP_FOUND);
+    while (!v.caller.early_results)
+        event_base_loop(v.caller.base, EVLOOP_ONCE);
+    ck_assert_int_eq(connections, 2);
+    v.caller.leaves = may ? 0 : 1;
+    ck_assert_int_eq(visit_call(&v, true)->answer, may ? LOOKUP_FOUND : LOOKUP_UNREACHABLE);
+    ck_assert_int_eq(requests, may ? 4 : 3);
+    visit_end(&v);
+}
+END_TEST
+
 /* Whether it is seen while nothing is asked, or comes when the next request is about to go out. */
 START_TEST(what_nobody_asked_for_is_no_answer)
 {
@@ -918,6 +943,7 @@ int main(void)
     tcase_add_test(tc, nothing_is_sent_without_leave);
     tcase_add_loop_test(tc, a_post_goes_out_once, 0, 2);
     tcase_add_loop_test(tc, a_lookup_may_be_repeated, 0, 2);
+    tcase_add_loop_test(tc, a_lookup_is_repeated_once, 0, 2);
     tcase_add_loop_test(tc, what_nobody_asked_for_is_no_answer, 0, 4);
     tcase_add_test(tc, two_answers_at_once_are_one_too_many);
     tcase_add_loop_test(tc, a_connection_is_kept_after_an_answer_we_understood, 0,
