@@ -274,7 +274,8 @@ static bool may_repeat(const struct transfer *t)
     return t->method == METHOD_GET && op_conn_was_used(t->conn) && !t->answer.head_bytes;
 }
 
-static void on_broken(struct transfer *t)
+/* A write that has failed has taken a reset's error with it: what is read then is a mere end. */
+static void on_broken(struct transfer *t, bool in_order)
 {
     if (may_repeat(t)) {
         op_conn_end(t->conn);
@@ -282,7 +283,7 @@ static void on_broken(struct transfer *t)
         connect_anew(t);
         return;
     }
-    http_read_end(&t->answer);
+    http_read_end(&t->answer, in_order && t->sent == t->request.len);
     finish(t, t->answer.head_bytes ? "the answer was cut off"
                                    : "the connection ended without an answer");
 }
@@ -298,7 +299,7 @@ static void read_answer(struct transfer *t)
 
         n = op_conn_read(t->conn, data, sizeof(data), &ended);
         if (n < 0 || ended) {
-            on_broken(t);
+            on_broken(t, ended);
             return;
         }
         if (http_read_take(&t->answer, data, (size_t)n, &t->body, ANSWER_MAX) < (size_t)n)

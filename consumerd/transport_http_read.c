@@ -124,10 +124,13 @@ static void end_head(struct http_read *r)
     } else if (r->status < 200) {
         r->state = READ_STATUS;
         r->status = 0;
+    } else if (r->status == 204 || r->status == 304) { /* no body, whatever it says */
+        r->odd |= r->chunked;
+        finish(r);
     } else if (r->chunked) {
         r->odd |= r->has_length;
         r->state = READ_CHUNK_SIZE;
-    } else if (r->status == 204 || r->status == 304 || (r->has_length && !r->left)) {
+    } else if (r->has_length && !r->left) {
         finish(r);
     } else {
         r->close |= !r->has_length;
@@ -229,9 +232,9 @@ size_t http_read_take(struct http_read *r, const char *data, size_t n, struct bu
     return at;
 }
 
-void http_read_end(struct http_read *r)
+void http_read_end(struct http_read *r, bool in_order)
 {
-    if (r->state == READ_TO_END)
+    if (r->state == READ_TO_END && in_order)
         finish(r);
     else if (r->state != READ_DONE)
         r->state = READ_BROKEN;

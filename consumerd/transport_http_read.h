@@ -48,8 +48,8 @@ void http_read_begin(struct http_read *r);
  * done or broken. The body is appended to the buf up to max bytes; beyond, the answer is broken. */
 size_t http_read_take(struct http_read *r, const char *data, size_t n, struct buf *body,
                       size_t max);
-/* The connection has ended. */
-void http_read_end(struct http_read *r);
+/* The connection has ended; in order: not by a failure. */
+void http_read_end(struct http_read *r, bool in_order);
 
 static inline bool http_read_over(const struct http_read *r)
 {

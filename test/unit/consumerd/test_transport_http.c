@@ -70,6 +70,8 @@ static const struct {
     {"reset", "reset"},
     {"close", "close"},
     {"flood", "flood"},
+    {"to-end", "HTTP/1.1 200 OK\r\n\r\n{\"id\":\"op-1\"}"},
+    {"to-reset", "to-reset"},
     {"refused-body", "HTTP/1.1 422 No\r\nContent-Length: 2\r\n\r\n{}"},
     {"two-lengths", "HTTP/1.1 200 OK\r\nContent-Length: 20\r\nContent-Length: 13\r\n\r\n"
                     "{\"id\":\"op-1\"}"},
@@ -231,9 +233,11 @@ static void *serve(void *arg)
             recv(fd, request, 1, 0); /* until the other side gives up */
             break;
         }
-        if (!strcmp(what, "reset"))
+        if (!strcmp(what, "to-reset"))
+            dprintf(fd, "HTTP/1.1 200 OK\r\n\r\n{\"id\":\"op-1\"}");
+        if (strstr(what, "reset"))
             setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
-        if (!strcmp(what, "reset") || !strcmp(what, "close"))
+        if (strstr(what, "reset") || !strcmp(what, "close"))
             break;
         if (!strcmp(what, "flood")) {
             flood(fd);
@@ -466,6 +470,8 @@ static const struct {
     {"cut", VERDICT_UNKNOWN, "", 0},
     {"garbage", VERDICT_UNKNOWN, "", 0},
     {"flood", VERDICT_UNKNOWN, "", 0},
+    {"to-end", VERDICT_ACCEPTED, "op-1", 0},
+    {"to-reset", VERDICT_UNKNOWN, "", 0},
     {"hang", VERDICT_UNKNOWN, "", 0},
     {"reset", VERDICT_UNKNOWN, "", 0},
     {"close", VERDICT_UNKNOWN, "", 0},
