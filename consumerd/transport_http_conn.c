@@ -12,7 +12,8 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
 
-#define IDLE_MS 30000 /* below what servers usually allow */
+#define IDLE_MS 30000    /* below what servers usually allow */
+#define TLS_RECORD 16384 /* what one holds at most */
 
 struct op_conn {
     TAILQ_ENTRY(op_conn) link; /* of those that wait */
@@ -332,7 +333,8 @@ ssize_t op_conn_write(struct op_conn *c, const char *data, size_t n)
         rc = send(c->fd, data, n, MSG_NOSIGNAL | MSG_DONTWAIT);
         return rc < 0 && (errno == EAGAIN || errno == EINTR) ? 0 : rc;
     }
-    code = curl_easy_send(c->easy, data, n, &sent);
+    /* Of several records the first may leave and the next fail: that is a failure alone. */
+    code = curl_easy_send(c->easy, data, n < TLS_RECORD ? n : TLS_RECORD, &sent);
     return !code ? (ssize_t)sent : code == CURLE_AGAIN ? 0 : -1;
 }
 
