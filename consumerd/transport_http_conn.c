@@ -227,10 +227,13 @@ void op_conn_end(struct op_conn *c)
     free(c);
 }
 
+static bool has_socket(struct op_conn *c)
+{
+    return !curl_easy_getinfo(c->easy, CURLINFO_ACTIVESOCKET, &c->fd) && c->fd != CURL_SOCKET_BAD;
+}
+
 static bool set_up(struct op_conn *c)
 {
-    if (curl_easy_getinfo(c->easy, CURLINFO_ACTIVESOCKET, &c->fd) || c->fd == CURL_SOCKET_BAD)
-        return false;
     event_assign(&c->readable, c->conns->base, c->fd, EV_READ | EV_PERSIST, on_readable, c);
     event_assign(&c->writable, c->conns->base, c->fd, EV_WRITE | EV_PERSIST, on_writable, c);
     c->made = true;
@@ -246,6 +249,8 @@ static void connected(struct op_conn *c, CURLcode code)
 
     if (code)
         snprintf(why, sizeof(why), "%s", *c->error ? c->error : curl_easy_strerror(code));
+    else if (!has_socket(c)) /* curl has closed it meanwhile */
+        snprintf(why, sizeof(why), "it ended as soon as it was made");
     else if (!set_up(c))
         snprintf(why, sizeof(why), "out of memory");
     else if (!c->tls && has_input(c)) /* under TLS it belongs to the handshake */

@@ -8,7 +8,8 @@
  *
  * A connection has one call at a time, or waits for the next. It stays in the event loop all the
  * time: what comes while it waits belongs to no call and ends it, and op_conns_take looks once
- * more before it gives one out.
+ * more before it gives one out. Its socket is its own from when it is made to its end, whatever
+ * curl thinks of it.
  */
 
 #include <curl/curl.h>

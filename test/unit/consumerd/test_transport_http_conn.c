@@ -25,7 +25,6 @@
 
 static SSL_CTX *server;
 static int listener;
-static uint16_t port;
 static char ca[] = "/tmp/test_transport_http_conn.XXXXXX";
 static atomic_size_t received;
 static sem_t got_big, leave, left;
@@ -42,7 +41,6 @@ static void *take_all(void *arg)
     return NULL;
 }
 
-/* Of the first connection the end is told; the others wait for theirs. */
 static void *serve(void *arg)
 {
     int fd = accept(listener, NULL, NULL);
@@ -90,26 +88,31 @@ static void make_certificate(SSL_CTX *ctx)
 
 static void start_server(void)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_addr = {.s_addr = htonl(INADDR_LOOPBACK)}};
-    socklen_t size = sizeof(address);
-
     signal(SIGPIPE, SIG_IGN);
-    ck_assert(!sem_init(&got_big, 0, 0) && !sem_init(&leave, 0, 0) && !sem_init(&left, 0, 0));
     server = SSL_CTX_new(TLS_server_method());
     ck_assert_ptr_nonnull(server);
+    SSL_CTX_set_num_tickets(server, 0); /* nothing comes before it is asked for */
     make_certificate(server);
-    listener = socket(AF_INET, SOCK_STREAM, 0);
-    ck_assert(listener >= 0 && !bind(listener, (struct sockaddr *)&address, size));
-    ck_assert(!listen(listener, 16) && !getsockname(listener, (struct sockaddr *)&address, &size));
-    port = ntohs(address.sin_port);
 }
 
 static void stop_server(void)
 {
-    close(listener);
     unlink(ca);
     SSL_CTX_free(server);
+}
+
+/* For one visitor: those that nobody accepts are gone with the listener. */
+static uint16_t start_listening(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_addr = {.s_addr = htonl(INADDR_LOOPBACK)}};
+    socklen_t size = sizeof(address);
+
+    ck_assert(!sem_init(&got_big, 0, 0) && !sem_init(&leave, 0, 0) && !sem_init(&left, 0, 0));
+    listener = socket(AF_INET, SOCK_STREAM, 0);
+    ck_assert(listener >= 0 && !bind(listener, (struct sockaddr *)&address, size));
+    ck_assert(!listen(listener, 16) && !getsockname(listener, (struct sockaddr *)&address, &size));
+    return ntohs(address.sin_port);
 }
 
 static int sends_left = -1; /* then the connection is reset; below zero: never */
@@ -206,7 +209,7 @@ static struct op_conn *begin(struct caller *c)
                                    .ready = on_ready}};
     received = 0;
     sends_left = -1;
-    snprintf(c->url, sizeof(c->url), "https://127.0.0.1:%u/", port);
+    snprintf(c->url, sizeof(c->url), "https://127.0.0.1:%u/", start_listening());
     ck_assert(!pthread_create(&c->server, NULL, serve, NULL));
     op_conns_open(&c->conns);
     conn = op_conns_make(&c->conns, c->url, c);
@@ -222,8 +225,7 @@ static void end(struct caller *c)
     event_base_free(c->conns.base);
     sem_post(&leave);
     pthread_join(c->server, NULL);
-    sem_init(&leave, 0, 0);
-    sem_init(&left, 0, 0);
+    close(listener);
 }
 
 START_TEST(all_of_it_goes_out)
@@ -263,6 +265,35 @@ START_TEST(a_part_that_has_gone_out_is_told)
 }
 END_TEST
 
+/* When curl makes another, it closes what has ended and has not been written to yet. That must be
+ * heard of, and nothing may go out any more. */
+START_TEST(the_end_is_heard_of)
+{
+    bool written = _i;
+    struct caller c;
+    struct op_conn *conn = begin(&c);
+    struct op_conn *other;
+    char data[16];
+    bool ended = false;
+
+    if (written)
+        ck_assert_int_eq(op_conn_write(conn, "x", 1), 1);
+    run(&c, 1100); /* for curl to look again */
+    ck_assert_int_eq(c.ready, 0);
+    c.provoke = true;
+    other = op_conns_make(&c.conns, c.url, &c);
+    ck_assert_ptr_nonnull(other);
+    run(&c, 5000);
+    ck_assert_int_eq(c.ready, 1);
+    ck_assert(op_conn_read(conn, data, sizeof(data), &ended) < 0 || ended);
+    if (!written)
+        ck_assert_int_eq(op_conn_write(conn, "x", 1), -1);
+    op_conn_end(other);
+    op_conn_end(conn);
+    end(&c);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("transport_http_conn");
@@ -272,6 +303,7 @@ int main(void)
     tcase_set_timeout(tc, 30);
     tcase_add_test(tc, all_of_it_goes_out);
     tcase_add_test(tc, a_part_that_has_gone_out_is_told);
+    tcase_add_loop_test(tc, the_end_is_heard_of, 0, 2);
     suite_add_tcase(suite, tc);
     return suite_run(suite);
 }
