@@ -159,19 +159,18 @@ static void put_body(struct buf *b, const struct job *job, const char *reference
 
 static void put_target(struct buf *b, const struct transfer *t, const char *reference)
 {
-    const char *url = url_of(t);
-    size_t origin = op_origin_len(url);
-    const char *host = strstr(url, "://") + 3;
+    const char *host = strstr(url_of(t), "://") + 3;
+    size_t host_len = strcspn(host, "/");
 
     buf_puts(b, t->method == METHOD_POST ? "POST " : "GET ");
-    buf_puts(b, url + origin);
+    buf_puts(b, host + host_len);
     buf_puts(b, "/messages");
     if (t->method == METHOD_GET) {
         buf_putc(b, '/');
         buf_puts(b, reference);
     }
     buf_puts(b, " HTTP/1.1\r\nHost: ");
-    buf_put(b, host, (size_t)(url + origin - host));
+    buf_put(b, host, host_len);
     buf_puts(b, "\r\nUser-Agent: msg-consumerd/" PROJECT_VERSION "\r\nAccept: */*\r\n");
 }
 
@@ -252,7 +251,7 @@ static void write_out(struct transfer *t)
 
 static void connect_anew(struct transfer *t)
 {
-    t->conn = op_conns_make(&t->owner->conns, url_of(t), t);
+    t->conn = op_conns_make(&t->owner->conns, t->call->op, url_of(t), t);
     if (!t->conn)
         finish(t, "out of memory");
 }
@@ -260,7 +259,7 @@ static void connect_anew(struct transfer *t)
 static void go_out(struct transfer *t)
 {
     buf_reset(&t->body);
-    t->conn = op_conns_take(&t->owner->conns, url_of(t), t);
+    t->conn = op_conns_take(&t->owner->conns, t->call->op, t);
     if (t->conn)
         write_out(t);
     else
@@ -516,6 +515,7 @@ static struct transport_link *http_open(const struct transport_config *config)
         .tls_ca = config->tls_ca,
         .timeout_ms = config->timeout_ms,
         .life_ms = config->name_sec * 1000,
+        .operator_count = config->operator_count,
         .max = config->calls_max,
         .may_send = config->may_send,
         .may_send_arg = config->arg,

@@ -8,7 +8,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "consumerd/settings.h"
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
 
@@ -16,24 +15,17 @@
 #define TLS_RECORD 16384 /* what one holds at most */
 
 struct op_conn {
-    TAILQ_ENTRY(op_conn) link; /* of those that wait */
+    TAILQ_ENTRY(op_conn) link, peer_link; /* of those that wait; of them, the same operator's */
     struct op_conns *conns;
+    struct op_conn_list *peers;
     CURL *easy; /* in the multi from the first to the last */
     curl_socket_t fd;
     bool made, used, tls;
     void *call; /* NULL: it waits */
     int64_t made_ms, idle_since_ms;
     struct event readable, writable;
-    char origin[OPERATOR_URL_MAX + 1];
     char error[CURL_ERROR_SIZE];
 };
-
-size_t op_origin_len(const char *url)
-{
-    const char *host = strstr(url, "://");
-
-    return host ? (size_t)(host - url) + 3 + strcspn(host + 3, "/") : strlen(url);
-}
 
 /* ---- what curl needs to make one ---- */
 
@@ -100,6 +92,9 @@ void op_conns_open(struct op_conns *conns)
     conns->timer = event_new(conns->base, -1, 0, on_curl_timer, conns);
     MUST(conns->multi && conns->timer);
     TAILQ_INIT(&conns->idle);
+    conns->idle_of = must_alloc(conns->operator_count, sizeof(*conns->idle_of));
+    for (size_t i = 0; i < conns->operator_count; i++)
+        TAILQ_INIT(&conns->idle_of[i]);
     curl_multi_setopt(conns->multi, CURLMOPT_SOCKETFUNCTION, on_socket_wanted);
     curl_multi_setopt(conns->multi, CURLMOPT_SOCKETDATA, conns);
     curl_multi_setopt(conns->multi, CURLMOPT_TIMERFUNCTION, on_timer_wanted);
@@ -114,6 +109,7 @@ void op_conns_close(struct op_conns *conns)
         next = TAILQ_NEXT(c, link);
         op_conn_end(c);
     }
+    free(conns->idle_of);
     curl_multi_cleanup(conns->multi);
     event_free(conns->timer);
     curl_global_cleanup();
@@ -169,13 +165,13 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
     c->conns->ready(c->call, true);
 }
 
-static bool set_options(struct op_conn *c)
+static bool set_options(struct op_conn *c, const char *url)
 {
     const struct op_conns *conns = c->conns;
     CURL *e = c->easy;
     bool ok = true;
 
-    ok &= !curl_easy_setopt(e, CURLOPT_URL, c->origin);
+    ok &= !curl_easy_setopt(e, CURLOPT_URL, url);
     ok &= !curl_easy_setopt(e, CURLOPT_PRIVATE, c);
     ok &= !curl_easy_setopt(e, CURLOPT_CONNECT_ONLY, 1L);
     ok &= !curl_easy_setopt(e, CURLOPT_CLOSESOCKETFUNCTION, on_curl_closes);
@@ -192,7 +188,7 @@ static bool set_options(struct op_conn *c)
     return ok;
 }
 
-struct op_conn *op_conns_make(struct op_conns *conns, const char *url, void *call)
+struct op_conn *op_conns_make(struct op_conns *conns, size_t op, const char *url, void *call)
 {
     struct op_conn *c = calloc(1, sizeof(*c));
 
@@ -200,10 +196,10 @@ struct op_conn *op_conns_make(struct op_conns *conns, const char *url, void *cal
         return NULL;
     c->conns = conns;
     c->call = call;
-    memcpy(c->origin, url, op_origin_len(url));
+    c->peers = &conns->idle_of[op];
     c->tls = !strncmp(url, "https:", 6);
     c->easy = curl_easy_init();
-    if (!c->easy || !set_options(c) || curl_multi_add_handle(conns->multi, c->easy)) {
+    if (!c->easy || !set_options(c, url) || curl_multi_add_handle(conns->multi, c->easy)) {
         curl_easy_cleanup(c->easy);
         free(c);
         return NULL;
@@ -212,10 +208,16 @@ struct op_conn *op_conns_make(struct op_conns *conns, const char *url, void *cal
     return c;
 }
 
+static void leave_idle(struct op_conn *c)
+{
+    TAILQ_REMOVE(&c->conns->idle, c, link);
+    TAILQ_REMOVE(c->peers, c, peer_link);
+}
+
 void op_conn_end(struct op_conn *c)
 {
     if (!c->call)
-        TAILQ_REMOVE(&c->conns->idle, c, link);
+        leave_idle(c);
     c->conns->count--;
     curl_multi_remove_handle(c->conns->multi, c->easy); /* says goodbye; may activate the event */
     curl_easy_cleanup(c->easy);
@@ -286,25 +288,18 @@ static bool is_old(const struct op_conn *c, int64_t now_ms)
     return now_ms - c->idle_since_ms >= IDLE_MS || now_ms - c->made_ms >= c->conns->life_ms;
 }
 
-struct op_conn *op_conns_take(struct op_conns *conns, const char *url, void *call)
+struct op_conn *op_conns_take(struct op_conns *conns, size_t op, void *call)
 {
-    size_t n = op_origin_len(url);
     int64_t now_ms = clock_mono_ms();
-    struct op_conn *next;
+    struct op_conn *c;
 
-    for (struct op_conn *c = TAILQ_FIRST(&conns->idle); c; c = next) {
-        next = TAILQ_NEXT(c, link);
-        if (strncmp(c->origin, url, n) != 0 || c->origin[n])
-            continue;
-        if (is_old(c, now_ms) || has_input(c)) {
-            op_conn_end(c);
-            continue;
-        }
-        TAILQ_REMOVE(&conns->idle, c, link);
-        c->call = call;
-        return c;
-    }
-    return NULL;
+    while ((c = TAILQ_FIRST(&conns->idle_of[op])) && (is_old(c, now_ms) || has_input(c)))
+        op_conn_end(c);
+    if (!c)
+        return NULL;
+    leave_idle(c);
+    c->call = call;
+    return c;
 }
 
 void op_conn_keep(struct op_conn *c)
@@ -318,6 +313,7 @@ void op_conn_keep(struct op_conn *c)
     c->used = true;
     c->idle_since_ms = now_ms;
     TAILQ_INSERT_HEAD(&conns->idle, c, link);
+    TAILQ_INSERT_HEAD(c->peers, c, peer_link);
     oldest = TAILQ_LAST(&conns->idle, op_conn_list);
     if (conns->count > conns->max || is_old(oldest, now_ms))
         op_conn_end(oldest);

@@ -26,9 +26,10 @@ TAILQ_HEAD(op_conn_list, op_conn);
 struct op_conns {
     /* set by the caller */
     struct event_base *base;
-    const char *tls_ca;          /* NULL or "": the system's */
-    int64_t timeout_ms;          /* of connecting */
-    int64_t life_ms;             /* a connection, or what a name stood for, is not used beyond it */
+    const char *tls_ca; /* NULL or "": the system's */
+    int64_t timeout_ms; /* of connecting */
+    int64_t life_ms;    /* a connection, or what a name stood for, is not used beyond it */
+    size_t operator_count;
     size_t max;                  /* further ones are not kept */
     bool (*may_send)(void *arg); /* before curl may touch a socket */
     void *may_send_arg;
@@ -38,7 +39,7 @@ struct op_conns {
     /* its own */
     CURLM *multi;
     struct event *timer;
-    struct op_conn_list idle; /* the last used first */
+    struct op_conn_list idle, *idle_of; /* of all, and of each operator: the last used first */
     size_t count;
     bool in_finished;
 };
@@ -46,10 +47,10 @@ struct op_conns {
 void op_conns_open(struct op_conns *conns);
 void op_conns_close(struct op_conns *conns); /* no call may have one */
 
-/* One that waits and leads to the URL's host; NULL: there is none. */
-struct op_conn *op_conns_take(struct op_conns *conns, const char *url, void *call);
+/* One that waits and leads to this operator; NULL: there is none. */
+struct op_conn *op_conns_take(struct op_conns *conns, size_t op, void *call);
 /* A new one: connected or failed follows, never from within. NULL: no memory. */
-struct op_conn *op_conns_make(struct op_conns *conns, const char *url, void *call);
+struct op_conn *op_conns_make(struct op_conns *conns, size_t op, const char *url, void *call);
 void op_conn_keep(struct op_conn *c); /* its call is over */
 void op_conn_end(struct op_conn *c);
 
@@ -60,8 +61,5 @@ ssize_t op_conn_read(struct op_conn *c, char *data, size_t n, bool *ended);
 bool op_conn_is_tls(
     const struct op_conn *c); /* it is read until nothing comes: no event would tell */
 bool op_conn_want_write(struct op_conn *c, bool want); /* false: no memory */
-
-/* How long the URL's part up to its host and port is. */
-size_t op_origin_len(const char *url);
 
 #endif

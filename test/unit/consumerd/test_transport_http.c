@@ -659,8 +659,8 @@ START_TEST(sockets_change_places)
 {
     static const struct {
         const char *host, *path;
-    } urls[] = {{"localhost", "close"},  {"127.0.0.1", "accept"}, {"127.0.0.1", "close"},
-                {"localhost", "accept"}, {"127.0.0.1", "accept"}, {"localhost", "close"}};
+    } urls[] = {{"localhost", "close"}, {"127.0.0.1", "echo"}, {"127.0.0.1", "close"},
+                {"localhost", "echo"},  {"127.0.0.1", "echo"}, {"localhost", "close"}};
     struct operator_address address = {0};
     struct caller call = {0};
     struct job *job;
@@ -670,7 +670,7 @@ START_TEST(sockets_change_places)
         struct transport_link *link = open_link(&call, &address, "accept", port);
 
         for (int i = 0; i < 6; i++) {
-            bool accepts = !strcmp(urls[i].path, "accept");
+            bool accepts = !strcmp(urls[i].path, "echo");
 
             snprintf(address.url, sizeof(address.url), "http://%s:%u/%s", urls[i].host, port,
                      urls[i].path);

@@ -201,6 +201,7 @@ static struct op_conn *begin(struct caller *c)
                                    .tls_ca = ca,
                                    .timeout_ms = 10000,
                                    .life_ms = 60000,
+                                   .operator_count = 2,
                                    .max = 4,
                                    .may_send = may_send,
                                    .may_send_arg = c,
@@ -212,7 +213,7 @@ static struct op_conn *begin(struct caller *c)
     snprintf(c->url, sizeof(c->url), "https://127.0.0.1:%u/", start_listening());
     ck_assert(!pthread_create(&c->server, NULL, serve, NULL));
     op_conns_open(&c->conns);
-    conn = op_conns_make(&c->conns, c->url, c);
+    conn = op_conns_make(&c->conns, 0, c->url, c);
     ck_assert_ptr_nonnull(conn);
     run(c, 10000);
     ck_assert_int_eq(c->connected, 1);
@@ -281,7 +282,7 @@ START_TEST(the_end_is_heard_of)
     run(&c, 1100); /* for curl to look again */
     ck_assert_int_eq(c.ready, 0);
     c.provoke = true;
-    other = op_conns_make(&c.conns, c.url, &c);
+    other = op_conns_make(&c.conns, 0, c.url, &c);
     ck_assert_ptr_nonnull(other);
     run(&c, 5000);
     ck_assert_int_eq(c.ready, 1);
@@ -290,6 +291,20 @@ START_TEST(the_end_is_heard_of)
         ck_assert_int_eq(op_conn_write(conn, "x", 1), -1);
     op_conn_end(other);
     op_conn_end(conn);
+    end(&c);
+}
+END_TEST
+
+START_TEST(each_operator_has_its_own)
+{
+    struct caller c;
+    struct op_conn *conn = begin(&c);
+
+    op_conn_keep(conn);
+    ck_assert_ptr_null(op_conns_take(&c.conns, 1, &c));
+    ck_assert_ptr_eq(op_conns_take(&c.conns, 0, &c), conn);
+    ck_assert_ptr_null(op_conns_take(&c.conns, 0, &c));
+    op_conn_keep(conn);
     end(&c);
 }
 END_TEST
@@ -304,6 +319,7 @@ int main(void)
     tcase_add_test(tc, all_of_it_goes_out);
     tcase_add_test(tc, a_part_that_has_gone_out_is_told);
     tcase_add_loop_test(tc, the_end_is_heard_of, 0, 2);
+    tcase_add_test(tc, each_operator_has_its_own);
     suite_add_tcase(suite, tc);
     return suite_run(suite);
 }
