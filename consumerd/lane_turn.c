@@ -387,6 +387,21 @@ static size_t gather(struct lane *l, size_t recipients, bool stale, struct claim
     return n;
 }
 
+/* What a letter is made of goes with the delivery that it lies in. */
+static void swap_deliveries(struct inflight *a, struct inflight *b)
+{
+    struct arrival *arrival = a->arrival;
+    const char *json = a->json;
+    size_t bytes = a->bytes;
+
+    a->arrival = b->arrival;
+    a->json = b->json;
+    a->bytes = b->bytes;
+    b->arrival = arrival;
+    b->json = json;
+    b->bytes = bytes;
+}
+
 /* Its jobs go on under the message that is in hand already. */
 static void merge(struct lane *l, struct inflight *known, struct inflight *m)
 {
@@ -400,12 +415,8 @@ static void merge(struct lane *l, struct inflight *known, struct inflight *m)
         known->job_count++;
     }
     /* The delivery that counts is the one whose ack still means something. */
-    if (known->arrival->generation != broker_generation(l->broker) || !broker_is_open(l->broker)) {
-        struct arrival *older = known->arrival;
-
-        known->arrival = m->arrival;
-        m->arrival = older;
-    }
+    if (known->arrival->generation != broker_generation(l->broker) || !broker_is_open(l->broker))
+        swap_deliveries(known, m);
     count_event(l, m, STATS_DUPLICATE);
     lane_over(l, m);
 }

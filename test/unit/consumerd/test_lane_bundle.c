@@ -333,6 +333,15 @@ static void letters(void)
     lane_letters_turn(lane);
 }
 
+static void cannot_be_written(size_t i)
+{
+    submitted[i]->outcome = JOB_DONE;
+    job_queue_put(queue, submitted[i]);
+    EXPECT("settle_done", .error = FAKE_OUT_OF_RANGE);
+    lane->settle_limit = 1;
+    turn();
+}
+
 START_TEST(a_bundle_waits_for_the_letters_of_its_members)
 {
     uint64_t body = dead(STATS_DEAD_BODY), wrong = dead(STATS_DEAD_QUEUE),
@@ -361,17 +370,63 @@ START_TEST(a_member_that_cannot_be_written_is_a_letter_and_keeps_its_place)
     HEARS(DELIVERED(3, BUNDLE(MEMBER("m-1") "," MEMBER("m-2"))));
     lane_exchange(lane);
     claim(FRESH("1", "m-1") "\n" FRESH("2", "m-2"), 2);
-    submitted[0]->outcome = JOB_DONE;
-    job_queue_put(queue, submitted[0]);
-    EXPECT("settle_done", .error = FAKE_OUT_OF_RANGE);
-    lane->settle_limit = 1;
-    turn();
+    cannot_be_written(0);
     done(1);
     expect_acks("open");
     letters();
     HEARS({.type = BROKER_CONFIRMED, .tag = 1});
     letters();
     expect_acks("open confirm publish:m-1 ack:3");
+}
+END_TEST
+
+/* The bundle that it came in first is freed by then. */
+START_TEST(a_letter_is_made_of_the_bundle_that_came_again)
+{
+    const struct inflight *m;
+    struct err err;
+
+    HEARS(DELIVERED(3, BUNDLE(MEMBER("m-1") "," MEMBER("m-2"))));
+    lane_exchange(lane);
+    claim(FRESH("1", "m-1") "\n" FRESH("2", "m-2"), 2);
+    ck_assert_int_eq(broker_open(lane->broker, &err), 0);
+    HEARS(DELIVERED(4, BUNDLE(MEMBER("m-1") "," MEMBER("m-2"))));
+    lane_exchange(lane);
+    EXPECT("recipient_lock", .rows = OURS("1", "m-1") "\n" OURS("2", "m-2"));
+    EXPECT("commit");
+    turn();
+    m = submitted[0]->message;
+    ck_assert_ptr_eq(m->json, m->arrival->bundle + strlen("{\"messages\":["));
+    cannot_be_written(0);
+    done(1);
+    letters();
+    HEARS({.type = BROKER_CONFIRMED, .tag = 1});
+    letters();
+    expect_acks("open open confirm publish:m-1 ack:4");
+    ck_assert_uint_eq(lane->bytes, 0);
+}
+END_TEST
+
+START_TEST(what_came_alone_and_comes_again_in_a_bundle_does_not_reject_all_of_it)
+{
+    struct err err;
+
+    arrive("m-1", 3);
+    claim(FRESH("1", "m-1"), 1);
+    ck_assert_int_eq(broker_open(lane->broker, &err), 0);
+    HEARS(DELIVERED(4, BUNDLE(MEMBER("m-1") "," MEMBER("m-2"))));
+    lane_exchange(lane);
+    EXPECT("recipient_lock", .rows = OURS("1", "m-1") "\n" FRESH("2", "m-2"));
+    EXPECT("claim_update", .affected = 1);
+    EXPECT("commit");
+    turn();
+    cannot_be_written(0);
+    done(1);
+    letters();
+    HEARS({.type = BROKER_CONFIRMED, .tag = 1});
+    letters();
+    expect_acks("open open confirm publish:m-1 ack:4");
+    ck_assert_uint_eq(lane->bytes, 0);
 }
 END_TEST
 
@@ -450,6 +505,8 @@ int main(void)
     tcase_add_checked_fixture(t, setup, unmake_lane);
     tcase_add_test(t, a_bundle_waits_for_the_letters_of_its_members);
     tcase_add_test(t, a_member_that_cannot_be_written_is_a_letter_and_keeps_its_place);
+    tcase_add_test(t, a_letter_is_made_of_the_bundle_that_came_again);
+    tcase_add_test(t, what_came_alone_and_comes_again_in_a_bundle_does_not_reject_all_of_it);
     tcase_add_test(t, a_letter_that_is_not_taken_is_published_again);
     tcase_add_test(t, an_alarm_of_the_broker_only_makes_a_letter_wait);
     tcase_add_test(t, a_lost_connection_forgets_the_letters_of_what_comes_again);
