@@ -339,20 +339,34 @@ static bool settle_some(struct lane *l, struct job_array *a, bool done)
 
 static bool is_stale(const struct inflight *m)
 {
-    return m && m->arrival->begun_ms && clock_mono_ms() - m->arrival->begun_ms > BUNDLE_STALE_MS;
+    return m->arrival->begun_ms && clock_mono_ms() - m->arrival->begun_ms > BUNDLE_STALE_MS;
 }
 
-/* What waits longest is first, and members lie side by side. */
+static bool any_stale_of(const struct inflight_list *list)
+{
+    const struct inflight *m;
+
+    for (m = TAILQ_FIRST(list); m; m = TAILQ_NEXT(m, link))
+        if (is_stale(m))
+            return true;
+    return false;
+}
+
 static bool any_stale(const struct lane *l)
 {
-    return is_stale(TAILQ_FIRST(&l->arrived)) || is_stale(TAILQ_FIRST(&l->suspects));
+    return any_stale_of(&l->arrived) || any_stale_of(&l->suspects);
 }
 
+/* Those that are stale, in their order. */
 static void suspects_have_arrived(struct lane *l)
 {
     struct inflight *m;
+    struct inflight *before;
 
-    while (is_stale(m = TAILQ_LAST(&l->suspects, inflight_list))) {
+    for (m = TAILQ_LAST(&l->suspects, inflight_list); m; m = before) {
+        before = TAILQ_PREV(m, inflight_list, link);
+        if (!is_stale(m))
+            continue;
         TAILQ_REMOVE(&l->suspects, m, link);
         l->suspect_count--;
         TAILQ_INSERT_HEAD(&l->arrived, m, link);
@@ -373,8 +387,10 @@ static size_t gather(struct lane *l, size_t recipients, bool stale, struct claim
     for (m = TAILQ_FIRST(&l->arrived); m; m = TAILQ_NEXT(m, link)) {
         unsigned len = (unsigned)strlen(m->id);
 
-        if (n == l->claim_limit || (stale ? !is_stale(m) : recipients >= l->recipients_max))
+        if (n == l->claim_limit || (!stale && recipients >= l->recipients_max))
             break;
+        if (stale && !is_stale(m))
+            continue;
         HASH_FIND(batch_hh, batch, m->id, len, twin);
         if (twin)
             continue;
@@ -547,8 +563,10 @@ static bool claim_some(struct lane *l, bool stale)
     if (stale)
         suspects_have_arrived(l);
     n = gather(l, l->hand.recipients, stale, items);
-    if (!n || !worker_holds(l->config.worker, l->lease.era))
+    if (!worker_holds(l->config.worker, l->lease.era))
         return false;
+    if (!n)
+        return true;
     rc = claim_run(&c, l->lease.id, !l->suspect_in_hand, items, n, &err);
     if (rc && (err.kind == ERR_RETRY || err.kind == ERR_UNKNOWN)) {
         db_failed(l, "claim", &err);

@@ -243,6 +243,37 @@ START_TEST(suspects_of_a_bundle_do_not_wait_for_each_other_for_ever)
 }
 END_TEST
 
+/* What is not stale stands behind it, and the lane goes on. */
+START_TEST(a_stale_suspect_does_not_have_to_be_the_last)
+{
+    struct broker_event again = DELIVERED(3, BUNDLE(MEMBER("m-1") "," MEMBER("m-2")));
+
+    again.redelivered = true;
+    HEARS(again);
+    lane_exchange(lane);
+    arrive("m-3", 4);
+    EXPECT("recipient_lock",
+           .rows = SUSPECT("1", "m-1") "\n" SUSPECT("2", "m-2") "\n" SUSPECT("3", "m-3"));
+    EXPECT("claim_owners", .rows = "");
+    EXPECT("claim_update", .affected = 1);
+    EXPECT("commit");
+    turn();
+    ck_assert_uint_eq(lane->suspect_count, 2);
+    grow_old(submitted[0]->message);
+    arrive("m-4", 5);
+    EXPECT("recipient_lock", .has = {"('m-2')"}, .rows = SUSPECT("2", "m-2"));
+    EXPECT("claim_owners", .rows = "");
+    EXPECT("retry_lock_messages", .rows = "m-2|0");
+    EXPECT("retry_count");
+    EXPECT("retry_insert_outbox");
+    EXPECT("commit");
+    claim(FRESH("4", "m-4"), 1);
+    ck_assert_uint_eq(submitted_count, 2);
+    ck_assert_uint_eq(lane->suspect_count, 1);
+    ck_assert(!lane_turn_has_work(lane));
+}
+END_TEST
+
 START_TEST(what_came_alone_or_was_not_begun_waits_as_long_as_it_has_to)
 {
     lane->recipients_max = 1;
@@ -492,6 +523,7 @@ int main(void)
     tcase_add_checked_fixture(t, setup, unmake_lane);
     tcase_add_test(t, a_member_that_waits_too_long_comes_again_through_the_outbox);
     tcase_add_test(t, suspects_of_a_bundle_do_not_wait_for_each_other_for_ever);
+    tcase_add_test(t, a_stale_suspect_does_not_have_to_be_the_last);
     tcase_add_test(t, what_came_alone_or_was_not_begun_waits_as_long_as_it_has_to);
     tcase_add_test(t, what_kills_consumers_is_alone_before_its_neighbours_are_over);
     suite_add_tcase(s, t);
