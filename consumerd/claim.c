@@ -26,6 +26,7 @@ struct claim_row {
     struct claim_item *item;
     const struct recipient *recipient;
     enum claim_row_fate fate;
+    bool stale; /* not to be claimed */
 };
 
 struct owner {
@@ -113,11 +114,14 @@ static void note_owner(struct run *r, uint64_t id)
 static struct claim_row row_of(const struct run *r, struct claim_item *item,
                                const struct recipient *recipient)
 {
+    enum claim_row_fate fate = claim_row_fate(recipient->state, recipient->owner, r->me,
+                                              in_hand(item->in_hand, recipient->id));
+
     return (struct claim_row){
         .item = item,
         .recipient = recipient,
-        .fate = claim_row_fate(recipient->state, recipient->owner, r->me,
-                               in_hand(item->in_hand, recipient->id)),
+        .fate = fate,
+        .stale = item->stale && fate != CLAIM_ROW_TAKEOVER,
     };
 }
 
@@ -198,13 +202,15 @@ static int64_t suspect_takeovers(const struct run *r)
     return most < SUSPECT_TAKEOVERS ? most : SUSPECT_TAKEOVERS;
 }
 
+static bool is_free(const struct claim_row *row)
+{
+    return row->fate == CLAIM_ROW_FRESH || row->fate == CLAIM_ROW_TAKEOVER;
+}
+
 static bool is_put_off(const struct claim_row *row)
 {
-    bool stale =
-        row->item->stale && (row->fate == CLAIM_ROW_FRESH || row->fate == CLAIM_ROW_TAKEOVER);
-
     return (row->item->verdict == CLAIM_WORK || row->item->verdict == CLAIM_NOTHING) &&
-           (stale || row->fate == CLAIM_ROW_FOREIGN);
+           ((row->stale && is_free(row)) || row->fate == CLAIM_ROW_FOREIGN);
 }
 
 /* Sets the fate of foreign rows, and what they mean for their messages. */
@@ -217,7 +223,7 @@ static void decide(struct run *r, bool suspects)
         if (row->fate == CLAIM_ROW_FOREIGN && !owner_lives_ms(r, row->recipient->owner))
             row->fate = CLAIM_ROW_TAKEOVER;
         if (row->fate == CLAIM_ROW_TAKEOVER) {
-            item->taken_over += !item->stale;
+            item->taken_over += !row->stale;
             if (row->recipient->takeovers >= suspect_takeovers(r))
                 item->message->suspect = true;
             if (row->recipient->takeovers >= r->c->settings->consumer.takeovers_max) {
@@ -227,8 +233,7 @@ static void decide(struct run *r, bool suspects)
         }
         if (is_put_off(row))
             item->put_off++;
-        if (!item->stale && (row->fate == CLAIM_ROW_FRESH || row->fate == CLAIM_ROW_TAKEOVER) &&
-            item->verdict == CLAIM_NOTHING)
+        if (!row->stale && is_free(row) && item->verdict == CLAIM_NOTHING)
             item->verdict = CLAIM_WORK;
     }
     for (size_t i = 0; i < r->item_count; i++) {
@@ -236,6 +241,10 @@ static void decide(struct run *r, bool suspects)
 
         if (item->verdict != CLAIM_WORK || !item->message->suspect)
             continue;
+        if (item->stale) {
+            item->message->suspect = false; /* ours already: our death counts against it anyway */
+            continue;
+        }
         if (!suspects)
             item->verdict = CLAIM_SET_ASIDE;
         suspects = false;
@@ -244,8 +253,7 @@ static void decide(struct run *r, bool suspects)
 
 static bool is_claimed(const struct claim_row *row)
 {
-    return row->item->verdict == CLAIM_WORK &&
-           (row->fate == CLAIM_ROW_FRESH || row->fate == CLAIM_ROW_TAKEOVER);
+    return row->item->verdict == CLAIM_WORK && is_free(row) && !row->stale;
 }
 
 /* ---- writing ---- */

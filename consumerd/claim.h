@@ -15,7 +15,8 @@
  *   sending, ourselves, in hand     nothing (the message was delivered again)
  *   sending, ourselves, not in hand ours, as if taken over (a commit whose answer was lost)
  *   sending, living owner           put off through the outbox until the owner must be done or dead
- *   what would be ours, stale       put off through the outbox for a moment
+ *   what would be ours, stale       put off through the outbox for a moment, unless we own it: others
+ *                                   would find a living owner
  *   done, failed                    nothing
  */
 
@@ -46,7 +47,7 @@ enum claim_verdict {
 
 struct claim_item {
     struct inflight *message;
-    bool stale; /* not to be claimed: it has waited too long, and comes again through the outbox */
+    bool stale; /* it has waited too long: what is not ours yet comes again through the outbox */
     const struct inflight *in_hand; /* the same message, delivered earlier; or NULL */
     enum claim_verdict verdict;     /* results from here on */
     enum stats_dead reason;

@@ -183,6 +183,7 @@ END_TEST
 /* ---- what keeps a bundle from its end ---- */
 
 #define SUSPECT(id, message) id "|" message "|0912|0|sending|1|2|6|7|10||20|5"
+#define OURS_SUSPECT(id, message) id "|" message "|0912|0|sending|1|2|5|7|10||20|5"
 
 static void grow_old(const struct inflight *m)
 {
@@ -212,6 +213,59 @@ START_TEST(a_member_that_waits_too_long_comes_again_through_the_outbox)
     ck_assert_uint_eq(lane->arrived_count, 0);
     expect_acks("open");
     done(0);
+    expect_acks("ack:3");
+}
+END_TEST
+
+/* The answer to its claim was lost: whoever else got it would wait for our death. */
+START_TEST(what_is_ours_already_is_not_put_off_however_long_it_waits)
+{
+    lane->recipients_max = 1;
+    HEARS(DELIVERED(3, BUNDLE(MEMBER("m-1") "," MEMBER("m-2"))));
+    lane_exchange(lane);
+    claim(FRESH("1", "m-1"), 1);
+    grow_old(submitted[0]->message);
+    EXPECT("recipient_lock", .rows = OURS("2", "m-2") "\n3|m-2|0913|1|pending|0|0|0|7|10||\\N|0");
+    EXPECT("retry_lock_messages", .rows = "m-2|0");
+    EXPECT("retry_count");
+    EXPECT("retry_insert_outbox", .has = {"\"recipients\":[\"0913\"]"});
+    EXPECT("claim_update", .has = {"('sending')", "IN (2)"}, .affected = 1);
+    EXPECT("commit");
+    turn();
+    ck_assert_uint_eq(submitted_count, 2);
+    ck_assert(submitted[1]->any);
+    done(0);
+    expect_acks("open");
+    done(1);
+    expect_acks("ack:3");
+}
+END_TEST
+
+/* It kills us or it does not, whether it waits or not. */
+START_TEST(a_suspect_that_is_ours_already_waits_for_no_other)
+{
+    struct broker_event again = DELIVERED(3, BUNDLE(MEMBER("m-1") "," MEMBER("m-2")));
+
+    again.redelivered = true;
+    HEARS(again);
+    lane_exchange(lane);
+    EXPECT("recipient_lock", .rows = SUSPECT("1", "m-1") "\n" OURS_SUSPECT("2", "m-2"));
+    EXPECT("claim_owners", .rows = "");
+    EXPECT("claim_update", .affected = 1);
+    EXPECT("commit");
+    turn();
+    ck_assert_uint_eq(lane->suspect_count, 1);
+    grow_old(submitted[0]->message);
+    EXPECT("recipient_lock", .rows = OURS_SUSPECT("2", "m-2"));
+    EXPECT("claim_update", .has = {"IN (2)"}, .affected = 1);
+    EXPECT("commit");
+    turn();
+    ck_assert_uint_eq(submitted_count, 2);
+    ck_assert(!lane_turn_has_work(lane));
+    done(1);
+    ck_assert(lane->suspect_in_hand);
+    done(0);
+    ck_assert(!lane->suspect_in_hand);
     expect_acks("ack:3");
 }
 END_TEST
@@ -522,6 +576,8 @@ int main(void)
     t = tcase_create("old");
     tcase_add_checked_fixture(t, setup, unmake_lane);
     tcase_add_test(t, a_member_that_waits_too_long_comes_again_through_the_outbox);
+    tcase_add_test(t, what_is_ours_already_is_not_put_off_however_long_it_waits);
+    tcase_add_test(t, a_suspect_that_is_ours_already_waits_for_no_other);
     tcase_add_test(t, suspects_of_a_bundle_do_not_wait_for_each_other_for_ever);
     tcase_add_test(t, a_stale_suspect_does_not_have_to_be_the_last);
     tcase_add_test(t, what_came_alone_or_was_not_begun_waits_as_long_as_it_has_to);
