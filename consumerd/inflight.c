@@ -11,7 +11,7 @@
 
 /* ---- arrivals ---- */
 
-struct arrival *arrival_new(const struct broker_event *event, uint64_t generation)
+struct arrival *arrival_new(const struct broker_event *event, uint64_t generation, size_t *sum)
 {
     struct arrival *a = calloc(1, sizeof(*a));
 
@@ -20,15 +20,18 @@ struct arrival *arrival_new(const struct broker_event *event, uint64_t generatio
     a->tag = event->tag;
     a->generation = generation;
     a->open = 1;
-    if (!event->is_bundle)
-        return a;
-    a->bundle = malloc(event->body_len + 1);
-    if (a->bundle) {
+    if (event->is_bundle) {
+        a->bundle = malloc(event->body_len + 1);
+        if (!a->bundle) {
+            free(a);
+            return NULL;
+        }
         memcpy(a->bundle, event->body, event->body_len);
-        return a;
     }
-    free(a);
-    return NULL;
+    a->bytes = event->body_len;
+    a->sum = sum;
+    *sum += a->bytes;
+    return a;
 }
 
 bool arrival_over(struct arrival *a, struct arrival *out)
@@ -37,6 +40,7 @@ bool arrival_over(struct arrival *a, struct arrival *out)
     *out = *a;
     if (--a->open)
         return false;
+    *a->sum -= a->bytes;
     free(a->bundle);
     free(a);
     return !out->comes_again;
@@ -103,7 +107,7 @@ static bool give(const struct bundle_member *from, void *arg)
     m->arrival = r->arrival;
     m->arrival->open++;
     m->json = m->arrival->bundle ? from->json : NULL;
-    m->bytes = from->json_len;
+    m->json_len = from->json_len;
     TAILQ_INIT(&m->jobs);
     r->fn(m, from->why, r->arg);
     return true;

@@ -90,6 +90,7 @@ struct arrival {
     bool comes_again;         /* a member was let go: no ack */
     bool refused;             /* it is for a person to look at: rejected in place of an ack */
     char *bundle;             /* its body; NULL: one message alone */
+    size_t bytes, *sum;       /* its body's, for as long as it exists a part of that sum */
     int64_t begun_ms;         /* since when a member is claimed, on clock_mono_ms; 0: none is */
 };
 
@@ -116,9 +117,9 @@ struct inflight {
 
     struct arrival *arrival; /* NULL: it is over, as far as the broker is concerned */
     const char *json;        /* its text in arrival->bundle; NULL: it came alone */
-    size_t bytes;            /* of its text */
-    const char *death;       /* why a person is to look at it */
-    uint64_t letter_tag;     /* of its dead letter; 0: not published */
+    size_t json_len;
+    const char *death;   /* why a person is to look at it */
+    uint64_t letter_tag; /* of its dead letter; 0: not published */
 
     struct job_list jobs; /* claimed and not settled */
     size_t job_count;
@@ -134,8 +135,9 @@ struct inflight_table {
     size_t recipients; /* jobs of all messages */
 };
 
-/* Of a delivery, held by its reader; NULL: memory. */
-struct arrival *arrival_new(const struct broker_event *event, uint64_t generation);
+/* Of a delivery, held by its reader; its bytes are added to *sum until it is freed. NULL: memory.
+ */
+struct arrival *arrival_new(const struct broker_event *event, uint64_t generation, size_t *sum);
 /* One holder less. True: it was the last, and all are over: acknowledge. Frees it then, or when the
  * last one has let go; *out is what it was. */
 bool arrival_over(struct arrival *a, struct arrival *out);

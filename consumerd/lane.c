@@ -35,7 +35,6 @@ static size_t lower(size_t a, size_t b)
 void lane_let_go(struct lane *l, struct inflight *m)
 {
     l->messages--;
-    l->bytes -= m->bytes;
     inflight_free(m);
 }
 
@@ -165,7 +164,6 @@ static void take_member(struct inflight *m, const char *why, void *arg)
     struct lane *l = t->lane;
 
     l->messages++;
-    l->bytes += m->bytes;
     if (m->redelivered)
         metrics_add(stats.lane[l->config.type].redelivered, 1);
     if (why || m->type != l->config.type) {
@@ -181,7 +179,7 @@ static void take_member(struct inflight *m, const char *why, void *arg)
 static void take_in(struct lane *l, const struct broker_event *event)
 {
     struct taking t = {l, event};
-    struct arrival *a = arrival_new(event, broker_generation(l->broker));
+    struct arrival *a = arrival_new(event, broker_generation(l->broker), &l->bytes);
     struct err err = {0};
 
     if (a && failpoint(FAILPOINT_CONSUMER_ON_DELIVERY))

@@ -53,7 +53,7 @@ struct lane {
 
     size_t prefetch, recipients_max;
     size_t deliveries_max;  /* unacknowledged, as the broker is told */
-    size_t messages, bytes; /* in memory, whatever their state: at most about what is allowed */
+    size_t messages, bytes; /* in memory, whatever their state; a body until its last one is over */
     struct inflight_table hand;
     struct inflight_list arrived; /* delivered, not claimed */
     size_t arrived_count;

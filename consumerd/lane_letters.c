@@ -51,7 +51,7 @@ static int publish_one(struct lane *l, struct inflight *m, struct err *err)
     int rc;
 
     buf_printf(&exchange, "%s" BROKER_DEAD, s->exchange);
-    if (!bundle_put_alone(&body, m->json, m->bytes) || exchange.failed)
+    if (!bundle_put_alone(&body, m->json, m->json_len) || exchange.failed)
         rc = err_set(err, ERR_RETRY, 0, "out of memory");
     else
         rc = broker_publish(l->letter_broker,

@@ -408,14 +408,14 @@ static void swap_deliveries(struct inflight *a, struct inflight *b)
 {
     struct arrival *arrival = a->arrival;
     const char *json = a->json;
-    size_t bytes = a->bytes;
+    size_t json_len = a->json_len;
 
     a->arrival = b->arrival;
     a->json = b->json;
-    a->bytes = b->bytes;
+    a->json_len = b->json_len;
     b->arrival = arrival;
     b->json = json;
-    b->bytes = bytes;
+    b->json_len = json_len;
 }
 
 /* Its jobs go on under the message that is in hand already. */

@@ -109,7 +109,6 @@ static inline struct inflight *in_hand(const char *id, uint64_t tag)
 
     m->arrival->generation = broker_generation(lane->broker);
     lane->messages++;
-    lane->bytes += m->bytes;
     inflight_add(&lane->hand, m);
     return m;
 }
@@ -131,7 +130,6 @@ static inline void arrive(const char *id, uint64_t tag)
 
     m->arrival->generation = broker_generation(lane->broker);
     lane->messages++;
-    lane->bytes += m->bytes;
     TAILQ_INSERT_TAIL(&lane->arrived, m, link);
     lane->arrived_count++;
 }
