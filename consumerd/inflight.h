@@ -118,8 +118,10 @@ struct inflight {
     struct arrival *arrival; /* NULL: it is over, as far as the broker is concerned */
     const char *json;        /* its text in arrival->bundle; NULL: it came alone */
     size_t json_len;
-    const char *death;   /* why a person is to look at it */
-    uint64_t letter_tag; /* of its dead letter; 0: not published */
+    const char *death;       /* why a person is to look at it */
+    uint64_t letter_tag;     /* of its dead letter; 0: not published */
+    int64_t letter_since_ms; /* it is one, on clock_mono_ms */
+    bool letter_returned;    /* unroutable: the confirm that follows means nothing */
 
     struct job_list jobs; /* claimed and not settled */
     size_t job_count;

@@ -145,7 +145,7 @@ void lane_dead_letter(struct lane *l, struct inflight *m, enum stats_dead reason
 {
     tell_dead(l, m->id, &m->trace, reason, detail);
     m->death = stats_dead_name(reason);
-    if (m->json) {
+    if (m->json && !m->arrival->refused) {
         lane_letters_add(l, m);
     } else {
         m->arrival->refused = true;

@@ -64,7 +64,6 @@ struct lane {
 
     struct inflight_list letters; /* dead members; published, or to be */
     struct broker *letter_broker; /* open while there are any, and a little longer */
-    bool letters_refused;
     unsigned letter_failures;
     int64_t letter_retry_at_ms;
     int64_t letter_limit_ms; /* for a confirm; with none to come, of the connection */
@@ -112,7 +111,12 @@ void lane_drop_arrived(struct lane *l);
 /* lane_letters.c: a member of a bundle cannot be rejected alone. It is published to the dead-letter
  * exchange, as the broker would have it there of a message alone, on a connection of its own (an
  * alarm blocks all of one that publishes), and is over with the confirm. A crash in between makes
- * a second letter. Nothing here waits, but for the connection. */
+ * a second letter. Nothing here waits, but for the connection.
+ *
+ * A letter that is refused is published anew, later, and it alone. The lane goes on meanwhile:
+ * after a minute, or when many wait, all of the bundle is rejected in the letter's place. The
+ * broker keeps it as it would a message alone (at-least-once), and a replay brings every member
+ * back. */
 
 void lane_letters_add(struct lane *l, struct inflight *m);
 /* Publishes, and takes what has been confirmed. */

@@ -1,3 +1,5 @@
+#include <string.h>
+
 #include "consumerd/lane_internal.h"
 #include "libcommon/base/backoff.h"
 #include "libcommon/base/clock.h"
@@ -10,9 +12,13 @@
 #define RETRY_MAX_MS 5000
 #define CONFIRM_MS 10000  /* a letter that is not confirmed by then is published anew */
 #define KEEP_OPEN_MS 5000 /* letters come in company */
+#define PATIENCE_MS 60000 /* then all of the bundle is rejected, and the lane has its place again \
+                           */
+#define WAITING_MAX 16    /* the same while letters are refused */
 
 void lane_letters_add(struct lane *l, struct inflight *m)
 {
+    m->letter_since_ms = clock_mono_ms();
     TAILQ_INSERT_TAIL(&l->letters, m, link);
 }
 
@@ -26,20 +32,31 @@ void lane_letters_drop(struct lane *l)
     }
 }
 
-/* Those that were published and not confirmed are published anew. */
+/* It is to be published anew. */
+static void take_back(struct inflight *m)
+{
+    m->letter_tag = 0;
+    m->letter_returned = false;
+}
+
+static void try_later(struct lane *l, const struct err *err)
+{
+    if (!l->letter_failures++)
+        log_warn("consumer.letters_wait", L_STR("lane", l->name), L_ERR(err));
+    l->letter_retry_at_ms =
+        clock_mono_ms() + backoff_ms(l->letter_failures, RETRY_BASE_MS, RETRY_MAX_MS, random_u64());
+}
+
+/* Of those that were published and not confirmed nothing is known. */
 static void failed(struct lane *l, const struct err *err)
 {
     struct inflight *m;
 
     broker_drop(l->letter_broker);
-    if (TAILQ_EMPTY(&l->letters))
-        return;
     for (m = TAILQ_FIRST(&l->letters); m; m = TAILQ_NEXT(m, link))
-        m->letter_tag = 0;
-    if (!l->letter_failures++)
-        log_warn("consumer.letters_wait", L_STR("lane", l->name), L_ERR(err));
-    l->letter_retry_at_ms =
-        clock_mono_ms() + backoff_ms(l->letter_failures, RETRY_BASE_MS, RETRY_MAX_MS, random_u64());
+        take_back(m);
+    if (!TAILQ_EMPTY(&l->letters))
+        try_later(l, err);
 }
 
 /* The text as it would be in the queue alone, and what the broker notes of a letter. */
@@ -92,58 +109,157 @@ static int publish(struct lane *l, struct err *err)
     return 0;
 }
 
-static void take_confirm(struct lane *l, uint64_t tag, bool multiple)
+struct hearing {
+    struct lane *lane;
+    bool refused, closed;
+};
+
+/* What the broker says of a tag: each letter that is taken is over, whatever becomes of others. */
+static void settle(struct hearing *h, const struct broker_event *event, bool taken)
 {
+    struct lane *l = h->lane;
     struct inflight *m;
     struct inflight *next;
 
     for (m = TAILQ_FIRST(&l->letters); m; m = next) {
         next = TAILQ_NEXT(m, link);
-        if (!m->letter_tag || m->letter_tag > tag || (m->letter_tag < tag && !multiple))
+        if (!m->letter_tag || m->letter_tag > event->tag ||
+            (m->letter_tag < event->tag && !event->multiple))
             continue;
+        if (!taken || m->letter_returned) {
+            take_back(m);
+            h->refused = true;
+            continue;
+        }
         (void)failpoint(FAILPOINT_CONSUMER_AFTER_LETTER);
         TAILQ_REMOVE(&l->letters, m, link);
         lane_over(l, m);
+        l->letter_failures = 0;
     }
-    l->letter_failures = 0;
     l->letter_limit_ms = clock_mono_ms() + (TAILQ_EMPTY(&l->letters) ? KEEP_OPEN_MS : CONFIRM_MS);
+}
+
+/* It is confirmed too, afterwards. */
+static void note_return(struct lane *l, const char *id)
+{
+    struct inflight *m = TAILQ_FIRST(&l->letters);
+
+    while (m && (!m->letter_tag || m->letter_returned || strcmp(m->id, id) != 0))
+        m = TAILQ_NEXT(m, link);
+    if (m)
+        m->letter_returned = true;
 }
 
 static void on_event(const struct broker_event *event, void *arg)
 {
-    struct lane *l = arg;
+    struct hearing *h = arg;
 
-    if (event->type == BROKER_NACKED || event->type == BROKER_RETURNED ||
-        event->type == BROKER_CHANNEL_CLOSED)
-        l->letters_refused = true;
-    else if (event->type == BROKER_CONFIRMED && !l->letters_refused)
-        take_confirm(l, event->tag, event->multiple);
+    switch (event->type) {
+    case BROKER_CONFIRMED:
+        settle(h, event, true);
+        break;
+    case BROKER_NACKED:
+        settle(h, event, false);
+        break;
+    case BROKER_RETURNED:
+        note_return(h->lane, event->message_id);
+        break;
+    case BROKER_CHANNEL_CLOSED:
+        h->closed = true;
+        break;
+    default:
+        break;
+    }
 }
 
-/* A letter that is returned is confirmed too, afterwards. */
+static bool any_published(const struct lane *l)
+{
+    const struct inflight *m = TAILQ_FIRST(&l->letters);
+
+    while (m && !m->letter_tag)
+        m = TAILQ_NEXT(m, link);
+    return m;
+}
+
 static int hear(struct lane *l, struct err *err)
 {
+    struct hearing h = {.lane = l};
+    bool published;
+
     if (!broker_is_open(l->letter_broker))
         return 0;
-    l->letters_refused = false;
-    if (broker_pump(l->letter_broker, 0, 0, on_event, l, err))
+    if (broker_pump(l->letter_broker, 0, 0, on_event, &h, err))
         return -1;
-    if (l->letters_refused)
-        return err_set(err, ERR_RETRY, 0, "the broker did not take a dead letter");
+    if (h.closed)
+        return err_set(err, ERR_RETRY, 0, "the broker has closed the channel of dead letters");
+    published = any_published(l);
+    if (h.refused) {
+        err_set(err, ERR_RETRY, 0, "the broker did not take a dead letter");
+        try_later(l, err);
+    }
+    if (!published && !TAILQ_EMPTY(&l->letters)) {
+        broker_drop(l->letter_broker); /* whatever is missing is declared by the next one */
+        return 0;
+    }
     if (clock_mono_ms() < l->letter_limit_ms || broker_is_blocked(l->letter_broker))
         return 0;
-    if (!TAILQ_EMPTY(&l->letters))
+    if (published)
         return err_set(err, ERR_RETRY, 0, "the broker does not confirm dead letters");
     broker_close(l->letter_broker);
     return 0;
 }
 
+/* ---- when they are not taken for long ---- */
+
+/* The bundle goes as a whole: of what its other members are by then a replay makes nothing new. */
+static void reject_bundle(struct lane *l, struct inflight *letter)
+{
+    struct arrival *a = letter->arrival;
+    struct inflight *m;
+    struct inflight *next;
+
+    log_warn("delivery.bundle_rejected", L_STR("lane", l->name), L_STR("message_id", letter->id),
+             L_TRACE(&letter->trace));
+    a->refused = true;
+    for (m = TAILQ_FIRST(&l->letters); m; m = next) {
+        next = TAILQ_NEXT(m, link);
+        if (m->arrival != a)
+            continue;
+        TAILQ_REMOVE(&l->letters, m, link);
+        lane_over(l, m);
+    }
+}
+
+/* Of letters that are not being taken so many may wait, with their bundles' bodies, and leave the
+ * lane half of its deliveries at least. */
+static bool too_many(const struct lane *l)
+{
+    size_t most = l->deliveries_max / 2 < WAITING_MAX ? l->deliveries_max / 2 : WAITING_MAX;
+    const struct inflight *m;
+    size_t n = 0;
+
+    for (m = TAILQ_FIRST(&l->letters); m && n <= most; m = TAILQ_NEXT(m, link))
+        n++;
+    return l->letter_failures && n > most;
+}
+
+static void stop_waiting(struct lane *l)
+{
+    struct inflight *m;
+
+    while ((m = TAILQ_FIRST(&l->letters)) &&
+           (clock_mono_ms() - m->letter_since_ms > PATIENCE_MS || too_many(l)))
+        reject_bundle(l, m);
+}
+
 void lane_letters_turn(struct lane *l)
 {
+    bool due = clock_mono_ms() >= l->letter_retry_at_ms;
     struct err err;
 
-    if (clock_mono_ms() >= l->letter_retry_at_ms && (publish(l, &err) || hear(l, &err)))
+    if ((due && publish(l, &err)) || hear(l, &err))
         failed(l, &err);
+    stop_waiting(l);
 }
 
 int64_t lane_letters_due_ms(const struct lane *l)

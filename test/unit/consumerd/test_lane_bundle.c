@@ -535,6 +535,61 @@ START_TEST(a_letter_that_is_not_taken_is_published_again)
 }
 END_TEST
 
+START_TEST(a_letter_that_is_refused_is_published_again_alone)
+{
+    HEARS(DELIVERED(3, BUNDLE("17," MEMBER_OF("express", "m-1") "," MEMBER_OF("express", "m-2"))));
+    lane_exchange(lane);
+    HEARS({.type = BROKER_NACKED, .tag = 2}, {.type = BROKER_CONFIRMED, .tag = 1});
+    letters();
+    ck_assert_int_gt(lane->letter_retry_at_ms, clock_mono_ms());
+    HEARS({.type = BROKER_RETURNED, .message_id = "m-2"},
+          {.type = BROKER_CONFIRMED, .tag = 4, .multiple = true});
+    letters();
+    expect_acks("open confirm publish: publish:m-1 publish:m-2 publish:m-1 drop");
+    HEARS({.type = BROKER_CONFIRMED, .tag = 1});
+    letters();
+    expect_acks("open confirm publish: publish:m-1 publish:m-2 publish:m-1 drop "
+                "open confirm publish:m-2 ack:3");
+}
+END_TEST
+
+/* Its neighbour is over by then; the broker has a place for all of it, sooner or later. */
+START_TEST(a_letter_that_is_not_taken_for_long_does_not_keep_the_lane)
+{
+    struct inflight *m;
+
+    HEARS(DELIVERED(3, BUNDLE("17,18," MEMBER("m-1"))));
+    lane_exchange(lane);
+    claim(FRESH("1", "m-1"), 1);
+    HEARS({.type = BROKER_NACKED, .tag = 2, .multiple = true});
+    letters();
+    TAILQ_FOREACH(m, &lane->letters, link)
+    m->letter_since_ms -= 61000;
+    HEARS({.type = BROKER_NACKED, .tag = 2, .multiple = true});
+    letters();
+    ck_assert(TAILQ_EMPTY(&lane->letters));
+    expect_acks("open confirm publish: publish: drop open confirm publish: publish: drop");
+    done(0);
+    expect_acks("open confirm publish: publish: drop open confirm publish: publish: drop "
+                "dead_letter:3");
+    ck_assert(!lane->messages && !lane->bytes);
+}
+END_TEST
+
+START_TEST(few_letters_wait_while_they_are_refused)
+{
+    lane->deliveries_max = 2;
+    HEARS(DELIVERED(3, BUNDLE("17")), DELIVERED(4, BUNDLE("18")));
+    lane_exchange(lane);
+    letters(); /* the broker takes its time */
+    ck_assert_uint_eq(lane->messages, 2);
+    HEARS({.type = BROKER_NACKED, .tag = 2, .multiple = true});
+    letters();
+    ck_assert_uint_eq(lane->messages, 1);
+    expect_acks("open confirm publish: publish: drop dead_letter:3");
+}
+END_TEST
+
 START_TEST(an_alarm_of_the_broker_only_makes_a_letter_wait)
 {
     HEARS(DELIVERED(3, BUNDLE("17")));
@@ -600,6 +655,9 @@ int main(void)
     tcase_add_test(t, a_letter_is_made_of_the_bundle_that_came_again);
     tcase_add_test(t, what_came_alone_and_comes_again_in_a_bundle_does_not_reject_all_of_it);
     tcase_add_test(t, a_letter_that_is_not_taken_is_published_again);
+    tcase_add_test(t, a_letter_that_is_refused_is_published_again_alone);
+    tcase_add_test(t, a_letter_that_is_not_taken_for_long_does_not_keep_the_lane);
+    tcase_add_test(t, few_letters_wait_while_they_are_refused);
     tcase_add_test(t, an_alarm_of_the_broker_only_makes_a_letter_wait);
     tcase_add_test(t, a_lost_connection_forgets_the_letters_of_what_comes_again);
     suite_add_tcase(s, t);
