@@ -197,7 +197,7 @@ static int hear(struct lane *l, struct err *err)
         err_set(err, ERR_RETRY, 0, "the broker did not take a dead letter");
         try_later(l, err);
     }
-    if (!published && !TAILQ_EMPTY(&l->letters)) {
+    if (!published && !TAILQ_EMPTY(&l->letters) && l->letter_failures) {
         broker_drop(l->letter_broker); /* whatever is missing is declared by the next one */
         return 0;
     }
