@@ -113,14 +113,38 @@ static int enqueue(struct repair *r, const struct candidate *list, size_t n, siz
     return rc;
 }
 
-/* No more than what the queue cannot hold; bounded by the rate. */
+/* Moves those to the front that the queue has overtaken: queues keep their order, and consumers
+ * have had what was accepted long after these were published. No proof (a publisher may have stood
+ * still), so one batch at most; without it a queue that is never empty would keep everything from
+ * its repair. */
+static size_t overtaken(const struct repair *r, struct candidates *c)
+{
+    int64_t before = c->claimed - r->settings->consumer.repair_after_sec;
+    size_t n = 0;
+
+    for (size_t i = 0; i < c->n && n < BATCH; i++) {
+        struct candidate found = c->list[i];
+
+        if (found.published >= before)
+            continue;
+        c->list[i] = c->list[n];
+        c->list[n++] = found;
+    }
+    return n;
+}
+
+/* No more than what the queue cannot hold, or what it has overtaken; bounded by the rate. */
 static int repair_lane(struct repair *r, enum message_type type, int64_t depth, struct err *err)
 {
     struct candidates *c = &r->found.lanes[type];
     uint64_t missing = c->count > (uint64_t)depth ? c->count - (uint64_t)depth : 0;
     size_t n = c->n < missing ? c->n : (size_t)missing;
+    size_t late = overtaken(r, c);
     size_t total = 0;
     size_t done;
+
+    if (n < late)
+        n = late;
 
     for (size_t i = 0; i < n; i += BATCH) {
         size_t count = n - i < BATCH ? n - i : BATCH;

@@ -21,6 +21,7 @@
 
 struct candidate {
     char id[MESSAGE_ID_MAX + 1];
+    int64_t published; /* not later than that, if nothing kept the publisher; in seconds */
 };
 
 struct candidates {
@@ -28,6 +29,7 @@ struct candidates {
     size_t n;
     uint64_t count;    /* all of them */
     uint64_t hopeless; /* repaired REPAIR_MAX times already */
+    int64_t claimed;   /* when the youngest that a consumer has had was accepted; in seconds */
 };
 
 /* What a walk has found. */

@@ -66,6 +66,28 @@ def test_purged_queue(world):
     assert stack.db.value("SELECT MAX(repairs) FROM messages") == 1
 
 
+def test_what_a_lane_lost_that_is_never_empty(world):
+    """By its count a consumer may hold all of it, always; but it has had later messages by now."""
+    stack = world(DELIVERY_RETRY_BASE_MS="500", DELIVERY_RETRY_MAX_MS="1000", **QUICK)
+    with idle_consumer(stack):
+        send_many(stack, 20)
+        assert purge(stack) == 20
+        stack.db.execute("CREATE TRIGGER busy BEFORE UPDATE ON workers FOR EACH ROW"
+                         " SET NEW.waiting_normal=1000,NEW.waiting_express=1000")
+    api = stack.api()
+    customer = api.funded(100000)
+
+    def all_repaired():
+        for kind in ("normal", "express"):
+            api.sent(customer, [recipient(1)], type=kind)
+        return repaired(stack) >= 20
+
+    wait_until(all_repaired, 60, "the repair of what later messages have overtaken")
+    quiesce(stack)
+    assert audit(stack) == []
+    assert stack.db.value("SELECT SUM(repairs) FROM messages") == 20
+
+
 def test_what_is_beyond_repair_is_named(world):
     stack = world(**QUICK)
     with idle_consumer(stack):

@@ -13,6 +13,8 @@
 
 static struct settings settings;
 static struct repair *repair;
+/* The first open id, the last old one, rows, the oldest; when what is claimed was accepted. */
+static const char *walked;
 static sem_t started, ending;
 
 static void setup(void)
@@ -20,6 +22,9 @@ static void setup(void)
     fake_db_begin();
     fake_broker_begin();
     make_settings(&settings);
+    settings.consumer.held_ask_max_sec = 600;
+    settings.consumer.retry_max_ms = 30001;
+    walked = "1|9|9|1700000000|0|0";
     sem_init(&started, 0, 0);
     sem_init(&ending, 0, 0);
 }
@@ -64,9 +69,11 @@ static void expect_resignation(void)
 
 static void expect_walk(const char *candidates)
 {
-    EXPECT("repair_walk", .has = {"status IN ('pending','sending')", "INTERVAL 300 SECOND"},
-           .answers = {{.name = "candidates", .rows = candidates},
-                       {.name = "range", .rows = "1|9|9|1700000000"}});
+    EXPECT(
+        "repair_walk",
+        .has = {"status IN ('pending','sending')", "INTERVAL 300 SECOND",
+                "+IF(MAX(t.unknown_operators<>''),600,31)"},
+        .answers = {{.name = "candidates", .rows = candidates}, {.name = "range", .rows = walked}});
 }
 
 /* What is counted after it: what waits in the outbox, and what is open in the table. */
@@ -106,7 +113,7 @@ START_TEST(what_is_lost_goes_into_the_outbox_again)
 {
     uint64_t before;
 
-    expect_search("m-1|normal|0\nm-2|normal|0", "0|0|0");
+    expect_search("m-1|normal|0|1000\nm-2|normal|0|1000", "0|0|0");
     expect_take("('m-1','m-2')", MESSAGE("m-1") "\n" MESSAGE("m-2"), "m-1|091\nm-1|092\nm-2|093");
     EXPECT("repair_write",
            .has = {"'m-1','message.retry.2',", "\"recipients\":[\"091\",\"092\"]",
@@ -125,7 +132,7 @@ END_TEST
 
 START_TEST(what_somebody_has_taken_up_meanwhile_is_left_to_him)
 {
-    expect_search("m-1|normal|0\nm-2|normal|0", "0|0|0");
+    expect_search("m-1|normal|0|1000\nm-2|normal|0|1000", "0|0|0");
     expect_take("('m-1','m-2')", MESSAGE("m-1") "\n" MESSAGE("m-2"), "m-2|093");
     EXPECT("repair_write", .has = {"'m-2'", "IN ('m-2')"}, .lacks = {"m-1"});
     expect_resignation();
@@ -135,7 +142,7 @@ END_TEST
 
 START_TEST(when_all_are_taken_up_nothing_is_written)
 {
-    expect_search("m-1|normal|0", "0|0|0");
+    expect_search("m-1|normal|0|1000", "0|0|0");
     expect_take("('m-1')", MESSAGE("m-1"), "");
     expect_resignation();
     run();
@@ -148,7 +155,7 @@ START_TEST(only_what_the_queue_cannot_hold_is_repaired)
 {
     settings.consumer.repair_max_batch = 3;
     fake_broker_depth("normal", 1); /* read twice: it may have been another one */
-    expect_search("m-1|normal|0\nm-2|normal|0\nm-3|normal|0", "0|5|0");
+    expect_search("m-1|normal|0|1000\nm-2|normal|0|1000\nm-3|normal|0|1000", "0|5|0");
     expect_take("('m-1')", MESSAGE("m-1"), "m-1|091");
     EXPECT("repair_write");
     expect_resignation();
@@ -158,7 +165,7 @@ END_TEST
 
 START_TEST(the_list_of_a_turn_is_bounded)
 {
-    expect_search("m-1|normal|0\nm-2|normal|0\nm-3|normal|0", "0|0|0");
+    expect_search("m-1|normal|0|1000\nm-2|normal|0|1000\nm-3|normal|0|1000", "0|0|0");
     expect_take("('m-1','m-2')", MESSAGE("m-1"), "m-1|091"); /* repair_max_batch */
     EXPECT("repair_write");
     expect_resignation();
@@ -168,7 +175,7 @@ END_TEST
 
 START_TEST(a_message_that_cannot_be_written_does_not_keep_the_others)
 {
-    expect_search("m-1|normal|0\nm-2|normal|0", "0|0|0");
+    expect_search("m-1|normal|0|1000\nm-2|normal|0|1000", "0|0|0");
     expect_take("('m-1','m-2')", MESSAGE("m-1") "\n" MESSAGE("m-2"), "m-1|091\nm-2|093");
     EXPECT("repair_write", .has = {"'m-1'", "'m-2'"}, .error = FAKE_DUPLICATE);
     expect_take("('m-1')", MESSAGE("m-1"), "m-1|091");
@@ -186,9 +193,24 @@ START_TEST(what_is_queued_counts_as_full_bundles)
     settings.broker.bundle_max = 2;
     settings.consumer.repair_max_batch = 3;
     fake_broker_depth("normal", 1);
-    expect_search("m-1|normal|0\nm-2|normal|0\nm-3|normal|0\nm-4|normal|0\nm-5|normal|0", "0|0|0");
+    expect_search("m-1|normal|0|1000\nm-2|normal|0|1000\nm-3|normal|0|1000\nm-4|normal|0|1000\nm-5|"
+                  "normal|0|1000",
+                  "0|0|0");
     expect_take("('m-1')", MESSAGE("m-1"), "m-1|091");
     EXPECT("repair_write");
+    expect_resignation();
+    run();
+}
+END_TEST
+
+/* Messages that came so much later were claimed: it cannot wait behind them. */
+START_TEST(what_a_busy_queue_has_overtaken_is_repaired)
+{
+    fake_broker_depth("normal", 100);
+    walked = "1|9|9|1700000000|1301|9000"; /* 300 seconds later than one of what is found */
+    expect_search("m-1|normal|0|1001\nm-2|normal|0|1000", "50|0|0");
+    expect_take("('m-2')", MESSAGE("m-2"), "m-2|093");
+    EXPECT("repair_write", .has = {"'m-2'"});
     expect_resignation();
     run();
 }
@@ -220,7 +242,7 @@ END_TEST
 START_TEST(nothing_is_repaired_while_it_may_be_queued)
 {
     fake_broker_depth("normal", 1);
-    expect_search("m-1|normal|0\nm-2|normal|0", "0|0|0");
+    expect_search("m-1|normal|0|1000\nm-2|normal|0|1000", "0|0|0");
     expect_resignation();
     run();
 }
@@ -228,7 +250,7 @@ END_TEST
 
 START_TEST(nothing_is_repaired_while_consumers_may_hold_it)
 {
-    expect_search("m-1|normal|0\nm-2|express|0", "1|1|0");
+    expect_search("m-1|normal|0|1000\nm-2|express|0|1000", "1|1|0");
     expect_resignation();
     run();
 }
@@ -236,7 +258,7 @@ END_TEST
 
 START_TEST(nothing_is_repaired_before_every_consumer_has_said_what_it_holds)
 {
-    expect_search("m-1|normal|0", "0|0|1"); /* heartbeat_ms is 0: it is asked once */
+    expect_search("m-1|normal|0|1000", "0|0|1"); /* heartbeat_ms is 0: it is asked once */
     expect_resignation();
     run();
 }
@@ -246,8 +268,8 @@ START_TEST(nothing_is_repaired_when_the_broker_does_not_tell)
 {
     fake_broker_fails("depth", 3);
     expect_leader();
-    expect_first_walk("m-1|normal|0");
-    expect_walk("m-1|normal|0");
+    expect_first_walk("m-1|normal|0|1000");
+    expect_walk("m-1|normal|0|1000");
     expect_resignation();
     run();
 }
@@ -266,7 +288,7 @@ END_TEST
 START_TEST(what_was_repaired_too_often_is_given_up)
 {
     expect_leader();
-    expect_first_walk("m-1|normal|8");
+    expect_first_walk("m-1|normal|8|1000");
     expect_resignation();
     run();
     ck_assert_uint_eq(metrics_value(metrics_gauge("msg_repair_given_up", "", "")), 1);
@@ -285,7 +307,7 @@ END_TEST
 
 START_TEST(rows_that_others_have_locked_are_for_the_next_turn)
 {
-    expect_search("m-1|normal|0", "0|0|0");
+    expect_search("m-1|normal|0|1000", "0|0|0");
     EXPECT("repair_take", .error = FAKE_LOCK_WAIT);
     expect_resignation();
     run();
@@ -298,7 +320,7 @@ START_TEST(an_event_that_exists_undoes_the_turn)
 {
     uint64_t before;
 
-    expect_search("m-1|normal|0", "0|0|0");
+    expect_search("m-1|normal|0|1000", "0|0|0");
     expect_take("('m-1')", MESSAGE("m-1"), "m-1|091");
     EXPECT("repair_write", .error = FAKE_DUPLICATE);
     expect_resignation();
@@ -311,7 +333,7 @@ END_TEST
 
 START_TEST(a_lost_session_leads_nothing_any_more)
 {
-    expect_search("m-1|normal|0", "0|0|0");
+    expect_search("m-1|normal|0|1000", "0|0|0");
     expect_take("('m-1')", MESSAGE("m-1"), "m-1|091");
     EXPECT("repair_write", .error = FAKE_LOST, LAST);
     run();
@@ -332,14 +354,14 @@ START_TEST(the_walk_goes_on_where_rows_are_open_and_remembers_what_is_final)
 
     repair_walk_register();
     pause_init(&r.pause);
-    expect_range("id>0 ", "0|10000|10000|0");           /* all final */
-    expect_range("id>10000 ", "15000|20000|10000|300"); /* from here on some are open */
-    expect_range("id>20000 ", "0|20500|600|0");         /* the rest is too young */
+    expect_range("id>0 ", "0|10000|10000|0|0|0");           /* all final */
+    expect_range("id>10000 ", "15000|20000|10000|300|0|0"); /* from here on some are open */
+    expect_range("id>20000 ", "0|20500|600|0|0|0");         /* the rest is too young */
     ck_assert_int_eq(repair_walk(&r, &err), 0);
     ck_assert_int_eq(r.low, 14999);
     ck_assert_int_eq(r.found.oldest, 300);
 
-    expect_range("id>14999 ", "0|20500|5501|0"); /* those are final by now */
+    expect_range("id>14999 ", "0|20500|5501|0|0|0"); /* those are final by now */
     ck_assert_int_eq(repair_walk(&r, &err), 0);
     ck_assert_int_eq(r.low, 20500);
     ck_assert_int_eq(r.found.oldest, 0);
@@ -360,6 +382,7 @@ int main(void)
     tcase_add_test(t, when_all_are_taken_up_nothing_is_written);
     tcase_add_test(t, only_what_the_queue_cannot_hold_is_repaired);
     tcase_add_test(t, what_is_queued_counts_as_full_bundles);
+    tcase_add_test(t, what_a_busy_queue_has_overtaken_is_repaired);
     tcase_add_test(t, what_is_published_and_open_is_counted);
     tcase_add_test(t, the_list_of_a_turn_is_bounded);
     tcase_add_test(t, a_message_that_cannot_be_written_does_not_keep_the_others);
