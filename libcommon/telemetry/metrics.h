@@ -30,6 +30,8 @@ struct metric *metrics_sizes(const char *family, const char *help, const char *l
 
 void metrics_add(struct metric *counter, uint64_t n);
 void metrics_set(struct metric *gauge, int64_t value);
+/* As a gauge's value: it has none at present, and no sample is given. */
+#define METRICS_ABSENT INT64_MIN
 void metrics_observe(struct metric *histogram, int64_t value); /* microseconds, or a count */
 /* The same, of a latency. The last observation of each bucket whose trace is exported
  * (tracer_wants) is its exemplar in OpenMetrics. NULL: of no trace. Takes no lock. */

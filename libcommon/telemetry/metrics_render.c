@@ -127,6 +127,24 @@ static void put_histogram(struct buf *out, enum metrics_format format, const cha
     buf_putc(out, '\n');
 }
 
+static void put_counter(struct buf *out, const char *name, const struct metric *m)
+{
+    put_sample(out, name, "", m->labels);
+    buf_put_uint(out, metrics_sum(m->slot));
+    buf_putc(out, '\n');
+}
+
+static void put_gauge(struct buf *out, const char *name, const struct metric *m)
+{
+    int64_t value = atomic_load_explicit(&m->value, memory_order_relaxed);
+
+    if (value == METRICS_ABSENT)
+        return;
+    put_sample(out, name, "", m->labels);
+    buf_put_int(out, value);
+    buf_putc(out, '\n');
+}
+
 static void put_family(struct buf *out, enum metrics_format format, const struct family *f)
 {
     static const char *const types[] = {[METRIC_COUNTER] = "counter",
@@ -136,16 +154,12 @@ static void put_family(struct buf *out, enum metrics_format format, const struct
 
     put_head(out, format, f->name, types[f->type], f->help);
     for (const struct metric *m = f->first; m; m = m->next) {
-        if (f->type == METRIC_LATENCY || f->type == METRIC_SIZES) {
+        if (f->type == METRIC_LATENCY || f->type == METRIC_SIZES)
             put_histogram(out, format, f->name, m);
-            continue;
-        }
-        put_sample(out, f->name, "", m->labels);
-        if (f->type == METRIC_COUNTER)
-            buf_put_uint(out, metrics_sum(m->slot));
+        else if (f->type == METRIC_COUNTER)
+            put_counter(out, f->name, m);
         else
-            buf_put_int(out, atomic_load_explicit(&m->value, memory_order_relaxed));
-        buf_putc(out, '\n');
+            put_gauge(out, f->name, m);
     }
 }
 

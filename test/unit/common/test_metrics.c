@@ -112,6 +112,23 @@ START_TEST(gauges_and_the_process)
 }
 END_TEST
 
+START_TEST(a_gauge_without_a_value_has_no_sample)
+{
+    struct metric *gauge = metrics_gauge("t_absent", "Help.", "x=\"1\"");
+    char *text;
+
+    metrics_set(metrics_gauge("t_absent", "Help.", "x=\"2\""), 5);
+    metrics_set(gauge, METRICS_ABSENT);
+    text = rendered();
+    ck_assert_ptr_nonnull(strstr(text, "# TYPE t_absent gauge\nt_absent{x=\"2\"} 5\n"));
+    free(text);
+    metrics_set(gauge, 0);
+    text = rendered();
+    assert_line(text, "t_absent{x=\"1\"} 0");
+    free(text);
+}
+END_TEST
+
 START_TEST(openmetrics_differs_where_it_must)
 {
     struct metric *counter = metrics_counter("t_open_total", "Says \"when\".", "x=\"1\"");
@@ -309,6 +326,7 @@ int main(void)
     tcase_add_test(t, histograms_are_cumulative_and_consistent);
     tcase_add_test(t, threads_lose_no_count);
     tcase_add_test(t, gauges_and_the_process);
+    tcase_add_test(t, a_gauge_without_a_value_has_no_sample);
     tcase_add_test(t, openmetrics_differs_where_it_must);
     tcase_add_test(t, exemplars_are_of_traces_that_are_exported);
     tcase_add_test(t, exemplars_are_not_torn);
