@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "consumerd/published.h"
 #include "consumerd/repair_internal.h"
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
@@ -16,6 +17,7 @@
 #define BATCH 100      /* messages of one transaction: short locks */
 #define COST_FACTOR 10 /* the walk may cost this part of the time */
 #define BEATS_WAITED 3 /* for the workers' next heartbeats */
+#define WALKS_VALID 3  /* a count is good until so many turns should have followed */
 
 static struct db_label waiting_label = {.query = "repair_waiting"};
 
@@ -191,12 +193,29 @@ static void tell_hopeless(const struct repair *r)
     buf_free(&ids);
 }
 
+/* How long to wait after this turn, as far as it has come. */
+static int64_t wait_after(const struct repair *r)
+{
+    int64_t cost_ms = (clock_mono_ms() - r->turn_started_ms) * COST_FACTOR;
+    int64_t interval_ms = r->settings->consumer.repair_interval_ms;
+
+    return cost_ms > interval_ms ? cost_ms : interval_ms;
+}
+
+static int count_published(struct repair *r, struct err *err)
+{
+    int64_t open[MESSAGE_LANES];
+    int rc = repair_count(r, open, err);
+
+    return rc ? rc : published_store(r->db, open, WALKS_VALID * wait_after(r), err);
+}
+
 /* A first walk is cheap; what it finds is looked at again with the queues' lengths read before. */
 static int run_once(struct repair *r, struct err *err)
 {
     int64_t depths[MESSAGE_LANES] = {0};
 
-    if (search(r, err) || repair_count(r, err))
+    if (search(r, err) || count_published(r, err))
         return -1;
     tell_hopeless(r);
     if (!any_found(r)) {
@@ -225,8 +244,6 @@ static void turn(struct repair *r)
     }
     if (schema == SCHEMA_READY)
         rc = leader_try(r->db, LEADER, 0, &mine, &err);
-    for (int i = 0; i < MESSAGE_LANES && !mine; i++)
-        metrics_set(r->published[i], 0); /* whoever leads knows better */
     if (!rc && mine) {
         rc = run_once(r, &err);
         leader_resign(r->db, LEADER);
@@ -243,12 +260,9 @@ static void *repair_main(void *arg)
     int64_t wait_ms = r->settings->consumer.repair_interval_ms;
 
     while (!pause_for(&r->pause, wait_ms)) {
-        int64_t start_ms = clock_mono_ms();
-
+        r->turn_started_ms = clock_mono_ms();
         turn(r);
-        wait_ms = (clock_mono_ms() - start_ms) * COST_FACTOR;
-        if (wait_ms < r->settings->consumer.repair_interval_ms)
-            wait_ms = r->settings->consumer.repair_interval_ms;
+        wait_ms = wait_after(r);
     }
     return NULL;
 }
@@ -265,11 +279,6 @@ static void register_metrics(struct repair *r)
         snprintf(text, sizeof(text), "lane=\"%s\"", message_type_name((enum message_type)i));
         r->candidates[i] = metrics_gauge(
             "msg_repair_candidates", "Messages without progress, queued ones among them.", text);
-        r->published[i] = metrics_gauge(
-            "msg_published_open",
-            "Messages that are published and not final, as of the last look of "
-            "the one process that repairs: with the broker, in hand, or dead letters.",
-            text);
         r->repaired[i] = metrics_counter("msg_repaired_total",
                                          "Messages put into the outbox again by the repair.", text);
     }

@@ -16,8 +16,8 @@
  * long; after REPAIR_MAX of them an alert stands in its place.
  *
  * One process at a time, by a named lock. A thread with connections of its own. The same process
- * counts what is published and not final, which the broker's queues, of bundles, do not tell, and
- * the age of the oldest recipient that is not final.
+ * counts what is published and not final (consumerd/published.h), and the age of the oldest
+ * recipient that is not final.
  */
 
 #include "consumerd/settings.h"

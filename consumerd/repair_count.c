@@ -3,7 +3,6 @@
 
 #include "consumerd/repair_internal.h"
 #include "libcommon/domain/recipient.h"
-#include "libcommon/telemetry/metrics.h"
 
 #define RANGE 10000 /* rows of message_status a statement looks at */
 
@@ -124,11 +123,11 @@ static int subtract_outbox(struct repair *r, int64_t open[MESSAGE_LANES], struct
     return 0;
 }
 
-int repair_count(struct repair *r, struct err *err)
+int repair_count(struct repair *r, int64_t open[MESSAGE_LANES], struct err *err)
 {
-    int64_t open[MESSAGE_LANES] = {0};
     int rc;
 
+    memset(open, 0, MESSAGE_LANES * sizeof(*open));
     if (subtract_outbox(r, open, err) || look_again(r, err))
         return -1;
     rc = look_on(r, err);
@@ -138,6 +137,7 @@ int repair_count(struct repair *r, struct err *err)
         for (int lane = 0; lane < MESSAGE_LANES; lane++)
             open[lane] += r->ranges[i].open[lane];
     for (int i = 0; i < MESSAGE_LANES; i++)
-        metrics_set(r->published[i], open[i] > 0 ? open[i] : 0);
+        if (open[i] < 0)
+            open[i] = 0;
     return 0;
 }

@@ -54,6 +54,7 @@ struct repair {
     struct broker *broker;
     struct doorbell *doorbell;
     int64_t low; /* every recipient up to this id is final */
+    int64_t turn_started_ms;
     bool failing, schema_seen;
     struct repair_found found;
     struct repair_range *ranges; /* beyond low, with open messages; the others are final */
@@ -61,7 +62,6 @@ struct repair {
     int64_t counted; /* the last id that was looked at */
     struct db_packet packet;
     struct metric *candidates[MESSAGE_LANES], *repaired[MESSAGE_LANES], *hopeless, *oldest;
-    struct metric *published[MESSAGE_LANES];
 };
 
 void repair_walk_register(void);
@@ -73,7 +73,7 @@ void repair_count_register(void);
 /* Counts the messages that are published and not final. Looks at what is new, and again at the
  * stretches that had open ones: an old straggler costs its own stretch, not all that came after.
  * -1, or 1 when the thread is to stop. */
-int repair_count(struct repair *r, struct err *err);
+int repair_count(struct repair *r, int64_t open[MESSAGE_LANES], struct err *err);
 
 void repair_enqueue_register(void);
 /* Puts those messages into the outbox once more, by one transaction: their open recipients that are

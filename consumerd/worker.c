@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "consumerd/published.h"
 #include "libcommon/base/must.h"
 #include "libcommon/base/pause.h"
 #include "libcommon/db/restore_mode.h"
@@ -146,9 +147,17 @@ static int look_for_schema(struct worker *w, bool *seen, struct err *err)
     return rc;
 }
 
-static void note_mode(struct worker *w, struct db_results *results)
+/* What is read along with the row's writes. */
+static void put_reads(struct db_packet *packet)
+{
+    restore_mode_put(db_statement(packet, "mode"));
+    published_put_read(db_statement(packet, "published"));
+}
+
+static void note_reads(struct worker *w, struct db_results *results)
 {
     atomic_store(&w->restoring, db_number(db_result(results, "mode")) == 1);
+    published_show(db_result(results, "published"));
 }
 
 static int insert_row(struct worker *w, uint64_t *id, struct err *err)
@@ -168,12 +177,12 @@ static int insert_row(struct worker *w, uint64_t *id, struct err *err)
     db_put_quoted(w->db, sql, host, strlen(host));
     buf_printf(sql, ",':',%ld))", (long)getpid());
     buf_puts(db_statement(&packet, "id"), "SELECT LAST_INSERT_ID()");
-    restore_mode_put(db_statement(&packet, "mode"));
+    put_reads(&packet);
     rc = db_run_packet(w->db, &register_label, &packet, &results, err);
     db_packet_free(&packet);
     if (!rc) {
         *id = (uint64_t)db_number(db_result(&results, "id"));
-        note_mode(w, &results);
+        note_reads(w, &results);
         db_results_free(&results);
         if (!*id)
             rc = err_set(err, ERR_BUG, 0, "no id for the new row of workers");
@@ -220,14 +229,14 @@ static int write_beat(struct worker *w, bool *gone, struct err *err)
                "WHERE id=%llu",
                atomic_load(&w->waiting[MESSAGE_NORMAL]), atomic_load(&w->waiting[MESSAGE_EXPRESS]),
                (unsigned long long)w->id);
-    restore_mode_put(db_statement(&packet, "mode"));
+    put_reads(&packet);
     put_pull_back(db_statement(&packet, NULL));
     rc = db_run_packet(w->db, &beat_label, &packet, &results, err);
     db_packet_free(&packet);
     if (rc)
         return -1;
     *gone = db_result(&results, "beat")->affected != 1;
-    note_mode(w, &results);
+    note_reads(w, &results);
     db_results_free(&results);
     return 0;
 }
@@ -292,6 +301,7 @@ static int64_t turn(struct worker *w, bool *schema_seen, bool *complained)
         if (!*complained)
             log_warn("worker.waiting", L_ERR(&err));
         *complained = true;
+        published_show(NULL);
         return RETRY_MS;
     }
     *complained = false;
@@ -318,6 +328,7 @@ struct worker *worker_start(const struct settings *settings)
 {
     struct worker *w = must_alloc(1, sizeof(*w));
 
+    published_register();
     db_label_register(&register_label);
     db_label_register(&beat_label);
     db_label_register(&remove_label);

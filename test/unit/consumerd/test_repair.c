@@ -82,6 +82,7 @@ static void expect_first_walk(const char *candidates)
     expect_walk(candidates);
     EXPECT("repair_count", .has = {"outbox_events", "outbox_parked"}, .rows = "0|4\n1|1");
     EXPECT("repair_count", .has = {"id>0", "LIMIT 10000"}, .rows = "9|9|7|0");
+    EXPECT("published_store", .has = {"(0,3,NOW(6),", "(1,0,NOW(6),"}); /* never less than none */
 }
 
 /* The search, its repetition with the queues' lengths around it, and what consumers hold. */
@@ -219,9 +220,6 @@ END_TEST
 /* Open less those in the outbox; a stretch with open ones is looked at again, and what is new. */
 START_TEST(what_is_published_and_open_is_counted)
 {
-    struct metric *normal = metrics_gauge("msg_published_open", "", "lane=\"normal\"");
-    struct metric *express = metrics_gauge("msg_published_open", "", "lane=\"express\"");
-
     expect_leader();
     expect_first_walk("");
     EXPECT("leader", .has = {"RELEASE_LOCK"});
@@ -230,14 +228,41 @@ START_TEST(what_is_published_and_open_is_counted)
     EXPECT("repair_count", .has = {"outbox_events"}, .rows = "0|1");
     EXPECT("repair_count", .has = {"id>0", "id<=9"}, .rows = "9|9|2|0");
     EXPECT("repair_count", .has = {"id>0", "LIMIT 10000"}, .rows = "12|12|3|2");
+    EXPECT("published_store", .has = {"(0,2,NOW(6),", "(1,2,NOW(6),"});
     expect_resignation();
     run();
-    ck_assert_uint_eq(metrics_value(normal), 2);
-    ck_assert_uint_eq(metrics_value(express), 2);
 }
 END_TEST
 
 /* ---- what is not ---- */
+
+START_TEST(the_count_is_good_for_a_few_walks)
+{
+    settings.consumer.repair_interval_ms = 100;
+    expect_leader();
+    expect_walk("");
+    EXPECT("repair_count", .has = {"outbox_events"}, .rows = "");
+    EXPECT("repair_count", .has = {"LIMIT 10000"}, .rows = "0|0|0|0");
+    EXPECT("published_store",
+           .has = {"(0,0,NOW(6),NOW(6)+INTERVAL ", "000 MICROSECOND)",
+                   "valid_until=VALUES(valid_until)"},
+           .lacks = {"INTERVAL 0 "});
+    expect_resignation();
+    run();
+}
+END_TEST
+
+START_TEST(a_count_that_cannot_be_stored_is_for_the_next_turn)
+{
+    expect_leader();
+    expect_walk("");
+    EXPECT("repair_count", .has = {"outbox_events"}, .rows = "");
+    EXPECT("repair_count", .has = {"LIMIT 10000"}, .rows = "0|0|0|0");
+    EXPECT("published_store", .error = FAKE_LOCK_WAIT);
+    expect_resignation();
+    run();
+}
+END_TEST
 
 START_TEST(nothing_is_repaired_while_it_may_be_queued)
 {
@@ -384,6 +409,8 @@ int main(void)
     tcase_add_test(t, what_is_queued_counts_as_full_bundles);
     tcase_add_test(t, what_a_busy_queue_has_overtaken_is_repaired);
     tcase_add_test(t, what_is_published_and_open_is_counted);
+    tcase_add_test(t, the_count_is_good_for_a_few_walks);
+    tcase_add_test(t, a_count_that_cannot_be_stored_is_for_the_next_turn);
     tcase_add_test(t, the_list_of_a_turn_is_bounded);
     tcase_add_test(t, a_message_that_cannot_be_written_does_not_keep_the_others);
     tcase_add_test(t, nothing_is_repaired_while_it_may_be_queued);
