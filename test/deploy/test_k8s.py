@@ -205,13 +205,17 @@ TAMPERED = {
                      o.get("Namespace", NAMESPACE)["metadata"].update(labels={}), "does not enforce"),
     "tag": (lambda o: container(o, OUTBOXD).update(image="distributed-messaging-platform:old"), "one release"),
     "replicas": (lambda o: spec(o, "Deployment", API).update(replicas=3), "sets its replicas too"),
-    "queue": (lambda o: config(o, "messaging-platform-settings").update(NORMAL_QUEUE="normal"), "no queue message_normal"),
     "metric": (lambda o: spec(o, "ScaledObject", OUTBOXD)["triggers"][0]["metadata"].update(valueLocation='msg_outbox_pending{lane="fast"}'),
                'no msg_outbox_pending{lane="fast"}'),
+    "metric that may be absent": (lambda o: spec(o, "ScaledObject", CONSUMERD)["triggers"][0]["metadata"].update(
+        valueLocation='msg_published_open{lane="fast"}'), 'no msg_published_open{lane="fast"}'),
+    "metric of another daemon": (lambda o: spec(o, "ScaledObject", CONSUMERD)["triggers"][0]["metadata"].update(
+        url=f"http://{OUTBOXD}.{NAMESPACE}.svc:8081/metrics"), 'no msg_published_open{lane="express"}'),
+    "kind of trigger": (lambda o: spec(o, "ScaledObject", CONSUMERD)["triggers"][0].update(type="rabbitmq"),
+                        "a trigger of an unknown type, rabbitmq"),
     "metric's address": (lambda o: spec(o, "ScaledObject", OUTBOXD)["triggers"][0]["metadata"].update(
         url=f"http://{OUTBOXD}.{NAMESPACE}.svc:8080/metrics"), "no Service and port"),
     "scaler's target": (lambda o: spec(o, "ScaledObject", OUTBOXD)["scaleTargetRef"].update(name="outboxd"), "no Deployment outboxd"),
-    "authentication": (lambda o: drop(o, "TriggerAuthentication", "rabbitmq"), "no TriggerAuthentication rabbitmq"),
     "database's name": (lambda o: container(o, "mysql")["env"][0].update(value="messages"), "MYSQL_DATABASE is not DB_NAME"),
     "policy": (lambda o: drop(o, "NetworkPolicy", "daemons-to-mysql"), "blocked: messaging-platform-api to mysql TCP 3306"),
     "policy's other end": (lambda o: drop(o, "NetworkPolicy", "mysql-from-daemons"), "blocked: messaging-platform-migrate to mysql TCP 3306"),
@@ -220,7 +224,7 @@ TAMPERED = {
     "collector's port": (lambda o: config(o, "messaging-platform-settings").update(
         OTEL_EXPORTER_OTLP_ENDPOINT="http://otel-collector.observability:14318"), "to a pod in observability TCP 14318"),
     "scraping": (lambda o: drop(o, "NetworkPolicy", "daemons-from-prometheus"), "a pod in monitoring to messaging-platform-outboxd TCP 8081"),
-    "KEDA": (lambda o: drop(o, "NetworkPolicy", "rabbitmq-from-keda"), "a pod in keda to rabbitmq TCP 5672"),
+    "KEDA": (lambda o: drop(o, "NetworkPolicy", "consumerd-from-keda"), "a pod in keda to messaging-platform-consumerd TCP 8082"),
     "operators": (lambda o: spec(o, "NetworkPolicy", "consumerd-to-simulators")["egress"][0]["ports"][0].update(port=9002),
                   "to operator-a TCP 9001"),
     "policy's port": (lambda o: spec(o, "NetworkPolicy", "clients-to-api")["ingress"][0]["ports"][0].update(port=80), "port 80 is of none"),

@@ -3,9 +3,10 @@
 import re
 from urllib.parse import urlsplit
 
-from .manifests import NAME, NAMESPACE, SECRET, Program, environment, is_ours, program, secrets_of, where
+from .manifests import NAME, NAMESPACE, REPOSITORY, Program, environment, is_ours, program, secrets_of, where
 from .network import network_problems, selects
 
+METRICS_PAGE = REPOSITORY / "docs" / "metrics.md"
 CLUSTER_WIDE = {"Namespace"}
 FALLBACK_DRAIN_MS = 20000  # of programs that do not say it
 
@@ -84,9 +85,6 @@ def references(objects):
                 config = volumes.get(m["name"], {}).get("configMap")
                 if config and m.get("subPath") not in configs.get(config["name"], {"data": {}})["data"]:
                     problems.append(f"{w}: no {m.get('subPath')} in ConfigMap {config['name']}")
-    for o in objects.kind("TriggerAuthentication"):
-        problems += [f"{where(o)}: no key {t['key']} in Secret {t['name']}" for t in o["spec"]["secretTargetRef"]
-                     if t["key"] not in secrets.get(t["name"], {})]
     return problems
 
 
@@ -237,9 +235,8 @@ def images(objects):
 
 
 def scalers(objects):
-    """Scalers look at queues and metrics that exist, and nothing else sets the number of replicas."""
+    """Scalers look at metrics that exist, and nothing else sets the number of replicas."""
     problems = []
-    settings = all_settings(objects)
     for o in objects.kind("HorizontalPodAutoscaler", "ScaledObject"):
         spec = o["spec"]
         target = objects.get("Deployment", spec["scaleTargetRef"]["name"])
@@ -250,35 +247,39 @@ def scalers(objects):
         if not 1 <= low < high:
             problems.append(f"{where(o)}: from {low} to {high} replicas")
         for trigger in spec.get("triggers", []):
-            problems += [f"{where(o)}: {text}" for text in trigger_problems(objects, trigger, settings)]
+            problems += [f"{where(o)}: {text}" for text in trigger_problems(objects, trigger)]
     scaled = {o["spec"]["scaleTargetRef"]["name"] for o in objects.kind("HorizontalPodAutoscaler", "ScaledObject")}
     problems += [f"{w}: no replicas" for w in objects.workloads() if w.kind == "Deployment"
                  and w.name not in scaled and "replicas" not in w.object["spec"]]
     return problems
 
 
-def trigger_problems(objects, trigger, settings):
-    data = trigger["metadata"]
-    if trigger["type"] == "rabbitmq":
-        if data["queueName"] not in (settings["EXPRESS_QUEUE"], settings["NORMAL_QUEUE"]):
-            yield f"no queue {data['queueName']}"
-        reference = trigger.get("authenticationRef", {}).get("name")
-        if not objects.get("TriggerAuthentication", reference):
-            yield f"no TriggerAuthentication {reference}"
-        host = urlsplit(secrets_of(objects)[SECRET]["RABBIT_URI"]).hostname
-        if "." not in host:
-            yield f"KEDA, which is in another namespace, does not know a host {host}"
-    elif trigger["type"] == "metrics-api":
-        url = urlsplit(data["url"])
-        service, behind = objects.service_backends(url.hostname)
-        if "." not in url.hostname or not behind or url.port not in [p["port"] for p in service["spec"]["ports"]]:
-            yield f"no Service and port at {data['url']}"
-            return
-        status, text = program(behind[0].containers[0]["args"][0]).answers[url.path]
-        if status != 200 or not re.search(rf"^{re.escape(data['valueLocation'])} ", text, re.MULTILINE):
-            yield f"no {data['valueLocation']} at {data['url']}"
-    else:
+def trigger_problems(objects, trigger):
+    if trigger["type"] != "metrics-api":
         yield f"a trigger of an unknown type, {trigger['type']}"
+        return
+    data = trigger["metadata"]
+    url = urlsplit(data["url"])
+    service, behind = objects.service_backends(url.hostname)
+    if "." not in url.hostname or not behind or url.port not in [p["port"] for p in service["spec"]["ports"]]:
+        yield f"no Service and port at {data['url']}"
+        return
+    status, text = program(behind[0].containers[0]["args"][0]).answers[url.path]
+    if status != 200 or not has_metric(text, data["valueLocation"]):
+        yield f"no {data['valueLocation']} at {data['url']}"
+
+
+def has_metric(text, wanted):
+    """A sample; of a gauge that is absent without a database, its family there and its labels on the page of metrics."""
+    if re.search(rf"^{re.escape(wanted)} ", text, re.MULTILINE):
+        return True
+    family, _, labels = wanted.rstrip("}").partition("{")
+    row = re.search(rf"^\| `{family}` \|.*\bAbsent\b.*$", METRICS_PAGE.read_text(), re.MULTILINE)
+    if not row or f"\n# TYPE {family} gauge\n" not in text or f"\n{family}{{" in text:
+        return False
+    label, _, value = labels.partition("=")
+    documented = re.search(rf"`{label}` \(([^)]*)\)", row[0])
+    return bool(documented) and value.strip('"') in documented[1].split()
 
 
 def database_and_broker(objects):

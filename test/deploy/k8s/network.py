@@ -4,7 +4,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from .manifests import NAME, NAMESPACE, NAMESPACE_LABEL, SECRET, environment, is_ours, secrets_of
+from .manifests import NAME, NAMESPACE, NAMESPACE_LABEL, environment, is_ours
 
 PRIVATE, PUBLIC, METADATA = "10.20.30.40", "198.51.100.7", "169.254.169.254"
 
@@ -140,9 +140,8 @@ def needed(objects):
                       for e in monitor["spec"]["endpoints"]]
     for scaled in objects.kind("ScaledObject"):
         for trigger in scaled["spec"]["triggers"]:
-            url = trigger["metadata"].get("url") or secrets_of(objects)[SECRET]["RABBIT_URI"]
             edges += [(foreign("keda"), to, port, "TCP")
-                      for to, port in leads_to(objects, url, PRIVATE) if to.namespace == NAMESPACE]
+                      for to, port in leads_to(objects, trigger["metadata"]["url"], PRIVATE)]
     return edges
 
 
@@ -160,7 +159,8 @@ def forbidden(objects):
     if "mysql" in by_name:
         mysql, rabbitmq, operator = by_name["mysql"], by_name["rabbitmq"], by_name["operator-a"]
         edges += [(foreign("default"), pod(mysql), 3306, "TCP"), (foreign("default"), pod(rabbitmq), 5672, "TCP"),
-                  (foreign("keda"), pod(mysql), 3306, "TCP"), (pod(mysql), address(PUBLIC), 443, "TCP"),
+                  (foreign("keda"), pod(mysql), 3306, "TCP"), (foreign("keda"), pod(rabbitmq), 5672, "TCP"),
+                  (pod(mysql), address(PUBLIC), 443, "TCP"),
                   (pod(operator), pod(mysql), 3306, "TCP"), (pod(api), pod(operator), 9001, "TCP"),
                   (pod(consumerd), pod(rabbitmq), 15672, "TCP"), (newcomer, pod(mysql), 3306, "TCP")]
     return edges
