@@ -254,10 +254,10 @@ def test_variables_have_values(watched, name):
 
 @with_prometheus
 def test_every_rule_has_data(watched):
-    """Both sides of every `and` and `or`, whether the alert fires or not."""
+    """Both sides of every `and`, `or` and `unless`, whether the alert fires or not."""
     empty = []
     for rule in (r for file in RULES.values() for group in file["groups"] for r in group["rules"]):
-        for part in re.split(r"(?m)^(?:and|or) ", rule["expr"]):
+        for part in re.split(r"(?m)^(?:and|or|unless) ", rule["expr"]):
             if part.strip() not in NO_DATA and not watched.query(without_threshold(part)):
                 empty.append((rule.get("alert") or rule["record"], part))
     assert empty == []
