@@ -102,24 +102,54 @@ static int look_on(struct repair *r, struct err *err)
     return 0;
 }
 
+/* The next RANGE rows of one of the outbox's tables, off what is open. */
+static int subtract_range(struct repair *r, const char *table, int64_t *after, int64_t *rows,
+                          int64_t open[MESSAGE_LANES], struct err *err)
+{
+    struct db_results results;
+    struct buf sql = {0};
+    char **row;
+    int rc;
+
+    buf_printf(&sql,
+               "SELECT COUNT(*),COALESCE(MAX(t.id),0),COALESCE(SUM(t.priority>=5),0) FROM "
+               "(SELECT id,priority FROM %s FORCE INDEX(PRIMARY) WHERE id>%lld "
+               "ORDER BY id LIMIT %d) t",
+               table, (long long)*after, RANGE);
+    rc = db_run_buf(r->db, &count_label, &sql, &results, err);
+    buf_free(&sql);
+    if (rc)
+        return -1;
+    *rows = 0;
+    row = db_next(db_only(&results));
+    if (row) {
+        int64_t express = strtoll(row[2], NULL, 10);
+
+        *rows = strtoll(row[0], NULL, 10);
+        *after = strtoll(row[1], NULL, 10);
+        open[MESSAGE_EXPRESS] -= express;
+        open[MESSAGE_NORMAL] -= *rows - express;
+    }
+    db_results_free(&results);
+    return 0;
+}
+
 /* What waits in the outbox, or is parked there, is not with the broker. */
 static int subtract_outbox(struct repair *r, int64_t open[MESSAGE_LANES], struct err *err)
 {
-    static const char sql[] =
-        "SELECT t.lane,COUNT(*) FROM (SELECT lane FROM outbox_events FORCE INDEX(idx_outbox_poll) "
-        "UNION ALL SELECT IF(priority>=5,1,0) FROM outbox_parked) t GROUP BY t.lane";
-    struct db_results results;
-    char **row;
+    static const char *const tables[] = {"outbox_events", "outbox_parked"};
 
-    if (db_run(r->db, &count_label, sql, sizeof(sql) - 1, &results, err))
-        return -1;
-    while ((row = db_next(db_only(&results)))) {
-        long lane = strtol(row[0], NULL, 10);
+    for (size_t i = 0; i < sizeof(tables) / sizeof(*tables); i++) {
+        int64_t after = 0;
+        int64_t rows = 0;
 
-        if (lane >= 0 && lane < MESSAGE_LANES)
-            open[lane] -= strtoll(row[1], NULL, 10);
+        do {
+            if (subtract_range(r, tables[i], &after, &rows, open, err))
+                return -1;
+            if (pause_for(&r->pause, 0))
+                return 1;
+        } while (rows == RANGE);
     }
-    db_results_free(&results);
     return 0;
 }
 
@@ -128,9 +158,11 @@ int repair_count(struct repair *r, int64_t open[MESSAGE_LANES], struct err *err)
     int rc;
 
     memset(open, 0, MESSAGE_LANES * sizeof(*open));
-    if (subtract_outbox(r, open, err) || look_again(r, err))
-        return -1;
-    rc = look_on(r, err);
+    rc = subtract_outbox(r, open, err);
+    if (!rc)
+        rc = look_again(r, err);
+    if (!rc)
+        rc = look_on(r, err);
     if (rc)
         return rc;
     for (size_t i = 0; i < r->range_count; i++)

@@ -24,6 +24,8 @@ HOT = {"user_balances", "user_transactions", "messages", "message_status", "outb
 ENTRY = re.compile(r"^(?:\d{6} [ \d]\d:\d\d:\d\d)?\s*(\d+) (Query|Connect|Execute|Quit|Init DB|Prepare|"
                    r"Close stmt|Ping|Statistics|Change user|Reset connection)\t(.*)$")
 EXPLAINED = re.compile(r"^\s*\(*\s*(SELECT|UPDATE|DELETE|WITH)\b", re.IGNORECASE)
+RANGE_ROWS = 10_000  # of a statement of the repair
+RANGE = re.compile(rf"(id>\d+)(.* ORDER BY id LIMIT {RANGE_ROWS}\))")
 BLOCK = re.compile(r"^(BEGIN NOT ATOMIC|IF ROW_COUNT\(\)=\d+ THEN|ELSE) ")
 LOCKING = re.compile(r"^\s*(UPDATE|DELETE)\b|\bFOR UPDATE\b|\bLOCK IN SHARE MODE\b", re.IGNORECASE)
 
@@ -69,7 +71,8 @@ def shape(sql):
 def seen(module_world, servers):
     """A platform that has done a bit of everything, and one example of each shape of statement."""
     log = os.path.join(servers.directory, "general.log")
-    stack = module_world("operators", DELIVERY_RETRY_WINDOW_SEC=2, DELIVERY_RETRY_BASE_MS=100)
+    # The repair's turns are so close that one falls into the traffic.
+    stack = module_world("operators", DELIVERY_RETRY_WINDOW_SEC=2, DELIVERY_RETRY_BASE_MS=100, REPAIR_INTERVAL_MS=200)
     # From the first connection on: the log tells only then which database it uses.
     as_root(servers, f"SET GLOBAL general_log_file='{log}'; SET GLOBAL log_output='FILE';"
                      "SET GLOBAL general_log=ON")
@@ -142,6 +145,18 @@ def explain(stack, sql):
         return cursor.fetchall()
 
 
+def rows_read(stack, sql):
+    """By the storage engines; those of the derived table are among them."""
+    with stack.db.connect() as connection, connection.cursor() as cursor:
+        def so_far():
+            cursor.execute("SHOW SESSION STATUS LIKE 'Handler_read%'")
+            return sum(int(value) for _, value in cursor.fetchall())
+
+        before = so_far()
+        cursor.execute(sql)
+        return so_far() - before
+
+
 def table_steps(plan):
     """Steps that touch a stored table (derived tables and JSON lists are not)."""
     for step in plan:
@@ -197,6 +212,9 @@ def test_the_statements_that_matter_were_seen(seen):
     assert found(r"^UPDATE user_balances .*balance=balance\+"), "a few balances"
     assert found(r"^UPDATE .*JOIN user_balances"), "many balances"
     assert found(r"kind=2 .*unknown_operators<>''"), "the look at what is held"
+    assert found(r"^SELECT .*COUNT\(DISTINCT .*message_status FORCE INDEX\(PRIMARY\)"), "the count of what is published"
+    assert found(r"^SELECT .*priority>=5.*outbox_events FORCE INDEX\(PRIMARY\)"), "what waits in the outbox"
+    assert found(r"^SELECT .*priority>=5.*outbox_parked FORCE INDEX\(PRIMARY\)"), "what is parked"
 
 
 @pytest.mark.parametrize("rows", [0, 5, LARGE], ids=["empty", "few", "large"])
@@ -230,3 +248,18 @@ def test_nothing_walks_a_large_table(seen):
                 faults.append(f"sorts {rows} rows of {step['table']}: {sql[:200]} … {sql[-300:]}")
     empty(stack)
     assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("rows", [0, LARGE], ids=["empty", "large"])
+def test_the_repair_counts_in_ranges_of_the_primary_key(seen, rows):
+    """Rows that the server has read, whatever it had planned: a statement's range and no more."""
+    stack, found = seen
+    fill(stack, rows)
+    counts = [sql for sql in found if RANGE.search(sql) and sql.startswith("SELECT COUNT(*)")]
+    assert {table for sql in counts for table in HOT if table in sql} == {"message_status", "outbox_events",
+                                                                          "outbox_parked"}
+    for sql in counts:
+        for step in table_steps(explain(stack, sql)):
+            assert (step["key"], step["type"]) == ("PRIMARY", "range"), sql
+        assert rows_read(stack, RANGE.sub(r"id>0\2", sql)) <= 2 * RANGE_ROWS + 100, sql
+    empty(stack)

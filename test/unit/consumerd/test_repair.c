@@ -76,11 +76,18 @@ static void expect_walk(const char *candidates)
         .answers = {{.name = "candidates", .rows = candidates}, {.name = "range", .rows = walked}});
 }
 
+static void expect_outbox(const char *rows)
+{
+    EXPECT("repair_count", .has = {"outbox_events"}, .rows = rows);
+    EXPECT("repair_count", .has = {"outbox_parked"}, .rows = "0|0|0");
+}
+
 /* What is counted after it: what waits in the outbox, and what is open in the table. */
 static void expect_first_walk(const char *candidates)
 {
     expect_walk(candidates);
-    EXPECT("repair_count", .has = {"outbox_events", "outbox_parked"}, .rows = "0|4\n1|1");
+    EXPECT("repair_count", .has = {"outbox_events", "id>0", "LIMIT 10000"}, .rows = "3|7|1");
+    EXPECT("repair_count", .has = {"outbox_parked", "id>0", "LIMIT 10000"}, .rows = "2|9|0");
     EXPECT("repair_count", .has = {"id>0", "LIMIT 10000"}, .rows = "9|9|7|0");
     EXPECT("published_store", .has = {"(0,3,NOW(6),", "(1,0,NOW(6),"}); /* never less than none */
 }
@@ -225,7 +232,7 @@ START_TEST(what_is_published_and_open_is_counted)
     EXPECT("leader", .has = {"RELEASE_LOCK"});
     EXPECT("leader", .has = {"GET_LOCK"}, .rows = "1");
     expect_walk("");
-    EXPECT("repair_count", .has = {"outbox_events"}, .rows = "0|1");
+    expect_outbox("1|7|0");
     EXPECT("repair_count", .has = {"id>0", "id<=9"}, .rows = "9|9|2|0");
     EXPECT("repair_count", .has = {"id>0", "LIMIT 10000"}, .rows = "12|12|3|2");
     EXPECT("published_store", .has = {"(0,2,NOW(6),", "(1,2,NOW(6),"});
@@ -236,12 +243,27 @@ END_TEST
 
 /* ---- what is not ---- */
 
+/* A statement looks at so many rows and no more, as those of the walk. */
+START_TEST(a_long_outbox_is_counted_in_ranges)
+{
+    expect_leader();
+    expect_walk("");
+    EXPECT("repair_count", .has = {"outbox_events", "id>0 "}, .rows = "10000|10003|4000");
+    EXPECT("repair_count", .has = {"outbox_events", "id>10003 "}, .rows = "1|10004|1");
+    EXPECT("repair_count", .has = {"outbox_parked", "id>0 "}, .rows = "0|0|0");
+    EXPECT("repair_count", .has = {"LIMIT 10000"}, .rows = "9000|9000|6002|4003");
+    EXPECT("published_store", .has = {"(0,2,NOW(6),", "(1,2,NOW(6),"});
+    expect_resignation();
+    run();
+}
+END_TEST
+
 START_TEST(the_count_is_good_for_a_few_walks)
 {
     settings.consumer.repair_interval_ms = 100;
     expect_leader();
     expect_walk("");
-    EXPECT("repair_count", .has = {"outbox_events"}, .rows = "");
+    expect_outbox("0|0|0");
     EXPECT("repair_count", .has = {"LIMIT 10000"}, .rows = "0|0|0|0");
     EXPECT("published_store",
            .has = {"(0,0,NOW(6),NOW(6)+INTERVAL ", "000 MICROSECOND)",
@@ -256,7 +278,7 @@ START_TEST(a_count_that_cannot_be_stored_is_for_the_next_turn)
 {
     expect_leader();
     expect_walk("");
-    EXPECT("repair_count", .has = {"outbox_events"}, .rows = "");
+    expect_outbox("0|0|0");
     EXPECT("repair_count", .has = {"LIMIT 10000"}, .rows = "0|0|0|0");
     EXPECT("published_store", .error = FAKE_LOCK_WAIT);
     expect_resignation();
@@ -409,6 +431,7 @@ int main(void)
     tcase_add_test(t, what_is_queued_counts_as_full_bundles);
     tcase_add_test(t, what_a_busy_queue_has_overtaken_is_repaired);
     tcase_add_test(t, what_is_published_and_open_is_counted);
+    tcase_add_test(t, a_long_outbox_is_counted_in_ranges);
     tcase_add_test(t, the_count_is_good_for_a_few_walks);
     tcase_add_test(t, a_count_that_cannot_be_stored_is_for_the_next_turn);
     tcase_add_test(t, the_list_of_a_turn_is_bounded);
