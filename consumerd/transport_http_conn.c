@@ -291,10 +291,12 @@ static bool is_old(const struct op_conn *c, int64_t now_ms)
 struct op_conn *op_conns_take(struct op_conns *conns, size_t op, void *call)
 {
     int64_t now_ms = clock_mono_ms();
-    struct op_conn *c;
+    struct op_conn *c, *next;
 
-    while ((c = TAILQ_FIRST(&conns->idle_of[op])) && (is_old(c, now_ms) || has_input(c)))
+    for (c = TAILQ_FIRST(&conns->idle_of[op]); c && (is_old(c, now_ms) || has_input(c)); c = next) {
+        next = TAILQ_NEXT(c, peer_link);
         op_conn_end(c);
+    }
     if (!c)
         return NULL;
     leave_idle(c);
