@@ -678,6 +678,8 @@ int db_run_prepared(struct db *db, struct db_label *label, const struct buf *sql
     MUST(label->ok);
     rc = mysql_stmt_execute(stmt) ? fail_prepared(stmt, label->query, err)
                                   : read_prepared(stmt, rows, err);
+    if (rc && db_error_ends_prepared(err->code))
+        db_prepared_refuse(db->prepared); /* the next try is run as it is */
     return ran(db, label, start_us, rc, err);
 }
 

@@ -118,6 +118,12 @@ bool db_error_ends_session(unsigned code)
     return is_too_large(code) || db_error_is_refusal(code);
 }
 
+bool db_error_ends_prepared(unsigned code)
+{
+    return code == DB_E_UNKNOWN_STATEMENT || code == DB_E_NOT_PREPARED ||
+           code == DB_E_PREPARE_AGAIN;
+}
+
 /* Duplicate-key texts hold the value, and syntax errors hold the statement. */
 bool db_error_text_is_plain(unsigned code)
 {

@@ -201,6 +201,12 @@ void db_prepared_forget(struct db_prepared *p)
     p->refused = false;
 }
 
+void db_prepared_refuse(struct db_prepared *p)
+{
+    db_prepared_forget(p);
+    p->refused = true;
+}
+
 void db_prepared_free(struct db_prepared *p)
 {
     db_prepared_forget(p);

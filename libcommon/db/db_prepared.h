@@ -41,6 +41,8 @@ void db_prepared_free(struct db_prepared *p);
 
 /* The connection was closed: its statements are gone. */
 void db_prepared_forget(struct db_prepared *p);
+/* What was prepared does not run: until the connection is closed nothing more is prepared. */
+void db_prepared_refuse(struct db_prepared *p);
 
 /* The statement for sql, its values bound until the next call; NULL: it is to be run as it is,
  * because it is new, or the server prepares nothing of the kind. */
