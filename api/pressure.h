@@ -3,8 +3,8 @@
 
 /*
  * Is the outbox too full to accept more? One thread samples the database several times a second,
- * less often while nothing is accepted, with bounded statements; requests read the last sample plus what was accepted since, never a
- * table.
+ * less often while nothing is accepted, with bounded statements; requests read the last sample plus
+ * what was accepted since, never a table.
  */
 
 #include <stdbool.h>
