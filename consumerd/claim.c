@@ -239,6 +239,7 @@ static void decide(struct run *r, bool suspects)
     for (size_t i = 0; i < r->item_count; i++) {
         struct claim_item *item = &r->items[i];
 
+<<<<<<< HEAD
         if (item->verdict != CLAIM_WORK || !item->message->suspect)
             continue;
         if (item->stale) {
@@ -246,8 +247,10 @@ static void decide(struct run *r, bool suspects)
             continue;
         }
         if (!suspects)
+=======
+        if (item->verdict == CLAIM_WORK && item->message->suspect && !suspects)
+>>>>>>> 5561655 (consumerd: a suspect has the whole process to itself)
             item->verdict = CLAIM_SET_ASIDE;
-        suspects = false;
     }
 }
 
@@ -428,7 +431,7 @@ static int take_rows(struct run *r, struct err *err)
 {
     if (read_rows(r, err))
         return -1;
-    decide(r, true);
+    decide(r, false);
     return make_jobs(r, err);
 }
 

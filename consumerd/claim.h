@@ -41,7 +41,7 @@ enum claim_row_fate claim_row_fate(enum recipient_state state, uint64_t owner, u
 enum claim_verdict {
     CLAIM_WORK,      /* message->jobs are to be sent */
     CLAIM_NOTHING,   /* acknowledge: nothing to do here (any more, or yet) */
-    CLAIM_SET_ASIDE, /* it may have killed consumers, and another such message is in hand */
+    CLAIM_SET_ASIDE, /* it may have killed consumers: to be claimed alone */
     CLAIM_DEAD,      /* dead-letter, for reason */
 };
 
@@ -72,9 +72,9 @@ bool claim_is_plain(const struct claim_item *items, size_t n);
 int claim_plain(const struct claim *c, struct recipient_packet *p, struct claim_item *items,
                 size_t n, struct err *err);
 
-/* Claims n messages of different identifiers for worker me; sorts them. suspects: whether a message
- * that was taken over several times may be among them (one at most is claimed). On failure nothing
- * is claimed, or, after a lost commit, it will be found as ours by the next try. */
+/* Claims n messages of different identifiers for worker me; sorts them. suspects: whether what was
+ * taken over several times is claimed as well, or set aside. On failure nothing is claimed, or,
+ * after a lost commit, it will be found as ours by the next try. */
 int claim_run(const struct claim *c, uint64_t me, bool suspects, struct claim_item *items, size_t n,
               struct err *err);
 

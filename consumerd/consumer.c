@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "consumerd/alone.h"
 #include "consumerd/dispatch.h"
 #include "consumerd/lane.h"
 #include "consumerd/stats.h"
@@ -17,6 +18,7 @@ struct consumer {
     struct worker *worker;
     struct dispatch *dispatch;
     struct job_queue *queues[MESSAGE_LANES];
+    struct alone *alone;
     struct lane *lanes[MESSAGE_LANES];
 };
 
@@ -31,6 +33,7 @@ struct consumer *consumer_start(const struct settings *settings, struct doorbell
     c->worker = worker_start(settings);
     for (int type = 0; type < MESSAGE_LANES; type++)
         c->queues[type] = job_queue_new();
+    c->alone = alone_new(c->queues);
     c->dispatch = dispatch_start(settings, c->operators, n, c->worker, c->queues);
     for (int type = MESSAGE_LANES - 1; type >= 0; type--) {
         const struct lane_config config = {.type = (enum message_type)type,
@@ -38,6 +41,7 @@ struct consumer *consumer_start(const struct settings *settings, struct doorbell
                                            .operators = c->operators,
                                            .operator_count = n,
                                            .worker = c->worker,
+                                           .alone = c->alone,
                                            .doorbell = doorbell,
                                            .queue = c->queues[type]};
 
@@ -78,10 +82,11 @@ void consumer_stop(struct consumer *c)
     for (int type = 0; type < MESSAGE_LANES; type++)
         lane_abort(c->lanes[type]);
     dispatch_stop(c->dispatch);
-    for (int type = 0; type < MESSAGE_LANES; type++) {
-        lane_free(c->lanes[type]); /* until it ends, its thread may still submit */
+    for (int type = 0; type < MESSAGE_LANES; type++)
+        lane_free(c->lanes[type]); /* until it ends, its thread may still submit, and poke */
+    alone_free(c->alone);
+    for (int type = 0; type < MESSAGE_LANES; type++)
         job_queue_free(c->queues[type]);
-    }
     dispatch_free(c->dispatch);
     worker_stop(c->worker, clean);
     free(c);

@@ -365,6 +365,8 @@ static int wait_ms(const struct lane *l)
         until_ms = l->broker_retry_at_ms;
     if (lane_letters_due_ms(l) < until_ms)
         until_ms = lane_letters_due_ms(l);
+    if (lane_turn_opens_ms(l) < until_ms)
+        until_ms = lane_turn_opens_ms(l);
     return until_ms > now_ms ? (int)(until_ms - now_ms) : 0;
 }
 

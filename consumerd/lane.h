@@ -17,6 +17,7 @@
  * hand is forgotten, both connections are dropped; the rows stay ours by name only.
  */
 
+#include "consumerd/alone.h"
 #include "consumerd/dispatch.h"
 #include "consumerd/settings.h"
 #include "consumerd/worker.h"
@@ -29,6 +30,7 @@ struct lane_config {
     const struct operator_address *operators;
     size_t operator_count;
     struct worker *worker;
+    struct alone *alone;
     struct doorbell *doorbell; /* NULL: what is put off is found without it */
     struct job_queue *queue;   /* of this lane */
 };

@@ -57,9 +57,8 @@ struct lane {
     struct inflight_table hand;
     struct inflight_list arrived; /* delivered, not claimed */
     size_t arrived_count;
-    struct inflight_list suspects; /* wait for suspect_in_hand to end */
+    struct inflight_list suspects; /* wait to be alone */
     size_t suspect_count;
-    bool suspect_in_hand;
     size_t out; /* jobs that the dispatch has */
 
     struct inflight_list letters; /* dead members; published, or to be */
@@ -87,6 +86,8 @@ void lane_turn_collect(struct lane *l);
 void lane_turn_work(struct lane *l);
 /* Whether lane_turn_work has anything to do now. */
 bool lane_turn_has_work(const struct lane *l);
+/* When a suspect that waits may have its turn, if it is for the time alone. */
+int64_t lane_turn_opens_ms(const struct lane *l);
 /* Forgets every message in hand; the dispatch has none of them. */
 void lane_turn_forget(struct lane *l);
 

@@ -57,20 +57,6 @@ static void count_event(const struct lane *l, const struct inflight *m, enum sta
                            clock_mono_us() - m->arrived_us, &m->process);
 }
 
-/* The next suspect may be claimed. */
-static void release_suspect(struct lane *l)
-{
-    struct inflight *next = TAILQ_FIRST(&l->suspects);
-
-    l->suspect_in_hand = false;
-    if (!next)
-        return;
-    TAILQ_REMOVE(&l->suspects, next, link);
-    l->suspect_count--;
-    TAILQ_INSERT_HEAD(&l->arrived, next, link);
-    l->arrived_count++;
-}
-
 /* Its last job is settled. */
 static void complete(struct lane *l, struct inflight *m)
 {
@@ -78,8 +64,6 @@ static void complete(struct lane *l, struct inflight *m)
     spans_processed(m, l->config.settings->broker.exchange,
                     topology_queue(&l->config.settings->broker, m->type));
     inflight_remove(&l->hand, m);
-    if (m->suspect)
-        release_suspect(l);
     if (m->unwritable)
         lane_dead_letter(l, m, STATS_DEAD_UNSETTLED, NULL);
     else
@@ -357,12 +341,26 @@ static bool any_stale(const struct lane *l)
     return any_stale_of(&l->arrived) || any_stale_of(&l->suspects);
 }
 
+<<<<<<< HEAD
 /* Those that are stale, in their order. */
 static void suspects_have_arrived(struct lane *l)
+=======
+/* As if it had arrived just now. */
+static void release_suspect(struct lane *l, struct inflight *m)
+{
+    TAILQ_REMOVE(&l->suspects, m, link);
+    l->suspect_count--;
+    TAILQ_INSERT_HEAD(&l->arrived, m, link);
+    l->arrived_count++;
+}
+
+static void release_stale_suspects(struct lane *l)
+>>>>>>> 5561655 (consumerd: a suspect has the whole process to itself)
 {
     struct inflight *m;
     struct inflight *before;
 
+<<<<<<< HEAD
     for (m = TAILQ_LAST(&l->suspects, inflight_list); m; m = before) {
         before = TAILQ_PREV(m, inflight_list, link);
         if (!is_stale(m))
@@ -372,6 +370,10 @@ static void suspects_have_arrived(struct lane *l)
         TAILQ_INSERT_HEAD(&l->arrived, m, link);
         l->arrived_count++;
     }
+=======
+    while (is_stale(m = TAILQ_LAST(&l->suspects, inflight_list)))
+        release_suspect(l, m);
+>>>>>>> 5561655 (consumerd: a suspect has the whole process to itself)
 }
 
 /* The first messages that have arrived, as many as may be in hand beside so many recipients, or
@@ -468,14 +470,10 @@ static void take_on(struct lane *l, struct claim_item *item)
                  L_INT("recipients", item->taken_over), L_TRACE(&m->trace));
     }
     tell_gone(m);
-    if (m->suspect)
-        l->suspect_in_hand = true;
-    if (known) {
-        known->suspect |= m->suspect;
+    if (known)
         merge(l, known, m);
-    } else {
+    else
         inflight_add(&l->hand, m);
-    }
     dispatch_submit(l->dispatch, &jobs, l->lease.era);
 }
 
@@ -520,15 +518,6 @@ static void carry_out(struct lane *l, struct claim_item *item)
     }
 }
 
-/* A suspect that was let in may have come to nothing: then it is the next one's turn. */
-static void admit_suspect(struct lane *l)
-{
-    const struct inflight *first = TAILQ_FIRST(&l->arrived);
-
-    if (l->suspect_count && !l->suspect_in_hand && !(first && first->suspect))
-        release_suspect(l);
-}
-
 static void ring_for_put_off(struct lane *l, const struct claim_item *items, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -542,7 +531,6 @@ static void take_claimed(struct lane *l, struct claim_item *items, size_t n)
     l->turn_work += n;
     for (size_t i = 0; i < n; i++)
         carry_out(l, &items[i]);
-    admit_suspect(l);
     l->claim_limit = (size_t)limits(l)->claim_batch;
 }
 
@@ -552,14 +540,13 @@ static struct claim claim_of(const struct lane *l)
 }
 
 /* False: the rest has to wait. */
-static bool claim_some(struct lane *l, bool stale)
+static bool claim_items(struct lane *l, bool suspects, struct claim_item *items, size_t n)
 {
     const struct claim c = claim_of(l);
-    struct claim_item items[CLAIM_MAX];
     struct err err = {0};
-    size_t n;
     int rc;
 
+<<<<<<< HEAD
     if (stale)
         suspects_have_arrived(l);
     n = gather(l, l->hand.recipients, stale, items);
@@ -568,6 +555,11 @@ static bool claim_some(struct lane *l, bool stale)
     if (!n)
         return true;
     rc = claim_run(&c, l->lease.id, !l->suspect_in_hand, items, n, &err);
+=======
+    if (!n || !worker_holds(l->config.worker, l->lease.era))
+        return false;
+    rc = claim_run(&c, l->lease.id, suspects, items, n, &err);
+>>>>>>> 5561655 (consumerd: a suspect has the whole process to itself)
     if (rc && (err.kind == ERR_RETRY || err.kind == ERR_UNKNOWN)) {
         db_failed(l, "claim", &err);
         return false;
@@ -587,6 +579,36 @@ static bool claim_some(struct lane *l, bool stale)
     return true;
 }
 
+static bool claim_some(struct lane *l)
+{
+    struct claim_item items[CLAIM_MAX];
+
+    return claim_items(l, false, items, gather(l, l->hand.recipients, false, items));
+}
+
+static bool put_off_stale(struct lane *l)
+{
+    struct claim_item items[CLAIM_MAX];
+
+    release_stale_suspects(l);
+    return claim_items(l, false, items, gather(l, 0, true, items));
+}
+
+static bool claim_suspect(struct lane *l)
+{
+    struct inflight *m = TAILQ_FIRST(&l->suspects);
+    struct claim_item item = {.message = m};
+
+    release_suspect(l, m);
+    if (claim_items(l, true, &item, 1))
+        return true;
+    TAILQ_REMOVE(&l->arrived, m, link);
+    l->arrived_count--;
+    TAILQ_INSERT_HEAD(&l->suspects, m, link);
+    l->suspect_count++;
+    return false;
+}
+
 /* ---- the turn ---- */
 
 static bool claims_at_all(const struct lane *l)
@@ -596,7 +618,14 @@ static bool claims_at_all(const struct lane *l)
 
 static bool may_claim(const struct lane *l, size_t recipients)
 {
-    return l->arrived_count && recipients < l->recipients_max && claims_at_all(l);
+    return l->arrived_count && recipients < l->recipients_max && claims_at_all(l) &&
+           alone_may_join(l->config.alone, l->config.type);
+}
+
+static bool may_claim_suspect(const struct lane *l)
+{
+    return l->suspect_count && !l->hand.by_id && claims_at_all(l) &&
+           alone_may_begin(l->config.alone, l->config.type);
 }
 
 static bool may_put_off(const struct lane *l)
@@ -626,6 +655,8 @@ static bool settle_and_claim(struct lane *l)
     if (!settles_at_once(l) || !may_claim(l, l->hand.recipients - settled) ||
         !worker_holds(l->config.worker, l->lease.era))
         return true;
+    if (!alone_join(l->config.alone, l->config.type))
+        return true;
     along.n = gather(l, l->hand.recipients - settled, false, items);
     if (!along.n || !claim_is_plain(items, along.n))
         return true;
@@ -645,10 +676,18 @@ static bool settle_and_claim(struct lane *l)
 
 bool lane_turn_has_work(const struct lane *l)
 {
-    return l->done.n || l->not_done.n || may_claim(l, l->hand.recipients) || may_put_off(l);
+    return l->done.n || l->not_done.n || may_claim(l, l->hand.recipients) || may_put_off(l) ||
+           may_claim_suspect(l);
 }
 
-void lane_turn_work(struct lane *l)
+int64_t lane_turn_opens_ms(const struct lane *l)
+{
+    int64_t due_ms = l->suspect_count ? alone_due_ms(l->config.alone) : INT64_MAX;
+
+    return due_ms > clock_mono_ms() ? due_ms : INT64_MAX;
+}
+
+static void work(struct lane *l)
 {
     int64_t start_us = clock_mono_us();
     int64_t next_us;
@@ -669,9 +708,11 @@ void lane_turn_work(struct lane *l)
     while (ok && l->not_done.n)
         ok = settle_some(l, &l->not_done, false);
     if (ok && may_put_off(l))
-        ok = claim_some(l, true);
-    if (ok && may_claim(l, l->hand.recipients))
-        ok = claim_some(l, false);
+        ok = put_off_stale(l);
+    if (ok && may_claim(l, l->hand.recipients) && alone_join(l->config.alone, l->config.type))
+        ok = claim_some(l);
+    if (ok && may_claim_suspect(l) && alone_begin(l->config.alone, l->config.type))
+        ok = claim_suspect(l);
     if (ok)
         l->db_failures = 0;
     next_us = pace_next_us(&l->pace, start_us, clock_mono_us(), l->turn_work);
@@ -679,6 +720,17 @@ void lane_turn_work(struct lane *l)
         l->next_turn_at_us = next_us;
     db_release(l->db);
     metrics_set(stats.lane[l->config.type].in_hand, (int64_t)l->hand.recipients);
+}
+
+static void tell_what_is_in_hand(struct lane *l)
+{
+    alone_tell(l->config.alone, l->config.type, l->hand.by_id, l->suspect_count);
+}
+
+void lane_turn_work(struct lane *l)
+{
+    work(l);
+    tell_what_is_in_hand(l);
 }
 
 void lane_turn_forget(struct lane *l)
@@ -691,8 +743,8 @@ void lane_turn_forget(struct lane *l)
         lane_let_go(l, m);
     }
     l->hand.recipients = 0;
-    l->suspect_in_hand = false;
     l->done.n = l->not_done.n = 0;
     l->abandoned = false;
+    tell_what_is_in_hand(l);
     metrics_set(stats.lane[l->config.type].in_hand, 0);
 }

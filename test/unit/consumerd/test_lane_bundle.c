@@ -185,6 +185,26 @@ END_TEST
 #define SUSPECT(id, message) id "|" message "|0912|0|sending|1|2|6|7|10||20|5"
 #define OURS_SUSPECT(id, message) id "|" message "|0912|0|sending|1|2|5|7|10||20|5"
 
+/* Seen for what they are, and set aside. */
+static void expect_suspects(const char *rows)
+{
+    EXPECT("recipient_lock", .rows = rows);
+    EXPECT("claim_owners", .rows = "");
+    EXPECT("commit");
+}
+
+/* The first of them is claimed. */
+static void expect_alone(const char *message, const char *row)
+{
+    static char quoted[64];
+
+    snprintf(quoted, sizeof(quoted), "('%s')", message);
+    EXPECT("recipient_lock", .has = {quoted}, .rows = row);
+    EXPECT("claim_owners", .rows = "");
+    EXPECT("claim_update", .has = {"takeovers+(1 AND"}, .affected = 1);
+    EXPECT("commit");
+}
+
 static void grow_old(const struct inflight *m)
 {
     m->arrival->begun_ms -= 10000;
@@ -277,10 +297,8 @@ START_TEST(suspects_of_a_bundle_do_not_wait_for_each_other_for_ever)
     again.redelivered = true;
     HEARS(again);
     lane_exchange(lane);
-    EXPECT("recipient_lock", .rows = SUSPECT("1", "m-1") "\n" SUSPECT("2", "m-2"));
-    EXPECT("claim_owners", .rows = "");
-    EXPECT("claim_update", .affected = 1);
-    EXPECT("commit");
+    expect_suspects(SUSPECT("1", "m-1") "\n" SUSPECT("2", "m-2"));
+    expect_alone("m-1", SUSPECT("1", "m-1"));
     turn();
     ck_assert_uint_eq(lane->suspect_count, 1);
     grow_old(submitted[0]->message);
@@ -351,14 +369,109 @@ START_TEST(what_kills_consumers_is_alone_before_its_neighbours_are_over)
     settings.consumer.takeovers_max = 2;
     HEARS(again);
     lane_exchange(lane);
-    EXPECT("recipient_lock", .rows = "1|m-1|0912|0|sending|1|1|6|7|10||20|5\n"
-                                     "2|m-2|0912|0|sending|1|1|6|7|10||20|5");
-    EXPECT("claim_owners", .rows = "");
-    EXPECT("claim_update", .affected = 1);
-    EXPECT("commit");
+    expect_suspects("1|m-1|0912|0|sending|1|1|6|7|10||20|5\n"
+                    "2|m-2|0912|0|sending|1|1|6|7|10||20|5");
+    expect_alone("m-1", "1|m-1|0912|0|sending|1|1|6|7|10||20|5");
     turn();
     ck_assert_uint_eq(submitted_count, 1);
     ck_assert_uint_eq(lane->suspect_count, 1);
+}
+END_TEST
+
+/* ---- suspects ---- */
+
+static void suspects_arrive(const char *rows)
+{
+    struct broker_event again = DELIVERED(3, BUNDLE(MEMBER("m-1") "," MEMBER("m-2")));
+
+    again.redelivered = true;
+    HEARS(again);
+    lane_exchange(lane);
+    expect_suspects(rows);
+}
+
+START_TEST(a_suspect_waits_until_the_lane_has_nothing_in_hand)
+{
+    arrive("m-3", 4);
+    claim(FRESH("3", "m-3"), 1);
+    suspects_arrive(SUSPECT("1", "m-1") "\n" SUSPECT("2", "m-2"));
+    turn();
+    ck_assert_uint_eq(lane->suspect_count, 2);
+    ck_assert(!lane_turn_has_work(lane));
+    submitted[0]->outcome = JOB_DONE;
+    job_queue_put(queue, submitted[0]);
+    EXPECT("settle_done", DONE(1));
+    expect_alone("m-1", SUSPECT("1", "m-1"));
+    turn();
+    ck_assert_uint_eq(submitted_count, 2);
+}
+END_TEST
+
+START_TEST(a_suspect_waits_for_the_other_lane)
+{
+    alone_tell(lanes_alone, MESSAGE_EXPRESS, true, false);
+    suspects_arrive(SUSPECT("1", "m-1") "\n" SUSPECT("2", "m-2"));
+    turn();
+    ck_assert_uint_eq(lane->suspect_count, 2);
+    ck_assert(!lane_turn_has_work(lane));
+    alone_tell(lanes_alone, MESSAGE_EXPRESS, false, false);
+    ck_assert(lane_turn_has_work(lane));
+    expect_alone("m-1", SUSPECT("1", "m-1"));
+    turn();
+    ck_assert(!alone_may_join(lanes_alone, MESSAGE_EXPRESS));
+}
+END_TEST
+
+START_TEST(nothing_is_claimed_beside_a_suspect)
+{
+    suspects_arrive(SUSPECT("1", "m-1") "\n2|m-2|0912|0|done|1|0|6|7|10||0|0");
+    expect_alone("m-1", SUSPECT("1", "m-1"));
+    turn();
+    arrive("m-3", 4);
+    turn();
+    ck_assert_uint_eq(lane->arrived_count, 1);
+    done(0);
+    claim(FRESH("3", "m-3"), 1);
+    ck_assert_uint_eq(submitted_count, 2);
+}
+END_TEST
+
+/* The statement for what is done does not bring along anybody either. */
+START_TEST(nothing_is_claimed_while_a_suspect_waits)
+{
+    arrive("m-3", 4);
+    arrive("m-4", 5);
+    claim(FRESH("3", "m-3") "\n" FRESH("4", "m-4"), 2);
+    suspects_arrive(SUSPECT("1", "m-1") "\n" SUSPECT("2", "m-2"));
+    turn();
+    arrive("m-5", 6);
+    done(0);
+    ck_assert_uint_eq(lane->arrived_count, 1);
+    ck_assert_uint_eq(submitted_count, 2);
+}
+END_TEST
+
+START_TEST(a_suspect_whose_claim_fails_is_still_alone)
+{
+    suspects_arrive(SUSPECT("1", "m-1") "\n" SUSPECT("2", "m-2"));
+    EXPECT("recipient_lock", .has = {"('m-1')"}, .error = FAKE_LOST);
+    turn();
+    ck_assert_uint_eq(lane->suspect_count, 2);
+    ck_assert_uint_eq(lane->arrived_count, 0);
+    expect_alone("m-1", SUSPECT("1", "m-1"));
+    turn();
+    ck_assert_uint_eq(submitted_count, 1);
+}
+END_TEST
+
+START_TEST(what_is_forgotten_is_nobodys_suspect)
+{
+    suspects_arrive(SUSPECT("1", "m-1") "\n" SUSPECT("2", "m-2"));
+    expect_alone("m-1", SUSPECT("1", "m-1"));
+    turn();
+    ck_assert(!alone_may_join(lanes_alone, MESSAGE_EXPRESS));
+    lane_turn_forget(lane);
+    ck_assert(alone_may_join(lanes_alone, MESSAGE_EXPRESS));
 }
 END_TEST
 
@@ -641,6 +754,15 @@ int main(void)
     tcase_add_test(t, a_stale_suspect_does_not_have_to_be_the_last);
     tcase_add_test(t, what_came_alone_or_was_not_begun_waits_as_long_as_it_has_to);
     tcase_add_test(t, what_kills_consumers_is_alone_before_its_neighbours_are_over);
+    suite_add_tcase(s, t);
+    t = tcase_create("suspects");
+    tcase_add_checked_fixture(t, setup, unmake_lane);
+    tcase_add_test(t, a_suspect_waits_until_the_lane_has_nothing_in_hand);
+    tcase_add_test(t, a_suspect_waits_for_the_other_lane);
+    tcase_add_test(t, nothing_is_claimed_beside_a_suspect);
+    tcase_add_test(t, nothing_is_claimed_while_a_suspect_waits);
+    tcase_add_test(t, a_suspect_whose_claim_fails_is_still_alone);
+    tcase_add_test(t, what_is_forgotten_is_nobodys_suspect);
     suite_add_tcase(s, t);
     t = tcase_create("how much");
     tcase_add_checked_fixture(t, setup, unmake_lane);
