@@ -112,8 +112,7 @@ static void end_arrival(struct lane *l, const struct arrival *a)
     if (a->refused ? broker_dead_letter(l->broker, a->tag, &err)
                    : broker_ack(l->broker, a->tag, false, &err))
         l->connection_lost = true;
-    if (!a->refused)
-        (void)failpoint(FAILPOINT_CONSUMER_AFTER_ACK);
+    l->acked |= !a->refused;
 }
 
 static void arrival_is_over(struct lane *l, struct arrival *a)
@@ -237,6 +236,9 @@ static void send_acks(struct lane *l)
 
     if (broker_is_open(l->broker) && broker_flush(l->broker, &err))
         connection_lost(l, &err);
+    else if (l->acked)
+        (void)failpoint(FAILPOINT_CONSUMER_AFTER_ACK);
+    l->acked = false;
 }
 
 /* A delivery too many is left in the socket: the subscription's prefetch counts deliveries, of

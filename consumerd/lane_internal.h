@@ -42,6 +42,7 @@ struct lane {
     bool leased;
 
     bool consuming;
+    bool acked;           /* in this turn */
     bool connection_lost; /* noticed in the middle of something: lane_exchange sees to it */
     bool drain_begun;
     unsigned broker_failures;

@@ -531,6 +531,7 @@ static void take_claimed(struct lane *l, struct claim_item *items, size_t n)
     l->turn_work += n;
     for (size_t i = 0; i < n; i++)
         carry_out(l, &items[i]);
+    (void)failpoint(FAILPOINT_CONSUMER_AFTER_DISPATCH);
     l->claim_limit = (size_t)limits(l)->claim_batch;
 }
 

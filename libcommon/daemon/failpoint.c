@@ -19,6 +19,7 @@ static const char *const names[FAILPOINT_COUNT] = {
     [FAILPOINT_OUTBOX_AFTER_DELETE] = "outbox.after_delete",
     [FAILPOINT_CONSUMER_ON_DELIVERY] = "consumer.on_delivery",
     [FAILPOINT_CONSUMER_AFTER_CLAIM] = "consumer.after_claim",
+    [FAILPOINT_CONSUMER_AFTER_DISPATCH] = "consumer.after_dispatch",
     [FAILPOINT_CONSUMER_AFTER_ACCEPTED] = "consumer.after_accepted",
     [FAILPOINT_CONSUMER_AFTER_SETTLE] = "consumer.after_settle",
     [FAILPOINT_CONSUMER_AFTER_ACK] = "consumer.after_ack",

@@ -23,12 +23,13 @@ enum failpoint {
     FAILPOINT_OUTBOX_AFTER_DELETE,  /* deleted and committed */
     FAILPOINT_CONSUMER_ON_DELIVERY,
     FAILPOINT_CONSUMER_AFTER_CLAIM,    /* the recipients are sending, nothing is sent */
+    FAILPOINT_CONSUMER_AFTER_DISPATCH, /* being sent; what the same commit settled is not acked */
     FAILPOINT_CONSUMER_AFTER_ACCEPTED, /* the operator said 2xx, nothing is settled */
     FAILPOINT_CONSUMER_AFTER_SETTLE,   /* committed, not acknowledged */
-    FAILPOINT_CONSUMER_AFTER_ACK,
+    FAILPOINT_CONSUMER_AFTER_ACK,      /* the turn's acks are with the broker */
     FAILPOINT_CONSUMER_AFTER_LETTER, /* a member's dead letter is confirmed, its bundle not acked */
-    FAILPOINT_REFUND_BEFORE, /* balances are locked for a refund */
-    FAILPOINT_REFUND_AFTER,  /* refund written, not committed */
+    FAILPOINT_REFUND_BEFORE,         /* balances are locked for a refund */
+    FAILPOINT_REFUND_AFTER,          /* refund written, not committed */
     FAILPOINT_COUNT,
 };
 
