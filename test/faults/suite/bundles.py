@@ -4,6 +4,7 @@ witness between the queues and the consumers that makes others of them."""
 import json
 import threading
 import time
+import uuid
 from dataclasses import dataclass, field
 
 import pika
@@ -44,6 +45,12 @@ def alone(member):
     headers = {name: member[name] for name in IN_HEADERS if member.get(name)}
     body = {name: value for name, value in member.items() if name not in IN_HEADERS}
     return json.dumps(body).encode(), _usual(member["message_identifier"], "application/json", headers)
+
+
+def unknown_message(rng, kind):
+    message = str(uuid.UUID(int=rng.getrandbits(128)))
+    return {"customer_id": 1, "text": "hi", "recipients": ["0912"], "type": kind,
+            "transaction_id": "c-" + message, "message_identifier": message}
 
 
 @dataclass

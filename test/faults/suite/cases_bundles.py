@@ -10,7 +10,7 @@ from urllib.parse import quote
 import requests
 from harness.wait import wait_until
 
-from .bundles import Seen, alone, between, bundle, cut
+from .bundles import Seen, alone, between, bundle, cut, unknown_message
 from .cases import case
 from .cases_links import killed, revived
 from .check import Judge, Result
@@ -20,12 +20,6 @@ from .watch import total, until
 
 BURST = 40      # what is sent together is published together
 COPIES_KEPT = 200
-
-
-def unknown_message(rng, kind):
-    message = str(uuid.UUID(int=rng.getrandbits(128)))
-    return {"customer_id": 1, "text": "hi", "recipients": ["0912"], "type": kind,
-            "transaction_id": "c-" + message, "message_identifier": message}
 
 
 class Poisoner:

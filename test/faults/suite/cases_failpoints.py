@@ -1,24 +1,26 @@
 """Every failpoint of the programs: death exactly there, under load, again and again; and the same
 step failing without a death."""
 
+import contextlib
 import re
 import time
 
+from harness.audit import quiesce
 from harness.stack import REPOSITORY
 
+from .bundles import between, bundle, cut, unknown_message
 from .cases import case
 from .check import Judge, Result
 from .load import Load
-from .site import KillLoop, Site
+from .site import Background, KillLoop, Site
 from .watch import total
 
 SOURCE = REPOSITORY / "libcommon/daemon/failpoint.c"
-# No load passes there: test/system/test_bundle_intake.py dies there.
-POISON_ONLY = ("consumer.after_letter",)
-FAILPOINTS = [p for p in re.findall(r'\] = "(\w+\.\w+)"', SOURCE.read_text()) if p not in POISON_ONLY]
+FAILPOINTS = re.findall(r'\] = "(\w+\.\w+)"', SOURCE.read_text())
+NEEDS_POISON = "consumer.after_letter"
 VICTIM = {"api": "api", "outbox": "outboxd", "consumer": "consumerd", "refund": "consumerd"}
 # Passes between two deaths: at least one, at most so many.
-PASSES = {"api": 20, "outbox": 20, "consumer": 40, "refund": 2}
+PASSES = {"api": 20, "outbox": 20, "consumer": 40, "refund": 2, NEEDS_POISON: 10}
 ERROR_SEC = 2
 REPUBLISHED_SEC = 30
 BURST = 40   # sends that are due together: bundles of several
@@ -48,18 +50,35 @@ def duplicates(site):
     return total(site.of("consumerd"), "worker_events_total", result="duplicate")
 
 
+def poison(run, site):
+    """Bundles with a member that nobody has: a letter is made of each."""
+    def change(queue, members):
+        for part in cut(list(members), run.rng, 10):
+            part.insert(run.rng.randint(0, len(part)), unknown_message(run.rng, part[0]["type"]))
+            yield bundle(part)
+    return Background(between(site, change))
+
+
+def drop_letters(site):
+    quiesce(site.stack)
+    site.verb("consumerd", "dead", "drop", "--all")
+
+
 def kill_at(run, site, judge, name):
     began = time.monotonic()
     kind = name.split(".")[0]
     result = Result(f"failpoint {name}", f"killed at `{name}`", unit="kills")
     victims = site.of(VICTIM[kind])
-    loop = KillLoop(victims, name, run.rng, PASSES[kind])
+    loop = KillLoop(victims, name, run.rng, PASSES.get(name, PASSES[kind]))
     copies = duplicates(site)
     with Load(site, run.new_seed(), rate=150, burst=BURST, **settings_of(kind)) as load:
-        loop.run(3 if run.short else run.repeat, deadline=30 + 3 * run.repeat)
+        with poison(run, site) if name == NEEDS_POISON else contextlib.nullcontext():
+            loop.run(3 if run.short else run.repeat, deadline=30 + 3 * run.repeat)
         lifted = time.monotonic()
         site.up()
         load.end()
+        if name == NEEDS_POISON:
+            drop_letters(site)
         result.repetitions = loop.kills
         result.violate(*loop.problems)
         judge.judge(result, load, lifted, replays=None if kind == "api" else 50)
