@@ -1,11 +1,16 @@
 """Bundles, published by hand: each member is delivered once, whatever becomes of its neighbours."""
 
+import contextlib
 import json
+import os
+import signal
+from urllib.parse import urlparse
 
 import pytest
 
 from harness.audit import audit, quiesce
 from harness.client import recipient
+from harness.proxy import FaultProxy
 from harness.wait import wait_until
 from test_dead import dead
 
@@ -22,7 +27,8 @@ def accepted(stack, n=1, **options):
     """Members of n accepted messages, which are taken out of the outbox; of customer options["customer"]."""
     api = stack.api()
     customer = options.pop("customer", None) or api.funded(1000)
-    ids = [api.sent(customer, [recipient(i)], **options)["message_identifier"] for i in range(n)]
+    numbers = options.pop("numbers", None) or [recipient(i) for i in range(n)]
+    ids = [api.sent(customer, [numbers[i]], **options)["message_identifier"] for i in range(n)]
     rows = stack.db.rows("SELECT payload FROM outbox_events WHERE aggregate_id IN %s ORDER BY id", ids)
     stack.db.execute("DELETE FROM outbox_events WHERE aggregate_id IN %s", ids)
     members = []
@@ -159,7 +165,8 @@ def test_a_prefetch_below_a_bundle(world):
     clean(stack)
 
 
-@pytest.mark.parametrize("point", ["on_delivery", "after_claim", "after_accepted", "after_settle", "after_ack"])
+@pytest.mark.parametrize("point", ["on_delivery", "after_claim", "after_dispatch", "after_accepted", "after_settle",
+                                   "after_ack"])
 def test_a_consumer_dies_over_a_bundle(stack, point):
     """The whole bundle comes again, and each member is delivered once."""
     members = accepted(stack, 10)
@@ -175,29 +182,60 @@ def test_a_consumer_dies_over_a_bundle(stack, point):
     clean(stack)
 
 
-def test_a_member_that_kills_its_consumers_ends_alone(stack):
-    """Each consumer that has it in hand dies. Its neighbours are delivered, and none of them is blamed."""
+DEADLY = "0913"  # how recipients begin that no consumer survives
+
+
+class Deadly:
+    """Between the consumer and its first operator: whoever sends to such a number dies, and it is not sent."""
+
+    def __init__(self, stack):
+        self.stack, self.deaths = stack, 0
+        first, self.second = stack.values["OPERATOR_A_URL"], stack.values["OPERATOR_B_URL"]
+        self.proxy = FaultProxy("127.0.0.1", urlparse(first).port)
+        self.pid = None
+        self.proxy.on_sight(DEADLY.encode(), self._kill, passes=False)
+        stack.stop("consumerd-1")
+        self._start()
+
+    def _kill(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def _start(self):
+        self.stack.start("consumerd-1", OPERATORS=f"operatorA=http://127.0.0.1:{self.proxy.port},"
+                                                  f"operatorB={self.second}")
+        self.pid = self.stack.pid("consumerd-1")
+
+    def until_letters(self, n):
+        """Whoever has died is started again, and known to be dead at once."""
+        def there():
+            if not self.stack.pid("consumerd-1"):
+                self.deaths += 1
+                self.stack.db.execute("DELETE FROM workers")
+                self._start()
+            return self.stack.broker.ready(self.stack.broker.dead) >= n
+        wait_until(there, 120, lambda: f"not {n} letters after {self.deaths} deaths", pause=0.05)
+
+
+@pytest.fixture
+def deadly(stack):
+    made = Deadly(stack)
+    yield made
+    made.proxy.close()
+
+
+def test_a_member_that_kills_its_consumers_ends_alone(stack, deadly):
+    """Each consumer that sends it dies. Its neighbours are delivered, and none of them is blamed."""
     for operator in stack.operators:
-        operator.faults(latency_ms=700)
-    members = accepted(stack, 10)
+        operator.faults(latency_ms=200)
+    numbers = [f"{DEADLY if i == 4 else '0912'}{i:07d}" for i in range(10)]
+    members = accepted(stack, 10, numbers=numbers)
     poison = members[4]["message_identifier"]
     others = [m for m in members if m["message_identifier"] != poison]
     stack.start("outboxd-1")  # for what is put off
     publish(stack, members)
-    deaths = 0
-
-    def is_dead():
-        nonlocal deaths
-        if stack.db.value("SELECT COUNT(*) FROM message_status JOIN workers w ON w.id=owner "
-                          "WHERE status='sending' AND message_identifier=%s", poison):
-            stack.kill("consumerd-1")
-            stack.db.execute("DELETE FROM workers")  # it is dead at once
-            stack.start("consumerd-1")
-            deaths += 1
-        return stack.broker.ready(stack.broker.dead) == 1
-
-    wait_until(is_dead, 150, lambda: f"no letter after {deaths} deaths", pause=0.05)
-    assert deaths == 6  # the first, and DELIVERY_TAKEOVERS_MAX
+    deadly.until_letters(1)
+    assert deadly.deaths == 6  # the first, and DELIVERY_TAKEOVERS_MAX
     settled(stack, others)
     acknowledged(stack)
     assert poison in dead(stack, "list") and f"takeovers from {stack.broker.normal}" in dead(stack, "list")
@@ -205,6 +243,28 @@ def test_a_member_that_kills_its_consumers_ends_alone(stack):
     for m in others:
         found = [o for o in stack.operators if o.entry(f"{m['message_identifier']}-0")]
         assert len(found) == 1
+
+
+def test_suspects_do_not_die_with_killers(stack, deadly):
+    """A killer that is a suspect too, and one that is none yet; innocent suspects in both lanes."""
+    for operator in stack.operators:
+        operator.faults(latency_ms=200)
+    numbers = [DEADLY + "0000000", "09120000001", "09120000002", "09120000003"]
+    normal = accepted(stack, 4, numbers=numbers)
+    express = accepted(stack, 4, numbers=numbers, type="express")
+    poisons = [m[0]["message_identifier"] for m in (normal, express)]
+    stack.db.execute("UPDATE message_status SET status='sending', owner=4000000000, attempt=3, takeovers=2, "
+                     "first_claimed_at=NOW(6) WHERE message_identifier<>%s", poisons[1])
+    stack.start("outboxd-1")  # for what is put off
+    publish(stack, normal)
+    publish(stack, express, queue=stack.broker.express)
+    deadly.until_letters(2)
+    assert deadly.deaths == 3 + 6
+    settled(stack, normal[1:] + express[1:])
+    acknowledged(stack)
+    letters(stack, 2)
+    assert stack.db.value("SELECT MAX(takeovers) FROM message_status WHERE message_identifier NOT IN %s",
+                          poisons) <= 3
 
 
 def test_a_death_between_a_letter_and_its_bundle(stack):
