@@ -96,7 +96,7 @@ static void sample_depth(struct pressure *p)
         uint32_t depth;
 
         if (broker_depth(p->broker, topology_queue(&api_settings.broker, (enum message_type)i),
-                         &depth, &err))
+                         &depth, NULL, &err))
             return;
         total += depth;
     }

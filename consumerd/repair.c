@@ -48,7 +48,7 @@ static int read_depths(struct repair *r, int64_t depths[MESSAGE_LANES], struct e
         uint32_t ready;
 
         if (broker_depth(r->broker, topology_queue(&r->settings->broker, (enum message_type)i),
-                         &ready, err))
+                         &ready, NULL, err))
             return -1;
         depths[i] += (int64_t)ready *
                      (int64_t)topology_bundle_max(&r->settings->broker, (enum message_type)i);

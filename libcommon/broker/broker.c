@@ -387,7 +387,8 @@ int broker_ping(struct broker *b, struct err *err)
     return broker_pump(b, 0, 0, ignore_event, NULL, err);
 }
 
-int broker_depth(struct broker *b, const char *queue, uint32_t *ready, struct err *err)
+int broker_depth(struct broker *b, const char *queue, uint32_t *ready, uint32_t *readers,
+                 struct err *err)
 {
     const amqp_queue_declare_ok_t *answer;
     bool gone;
@@ -397,11 +398,15 @@ int broker_depth(struct broker *b, const char *queue, uint32_t *ready, struct er
     if (broker_aside_open(b, "depth", err))
         return -1;
     *ready = 0;
+    if (readers)
+        *readers = 0;
     answer = amqp_queue_declare(b->conn, BROKER_ASIDE_CHANNEL, amqp_cstring_bytes(queue), 1, 0, 0,
                                 0, amqp_empty_table);
     if (broker_aside_reply(b, amqp_get_rpc_reply(b->conn), "depth", &gone, err))
         return gone && b->conn && err->code == AMQP_NOT_FOUND ? 0 : -1;
     *ready = answer->message_count;
+    if (readers)
+        *readers = answer->consumer_count;
     if (broker_aside_close(b, "depth", err))
         return -1;
     amqp_maybe_release_buffers(b->conn);

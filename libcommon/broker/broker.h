@@ -82,8 +82,11 @@ int broker_declare(struct broker *b, struct err *err);
 /* A round trip that shows the broker alive (readiness). On a connection of its own. */
 int broker_ping(struct broker *b, struct err *err);
 
-/* Messages ready in a queue (a passive declare); one that does not exist holds none. */
-int broker_depth(struct broker *b, const char *queue, uint32_t *ready, struct err *err);
+/* Messages ready in a queue, and, unless it is NULL, who reads there (a passive declare); one that
+ * does not exist holds none. In a quorum queue whoever still has messages in hand is a reader, and
+ * has them until their acks have been applied, which a channel that ends cuts off. */
+int broker_depth(struct broker *b, const char *queue, uint32_t *ready, uint32_t *readers,
+                 struct err *err);
 
 struct broker_message {
     const char *exchange, *routing_key;
@@ -112,10 +115,13 @@ int broker_consume(struct broker *b, const char *queue, uint16_t prefetch, struc
 int broker_ack(struct broker *b, uint64_t tag, bool multiple, struct err *err);
 int broker_dead_letter(struct broker *b, uint64_t tag,
                        struct err *err); /* reject without requeue */
+/* After all that is acked: everything else that was delivered goes back to its queue. */
+int broker_requeue(struct broker *b, struct err *err);
 int broker_cancel(struct broker *b,
                   struct err *err); /* no new deliveries; unacked ones stay ours */
 
-/* In place of broker_pump where nothing is to be read for now, and as often: keeps heartbeats going.
+/* In place of broker_pump where nothing is to be read for now, and as often: keeps heartbeats
+ * going.
  */
 int broker_beat(struct broker *b, struct err *err);
 

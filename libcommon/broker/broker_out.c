@@ -309,3 +309,14 @@ int broker_dead_letter(struct broker *b, uint64_t tag, struct err *err)
     end_frame(&b->out, start);
     return 0;
 }
+
+int broker_requeue(struct broker *b, struct err *err)
+{
+    int rc;
+
+    if (broker_need_channel(b, "requeue", err))
+        return -1;
+    rc = amqp_basic_nack(b->conn, BROKER_CHANNEL, 0, 1, 1);
+    broker_acks_clear(&b->acks);
+    return rc ? broker_fail(b, rc, "requeue", err) : 0;
+}

@@ -251,10 +251,13 @@ int broker_ping(struct broker *b, struct err *err)
     return plain(b, "ping", NULL, err);
 }
 
-int broker_depth(struct broker *b, const char *queue, uint32_t *ready, struct err *err)
+int broker_depth(struct broker *b, const char *queue, uint32_t *ready, uint32_t *readers,
+                 struct err *err)
 {
     record("depth", queue);
     *ready = 0;
+    if (readers)
+        *readers = 0;
     for (size_t i = 0; i < QUEUES_MAX && script.depths[i].queue; i++)
         if (!strcmp(script.depths[i].queue, queue))
             *ready = script.depths[i].ready;
@@ -368,6 +371,11 @@ int broker_dead_letter(struct broker *b, uint64_t tag, struct err *err)
 
     snprintf(text, sizeof(text), "%llu", (unsigned long long)tag);
     return plain(b, "dead_letter", text, err);
+}
+
+int broker_requeue(struct broker *b, struct err *err)
+{
+    return plain(b, "requeue", NULL, err);
 }
 
 int broker_cancel(struct broker *b, struct err *err)
