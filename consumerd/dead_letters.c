@@ -9,11 +9,14 @@
 #include "consumerd/worker.h"
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
+#include "libcommon/base/pause.h"
 #include "libcommon/domain/recipient.h"
 #include "libcommon/telemetry/log.h"
 
-#define LETTERS_MAX 1000 /* looked at in one run */
-#define GATHER_MS 5000
+#define LETTERS_MAX UINT16_MAX /* a prefetch is not longer */
+#define GATHER_MS 5000         /* without another letter */
+#define RETURN_MS 3000         /* for what somebody had in hand to be ready again */
+#define RETURN_POLL_MS 10
 #define CONFIRM_MS 5000
 #define PUMP_MS 100
 #define LOG_FLUSH_MS 5000
@@ -25,8 +28,9 @@ struct dead_session {
     const char *queue;
     struct broker *in, *back, *out[MESSAGE_LANES]; /* each of out declares its lane's queue */
     struct db *db;
-    struct letter letters[LETTERS_MAX];
-    size_t n;
+    struct letter *letters;
+    size_t n, wanted, ready; /* letters taken, to be taken, there when we came */
+    uint32_t readers;        /* others: what they have in hand is not seen */
     bool dry_run, all;
     char **ids;
     size_t id_count;
@@ -36,41 +40,103 @@ struct dead_session {
 
 /* ---- reading the queue ---- */
 
-/* A message that two letters have: a crash came between the second and the end of the first. */
-static void mark_copies(struct dead_session *d, struct letter *l)
+/* The broker takes a moment to take back what a reader had in hand who has gone, and to strike out
+ * what one has acknowledged; until then the letters cannot be seen, or would come again. So: until
+ * nobody has any (but those others) and least are ready, or, after a while, as it is. */
+static int await_letters(struct dead_session *d, uint32_t others, size_t least, bool *came,
+                         struct err *err)
 {
-    for (size_t i = 0; i < l->member_count; i++)
-        for (size_t k = 0; *l->members[i].id && k < d->n && !l->members[i].copy; k++)
-            l->members[i].copy = letter_is(&d->letters[k], l->members[i].id);
+    int64_t give_up_ms = clock_mono_ms() + RETURN_MS;
+    uint32_t ready;
+
+    while (!broker_depth(d->in, d->queue, &ready, &d->readers, err)) {
+        d->ready = ready;
+        *came = d->readers <= others && d->ready >= least;
+        if (*came || clock_mono_ms() >= give_up_ms)
+            return 0;
+        pause_sleep(RETURN_POLL_MS);
+    }
+    return -1;
 }
 
 static void take_letter(const struct broker_event *e, void *arg)
 {
     struct dead_session *d = arg;
-    struct letter *l = &d->letters[d->n];
 
-    if (e->type != BROKER_DELIVERED || d->n == LETTERS_MAX)
+    if (e->type != BROKER_DELIVERED || d->n == d->wanted)
         return;
-    if (!letter_take(l, e, d->n + 1))
-        return; /* not enough memory for all of them: those that fit are dealt with */
-    mark_copies(d, l);
-    d->n++;
+    /* not enough memory for all of them: those that fit are dealt with */
+    if (letter_take(&d->letters[d->n], e, d->n + 1))
+        d->n++;
 }
 
-static int gather(struct dead_session *d, struct err *err)
+static int take_letters(struct dead_session *d, struct err *err)
 {
     int64_t give_up_ms = clock_mono_ms() + GATHER_MS;
-    uint32_t ready;
 
-    if (broker_open(d->in, err) || broker_depth(d->in, d->queue, &ready, err))
-        return -1;
-    if (!ready)
-        return 0; /* perhaps there is no queue yet */
-    if (broker_consume(d->in, d->queue, LETTERS_MAX, err))
-        return -1;
-    while (d->n < ready && d->n < LETTERS_MAX && clock_mono_ms() < give_up_ms)
+    while (d->n < d->wanted && clock_mono_ms() < give_up_ms) {
+        size_t before = d->n;
+
         if (broker_pump(d->in, PUMP_MS, 0, take_letter, d, err))
             return -1;
+        if (d->n > before)
+            give_up_ms = clock_mono_ms() + GATHER_MS;
+    }
+    return 0;
+}
+
+/* All that are there now, and no other: not what comes meanwhile, nor what we put there ourselves.
+ */
+static int gather(struct dead_session *d, struct err *err)
+{
+    bool alone;
+
+    if (broker_open(d->in, err) || await_letters(d, 0, 0, &alone, err))
+        return -1;
+    if (!d->ready)
+        return 0; /* perhaps there is no queue yet */
+    d->wanted = d->ready < LETTERS_MAX ? d->ready : LETTERS_MAX;
+    d->letters = must_alloc(d->wanted, sizeof(*d->letters));
+    if (broker_consume(d->in, d->queue, (uint16_t)d->wanted, err) || take_letters(d, err) ||
+        broker_cancel(d->in, err))
+        return -1;
+    letters_mark_copies(d->letters, d->n);
+    return 0;
+}
+
+static bool saw_all(const struct dead_session *d, const char *verb)
+{
+    if (d->readers)
+        fprintf(stderr,
+                "msg-consumerd dead %s: another reader has the queue open: letters that it has in "
+                "hand were not seen\n",
+                verb);
+    if (d->n < d->wanted)
+        fprintf(stderr,
+                "msg-consumerd dead %s: %zu letters that were there did not come: another reader "
+                "has them, or there is not enough memory\n",
+                verb, d->wanted - d->n);
+    if (d->wanted < d->ready)
+        fprintf(stderr, "msg-consumerd dead %s: %zu letters are left for the next time\n", verb,
+                d->ready - d->wanted);
+    return !d->readers && d->n == d->ready;
+}
+
+/* Nothing is in our hands any more: whoever looks next, at once, is to find what we left, and
+ * nothing that we took. Others may take what comes back as soon as it is there. */
+static int give_back(struct dead_session *d, struct err *err)
+{
+    uint32_t others = d->readers, ready;
+    size_t held = 0;
+    bool gone;
+
+    for (size_t i = 0; i < d->n; i++)
+        held += !d->letters[i].settled;
+    if (broker_depth(d->in, d->queue, &ready, NULL, err) || broker_requeue(d->in, err) ||
+        await_letters(d, others, others ? 0 : ready + held, &gone, err))
+        return -1;
+    if (!gone)
+        return err_set(err, ERR_RETRY, 0, "the broker has not said that all is done");
     return 0;
 }
 
@@ -408,10 +474,22 @@ static int drop(struct dead_session *d, const struct letter *l, struct err *err)
 
 typedef int act_fn(struct dead_session *d, const struct letter *l, struct err *err);
 
+/* Each that was named. */
+static int find_ids(const struct dead_session *d, struct err *err)
+{
+    for (size_t i = 0; i < d->id_count; i++) {
+        size_t k = 0;
+
+        while (k < d->n && !letter_is(&d->letters[k], d->ids[i]))
+            k++;
+        if (k == d->n)
+            return err_set(err, ERR_PERMANENT, 0, "no letter %s", d->ids[i]);
+    }
+    return 0;
+}
+
 static int act_on_each(struct dead_session *d, const char *event, act_fn *act, struct err *err)
 {
-    size_t done = 0;
-
     for (size_t i = 0; i < d->n; i++) {
         struct letter *l = &d->letters[i];
 
@@ -421,9 +499,8 @@ static int act_on_each(struct dead_session *d, const char *event, act_fn *act, s
             return -1;
         log_info(event, L_STR("message_id", l->id),
                  L_STR("dry_run", d->dry_run ? "true" : "false"));
-        done++;
     }
-    return done || d->all ? 0 : err_set(err, ERR_PERMANENT, 0, "no such letter");
+    return find_ids(d, err);
 }
 
 static int act_on(struct dead_session *d, const char *verb, struct err *err)
@@ -453,7 +530,12 @@ static int run_verb(struct dead_session *d, const char *verb, struct err *err)
                 "msg-consumerd dead %s: letters were looked at once more, and not put back: "
                 "%s\n",
                 verb, why.msg);
-    return rc;
+    if (!saw_all(d, verb) && !rc && d->all)
+        rc = err_set(err, ERR_RETRY, 0, "that was not all");
+    if (!d->n || !give_back(d, &why))
+        return rc;
+    fprintf(stderr, "msg-consumerd dead %s: %s\n", verb, why.msg);
+    return rc ? rc : err_set(err, ERR_RETRY, 0, "letters may come again: list them");
 }
 
 static bool parse(struct dead_session *d, int argc, char **argv)
@@ -474,7 +556,7 @@ static bool parse(struct dead_session *d, int argc, char **argv)
             return false;
     }
     if (!strcmp(verb, "list"))
-        return !d->id_count;
+        return d->all = !d->id_count;
     if (!strcmp(verb, "show"))
         return d->id_count == 1;
     return d->all != (d->id_count > 0);
@@ -484,6 +566,7 @@ static void session_free(struct dead_session *d)
 {
     for (size_t i = 0; i < d->n; i++)
         letter_free(&d->letters[i]);
+    free(d->letters);
     broker_free(d->in);
     broker_free(d->back);
     for (int i = 0; i < MESSAGE_LANES; i++)

@@ -5,7 +5,7 @@
  * msg-consumerd dead list|show|replay|drop: what a person does about messages in the dead-letter
  * queue. A letter is named by its message id, or by #<place> when it has none; a bundle that went
  * there whole also by that of any of its messages, and is dealt with whole. Letters that are only
- * looked at go back to the queue when the connection ends. Of one message there may be several
+ * looked at go back to the queue before the verb ends. Of one message there may be several
  * letters (list says which are copies); whatever is done to both is done once.
  *
  * replay  publishes each message of the letter to its lane again, alone, confirmed, and then takes
@@ -13,6 +13,9 @@
  *         consumers gets a clean record; what a bundle holds that is no message stays, by itself
  * drop    fails and refunds the recipients of its messages that are not final and that no living
  *         consumer has in hand, then takes the letter off the queue
+ *
+ * Every verb sees what is in the queue when it begins, once whoever looked before has given it
+ * back, and nothing that comes later. It fails when it was to deal with all and could not see all.
  */
 
 #include "consumerd/settings.h"

@@ -100,6 +100,46 @@ void letter_free(struct letter *l)
     free(l->members);
 }
 
+struct member_place {
+    struct letter_member *member;
+    size_t letter;
+};
+
+static int by_id(const void *a, const void *b)
+{
+    const struct member_place *x = a, *y = b;
+    int order = strcmp(x->member->id, y->member->id);
+
+    return order ? order : (x->letter > y->letter) - (x->letter < y->letter);
+}
+
+static size_t place_members(struct letter *letters, size_t n, struct member_place *places)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < letters[i].member_count; k++, count++)
+            if (places)
+                places[count] = (struct member_place){&letters[i].members[k], i};
+    return count;
+}
+
+/* Sorted: there may be as many as one bundle has times as many as there are letters. */
+void letters_mark_copies(struct letter *letters, size_t n)
+{
+    size_t count = place_members(letters, n, NULL), first = 0;
+    struct member_place *places = must_alloc(count + 1, sizeof(*places));
+
+    place_members(letters, n, places);
+    qsort(places, count, sizeof(*places), by_id);
+    for (size_t i = 1; i < count; i++) {
+        if (strcmp(places[i].member->id, places[first].member->id) != 0)
+            first = i;
+        places[i].member->copy = *places[i].member->id && places[i].letter != places[first].letter;
+    }
+    free(places);
+}
+
 bool letter_is(const struct letter *l, const char *id)
 {
     if (!strcmp(l->id, id))

@@ -38,6 +38,9 @@ void letter_free(struct letter *l);
 /* Gives every member, in the order of members; ERR_PERMANENT: a bundle that cannot be read. */
 int letter_read(const struct letter *l, bundle_member_fn *fn, void *arg, struct err *err);
 
+/* Of all of them, in their order: notes which messages an earlier one has too. */
+void letters_mark_copies(struct letter *letters, size_t n);
+
 /* Whether it is named by that id: its own, or a member's. */
 bool letter_is(const struct letter *l, const char *id);
 

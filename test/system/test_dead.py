@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 
+import pika
 import pytest
 import requests
 
@@ -152,3 +153,117 @@ def test_list_warns_of_letters_that_fell_to_a_limit(world):
     listed = dead(stack, "list", everything=True)
     assert identifier in listed and f"expired from {stack.broker.normal}" in listed
     assert "1 of them fell to a limit that is not ours" in listed
+
+
+LETTERS = 40  # more than the broker strikes out of a quorum queue at once
+
+
+def seen(stack, *words):
+    """How many letters the verb dealt with."""
+    said = dead(stack, *words)
+    return said.count({"list": "not readable", "drop": '"dead.dropped"', "replay": '"dead.replayed"'}[words[0]])
+
+
+def put_letters(stack, n):
+    """Letters that are no messages, with an id each, at once."""
+    connection = stack.broker.connect()
+    channel = connection.channel()
+    channel.confirm_delivery()
+    for i in range(n):
+        channel.basic_publish(stack.broker.dead, stack.broker.dead, b"not json", pika.BasicProperties(message_id=f"L{i}"))
+    connection.close()
+    assert stack.broker.ready(stack.broker.dead) == n
+
+
+@contextlib.contextmanager
+def another_reader(stack, letters):
+    """Somebody else has that many letters in hand."""
+    connection = stack.broker.connect()
+    channel = connection.channel()
+    for _ in range(letters):
+        channel.basic_get(stack.broker.dead)
+    try:
+        yield connection
+    finally:
+        if connection.is_open:
+            connection.close()
+
+
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
+def test_a_verb_sees_all_whatever_ran_just_before(world, kind):
+    """The broker takes a moment to take back what was looked at."""
+    stack = world("api", "consumerd", RABBIT_QUEUE_TYPE=kind)
+    put_letters(stack, LETTERS)
+    for _ in range(20):
+        for look in (("list",), ("drop", "--all", "--dry-run")):
+            assert seen(stack, *look) == LETTERS, look
+    assert seen(stack, "drop", "--all") == LETTERS
+    assert "not readable" not in dead(stack, "list")
+    assert stack.broker.ready(stack.broker.dead) == 0
+
+
+def test_letters_are_back_when_a_verb_ends(world):
+    stack = world("api", "consumerd")
+    put_letters(stack, LETTERS)
+    for _ in range(20):
+        dead(stack, "show", "L0")
+        assert stack.broker.ready(stack.broker.dead) == LETTERS
+
+
+def test_a_verb_leaves_what_it_did_not_take(world):
+    stack = world("api", "consumerd")
+    put_letters(stack, LETTERS)
+    for i in range(20):
+        dead(stack, "drop", f"L{i}")
+        assert stack.broker.ready(stack.broker.dead) == LETTERS - 1 - i
+    assert seen(stack, "drop", "--all") == LETTERS - 20
+    assert stack.broker.ready(stack.broker.dead) == 0
+
+
+def test_replay_right_after_a_list(letter):
+    stack, customer, identifier = letter
+    for _ in range(20):
+        assert identifier in dead(stack, "list")
+    assert seen(stack, "replay", "--all") == 1
+    assert set(stack.api().wait_final(customer, identifier).values()) == {"done"}
+    quiesce(stack)
+    assert audit(stack) == []
+
+
+def test_letters_that_another_reader_has(world):
+    stack = world("api", "consumerd")
+    put_letters(stack, 5)
+    with another_reader(stack, 2):
+        listed = dead(stack, "list", code=1, everything=True)
+        assert listed.count("not readable") == 3 and "another reader" in listed
+        assert "body: not json" in dead(stack, "show", "L4")
+        assert "another reader" in dead(stack, "show", "L0", code=1, everything=True)
+        assert "another reader" in dead(stack, "drop", "--all", code=1, everything=True)
+        assert "another reader" in dead(stack, "list", code=1, everything=True)
+    assert seen(stack, "drop", "--all") == 2
+
+
+def test_a_reader_that_goes_is_waited_for(world):
+    stack = world("api", "consumerd")
+    put_letters(stack, 5)
+    with another_reader(stack, 5) as reader, subprocess.Popen(
+            [binary("consumerd"), "dead", "drop", "--all"], stdout=subprocess.DEVNULL,
+            env={**os.environ, **stack.values, "OPERATORS": f"operatorA={stack.values['OPERATOR_A_URL']}"}) as drop:
+        reader.close()
+        assert drop.wait(30) == 0
+    assert stack.broker.ready(stack.broker.dead) == 0
+
+
+def test_as_many_letters_as_there_are(world):
+    stack = world("api", "consumerd")
+    put_letters(stack, 1100)
+    assert seen(stack, "list") == 1100
+    assert seen(stack, "drop", "--all") == 1100
+    assert stack.broker.ready(stack.broker.dead) == 0
+
+
+def test_an_id_that_no_letter_has(world):
+    stack = world("api", "consumerd")
+    put_letters(stack, 3)
+    assert "no letter no-such" in dead(stack, "drop", "L1", "no-such", code=1, everything=True)
+    assert stack.broker.ready(stack.broker.dead) == 2
