@@ -107,27 +107,16 @@ def put_right(site, judge, result, load):
         result.violate("no letter was of a message that exists: " + str(letters[:3]))
 
 
-def rest(site):
-    """The broker takes a moment to see that who looked at letters has gone: until their number stands."""
-    seen = []
-
-    def stands():
-        seen.append(site.broker.ready(site.broker.dead))
-        return len(seen) > 5 and len(set(seen[-5:])) == 1
-    wait_until(stands, 30, "what was looked at is back in its queue", pause=0.1)
-
-
 def listed(site, result):
     """[(name, what became of its recipients)] of the dead letters."""
     code, said = site.verb("consumerd", "dead", "list")
     if code:
         result.violate(f"dead list ended with {code}: {said[-300:]}")
     rows = [line.split("\t") for line in said.splitlines() if "\t" in line]
-    return [(row[0], row[-1]) for row in rows]
+    return [(row[0].strip(), row[-1]) for row in rows]
 
 
 def act(site, result, *words):
-    rest(site)
     code, said = site.verb("consumerd", "dead", *words)
     if code:
         result.violate(f"dead {' '.join(words)} ended with {code}: {said[-300:]}")
