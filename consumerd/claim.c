@@ -239,7 +239,6 @@ static void decide(struct run *r, bool suspects)
     for (size_t i = 0; i < r->item_count; i++) {
         struct claim_item *item = &r->items[i];
 
-<<<<<<< HEAD
         if (item->verdict != CLAIM_WORK || !item->message->suspect)
             continue;
         if (item->stale) {
@@ -247,9 +246,6 @@ static void decide(struct run *r, bool suspects)
             continue;
         }
         if (!suspects)
-=======
-        if (item->verdict == CLAIM_WORK && item->message->suspect && !suspects)
->>>>>>> 5561655 (consumerd: a suspect has the whole process to itself)
             item->verdict = CLAIM_SET_ASIDE;
     }
 }

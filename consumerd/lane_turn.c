@@ -341,10 +341,6 @@ static bool any_stale(const struct lane *l)
     return any_stale_of(&l->arrived) || any_stale_of(&l->suspects);
 }
 
-<<<<<<< HEAD
-/* Those that are stale, in their order. */
-static void suspects_have_arrived(struct lane *l)
-=======
 /* As if it had arrived just now. */
 static void release_suspect(struct lane *l, struct inflight *m)
 {
@@ -354,26 +350,17 @@ static void release_suspect(struct lane *l, struct inflight *m)
     l->arrived_count++;
 }
 
+/* In their order. */
 static void release_stale_suspects(struct lane *l)
->>>>>>> 5561655 (consumerd: a suspect has the whole process to itself)
 {
     struct inflight *m;
     struct inflight *before;
 
-<<<<<<< HEAD
     for (m = TAILQ_LAST(&l->suspects, inflight_list); m; m = before) {
         before = TAILQ_PREV(m, inflight_list, link);
-        if (!is_stale(m))
-            continue;
-        TAILQ_REMOVE(&l->suspects, m, link);
-        l->suspect_count--;
-        TAILQ_INSERT_HEAD(&l->arrived, m, link);
-        l->arrived_count++;
+        if (is_stale(m))
+            release_suspect(l, m);
     }
-=======
-    while (is_stale(m = TAILQ_LAST(&l->suspects, inflight_list)))
-        release_suspect(l, m);
->>>>>>> 5561655 (consumerd: a suspect has the whole process to itself)
 }
 
 /* The first messages that have arrived, as many as may be in hand beside so many recipients, or
@@ -547,20 +534,11 @@ static bool claim_items(struct lane *l, bool suspects, struct claim_item *items,
     struct err err = {0};
     int rc;
 
-<<<<<<< HEAD
-    if (stale)
-        suspects_have_arrived(l);
-    n = gather(l, l->hand.recipients, stale, items);
     if (!worker_holds(l->config.worker, l->lease.era))
         return false;
     if (!n)
         return true;
-    rc = claim_run(&c, l->lease.id, !l->suspect_in_hand, items, n, &err);
-=======
-    if (!n || !worker_holds(l->config.worker, l->lease.era))
-        return false;
     rc = claim_run(&c, l->lease.id, suspects, items, n, &err);
->>>>>>> 5561655 (consumerd: a suspect has the whole process to itself)
     if (rc && (err.kind == ERR_RETRY || err.kind == ERR_UNKNOWN)) {
         db_failed(l, "claim", &err);
         return false;
