@@ -40,6 +40,7 @@ struct lane {
 
     struct worker_lease lease;
     bool leased;
+    bool abandoned; /* the dispatch has given up a job: the incarnation is over */
 
     bool consuming;
     bool acked;           /* in this turn */
@@ -68,7 +69,6 @@ struct lane {
     int64_t letter_retry_at_ms;
     int64_t letter_limit_ms; /* for a confirm; with none to come, of the connection */
     struct job_array done, not_done;
-    bool abandoned; /* the dispatch has given up a job: the incarnation is over */
 
     struct pace pace;
     size_t turn_work;        /* messages claimed and recipients settled by this turn */
