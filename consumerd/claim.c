@@ -26,7 +26,6 @@ struct claim_row {
     struct claim_item *item;
     const struct recipient *recipient;
     enum claim_row_fate fate;
-    bool stale; /* not to be claimed */
 };
 
 struct owner {
@@ -114,14 +113,11 @@ static void note_owner(struct run *r, uint64_t id)
 static struct claim_row row_of(const struct run *r, struct claim_item *item,
                                const struct recipient *recipient)
 {
-    enum claim_row_fate fate = claim_row_fate(recipient->state, recipient->owner, r->me,
-                                              in_hand(item->in_hand, recipient->id));
-
     return (struct claim_row){
         .item = item,
         .recipient = recipient,
-        .fate = fate,
-        .stale = item->stale && fate != CLAIM_ROW_TAKEOVER,
+        .fate = claim_row_fate(recipient->state, recipient->owner, r->me,
+                               in_hand(item->in_hand, recipient->id)),
     };
 }
 
@@ -149,6 +145,7 @@ static int read_rows(struct run *r, struct err *err)
             return err_set(err, ERR_BUG, 0, "claim: a row that makes no sense");
         *to = row_of(r, item, recipient);
         item->verdict = CLAIM_NOTHING;
+        item->message->ours |= to->fate == CLAIM_ROW_TAKEOVER;
         if (to->fate == CLAIM_ROW_FOREIGN)
             note_owner(r, recipient->owner);
     }
@@ -207,10 +204,15 @@ static bool is_free(const struct claim_row *row)
     return row->fate == CLAIM_ROW_FRESH || row->fate == CLAIM_ROW_TAKEOVER;
 }
 
+static bool is_stale(const struct claim_item *item)
+{
+    return item->stale && !item->message->ours;
+}
+
 static bool is_put_off(const struct claim_row *row)
 {
     return (row->item->verdict == CLAIM_WORK || row->item->verdict == CLAIM_NOTHING) &&
-           ((row->stale && is_free(row)) || row->fate == CLAIM_ROW_FOREIGN);
+           ((is_stale(row->item) && is_free(row)) || row->fate == CLAIM_ROW_FOREIGN);
 }
 
 /* Sets the fate of foreign rows, and what they mean for their messages. */
@@ -223,7 +225,7 @@ static void decide(struct run *r, bool suspects)
         if (row->fate == CLAIM_ROW_FOREIGN && !owner_lives_ms(r, row->recipient->owner))
             row->fate = CLAIM_ROW_TAKEOVER;
         if (row->fate == CLAIM_ROW_TAKEOVER) {
-            item->taken_over += !row->stale;
+            item->taken_over += !is_stale(item);
             if (row->recipient->takeovers >= suspect_takeovers(r))
                 item->message->suspect = true;
             if (row->recipient->takeovers >= r->c->settings->consumer.takeovers_max) {
@@ -233,26 +235,21 @@ static void decide(struct run *r, bool suspects)
         }
         if (is_put_off(row))
             item->put_off++;
-        if (!row->stale && is_free(row) && item->verdict == CLAIM_NOTHING)
+        if (!is_stale(item) && is_free(row) && item->verdict == CLAIM_NOTHING)
             item->verdict = CLAIM_WORK;
     }
     for (size_t i = 0; i < r->item_count; i++) {
         struct claim_item *item = &r->items[i];
 
-        if (item->verdict != CLAIM_WORK || !item->message->suspect)
-            continue;
-        if (item->stale) {
-            item->message->suspect = false; /* ours already: our death counts against it anyway */
-            continue;
-        }
-        if (!suspects)
+        if (item->verdict == CLAIM_WORK &&
+            ((item->message->suspect && !suspects) || (item->stale && item->message->ours)))
             item->verdict = CLAIM_SET_ASIDE;
     }
 }
 
 static bool is_claimed(const struct claim_row *row)
 {
-    return row->item->verdict == CLAIM_WORK && is_free(row) && !row->stale;
+    return row->item->verdict == CLAIM_WORK && is_free(row);
 }
 
 /* ---- writing ---- */

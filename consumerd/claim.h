@@ -15,8 +15,8 @@
  *   sending, ourselves, in hand     nothing (the message was delivered again)
  *   sending, ourselves, not in hand ours, as if taken over (a commit whose answer was lost)
  *   sending, living owner           put off through the outbox until the owner must be done or dead
- *   what would be ours, stale       put off through the outbox for a moment, unless we own it: others
- *                                   would find a living owner
+ *   what would be ours, stale       put off through the outbox for a moment; set aside when we own
+ *                                   some of it already: others would find a living owner
  *   done, failed                    nothing
  */
 

@@ -113,6 +113,7 @@ struct inflight {
     int64_t accepted_us, arrived_us;
     bool redelivered;
     bool unwritable; /* it cannot be put off: `messages` does not know it */
+    bool ours;       /* the database says so: it cannot be put off, and waits to be alone */
     bool suspect;    /* claimed alone: it may be what killed its former consumers */
 
     struct arrival *arrival; /* NULL: it is over, as far as the broker is concerned */

@@ -12,8 +12,7 @@
 #define RETRY_MAX_MS 5000
 #define CONFIRM_MS 10000  /* a letter that is not confirmed by then is published anew */
 #define KEEP_OPEN_MS 5000 /* letters come in company */
-#define PATIENCE_MS 60000 /* then all of the bundle is rejected, and the lane has its place again \
-                           */
+#define PATIENCE_MS 60000 /* then all of the bundle is rejected */
 #define WAITING_MAX 16    /* the same while letters are refused */
 
 void lane_letters_add(struct lane *l, struct inflight *m)

@@ -323,7 +323,8 @@ static bool settle_some(struct lane *l, struct job_array *a, bool done)
 
 static bool is_stale(const struct inflight *m)
 {
-    return m->arrival->begun_ms && clock_mono_ms() - m->arrival->begun_ms > BUNDLE_STALE_MS;
+    return !m->ours && m->arrival->begun_ms &&
+           clock_mono_ms() - m->arrival->begun_ms > BUNDLE_STALE_MS;
 }
 
 static bool any_stale_of(const struct inflight_list *list)
