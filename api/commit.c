@@ -31,7 +31,8 @@ struct committer {
     struct batch *batch;
     struct daemon_beat *beat;
     struct commit_hand hand;
-    bool read_only; /* the database took no writes when it was last asked */
+    int64_t ended_us; /* the last batch, on clock_mono_us */
+    bool read_only;   /* the database took no writes when it was last asked */
 };
 
 struct commit {
@@ -383,10 +384,23 @@ static void release_if_idle(struct committer *c)
     pthread_mutex_lock(&commit->lock);
 }
 
+/* Its customers' other requests wait as long; what is worth a transaction of its own is taken by
+ * another committer. */
+static void gather(struct committer *c, int64_t start_us)
+{
+    int64_t pause_us =
+        commit_queue_gather_us(start_us - c->ended_us, clock_mono_us() - start_us, c->hand.n);
+
+    if (pause_us && !atomic_load(&c->parent->stopping))
+        pause_sleep_us(pause_us);
+    c->ended_us = clock_mono_us();
+}
+
 static void *committer_main(void *arg)
 {
     struct committer *c = arg;
     struct commit *commit = c->parent;
+    int64_t start_us;
 
     pthread_mutex_lock(&commit->lock);
     while (!at_end(commit)) {
@@ -396,7 +410,9 @@ static void *committer_main(void *arg)
         if (!c->hand.n)
             continue;
         pthread_mutex_unlock(&commit->lock);
+        start_us = clock_mono_us();
         run_batch(c, c->hand.ops, c->hand.n);
+        gather(c, start_us);
         pthread_mutex_lock(&commit->lock);
         commit_queue_done(commit->queue, &c->hand);
     }

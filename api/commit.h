@@ -3,7 +3,7 @@
 
 /*
  * The committers: a few threads, each with a connection. One takes everything that waits
- * (commit_queue.h), commits it as one batch and answers. No timer: an idle system commits a single
+ * (commit_queue.h), commits it as one batch and answers. An idle system commits a single
  * send at once, a busy one hundreds together. Another committer joins in when so much waits that a
  * second transaction is worth its cost: it works while the first one's COMMIT goes to the disk.
  *

@@ -6,6 +6,9 @@
 
 /* Customers that share a slot wait for each other: few do, and it is harmless. */
 #define SLOT_BITS 14
+#define GATHER_MAX_US 1000
+#define GATHERED 8 /* requests: so many have come by themselves */
+#define CLOSELY 4  /* within so many times what a batch took */
 #define NOBODY 0
 
 struct slot {
@@ -157,6 +160,13 @@ void commit_queue_done(struct commit_queue *q, struct commit_hand *hand)
     }
     hand->n = hand->slot_count = 0;
     q->in_hand--;
+}
+
+int64_t commit_queue_gather_us(int64_t after_us, int64_t took_us, size_t n)
+{
+    if (n >= GATHERED || after_us >= took_us * CLOSELY)
+        return 0;
+    return took_us < GATHER_MAX_US ? took_us : GATHER_MAX_US;
 }
 
 void commit_queue_set_aside(struct commit_queue *q, struct operation *op)

@@ -50,6 +50,11 @@ void commit_queue_take(struct commit_queue *q, struct commit_hand *hand);
 /* The batch is decided; its operations may be gone. */
 void commit_queue_done(struct commit_queue *q, struct commit_hand *hand);
 
+/* How long a batch that took so long, and began so long after the one before, stays in hand once it
+ * is decided: while small ones follow closely, what comes meanwhile shares the next transaction,
+ * which costs little more with a few sends than with one. Nothing after a quiet time. */
+int64_t commit_queue_gather_us(int64_t after_us, int64_t took_us, size_t n);
+
 /* One of a batch in hand that has to be tried again, after a pause: it waits, beyond all limits but
  * its deadline, until commit_queue_return puts all of them in front. */
 void commit_queue_set_aside(struct commit_queue *q, struct operation *op);

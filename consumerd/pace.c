@@ -1,6 +1,6 @@
 #include "consumerd/pace.h"
 
-#define SHARE_MAX 8 /* one part in so many of a busy lane's time is its turns' */
+#define SHARE_MAX 16 /* one part in so many of a busy lane's time is its turns' */
 #define CREDIT 4    /* usual turns that a quiet lane may have ahead */
 #define USUAL_WEIGHT 8
 

@@ -6,7 +6,7 @@
  * message or two and costs statements and a flush all the same; one that waits shares them with
  * what comes meanwhile. So turns that follow one another are spread, by what they really took: a
  * database that is slow, or a machine that is full, gets fewer and larger ones. A turn that had
- * more to do is followed by a longer pause, until turns are an eighth of the time; one that had
+ * more to do is followed by a longer pause, until turns are a sixteenth of the time; one that had
  * next to nothing says that there is little to share. A lane that was quiet waits for nothing: it
  * has some turns to its credit. Pure; all zero is a lane that never waits.
  */

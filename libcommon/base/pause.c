@@ -48,7 +48,12 @@ bool pause_cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, const struct t
 
 void pause_sleep(int64_t ms)
 {
-    struct timespec until = pause_until(ms);
+    pause_sleep_us(ms * 1000);
+}
+
+void pause_sleep_us(int64_t us)
+{
+    struct timespec until = pause_until_us(us);
 
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
         ;

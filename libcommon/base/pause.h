@@ -48,6 +48,7 @@ bool pause_ended(struct pause *p, int64_t ms);
 
 /* Whatever happens: for what nothing brings back early. */
 void pause_sleep(int64_t ms);
+void pause_sleep_us(int64_t us);
 
 /* A condition on the monotonic clock, the point that lies so far ahead (what is past is now, a year
  * is as far as it goes), and a wait until then: false when the time is up, true when woken, perhaps

@@ -19,7 +19,7 @@
 #include "libcommon/telemetry/metrics.h"
 
 #define GAP_MIN_MS 4  /* between two rings: what a commit may wait when few come ... */
-#define GAP_MAX_MS 16 /* ... and when many do; of the 50 ms that express messages have */
+#define GAP_MAX_MS 24 /* ... and when many do; of the 50 ms that express messages have */
 #define GAP_CROWD 3   /* asked for so often in a gap, the next one is twice as long */
 #define CALL_TIMEOUT_MS 2000
 #define ONCE_TIMEOUT_MS 1000

@@ -272,6 +272,15 @@ START_TEST(nothing_is_lost_or_reordered)
 }
 END_TEST
 
+START_TEST(small_batches_that_follow_closely_gather)
+{
+    ck_assert_int_eq(commit_queue_gather_us(100, 700, 1), 700);
+    ck_assert_int_eq(commit_queue_gather_us(0, 50000, 7), 1000); /* bounded */
+    ck_assert_int_eq(commit_queue_gather_us(20000, 700, 1), 0);  /* after a quiet time */
+    ck_assert_int_eq(commit_queue_gather_us(0, 700, 8), 0); /* enough have come by themselves */
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("commit_queue");
@@ -279,6 +288,7 @@ int main(void)
 
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, one_batch_takes_everything_in_order);
+    tcase_add_test(t, small_batches_that_follow_closely_gather);
     tcase_add_test(t, another_joins_in_only_when_enough_waits);
     tcase_add_test(t, batches_in_hand_share_no_customer);
     tcase_add_test(t, what_does_not_fit_stays_in_order);
