@@ -68,8 +68,8 @@ START_TEST(a_busy_lane_turns_for_a_sixteenth_of_the_time)
     for (int i = 0; i < 1000; i++)
         turn(2000);
     end_us = now_us;
-    ck_assert_int_ge(end_us - began_us, 1000 * 2000 * 16 * 99 / 100);
-    ck_assert_int_le(end_us - began_us, 1000 * 2000 * 16);
+    ck_assert_int_ge(end_us - began_us, INT64_C(1000) * 2000 * 16 * 99 / 100);
+    ck_assert_int_le(end_us - began_us, INT64_C(1000) * 2000 * 16);
     ck_assert_int_eq(turn(2000), 30000);
 }
 END_TEST
