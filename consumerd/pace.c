@@ -1,7 +1,7 @@
 #include "consumerd/pace.h"
 
 #define SHARE_MAX 16 /* one part in so many of a busy lane's time is its turns' */
-#define CREDIT 4    /* usual turns that a quiet lane may have ahead */
+#define CREDIT 4     /* usual turns that a quiet lane may have ahead */
 #define USUAL_WEIGHT 8
 
 int64_t pace_next_us(struct pace *p, int64_t start_us, int64_t end_us, size_t work)

@@ -31,10 +31,10 @@ static void register_lane(const struct settings *s, enum message_type type)
             metrics_counter("worker_events_total", "Messages from the broker.", labels);
     }
     snprintf(labels, sizeof(labels), "queue=\"%s\"", queue);
-    stats.lane[type].event_seconds = metrics_latency("worker_event_duration_seconds",
-                                                     "From a message's delivery to its settlement.", labels);
-    stats.lane[type].redelivered =
-        metrics_counter("msg_redelivered_total", "Messages that the broker delivered again.", labels);
+    stats.lane[type].event_seconds = metrics_latency(
+        "worker_event_duration_seconds", "From a message's delivery to its settlement.", labels);
+    stats.lane[type].redelivered = metrics_counter(
+        "msg_redelivered_total", "Messages that the broker delivered again.", labels);
     stats.lane[type].in_hand =
         metrics_gauge("msg_recipients_in_hand", "Recipients claimed and not settled.", labels);
     snprintf(labels, sizeof(labels), "type=\"%s\"", message_type_name(type));
@@ -118,8 +118,8 @@ void stats_register(const struct settings *s, const struct operator_address *ope
     }
     for (int i = 0; i < STATS_DEADS; i++) {
         snprintf(labels, sizeof(labels), "reason=\"%s\"", dead_names[i]);
-        stats.dead[i] = metrics_counter("msg_dead_lettered_total",
-                                        "Messages put aside for a person.", labels);
+        stats.dead[i] =
+            metrics_counter("msg_dead_lettered_total", "Messages put aside for a person.", labels);
     }
     stats.retries = metrics_counter("msg_retries_total",
                                     "Recipients put back into the outbox for another round.", "");
