@@ -11,7 +11,7 @@
 
 /* The most requests that are tried in one packet: there are fewer answers to save in a larger
  * batch, and more neighbours whom one refusal costs a second try. */
-#define EASY_MAX 32
+#define EASY_MAX 100
 #define COMMON_MAX 4
 #define SHORT_SLOTS 256
 

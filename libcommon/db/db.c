@@ -514,7 +514,9 @@ static int kill_until_gone(struct db *db, uint64_t session_id, struct err *err)
 
 struct db_lost_session db_lost_session(const struct db *db)
 {
-    return db->mysql ? (struct db_lost_session){0} : db->lost;
+    struct db_lost_session none = {0};
+
+    return db->mysql ? none : db->lost;
 }
 
 int db_end_lost_session(struct db *db, struct db_lost_session *lost, struct err *err)

@@ -169,32 +169,68 @@ bool ledger_changes(const struct ledger_account *accounts, size_t n)
     return false;
 }
 
-static bool same_changes(const struct ledger_account *accounts, size_t n)
+/* That of the most, if they are more than half. */
+static int64_t usual_change(const struct ledger_account *accounts, size_t n)
 {
-    for (size_t i = 1; i < n; i++)
-        if (accounts[i].change != accounts[0].change)
+    int64_t usual = accounts[0].change;
+    size_t lead = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (!lead)
+            usual = accounts[i].change;
+        if (accounts[i].change == usual)
+            lead++;
+        else
+            lead--;
+    }
+    return usual;
+}
+
+static bool is_first_of_its_change(const struct ledger_account *accounts, size_t at)
+{
+    for (size_t i = 0; i < at; i++)
+        if (accounts[i].change == accounts[at].change)
             return false;
     return true;
 }
 
-/* What a row's balance is to be changed by, factor times. */
+static void put_users_of_change(struct buf *sql, const struct ledger_account *accounts, size_t n,
+                                int64_t change)
+{
+    const char *before = " WHEN user_id IN (";
+
+    for (size_t i = 0; i < n; i++) {
+        if (accounts[i].change != change)
+            continue;
+        buf_puts(sql, before);
+        buf_put_int(sql, accounts[i].user_id);
+        before = ",";
+    }
+}
+
+/* What a row's balance is to be changed by, factor times: nearly all by the same, and a list that
+ * is searched for each other amount. */
 static void put_change(struct buf *sql, const struct ledger_account *accounts, size_t n,
                        int64_t factor)
 {
-    if (same_changes(accounts, n)) {
-        buf_put_int(sql, accounts[0].change * factor);
-        return;
-    }
-    buf_puts(sql, "CASE user_id");
+    int64_t usual = usual_change(accounts, n);
+    bool others = false;
+
     for (size_t i = 0; i < n; i++) {
-        if (!accounts[i].change)
+        if (accounts[i].change == usual || !is_first_of_its_change(accounts, i))
             continue;
-        buf_puts(sql, " WHEN ");
-        buf_put_int(sql, accounts[i].user_id);
-        buf_puts(sql, " THEN ");
+        if (!others)
+            buf_puts(sql, "CASE");
+        others = true;
+        put_users_of_change(sql, accounts, n, accounts[i].change);
+        buf_puts(sql, ") THEN ");
         buf_put_int(sql, accounts[i].change * factor);
     }
-    buf_puts(sql, " ELSE 0 END");
+    if (others)
+        buf_puts(sql, " ELSE ");
+    buf_put_int(sql, usual * factor);
+    if (others)
+        buf_puts(sql, " END");
 }
 
 /* In the order of user_id, which the rows are locked in. */
@@ -218,8 +254,8 @@ static void put_few_changes(struct buf *sql, const struct ledger_account *accoun
     buf_putc(sql, ')');
 }
 
-/* A CASE over hundreds of customers would be walked for each row; joined to a list, which costs a
- * temporary table, each row finds its own. */
+/* Amounts may be as many as customers, and a CASE is walked for each row; joined to a list, which
+ * costs a temporary table, each row finds its own. */
 static void put_many_changes(struct buf *sql, const struct ledger_account *accounts, size_t n)
 {
     const char *before = "UPDATE JSON_TABLE('[";

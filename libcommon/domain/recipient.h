@@ -132,10 +132,10 @@ struct recipient_change {
     const char *provider;    /* DELIVER, CONFIRM: who has it ... */
     const char *provider_id; /* ... and what it calls it; "" when nobody has said */
     const char *unknown;     /* operators that may have it all the same; NULL: as the row says */
-    bool any;                /* DROP: any operator may have it, beside those that the row says */
     const char *reason;      /* PUT_OFF, FAIL, DROP: into last_error, at most 255 bytes; NULL: as
                                 the row says */
     enum recipient_result result;
+    bool any; /* DROP: any operator may have it, beside those that the row says */
 };
 
 void recipient_register(void); /* the statements' labels, the ledger's too; at start */

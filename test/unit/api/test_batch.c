@@ -97,8 +97,8 @@ START_TEST(refusals_stand_among_what_is_accepted)
 
     EXPECT("commit_write",
            .has = {ops[0]->message.transaction_id,
-                   "WHEN 1 THEN -20 ELSE 0 END) WHERE user_id IN (1)", "(1,-20,'withdrawal'",
-                   ";COMMIT"},
+                   "WHEN user_id IN (1) THEN -20 ELSE 0 END) WHERE user_id IN (1)",
+                   "(1,-20,'withdrawal'", ";COMMIT"},
            .lacks = {ops[1]->message.id, ops[2]->message.id, ops[3]->message.id});
     ck_assert_int_eq(batch_write(batch, db, &err), 0);
     ck_assert_str_eq(fake_db_ran(), "begin commit_lock commit_write");
@@ -116,7 +116,7 @@ START_TEST(all_of_a_batch_is_written_by_one_packet)
     EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|20\n2|20"}});
     decide(false);
     EXPECT("commit_write", .has = {"'it\\'s'", "(1,7,'deposit'",
-                                   "WHEN 1 THEN -13 WHEN 2 THEN -20 ELSE 0 END", "x'6b6579'"});
+                                   "WHEN user_id IN (2) THEN -20 ELSE -13 END", "x'6b6579'"});
     ck_assert_int_eq(batch_write(batch, db, &err), 0);
     for (size_t i = 0; i < 2; i++)
         ck_assert_ptr_nonnull(strstr(fake_db_sql("commit_write"), ops[i]->message.id));
@@ -140,8 +140,7 @@ START_TEST(twins_share_the_first_ones_fate_and_charge_once)
     ck_assert_str_eq(response(1), response(0));
     ck_assert_int_eq(ops[2]->outcome, OUTCOME_KEY_REUSED);
     ck_assert_int_eq(ops[3]->outcome, OUTCOME_INSUFFICIENT);
-    EXPECT("commit_write",
-           .has = {ops[0]->message.id, "WHEN 1 THEN -20 ELSE 0 END) WHERE user_id IN (1)"},
+    EXPECT("commit_write", .has = {ops[0]->message.id, "ELSE -20 END) WHERE user_id IN (1)"},
            .lacks = {ops[1]->message.id, ops[2]->message.id, ops[3]->message.id});
     ck_assert_int_eq(batch_write(batch, db, &err), 0);
 }
@@ -437,9 +436,9 @@ START_TEST(a_few_sends_are_one_packet)
     EXPECT(
         "commit_accept",
         .has = {"BEGIN NOT ATOMIC START TRANSACTION;UPDATE user_balances FORCE INDEX(user_id) SET "
-                "balance=balance-CASE user_id WHEN 1 THEN 7 WHEN 2 THEN 40 ELSE 0 END WHERE "
-                "user_id IN (1,2) AND balance>=CASE user_id WHEN 1 THEN 7 WHEN 2 THEN 40 ELSE 0 "
-                "END ORDER BY user_id;IF ROW_COUNT()=2 THEN INSERT INTO idempotency_keys",
+                "balance=balance-CASE WHEN user_id IN (2) THEN 40 ELSE 7 END WHERE user_id IN "
+                "(1,2) AND balance>=CASE WHEN user_id IN (2) THEN 40 ELSE 7 END ORDER BY "
+                "user_id;IF ROW_COUNT()=2 THEN INSERT INTO idempotency_keys",
                 "(1,-7,'withdrawal'", "'it\\'s'", ";COMMIT;ELSE ROLLBACK;SELECT 1;END IF;END"});
     ck_assert_int_eq(accept_now(), BATCH_WRITTEN);
     ck_assert_str_eq(fake_db_ran(), "commit_accept");
@@ -473,14 +472,14 @@ END_TEST
 
 START_TEST(a_large_batch_is_not_easy)
 {
-    struct operation *many[33];
+    struct operation *many[101];
 
     take_send(1, "a", NULL);
-    for (size_t i = 0; i < 33; i++)
+    for (size_t i = 0; i < 101; i++)
         many[i] = ops[0];
     ck_assert_int_eq(batch_start(batch, many, 32), 0);
     ck_assert(batch_is_easy(batch, db));
-    ck_assert_int_eq(batch_start(batch, many, 33), 0);
+    ck_assert_int_eq(batch_start(batch, many, 101), 0);
     ck_assert(!batch_is_easy(batch, db));
 }
 END_TEST

@@ -1,6 +1,7 @@
 #include "libcommon/db/db_prepared.h"
 
 #include <check.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "test/unit/suite.h"
@@ -83,7 +84,7 @@ START_TEST(values_are_no_part_of_the_shape)
     char first[64];
 
     take("SELECT 1,'a'");
-    strcpy(first, shape.text.data);
+    snprintf(first, sizeof(first), "%s", shape.text.data);
     take("SELECT 22,'another'");
     ck_assert_str_eq(shape.text.data, first);
     take("SELECT 22,-1");

@@ -47,7 +47,7 @@ START_TEST(refunds_of_several_customers_lock_their_balances_in_order)
     EXPECT("refund_lock_balances", .has = {"IN (10,20,30) ORDER BY user_id FOR UPDATE"},
            .lacks = {"SKIP LOCKED"}, .rows = "10|0\n20|0\n30|0");
     EXPECT("refund", .has = {"(30,1,'refund'", "'r-m-3-0'", "'r-m-3-1'", "(20,0,'refund'"});
-    EXPECT("refund", .has = {"WHEN 10 THEN 2 WHEN 30 THEN 5 ELSE 0 END) WHERE user_id IN (10,30)"});
+    EXPECT("refund", .has = {"WHEN user_id IN (10) THEN 2 WHEN user_id IN (20) THEN 0 ELSE 5 END) WHERE user_id IN (10,30)"});
     db_begin(db);
     ck_assert_int_eq(ledger_refund(db, refunds, 4, &err), 0);
     ck_assert_str_eq(fake_db_ran(), "begin refund_lock_balances refund refund");
@@ -115,8 +115,9 @@ START_TEST(few_changes_touch_only_whom_they_are_for)
                                               {.user_id = 3, .change = 5}};
 
     ck_assert_str_eq(sql_of(ledger_put_changes, accounts, 3),
-                     "UPDATE user_balances FORCE INDEX(user_id) SET balance=balance+(CASE user_id "
-                     "WHEN 1 THEN -20 WHEN 3 THEN 5 ELSE 0 END) WHERE user_id IN (1,3)");
+                     "UPDATE user_balances FORCE INDEX(user_id) SET balance=balance+(CASE WHEN "
+                     "user_id IN (1) THEN -20 WHEN user_id IN (2) THEN 0 ELSE 5 END) WHERE user_id "
+                     "IN (1,3)");
 }
 END_TEST
 
@@ -129,10 +130,23 @@ START_TEST(charges_ask_for_enough_even_of_whom_nothing_is_charged)
                      "UPDATE user_balances FORCE INDEX(user_id) SET balance=balance-20 WHERE "
                      "user_id IN (1) AND balance>=20 ORDER BY user_id");
     ck_assert_str_eq(sql_of(ledger_put_charges, accounts, 3),
-                     "UPDATE user_balances FORCE INDEX(user_id) SET balance=balance-CASE user_id "
-                     "WHEN 1 THEN 20 WHEN 3 THEN 20 ELSE 0 END WHERE user_id IN (1,2,3) AND "
-                     "balance>=CASE user_id WHEN 1 THEN 20 WHEN 3 THEN 20 ELSE 0 END ORDER BY "
-                     "user_id");
+                     "UPDATE user_balances FORCE INDEX(user_id) SET balance=balance-CASE WHEN "
+                     "user_id IN (2) THEN 0 ELSE 20 END WHERE user_id IN (1,2,3) AND "
+                     "balance>=CASE WHEN user_id IN (2) THEN 0 ELSE 20 END ORDER BY user_id");
+}
+END_TEST
+
+/* However many: a row walks amounts, not customers. */
+START_TEST(who_is_charged_alike_shares_a_list)
+{
+    const struct ledger_account accounts[] = {
+        {.user_id = 1, .change = -3}, {.user_id = 2, .change = -1}, {.user_id = 3, .change = -1},
+        {.user_id = 4, .change = -3}, {.user_id = 5, .change = -1}, {.user_id = 6, .change = -1},
+        {.user_id = 7, .change = -9}, {.user_id = 8, .change = -1}, {.user_id = 9, .change = -1}};
+
+    ck_assert_ptr_nonnull(strstr(sql_of(ledger_put_charges, accounts, 9),
+                                 "balance-CASE WHEN user_id IN (1,4) THEN 3 WHEN user_id IN (7) "
+                                 "THEN 9 ELSE 1 END WHERE"));
 }
 END_TEST
 
@@ -227,6 +241,7 @@ int main(void)
     tcase_add_test(t, many_refunds_go_in_chunks_and_all_locks_come_first);
     tcase_add_test(t, few_changes_touch_only_whom_they_are_for);
     tcase_add_test(t, charges_ask_for_enough_even_of_whom_nothing_is_charged);
+    tcase_add_test(t, who_is_charged_alike_shares_a_list);
     tcase_add_test(t, a_refund_that_exists_is_a_bug);
     tcase_add_test(t, a_customer_without_a_balance_is_a_bug);
     tcase_add_test(t, a_deadlock_is_tried_again_by_the_caller);

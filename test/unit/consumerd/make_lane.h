@@ -158,7 +158,7 @@ static inline void expect_acks(const char *acks)
 
 /* What a packet of the lane answers; a row that nobody has. */
 #define DONE(count) .answers = {{"done-1", .affected = (count)}}
-#define TAKEN(locked, count) .answers = {{"rows", .rows = locked}, {"taken", .affected = (count)}}
+#define TAKEN(locked, count) .answers = {{"rows", .rows = (locked)}, {"taken", .affected = (count)}}
 #define FRESH(id, message) id "|" message "|0912|0|pending|0|0|0|7|10||\\N|0"
 
 #endif

@@ -26,7 +26,7 @@
 static SSL_CTX *server;
 static int listener;
 static char ca[] = "/tmp/test_transport_http_conn.XXXXXX";
-static atomic_size_t received;
+static _Atomic size_t received;
 static sem_t got_big, leave, left;
 
 static void *take_all(void *arg)
@@ -36,7 +36,7 @@ static void *take_all(void *arg)
     int n;
 
     while ((n = SSL_read(ssl, data, sizeof(data))) > 0)
-        if ((received += (size_t)n) == BIG)
+        if (atomic_fetch_add(&received, (size_t)n) + (size_t)n == BIG)
             sem_post(&got_big);
     return NULL;
 }

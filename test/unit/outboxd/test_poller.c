@@ -623,7 +623,7 @@ static int64_t from_now(int64_t at_us)
     return at_us == POLLER_NONE ? POLLER_NONE : at_us - w.now_us;
 }
 
-static bool looks_for(enum poller_look look, int64_t at_us, int64_t *next_us)
+static bool looks_for(enum poller_look look, int64_t at_us, const int64_t *next_us)
 {
     while (w.now_us < at_us) {
         struct poller_task task = poller_next(&w.poller, w.now_us);
