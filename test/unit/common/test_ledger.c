@@ -47,7 +47,8 @@ START_TEST(refunds_of_several_customers_lock_their_balances_in_order)
     EXPECT("refund_lock_balances", .has = {"IN (10,20,30) ORDER BY user_id FOR UPDATE"},
            .lacks = {"SKIP LOCKED"}, .rows = "10|0\n20|0\n30|0");
     EXPECT("refund", .has = {"(30,1,'refund'", "'r-m-3-0'", "'r-m-3-1'", "(20,0,'refund'"});
-    EXPECT("refund", .has = {"WHEN user_id IN (10) THEN 2 WHEN user_id IN (20) THEN 0 ELSE 5 END) WHERE user_id IN (10,30)"});
+    EXPECT("refund", .has = {"WHEN user_id IN (10) THEN 2 WHEN user_id IN (20) THEN 0 ELSE 5 END) "
+                             "WHERE user_id IN (10,30)"});
     db_begin(db);
     ck_assert_int_eq(ledger_refund(db, refunds, 4, &err), 0);
     ck_assert_str_eq(fake_db_ran(), "begin refund_lock_balances refund refund");
