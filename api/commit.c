@@ -61,11 +61,18 @@ static void finish(struct committer *c, struct operation *op, enum operation_out
     c->parent->answer(op);
 }
 
-static void finish_all(struct committer *c, struct operation **ops, size_t n,
-                       enum operation_outcome outcome)
+/* What becomes of one that is given up. Where an earlier try of it may have been written all the
+ * same, nobody is told that it was not. */
+static enum operation_outcome given_up(const struct operation *op, enum operation_outcome outcome)
+{
+    return op->doubted ? OUTCOME_UNKNOWN : outcome;
+}
+
+static void give_up_all(struct committer *c, struct operation **ops, size_t n,
+                        enum operation_outcome outcome)
 {
     for (size_t i = 0; i < n; i++)
-        finish(c, ops[i], outcome);
+        finish(c, ops[i], given_up(ops[i], outcome));
 }
 
 /* What becomes of one that is to be tried, perhaps after a try that failed; OUTCOME_OPEN: it is. */
@@ -81,7 +88,7 @@ static enum operation_outcome before_try(struct committer *c, struct operation *
     op->begun = false;
     if (op->deadline_ms > now_ms && !atomic_load(&c->parent->stopping))
         return OUTCOME_OPEN;
-    return last == OUTCOME_LOCKED ? OUTCOME_LOCKED_TOO_LONG : OUTCOME_TOO_LATE;
+    return given_up(op, last == OUTCOME_LOCKED ? OUTCOME_LOCKED_TOO_LONG : OUTCOME_TOO_LATE);
 }
 
 /* Answers those whose deadline has passed, keeps the others in order; returns how many are left. */
@@ -136,6 +143,16 @@ static void be_careful(struct commit *commit)
     atomic_store(&commit->careful_until_ms, clock_mono_ms() + CAREFUL_MS);
 }
 
+/* Of one whose batch's fate is not known. */
+static enum operation_outcome unresolved(const struct operation *op)
+{
+    if (op->begun)
+        return OUTCOME_UNKNOWN;
+    if (op->outcome == OUTCOME_WRITTEN)
+        return OUTCOME_DONE;
+    return op->outcome == OUTCOME_LOCKED ? given_up(op, OUTCOME_LOCKED_TOO_LONG) : op->outcome;
+}
+
 /* The answer to COMMIT was lost: nothing may be answered before its fate is known. The session to
  * be ended is that one: others may be lost on the way. Returns 1 committed, 0 not committed, -1 not
  * found out by the last deadline (all answered OUTCOME_UNKNOWN). */
@@ -159,13 +176,8 @@ static int resolve(struct committer *c, struct operation **ops, size_t n)
             return committed;
         log_failure("commit.look_failed", &err, n);
     } while (clock_mono_ms() < give_up_ms && !atomic_load(&c->parent->stopping));
-    for (size_t i = 0; i < n; i++) {
-        if (ops[i]->begun)
-            ops[i]->outcome = OUTCOME_UNKNOWN;
-        else if (ops[i]->outcome == OUTCOME_LOCKED)
-            ops[i]->outcome = OUTCOME_LOCKED_TOO_LONG;
-        c->parent->answer(ops[i]);
-    }
+    for (size_t i = 0; i < n; i++)
+        finish(c, ops[i], unresolved(ops[i]));
     return -1;
 }
 
@@ -322,7 +334,7 @@ static void run_batch(struct committer *c, struct operation **ops, size_t n)
         n = keep_waiting(c, ops, n);
         /* A primary that was demoted stays so for longer than anybody should wait. */
         if (attempt == ATTEMPT_AGAIN && (c->read_only || outage_is_old(c->parent))) {
-            finish_all(c, ops, n, OUTCOME_UNAVAILABLE);
+            give_up_all(c, ops, n, OUTCOME_UNAVAILABLE);
             return;
         }
     }
@@ -333,13 +345,13 @@ static void run_batch(struct committer *c, struct operation **ops, size_t n)
         return;
     }
     if (n == 1 && attempt == ATTEMPT_TOO_LARGE) {
-        finish(c, ops[0], OUTCOME_TOO_LARGE);
+        finish(c, ops[0], given_up(ops[0], OUTCOME_TOO_LARGE));
         return;
     }
     if (n == 1) {
         log_error("commit.request_failed", L_STR("message_id", ops[0]->message.id),
                   L_MSG("this request alone fails; nothing of it is stored"));
-        finish(c, ops[0], OUTCOME_INTERNAL);
+        finish(c, ops[0], given_up(ops[0], OUTCOME_INTERNAL));
         return;
     }
     run_batch(c, ops, n / 2);

@@ -6,6 +6,7 @@
 #include "libcommon/telemetry/metrics.h"
 
 static struct db_label store_label = {.query = "published_store"};
+static struct db_label read_label = {.query = "published_read"};
 static struct metric *gauges[MESSAGE_LANES];
 
 void published_register(void)
@@ -40,15 +41,7 @@ int published_store(struct db *db, const int64_t messages[MESSAGE_LANES], int64_
     return rc;
 }
 
-/* A number from the future was stored before the database's clock was set back: it is not known how
- * old it is. */
-void published_put_read(struct buf *sql)
-{
-    buf_puts(sql, "SELECT lane,messages FROM published_open "
-                  "WHERE NOW(6) BETWEEN counted_at AND valid_until");
-}
-
-void published_show(struct db_set *read)
+static void show(struct db_set *read)
 {
     int64_t shown[MESSAGE_LANES];
     char **row;
@@ -63,4 +56,27 @@ void published_show(struct db_set *read)
     }
     for (int i = 0; i < MESSAGE_LANES; i++)
         metrics_set(gauges[i], shown[i]);
+}
+
+/* A number from the future was stored before the database's clock was set back: it is not known how
+ * old it is. */
+void published_read(struct db *db)
+{
+    static const char sql[] = "SELECT lane,messages FROM published_open "
+                              "WHERE NOW(6) BETWEEN counted_at AND valid_until";
+    struct db_results results;
+    struct err ignored;
+
+    db_label_register(&read_label);
+    if (db_run(db, &read_label, sql, sizeof(sql) - 1, &results, &ignored)) {
+        published_forget();
+        return;
+    }
+    show(db_only(&results));
+    db_results_free(&results);
+}
+
+void published_forget(void)
+{
+    show(NULL);
 }

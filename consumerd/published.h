@@ -4,7 +4,7 @@
 /*
  * How many messages are published and not final, which the broker's queues, of bundles, do not
  * tell. The process that leads the repair counts them from the database and stores the numbers
- * there; every msg-consumerd reads them along with its heartbeat and shows them, so that all answer
+ * there; every msg-consumerd reads them after its heartbeat and shows them, so that all answer
  * the same. A number is good for a few walks of the repair: past that, or while the database does
  * not answer, the gauge is absent. An old number would keep a scaler from doing what it does
  * without any.
@@ -20,9 +20,10 @@ void published_register(void);
 /* Blocks; db is acquired and in no transaction. valid_ms: how long the numbers are good for. */
 int published_store(struct db *db, const int64_t messages[MESSAGE_LANES], int64_t valid_ms,
                     struct err *err);
-/* SELECT of the numbers that are still good, a row a lane. */
-void published_put_read(struct buf *sql);
-/* Shows what that SELECT gave; NULL: there is no answer. */
-void published_show(struct db_set *read);
+/* Blocks. Shows the numbers that are still good; a fault is none of the caller's: they are absent
+ * then. db is acquired, and connected afterwards or not. */
+void published_read(struct db *db);
+/* Nobody answers: they are absent. */
+void published_forget(void);
 
 #endif

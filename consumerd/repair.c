@@ -206,8 +206,12 @@ static int count_published(struct repair *r, struct err *err)
 {
     int64_t open[MESSAGE_LANES];
     int rc = repair_count(r, open, err);
+    int64_t wait_ms = wait_after(r);
 
-    return rc ? rc : published_store(r->db, open, WALKS_VALID * wait_after(r), err);
+    /* The dear part of the turn is still to come, if there is any: as the last one had it. */
+    if (wait_ms < r->last_wait_ms)
+        wait_ms = r->last_wait_ms;
+    return rc ? rc : published_store(r->db, open, WALKS_VALID * wait_ms, err);
 }
 
 /* A first walk is cheap; what it finds is looked at again with the queues' lengths read before. */
@@ -262,7 +266,7 @@ static void *repair_main(void *arg)
     while (!pause_for(&r->pause, wait_ms)) {
         r->turn_started_ms = clock_mono_ms();
         turn(r);
-        wait_ms = wait_after(r);
+        wait_ms = r->last_wait_ms = wait_after(r);
     }
     return NULL;
 }

@@ -54,7 +54,7 @@ struct repair {
     struct broker *broker;
     struct doorbell *doorbell;
     int64_t low; /* every recipient up to this id is final */
-    int64_t turn_started_ms;
+    int64_t turn_started_ms, last_wait_ms;
     bool failing, schema_seen;
     struct repair_found found;
     struct repair_range *ranges; /* beyond low, with open messages; the others are final */

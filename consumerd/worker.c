@@ -147,17 +147,9 @@ static int look_for_schema(struct worker *w, bool *seen, struct err *err)
     return rc;
 }
 
-/* What is read along with the row's writes. */
-static void put_reads(struct db_packet *packet)
-{
-    restore_mode_put(db_statement(packet, "mode"));
-    published_put_read(db_statement(packet, "published"));
-}
-
-static void note_reads(struct worker *w, struct db_results *results)
+static void note_mode(struct worker *w, struct db_results *results)
 {
     atomic_store(&w->restoring, db_number(db_result(results, "mode")) == 1);
-    published_show(db_result(results, "published"));
 }
 
 static int insert_row(struct worker *w, uint64_t *id, struct err *err)
@@ -177,12 +169,12 @@ static int insert_row(struct worker *w, uint64_t *id, struct err *err)
     db_put_quoted(w->db, sql, host, strlen(host));
     buf_printf(sql, ",':',%ld))", (long)getpid());
     buf_puts(db_statement(&packet, "id"), "SELECT LAST_INSERT_ID()");
-    put_reads(&packet);
+    restore_mode_put(db_statement(&packet, "mode"));
     rc = db_run_packet(w->db, &register_label, &packet, &results, err);
     db_packet_free(&packet);
     if (!rc) {
         *id = (uint64_t)db_number(db_result(&results, "id"));
-        note_reads(w, &results);
+        note_mode(w, &results);
         db_results_free(&results);
         if (!*id)
             rc = err_set(err, ERR_BUG, 0, "no id for the new row of workers");
@@ -229,14 +221,14 @@ static int write_beat(struct worker *w, bool *gone, struct err *err)
                "WHERE id=%llu",
                atomic_load(&w->waiting[MESSAGE_NORMAL]), atomic_load(&w->waiting[MESSAGE_EXPRESS]),
                (unsigned long long)w->id);
-    put_reads(&packet);
+    restore_mode_put(db_statement(&packet, "mode"));
     put_pull_back(db_statement(&packet, NULL));
     rc = db_run_packet(w->db, &beat_label, &packet, &results, err);
     db_packet_free(&packet);
     if (rc)
         return -1;
     *gone = db_result(&results, "beat")->affected != 1;
-    note_reads(w, &results);
+    note_mode(w, &results);
     db_results_free(&results);
     return 0;
 }
@@ -250,16 +242,17 @@ static int beat(struct worker *w, struct err *err)
     if (db_acquire(w->db, err))
         return -1;
     rc = write_beat(w, &gone, err);
-    db_release(w->db);
-    if (rc)
+    if (rc) {
+        db_release(w->db);
         return -1;
-    if (gone) {
-        worker_renounce(w, w->last_era); /* the others see us as dead already */
-        return 0;
     }
+    if (gone)
+        worker_renounce(w, w->last_era); /* the others see us as dead already */
     /* What was over in the meantime stays over: somebody may have acted on it. */
-    if (worker_holds(w, w->last_era))
+    else if (worker_holds(w, w->last_era))
         atomic_store(&w->trusted_until_ms, before_ms + w->stop_after_ms);
+    published_read(w->db); /* last: nothing of it may touch what others trust */
+    db_release(w->db);
     return 0;
 }
 
@@ -301,7 +294,7 @@ static int64_t turn(struct worker *w, bool *schema_seen, bool *complained)
         if (!*complained)
             log_warn("worker.waiting", L_ERR(&err));
         *complained = true;
-        published_show(NULL);
+        published_forget();
         return RETRY_MS;
     }
     *complained = false;
