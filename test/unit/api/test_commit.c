@@ -611,8 +611,9 @@ START_TEST(what_has_committed_after_all_is_answered_though_its_neighbours_fate_i
     EXPECT("ledger_look", .answers = {{.name = "entry", .rows = ""}});
     EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "2|0\n3|20"},
                                       {.name = "written", .rows = ops[1]->message.transaction_id}});
-    EXPECT("commit_write", .lacks = {ops[1]->message.id}, .error = FAKE_LOST);
-    EXPECT("ledger_look", .error = FAKE_LOST, .meanwhile = time_passes);
+    EXPECT("commit_write", .lacks = {ops[1]->message.id}, .error = FAKE_LOST,
+           .meanwhile = time_passes);
+    EXPECT("ledger_look", .error = FAKE_LOST);
     close_batch();
     ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
     ck_assert_int_eq(ops[2]->outcome, OUTCOME_UNKNOWN);
