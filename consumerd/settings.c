@@ -122,7 +122,7 @@ static const struct setting rows[] = {
                     "Most recipients settled in one transaction."),
     SETTING_INT_ROW(consumer_settings, turn_normal_ms, "NORMAL_TURN_MS", "60", 0, 1000,
                     "Longest pause between two turns of claims and settles of normal messages. "
-                    "Under load they pause, by what they took, until they are an eighth of the "
+                    "Under load they pause, by what they took, until they are a sixteenth of the "
                     "time: what comes meanwhile shares the next one's transaction, which begins "
                     "early when a quarter of the prefetch, or CLAIM_BATCH, has come or been sent. "
                     "Express messages never wait."),
