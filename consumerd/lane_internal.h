@@ -116,9 +116,9 @@ void lane_drop_arrived(struct lane *l);
  * a second letter. Nothing here waits, but for the connection.
  *
  * A letter that is refused is published anew, later, and it alone. The lane goes on meanwhile:
- * after a minute, or when many wait, all of the bundle is rejected in the letter's place. The
- * broker keeps it as it would a message alone (at-least-once), and a replay brings every member
- * back. */
+ * after a minute, or when many wait for what the broker does not take, all of the bundle is
+ * rejected in the letter's place. The broker keeps it as it would a message alone (at-least-once),
+ * and a replay brings every member back. */
 
 void lane_letters_add(struct lane *l, struct inflight *m);
 /* Publishes, and takes what has been confirmed. */

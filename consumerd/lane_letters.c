@@ -13,7 +13,7 @@
 #define CONFIRM_MS 10000  /* a letter that is not confirmed by then is published anew */
 #define KEEP_OPEN_MS 5000 /* letters come in company */
 #define PATIENCE_MS 60000 /* then all of the bundle is rejected */
-#define WAITING_MAX 16    /* the same while letters are refused */
+#define WAITING_MAX 16    /* the same while letters are not being taken */
 
 void lane_letters_add(struct lane *l, struct inflight *m)
 {
@@ -229,6 +229,15 @@ static void reject_bundle(struct lane *l, struct inflight *letter)
     }
 }
 
+/* New letters put off the limit for a confirm: it is the oldest one that tells. */
+static bool not_taken(const struct lane *l)
+{
+    const struct inflight *oldest = TAILQ_FIRST(&l->letters);
+
+    return l->letter_failures || broker_is_blocked(l->letter_broker) ||
+           (oldest && clock_mono_ms() - oldest->letter_since_ms > CONFIRM_MS);
+}
+
 /* Of letters that are not being taken so many may wait, with their bundles' bodies, and leave the
  * lane half of its deliveries at least. */
 static bool too_many(const struct lane *l)
@@ -239,7 +248,7 @@ static bool too_many(const struct lane *l)
 
     for (m = TAILQ_FIRST(&l->letters); m && n <= most; m = TAILQ_NEXT(m, link))
         n++;
-    return l->letter_failures && n > most;
+    return n > most && not_taken(l);
 }
 
 static void stop_waiting(struct lane *l)

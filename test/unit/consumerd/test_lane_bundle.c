@@ -673,6 +673,35 @@ START_TEST(few_letters_wait_while_they_are_refused)
 }
 END_TEST
 
+START_TEST(few_letters_wait_while_the_broker_has_an_alarm)
+{
+    lane->deliveries_max = 2;
+    HEARS(DELIVERED(3, BUNDLE("17")), DELIVERED(4, BUNDLE("18")));
+    lane_exchange(lane);
+    HEARS({.type = BROKER_BLOCKED, .text = "memory"});
+    letters();
+    ck_assert_uint_eq(lane->messages, 1);
+    expect_acks("open confirm publish: publish: dead_letter:3");
+}
+END_TEST
+
+/* New ones keep the connection: each has its time from when it is published. */
+START_TEST(few_letters_wait_for_a_confirm_that_does_not_come)
+{
+    lane->deliveries_max = 2;
+    HEARS(DELIVERED(3, BUNDLE("17")), DELIVERED(4, BUNDLE("18")));
+    lane_exchange(lane);
+    letters();
+    TAILQ_FIRST(&lane->letters)->letter_since_ms -= 9000;
+    letters();
+    ck_assert_uint_eq(lane->messages, 2);
+    TAILQ_FIRST(&lane->letters)->letter_since_ms -= 2000;
+    letters();
+    ck_assert_uint_eq(lane->messages, 1);
+    expect_acks("open confirm publish: publish: dead_letter:3");
+}
+END_TEST
+
 START_TEST(an_alarm_of_the_broker_only_makes_a_letter_wait)
 {
     HEARS(DELIVERED(3, BUNDLE("17")));
@@ -749,6 +778,8 @@ int main(void)
     tcase_add_test(t, a_letter_that_is_refused_is_published_again_alone);
     tcase_add_test(t, a_letter_that_is_not_taken_for_long_does_not_keep_the_lane);
     tcase_add_test(t, few_letters_wait_while_they_are_refused);
+    tcase_add_test(t, few_letters_wait_while_the_broker_has_an_alarm);
+    tcase_add_test(t, few_letters_wait_for_a_confirm_that_does_not_come);
     tcase_add_test(t, an_alarm_of_the_broker_only_makes_a_letter_wait);
     tcase_add_test(t, a_lost_connection_forgets_the_letters_of_what_comes_again);
     suite_add_tcase(s, t);
