@@ -520,6 +520,7 @@ struct lane *lane_new(const struct lane_config *config)
     l->settle_limit = (size_t)s->settle_batch;
     TAILQ_INIT(&l->arrived);
     TAILQ_INIT(&l->suspects);
+    l->stale_at_ms = INT64_MAX;
     TAILQ_INIT(&l->letters);
     pause_init(&l->pause);
     return l;

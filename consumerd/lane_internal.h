@@ -61,7 +61,8 @@ struct lane {
     size_t arrived_count;
     struct inflight_list suspects; /* wait to be alone */
     size_t suspect_count;
-    size_t out; /* jobs that the dispatch has */
+    int64_t stale_at_ms; /* what waits of a begun bundle is not stale until then */
+    size_t out;          /* jobs that the dispatch has */
 
     struct inflight_list letters; /* dead members; published, or to be */
     struct broker *letter_broker; /* open while there are any, and a little longer */

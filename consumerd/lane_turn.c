@@ -321,25 +321,40 @@ static bool settle_some(struct lane *l, struct job_array *a, bool done)
 
 /* ---- claiming ---- */
 
-static bool is_stale(const struct inflight *m)
+static bool is_stale(const struct inflight *m, int64_t now_ms)
 {
-    return !m->ours && m->arrival->begun_ms &&
-           clock_mono_ms() - m->arrival->begun_ms > BUNDLE_STALE_MS;
+    return !m->ours && m->arrival->begun_ms && now_ms - m->arrival->begun_ms > BUNDLE_STALE_MS;
 }
 
-static bool any_stale_of(const struct inflight_list *list)
+static void note_begun(struct lane *l, int64_t begun_ms)
+{
+    if (begun_ms + BUNDLE_STALE_MS < l->stale_at_ms)
+        l->stale_at_ms = begun_ms + BUNDLE_STALE_MS;
+}
+
+static void note_all_begun(struct lane *l, const struct inflight_list *list)
 {
     const struct inflight *m;
 
     for (m = TAILQ_FIRST(list); m; m = TAILQ_NEXT(m, link))
-        if (is_stale(m))
-            return true;
-    return false;
+        if (!m->ours && m->arrival->begun_ms)
+            note_begun(l, m->arrival->begun_ms);
 }
 
-static bool any_stale(const struct lane *l)
+/* What was noted may be over by now. The lists are long: they are walked when it is time only. */
+static void see_what_is_stale(struct lane *l)
 {
-    return any_stale_of(&l->arrived) || any_stale_of(&l->suspects);
+    if (clock_mono_ms() <= l->stale_at_ms)
+        return;
+    l->stale_at_ms = INT64_MAX;
+    note_all_begun(l, &l->arrived);
+    note_all_begun(l, &l->suspects);
+}
+
+static void begin_arrival(struct lane *l, struct arrival *a)
+{
+    a->begun_ms = clock_mono_ms();
+    note_begun(l, a->begun_ms);
 }
 
 /* As if it had arrived just now. */
@@ -352,22 +367,22 @@ static void release_suspect(struct lane *l, struct inflight *m)
 }
 
 /* In their order. */
-static void release_stale_suspects(struct lane *l)
+static void release_stale_suspects(struct lane *l, int64_t now_ms)
 {
     struct inflight *m;
     struct inflight *before;
 
     for (m = TAILQ_LAST(&l->suspects, inflight_list); m; m = before) {
         before = TAILQ_PREV(m, inflight_list, link);
-        if (is_stale(m))
+        if (is_stale(m, now_ms))
             release_suspect(l, m);
     }
 }
 
 /* The first messages that have arrived, as many as may be in hand beside so many recipients, or
- * those that are stale. Of two deliveries of one message the second waits for the next turn, which
- * sees what became of the first. */
-static size_t gather(struct lane *l, size_t recipients, bool stale, struct claim_item *items)
+ * those that are stale at stale_ms (0: not asked). Of two deliveries of one message the second
+ * waits for the next turn, which sees what became of the first. */
+static size_t gather(struct lane *l, size_t recipients, int64_t stale_ms, struct claim_item *items)
 {
     struct inflight *batch = NULL;
     struct inflight *twin;
@@ -377,16 +392,16 @@ static size_t gather(struct lane *l, size_t recipients, bool stale, struct claim
     for (m = TAILQ_FIRST(&l->arrived); m; m = TAILQ_NEXT(m, link)) {
         unsigned len = (unsigned)strlen(m->id);
 
-        if (n == l->claim_limit || (!stale && recipients >= l->recipients_max))
+        if (n == l->claim_limit || (!stale_ms && recipients >= l->recipients_max))
             break;
-        if (stale && !is_stale(m))
+        if (stale_ms && !is_stale(m, stale_ms))
             continue;
         HASH_FIND(batch_hh, batch, m->id, len, twin);
         if (twin)
             continue;
         HASH_ADD(batch_hh, batch, id, len, m);
         items[n++] = (struct claim_item){
-            .message = m, .stale = stale, .in_hand = inflight_find(&l->hand, m->id)};
+            .message = m, .stale = stale_ms != 0, .in_hand = inflight_find(&l->hand, m->id)};
         recipients += m->recipients;
     }
     HASH_CLEAR(batch_hh, batch);
@@ -488,7 +503,7 @@ static void carry_out(struct lane *l, struct claim_item *item)
     TAILQ_REMOVE(&l->arrived, m, link);
     l->arrived_count--;
     if (m->json && !m->arrival->begun_ms && item->verdict != CLAIM_SET_ASIDE)
-        m->arrival->begun_ms = clock_mono_ms();
+        begin_arrival(l, m->arrival);
     switch (item->verdict) {
     case CLAIM_WORK:
         take_on(l, item);
@@ -563,15 +578,19 @@ static bool claim_some(struct lane *l)
 {
     struct claim_item items[CLAIM_MAX];
 
-    return claim_items(l, false, items, gather(l, l->hand.recipients, false, items));
+    return claim_items(l, false, items, gather(l, l->hand.recipients, 0, items));
 }
 
 static bool put_off_stale(struct lane *l)
 {
     struct claim_item items[CLAIM_MAX];
+    int64_t now_ms = clock_mono_ms();
+    bool ok;
 
-    release_stale_suspects(l);
-    return claim_items(l, false, items, gather(l, 0, true, items));
+    release_stale_suspects(l, now_ms);
+    ok = claim_items(l, false, items, gather(l, 0, now_ms, items));
+    see_what_is_stale(l);
+    return ok;
 }
 
 static bool claim_suspect(struct lane *l)
@@ -610,7 +629,7 @@ static bool may_claim_suspect(const struct lane *l)
 
 static bool may_put_off(const struct lane *l)
 {
-    return any_stale(l) && claims_at_all(l);
+    return clock_mono_ms() > l->stale_at_ms && claims_at_all(l);
 }
 
 /* All of them are done, and one statement writes them. */
@@ -637,7 +656,7 @@ static bool settle_and_claim(struct lane *l)
         return true;
     if (!alone_join(l->config.alone, l->config.type))
         return true;
-    along.n = gather(l, l->hand.recipients - settled, false, items);
+    along.n = gather(l, l->hand.recipients - settled, 0, items);
     if (!along.n || !claim_is_plain(items, along.n))
         return true;
     rc = results_done(&r, l->lease.id, l->done.jobs, settled, &along, &err);
@@ -709,6 +728,7 @@ static void tell_what_is_in_hand(struct lane *l)
 
 void lane_turn_work(struct lane *l)
 {
+    see_what_is_stale(l);
     work(l);
     tell_what_is_in_hand(l);
 }

@@ -207,6 +207,7 @@ static void expect_alone(const char *message, const char *row)
 static void grow_old(const struct inflight *m)
 {
     m->arrival->begun_ms -= 10000;
+    lane->stale_at_ms -= 10000;
 }
 
 static void expect_put_off(const char *rows, const char *message)
@@ -313,6 +314,27 @@ START_TEST(a_stale_suspect_does_not_have_to_be_the_last)
     ck_assert_uint_eq(lane->arrived_count, 1); /* m-4: not beside a suspect */
     ck_assert_uint_eq(lane->suspect_count, 1);
     ck_assert(!lane_turn_has_work(lane));
+}
+END_TEST
+
+/* Which one grows old first is noted, and noted anew when that is over. */
+START_TEST(a_later_bundle_grows_old_too)
+{
+    lane->recipients_max = 1;
+    HEARS(DELIVERED(3, BUNDLE(MEMBER("m-1"))));
+    lane_exchange(lane);
+    claim(FRESH("1", "m-1"), 1);
+    done(0);
+    HEARS(DELIVERED(4, BUNDLE(MEMBER("m-2") "," MEMBER("m-3"))));
+    lane_exchange(lane);
+    claim(FRESH("2", "m-2"), 1);
+    lane->stale_at_ms -= 10000; /* the first one's time */
+    turn();
+    ck_assert(!lane_turn_has_work(lane));
+    grow_old(submitted[1]->message);
+    expect_put_off(FRESH("3", "m-3"), "m-3|0");
+    turn();
+    ck_assert_uint_eq(lane->arrived_count, 0);
 }
 END_TEST
 
@@ -750,6 +772,7 @@ int main(void)
     tcase_add_test(t, what_is_ours_already_is_not_put_off_however_long_it_waits);
     tcase_add_test(t, suspects_of_a_bundle_do_not_wait_for_each_other_for_ever);
     tcase_add_test(t, a_stale_suspect_does_not_have_to_be_the_last);
+    tcase_add_test(t, a_later_bundle_grows_old_too);
     tcase_add_test(t, what_came_alone_or_was_not_begun_waits_as_long_as_it_has_to);
     tcase_add_test(t, what_kills_consumers_is_alone_before_its_neighbours_are_over);
     suite_add_tcase(s, t);
