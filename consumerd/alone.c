@@ -13,12 +13,14 @@ struct alone {
     struct job_queue *queues[MESSAGE_LANES];
     pthread_mutex_t lock;
     bool in_hand[MESSAGE_LANES], suspects[MESSAGE_LANES];
-    int holder, last; /* the lane that is, or was, alone; or NOBODY */
-    int64_t since_ms; /* of the holder */
+    int holder, last;  /* the lane that is, or was, alone; or NOBODY */
+    int64_t since_ms;  /* of the holder */
+    int64_t wanted_ms; /* since when suspects wait */
     int64_t open_until_ms;
+    int64_t closed_ms_max;
 };
 
-struct alone *alone_new(struct job_queue *const queues[MESSAGE_LANES])
+struct alone *alone_new(struct job_queue *const queues[MESSAGE_LANES], int64_t closed_ms_max)
 {
     struct alone *a = must_alloc(1, sizeof(*a));
 
@@ -26,6 +28,7 @@ struct alone *alone_new(struct job_queue *const queues[MESSAGE_LANES])
         a->queues[lane] = queues[lane];
     pthread_mutex_init(&a->lock, NULL);
     a->holder = a->last = NOBODY;
+    a->closed_ms_max = closed_ms_max;
     return a;
 }
 
@@ -47,11 +50,29 @@ static bool wanted(const struct alone *a)
     return a->suspects[MESSAGE_NORMAL] || a->suspects[MESSAGE_EXPRESS];
 }
 
+/* In vain: it is closed for a while and open for a while. */
+static bool waits_for_long(const struct alone *a, int64_t now_ms)
+{
+    int64_t since_ms = a->wanted_ms > a->open_until_ms ? a->wanted_ms : a->open_until_ms;
+
+    return (now_ms - since_ms) / a->closed_ms_max % 2 != 0;
+}
+
+static bool is_open(const struct alone *a)
+{
+    int64_t now_ms;
+
+    if (!wanted(a))
+        return true;
+    now_ms = clock_mono_ms();
+    return now_ms < a->open_until_ms || waits_for_long(a, now_ms);
+}
+
 static bool joins(const struct alone *a, enum message_type lane)
 {
     if (a->holder != NOBODY)
         return false;
-    if (!wanted(a) || clock_mono_ms() < a->open_until_ms)
+    if (is_open(a))
         return true;
     return lane == MESSAGE_EXPRESS && a->in_hand[MESSAGE_NORMAL];
 }
@@ -63,6 +84,12 @@ static bool begins(const struct alone *a, enum message_type lane)
         return a->holder == (int)lane;
     return !a->in_hand[other(lane)] && clock_mono_ms() >= a->open_until_ms &&
            !(a->last == (int)lane && a->suspects[other(lane)]);
+}
+
+/* Of the holder: whether it begins another suspect. */
+static bool goes_on(const struct alone *a, int64_t now_ms)
+{
+    return now_ms - a->since_ms < ALONE_MS && !a->suspects[other((enum message_type)a->holder)];
 }
 
 bool alone_may_join(struct alone *a, enum message_type lane)
@@ -98,13 +125,16 @@ bool alone_may_begin(struct alone *a, enum message_type lane)
 
 bool alone_begin(struct alone *a, enum message_type lane)
 {
+    int64_t now_ms = clock_mono_ms();
     bool yes;
 
     pthread_mutex_lock(&a->lock);
     yes = begins(a, lane);
     if (yes && a->holder == NOBODY) {
         a->holder = a->last = (int)lane;
-        a->since_ms = clock_mono_ms();
+        a->since_ms = now_ms;
+    } else if (yes) {
+        yes = goes_on(a, now_ms);
     }
     pthread_mutex_unlock(&a->lock);
     return yes;
@@ -133,9 +163,11 @@ void alone_tell(struct alone *a, enum message_type lane, bool in_hand, bool susp
 
     pthread_mutex_lock(&a->lock);
     news = (a->in_hand[lane] && !in_hand && wanted(a)) || (a->suspects[lane] && !suspects);
+    if (!wanted(a) && suspects)
+        a->wanted_ms = now_ms;
     a->in_hand[lane] = in_hand;
     a->suspects[lane] = suspects;
-    if (a->holder == (int)lane && !in_hand && (!suspects || now_ms - a->since_ms >= ALONE_MS)) {
+    if (a->holder == (int)lane && !in_hand && !(suspects && goes_on(a, now_ms))) {
         open_again(a, now_ms);
         news = true;
     }

@@ -33,7 +33,7 @@ struct consumer *consumer_start(const struct settings *settings, struct doorbell
     c->worker = worker_start(settings);
     for (int type = 0; type < MESSAGE_LANES; type++)
         c->queues[type] = job_queue_new();
-    c->alone = alone_new(c->queues);
+    c->alone = alone_new(c->queues, ALONE_CLOSED_MS_MAX);
     c->dispatch = dispatch_start(settings, c->operators, n, c->worker, c->queues);
     for (int type = MESSAGE_LANES - 1; type >= 0; type--) {
         const struct lane_config config = {.type = (enum message_type)type,

@@ -721,9 +721,12 @@ static void work(struct lane *l)
     metrics_set(stats.lane[l->config.type].in_hand, (int64_t)l->hand.recipients);
 }
 
+/* While the database has to be left alone no suspect of ours keeps the other lane waiting. */
 static void tell_what_is_in_hand(struct lane *l)
 {
-    alone_tell(l->config.alone, l->config.type, l->hand.by_id, l->suspect_count);
+    bool suspects = l->suspect_count && clock_mono_ms() >= l->db_retry_at_ms;
+
+    alone_tell(l->config.alone, l->config.type, l->hand.by_id, suspects);
 }
 
 void lane_turn_work(struct lane *l)

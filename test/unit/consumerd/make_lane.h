@@ -83,7 +83,8 @@ static inline void make_lane_with_bundles_of(int64_t messages)
     settings.consumer.settle_batch = 4;
     stats_register(&settings, make_operators, 2);
     config.queue = queue = job_queue_new();
-    config.alone = lanes_alone = alone_new((struct job_queue *[MESSAGE_LANES]){queue, queue});
+    config.alone = lanes_alone =
+        alone_new((struct job_queue *[MESSAGE_LANES]){queue, queue}, ALONE_CLOSED_MS_MAX);
     holds = may_claim = true;
     submitted_count = 0;
     lane = lane_new(&config);

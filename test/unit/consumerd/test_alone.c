@@ -12,11 +12,16 @@
 static struct job_queue *queues[MESSAGE_LANES];
 static struct alone *alone;
 
-static void setup(void)
+static void make(int64_t closed_ms_max)
 {
     for (int lane = 0; lane < MESSAGE_LANES; lane++)
         queues[lane] = job_queue_new();
-    alone = alone_new(queues);
+    alone = alone_new(queues, closed_ms_max);
+}
+
+static void setup(void)
+{
+    make(ALONE_CLOSED_MS_MAX);
 }
 
 static void teardown(void)
@@ -136,6 +141,55 @@ START_TEST(two_lanes_with_suspects_take_turns)
 }
 END_TEST
 
+/* Its suspects follow one another as the lane has them: the next one is begun in the turn that
+ * settles the last one. */
+START_TEST(a_lane_with_many_suspects_is_not_alone_for_ever)
+{
+    alone_tell(alone, NORMAL, false, true);
+    ck_assert(alone_begin(alone, NORMAL));
+    alone_tell(alone, NORMAL, true, true);
+    ck_assert(alone_begin(alone, NORMAL));
+    poll(NULL, 0, 220);
+    ck_assert(!alone_begin(alone, NORMAL));
+    ck_assert(alone_may_begin(alone, NORMAL)); /* a turn, to say so */
+    alone_tell(alone, NORMAL, false, true);
+    ck_assert(alone_may_join(alone, EXPRESS));
+    ck_assert(!alone_may_begin(alone, NORMAL));
+}
+END_TEST
+
+START_TEST(a_lane_that_is_alone_makes_way_for_the_suspects_of_the_other)
+{
+    ck_assert(alone_begin(alone, NORMAL));
+    alone_tell(alone, NORMAL, true, true);
+    alone_tell(alone, EXPRESS, false, true);
+    ck_assert(!alone_begin(alone, NORMAL));
+    alone_tell(alone, NORMAL, false, true);
+    wait_until_open_is_over();
+    ck_assert(!alone_begin(alone, NORMAL));
+    ck_assert(alone_begin(alone, EXPRESS));
+}
+END_TEST
+
+START_TEST(a_suspect_that_cannot_be_begun_closes_for_so_long_only)
+{
+    teardown();
+    make(300);
+    ck_assert(alone_join(alone, NORMAL));
+    alone_tell(alone, EXPRESS, false, true);
+    for (int i = 0; i < 2; i++) {
+        ck_assert(!alone_may_join(alone, NORMAL));
+        while (!alone_may_join(alone, NORMAL))
+            poll(NULL, 0, 1);
+        ck_assert(!alone_may_begin(alone, EXPRESS)); /* beside that it is not begun either */
+        while (alone_may_join(alone, NORMAL))
+            poll(NULL, 0, 1);
+    }
+    alone_tell(alone, NORMAL, false, false);
+    ck_assert(alone_begin(alone, EXPRESS));
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("alone");
@@ -149,6 +203,9 @@ int main(void)
     tcase_add_test(t, quick_suspects_follow_one_another);
     tcase_add_test(t, after_a_while_it_is_open_for_as_long);
     tcase_add_test(t, two_lanes_with_suspects_take_turns);
+    tcase_add_test(t, a_lane_with_many_suspects_is_not_alone_for_ever);
+    tcase_add_test(t, a_lane_that_is_alone_makes_way_for_the_suspects_of_the_other);
+    tcase_add_test(t, a_suspect_that_cannot_be_begun_closes_for_so_long_only);
     suite_add_tcase(s, t);
     return suite_run(s);
 }

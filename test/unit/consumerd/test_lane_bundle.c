@@ -1,6 +1,8 @@
 #include <check.h>
+#include <poll.h>
 #include <string.h>
 
+#include "libcommon/base/clock.h"
 #include "libcommon/domain/bundle.h"
 #include "test/unit/consumerd/make_lane.h"
 #include "test/unit/suite.h"
@@ -382,6 +384,12 @@ static void suspects_arrive(const char *rows)
     expect_suspects(rows);
 }
 
+static void wait_until_open_is_over(void)
+{
+    while (clock_mono_ms() < alone_due_ms(lanes_alone))
+        poll(NULL, 0, 1);
+}
+
 START_TEST(a_suspect_waits_until_the_lane_has_nothing_in_hand)
 {
     arrive("m-3", 4);
@@ -450,9 +458,71 @@ START_TEST(a_suspect_whose_claim_fails_is_still_alone)
     turn();
     ck_assert_uint_eq(lane->suspect_count, 2);
     ck_assert_uint_eq(lane->arrived_count, 0);
+    wait_until_open_is_over();
     expect_alone("m-1", SUSPECT("1", "m-1"));
     turn();
     ck_assert_uint_eq(submitted_count, 1);
+}
+END_TEST
+
+/* The database does not answer this lane: the other one goes on until it is asked again. */
+START_TEST(a_suspect_that_cannot_be_claimed_now_keeps_nobody)
+{
+    suspects_arrive(SUSPECT("1", "m-1") "\n" SUSPECT("2", "m-2"));
+    EXPECT("recipient_lock", .has = {"('m-1')"}, .error = FAKE_LOST);
+    turn();
+    wait_until_open_is_over();
+    ck_assert(alone_join(lanes_alone, MESSAGE_EXPRESS));
+    alone_tell(lanes_alone, MESSAGE_EXPRESS, true, false);
+    lane->db_retry_at_ms = INT64_MAX;
+    lane_turn_work(lane);
+    ck_assert(alone_may_join(lanes_alone, MESSAGE_NORMAL));
+    turn(); /* it is due again */
+    ck_assert(!alone_may_join(lanes_alone, MESSAGE_NORMAL));
+}
+END_TEST
+
+/* Settled, and the next one due, in one turn: which is when the lane looks at the clock. */
+START_TEST(a_slow_suspect_is_followed_by_what_waited_for_it)
+{
+    suspects_arrive(SUSPECT("1", "m-1") "\n" SUSPECT("2", "m-2"));
+    expect_alone("m-1", SUSPECT("1", "m-1"));
+    turn();
+    poll(NULL, 0, 220); /* the operator takes its time */
+    done(0);
+    ck_assert_uint_eq(lane->suspect_count, 1);
+    ck_assert_uint_eq(submitted_count, 1);
+    ck_assert(alone_may_join(lanes_alone, MESSAGE_EXPRESS));
+    ck_assert_int_gt(lane_turn_opens_ms(lane), clock_mono_ms());
+    arrive("m-3", 4);
+    claim(FRESH("3", "m-3"), 1);
+    wait_until_open_is_over();
+    submitted[1]->outcome = JOB_DONE;
+    job_queue_put(queue, submitted[1]);
+    EXPECT("settle_done", DONE(1));
+    expect_alone("m-2", SUSPECT("2", "m-2"));
+    turn();
+    ck_assert_uint_eq(submitted_count, 3);
+    ck_assert(!alone_may_join(lanes_alone, MESSAGE_EXPRESS));
+}
+END_TEST
+
+START_TEST(suspects_of_two_lanes_take_turns)
+{
+    suspects_arrive(SUSPECT("1", "m-1") "\n" SUSPECT("2", "m-2"));
+    expect_alone("m-1", SUSPECT("1", "m-1"));
+    turn();
+    alone_tell(lanes_alone, MESSAGE_EXPRESS, false, true);
+    done(0);
+    ck_assert_uint_eq(lane->suspect_count, 1);
+    wait_until_open_is_over();
+    ck_assert(alone_begin(lanes_alone, MESSAGE_EXPRESS));
+    turn();
+    alone_tell(lanes_alone, MESSAGE_EXPRESS, false, true);
+    wait_until_open_is_over();
+    expect_alone("m-2", SUSPECT("2", "m-2"));
+    turn();
+    ck_assert_uint_eq(submitted_count, 2);
 }
 END_TEST
 
@@ -783,6 +853,9 @@ int main(void)
     tcase_add_test(t, nothing_is_claimed_beside_a_suspect);
     tcase_add_test(t, nothing_is_claimed_while_a_suspect_waits);
     tcase_add_test(t, a_suspect_whose_claim_fails_is_still_alone);
+    tcase_add_test(t, a_suspect_that_cannot_be_claimed_now_keeps_nobody);
+    tcase_add_test(t, a_slow_suspect_is_followed_by_what_waited_for_it);
+    tcase_add_test(t, suspects_of_two_lanes_take_turns);
     tcase_add_test(t, what_is_forgotten_is_nobodys_suspect);
     suite_add_tcase(s, t);
     t = tcase_create("how much");
