@@ -13,9 +13,11 @@
 #include "libcommon/domain/recipient.h"
 #include "libcommon/telemetry/log.h"
 
-#define LETTERS_MAX UINT16_MAX /* a prefetch is not longer */
-#define GATHER_MS 5000         /* without another letter */
-#define RETURN_MS 3000         /* for what somebody had in hand to be ready again */
+/* Of a run: the daemon's own container has to have room for it beside the daemon. */
+#define LETTERS_MAX UINT16_MAX
+#define KEPT_BYTES_MAX (32u << 20)
+#define GATHER_MS 5000 /* without another letter */
+#define RETURN_MS 3000 /* for what somebody had in hand to be ready again */
 #define RETURN_POLL_MS 10
 #define CONFIRM_MS 5000
 #define PUMP_MS 100
@@ -30,6 +32,7 @@ struct dead_session {
     struct db *db;
     struct letter *letters;
     size_t n, wanted, ready; /* letters taken, to be taken, there when we came */
+    size_t kept_bytes;       /* of those taken, in our memory */
     uint32_t readers;        /* others: what they have in hand is not seen */
     bool dry_run, all;
     char **ids;
@@ -37,6 +40,24 @@ struct dead_session {
     uint64_t wanted_tag; /* the confirm that is waited for */
     bool confirmed, refused;
 };
+
+static void beat(struct broker *b)
+{
+    struct err err;
+
+    if (broker_is_open(b))
+        (void)broker_beat(b, &err);
+}
+
+/* For every step of a long run: a connection that has nothing to do must be heard from as well. One
+ * that fails here fails again where it is needed, or is opened anew. */
+static void keep_alive(struct dead_session *d)
+{
+    beat(d->in);
+    beat(d->back);
+    for (int i = 0; i < MESSAGE_LANES; i++)
+        beat(d->out[i]);
+}
 
 /* ---- reading the queue ---- */
 
@@ -59,22 +80,38 @@ static int await_letters(struct dead_session *d, uint32_t others, size_t least, 
     return -1;
 }
 
+static bool has_room(const struct dead_session *d)
+{
+    return d->kept_bytes + BUNDLE_BYTES_MAX <= KEPT_BYTES_MAX;
+}
+
 static void take_letter(const struct broker_event *e, void *arg)
 {
     struct dead_session *d = arg;
 
-    if (e->type != BROKER_DELIVERED || d->n == d->wanted)
+    if (e->type != BROKER_DELIVERED || d->n == d->wanted || !has_room(d))
         return;
     /* not enough memory for all of them: those that fit are dealt with */
     if (letter_take(&d->letters[d->n], e, d->n + 1))
-        d->n++;
+        d->kept_bytes += letter_bytes(&d->letters[d->n++]);
 }
 
-static int take_letters(struct dead_session *d, struct err *err)
+/* No more than there is room for, so that what is left was not so much as delivered. Returns how
+ * many were to come. */
+static size_t ask_for_letters(struct dead_session *d, struct err *err)
+{
+    size_t step = (KEPT_BYTES_MAX - d->kept_bytes) / BUNDLE_BYTES_MAX;
+
+    if (step > d->wanted - d->n)
+        step = d->wanted - d->n;
+    return broker_consume(d->in, d->queue, (uint16_t)step, err) ? 0 : step;
+}
+
+static int await_step(struct dead_session *d, size_t end, struct err *err)
 {
     int64_t give_up_ms = clock_mono_ms() + GATHER_MS;
 
-    while (d->n < d->wanted && clock_mono_ms() < give_up_ms) {
+    while (d->n < end && has_room(d) && clock_mono_ms() < give_up_ms) {
         size_t before = d->n;
 
         if (broker_pump(d->in, PUMP_MS, 0, take_letter, d, err))
@@ -82,6 +119,21 @@ static int take_letters(struct dead_session *d, struct err *err)
         if (d->n > before)
             give_up_ms = clock_mono_ms() + GATHER_MS;
     }
+    return broker_cancel(d->in, err);
+}
+
+static int take_letters(struct dead_session *d, struct err *err)
+{
+    while (d->n < d->wanted && has_room(d)) {
+        size_t step = ask_for_letters(d, err), end = d->n + step;
+
+        if (!step || await_step(d, end, err))
+            return -1;
+        if (d->n < end && has_room(d))
+            return 0; /* they do not come */
+    }
+    if (!has_room(d))
+        d->wanted = d->n;
     return 0;
 }
 
@@ -97,8 +149,7 @@ static int gather(struct dead_session *d, struct err *err)
         return 0; /* perhaps there is no queue yet */
     d->wanted = d->ready < LETTERS_MAX ? d->ready : LETTERS_MAX;
     d->letters = must_alloc(d->wanted, sizeof(*d->letters));
-    if (broker_consume(d->in, d->queue, (uint16_t)d->wanted, err) || take_letters(d, err) ||
-        broker_cancel(d->in, err))
+    if (take_letters(d, err))
         return -1;
     letters_mark_copies(d->letters, d->n);
     return 0;
@@ -187,9 +238,11 @@ static void look_at_recipients(struct dead_session *d)
     struct err err = {0};
     int rc = d->n ? db_acquire(d->db, &err) : 0;
 
-    for (size_t i = 0; !rc && i < d->n; i++)
+    for (size_t i = 0; !rc && i < d->n; i++) {
+        keep_alive(d);
         if (d->letters[i].member_count)
             rc = count_states(d, &d->letters[i], &err);
+    }
     db_release(d->db);
     if (rc)
         fprintf(stderr, "msg-consumerd dead list: recipients not looked up: %s\n", err.msg);
@@ -266,9 +319,11 @@ static int publish(struct dead_session *d, struct broker *out, const struct brok
     d->confirmed = d->refused = false;
     if (broker_publish(out, m, &d->wanted_tag, err))
         return -1;
-    while (!d->confirmed && !d->refused && clock_mono_ms() < give_up_ms)
+    while (!d->confirmed && !d->refused && clock_mono_ms() < give_up_ms) {
+        keep_alive(d);
         if (broker_pump(out, PUMP_MS, 0, take_confirm, d, err))
             return -1;
+    }
     if (!d->confirmed || d->refused)
         return err_set(err, ERR_RETRY, 0, "the broker did not confirm what was published");
     return 0;
@@ -284,13 +339,14 @@ static int settle(struct dead_session *d, struct letter *l, struct err *err)
 
 /* In a quorum queue a look counts as a delivery, and a policy of the broker's may give letters few
  * of those. One that was looked at before is replaced by a copy, which counts anew, before it is
- * acknowledged: in between a crash leaves two, never none. An empty body may be one that was too
- * long for us. */
+ * acknowledged: in between a crash leaves two, never none. So is every one that others are behind
+ * who had no place this time: the next time begins with those. An empty body may be one that was
+ * too long for us. */
 static int put_back(struct dead_session *d, struct letter *l, struct err *err)
 {
     struct broker_message m = letter_message(l);
 
-    if (l->settled || !l->delivery_count || !l->body_len)
+    if (l->settled || !l->body_len || (!l->delivery_count && d->wanted == d->ready))
         return 0;
     m.exchange = m.routing_key = d->queue;
     m.death_reason = l->death_reason;
@@ -300,9 +356,11 @@ static int put_back(struct dead_session *d, struct letter *l, struct err *err)
 
 static int put_all_back(struct dead_session *d, struct err *err)
 {
-    for (size_t i = 0; i < d->n; i++)
+    for (size_t i = 0; i < d->n; i++) {
+        keep_alive(d);
         if (put_back(d, &d->letters[i], err))
             return -1;
+    }
     return 0;
 }
 
@@ -368,6 +426,7 @@ static int keep_apart(struct acting *a, const struct bundle_member *m)
 
 static bool replay_member(const struct bundle_member *m, void *arg)
 {
+    keep_alive(((struct acting *)arg)->d);
     return !(m->message ? replay_message(arg, m) : keep_apart(arg, m));
 }
 
@@ -451,6 +510,7 @@ static bool drop_member(const struct bundle_member *m, void *arg)
     struct acting *a = arg;
     size_t refunded = 0;
 
+    keep_alive(a->d);
     if (!m->message)
         return true;
     if (refund(a->d, m->message, &refunded, a->err))
@@ -493,6 +553,7 @@ static int act_on_each(struct dead_session *d, const char *event, act_fn *act, s
     for (size_t i = 0; i < d->n; i++) {
         struct letter *l = &d->letters[i];
 
+        keep_alive(d);
         if (!is_wanted(d, l))
             continue;
         if (act(d, l, err) || (!d->dry_run && settle(d, l, err)))

@@ -15,7 +15,8 @@
  *         consumer has in hand, then takes the letter off the queue
  *
  * Every verb sees what is in the queue when it begins, once whoever looked before has given it
- * back, and nothing that comes later. It fails when it was to deal with all and could not see all.
+ * back, and nothing that comes later; of that as much as its memory may hold, and the next time
+ * what is behind. It fails when it was to deal with all and could not see all.
  */
 
 #include "consumerd/settings.h"

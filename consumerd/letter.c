@@ -105,6 +105,12 @@ struct member_place {
     size_t letter;
 };
 
+size_t letter_bytes(const struct letter *l)
+{
+    return sizeof(*l) + l->body_len + strlen(l->tracestate) +
+           l->member_count * (sizeof(*l->members) + sizeof(struct member_place));
+}
+
 static int by_id(const void *a, const void *b)
 {
     const struct member_place *x = a, *y = b;

@@ -34,6 +34,8 @@ struct letter {
 /* From a delivery, as the place-th of the queue. False: not enough memory for it. */
 bool letter_take(struct letter *l, const struct broker_event *event, size_t place);
 void letter_free(struct letter *l);
+/* About what it takes of our memory. */
+size_t letter_bytes(const struct letter *l);
 
 /* Gives every member, in the order of members; ERR_PERMANENT: a bundle that cannot be read. */
 int letter_read(const struct letter *l, bundle_member_fn *fn, void *arg, struct err *err);

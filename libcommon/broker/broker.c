@@ -422,6 +422,8 @@ int broker_confirm(struct broker *b, struct err *err)
     return broker_check_reply(b, amqp_get_rpc_reply(b->conn), "confirm", err);
 }
 
+/* A quorum queue takes a tag that it knows for the consumer it knows, with all that is still
+ * unacknowledged there; the prefetch is to count anew. */
 int broker_consume(struct broker *b, const char *queue, uint16_t prefetch, struct err *err)
 {
     if (broker_need_channel(b, "consume", err))
@@ -429,8 +431,9 @@ int broker_consume(struct broker *b, const char *queue, uint16_t prefetch, struc
     amqp_basic_qos(b->conn, BROKER_CHANNEL, 0, prefetch, 0);
     if (broker_check_reply(b, amqp_get_rpc_reply(b->conn), "prefetch", err))
         return -1;
+    snprintf(b->consumer, sizeof(b->consumer), "%s %u", b->purpose, ++b->consumers);
     amqp_basic_consume(b->conn, BROKER_CHANNEL, amqp_cstring_bytes(queue),
-                       amqp_cstring_bytes(b->purpose), 0, 0, 0, amqp_empty_table);
+                       amqp_cstring_bytes(b->consumer), 0, 0, 0, amqp_empty_table);
     if (broker_check_reply(b, amqp_get_rpc_reply(b->conn), "consume", err))
         return -1;
     b->consuming = true;
@@ -444,6 +447,6 @@ int broker_cancel(struct broker *b, struct err *err)
     if (broker_need_channel(b, "cancel", err))
         return -1;
     b->consuming = false;
-    amqp_basic_cancel(b->conn, BROKER_CHANNEL, amqp_cstring_bytes(b->purpose));
+    amqp_basic_cancel(b->conn, BROKER_CHANNEL, amqp_cstring_bytes(b->consumer));
     return broker_check_reply(b, amqp_get_rpc_reply(b->conn), "cancel", err);
 }

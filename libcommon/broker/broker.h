@@ -109,7 +109,8 @@ int broker_confirm(struct broker *b, struct err *err);
 int broker_publish(struct broker *b, const struct broker_message *m, uint64_t *tag,
                    struct err *err);
 
-/* Starts consuming with manual acks. One consumer a connection. */
+/* Starts consuming with manual acks. One consumer a connection at a time; after broker_cancel
+ * another may begin, whose prefetch does not count what is still unacknowledged of the last. */
 int broker_consume(struct broker *b, const char *queue, uint16_t prefetch, struct err *err);
 /* Ack in any order: neighbours leave as one frame. A tag that is not outstanding is ignored. */
 int broker_ack(struct broker *b, uint64_t tag, bool multiple, struct err *err);

@@ -52,6 +52,8 @@ struct broker {
     bool listening;       /* its deliveries want no acks */
     const char *distrust; /* why the broker's certificate was refused; NULL: it was not */
     uint64_t generation, next_tag;
+    char consumer[96];  /* the tag of the present one, or the last */
+    unsigned consumers; /* so far: each has a tag of its own */
     size_t frame_max;
     int64_t beat_at_ms;
     struct buf out;

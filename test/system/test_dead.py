@@ -12,13 +12,14 @@ import requests
 
 from harness.audit import audit, quiesce
 from harness.client import recipient
+from harness.proxy import FaultProxy
 from harness.stack import binary
 from harness.wait import wait_until
 
 
-def dead(stack, *words, code=0, everything=False):
-    """What the verb prints; everything: with what it says on stderr."""
-    values = stack.values
+def dead(stack, *words, code=0, everything=False, **settings):
+    """What the verb prints; everything: with what it says on stderr; with those settings of its own."""
+    values = {**stack.values, **settings}
     done = subprocess.run([binary("consumerd"), "dead", *words], capture_output=True, text=True, timeout=60,
                           env={**os.environ, **values, "OPERATORS": f"operatorA={values['OPERATOR_A_URL']}"})
     assert done.returncode == code, (done.stdout, done.stderr)
@@ -164,13 +165,14 @@ def seen(stack, *words):
     return said.count({"list": "not readable", "drop": '"dead.dropped"', "replay": '"dead.replayed"'}[words[0]])
 
 
-def put_letters(stack, n):
+def put_letters(stack, n, body=b"not json"):
     """Letters that are no messages, with an id each, at once."""
     connection = stack.broker.connect()
     channel = connection.channel()
     channel.confirm_delivery()
     for i in range(n):
-        channel.basic_publish(stack.broker.dead, stack.broker.dead, b"not json", pika.BasicProperties(message_id=f"L{i}"))
+        channel.basic_publish(stack.broker.dead, stack.broker.dead, body,
+                              pika.BasicProperties(message_id=f"L{i}"))
     connection.close()
     assert stack.broker.ready(stack.broker.dead) == n
 
@@ -267,3 +269,34 @@ def test_an_id_that_no_letter_has(world):
     put_letters(stack, 3)
     assert "no letter no-such" in dead(stack, "drop", "L1", "no-such", code=1, everything=True)
     assert stack.broker.ready(stack.broker.dead) == 2
+
+
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
+def test_more_letters_than_a_verb_may_keep_in_mind(world, kind):
+    """What 32 MiB do not hold is left, and said; the next time goes on there."""
+    stack = world("api", "consumerd", RABBIT_QUEUE_TYPE=kind)
+    put_letters(stack, 160, b"not json" * (32 << 10))
+    listed = [dead(stack, "list", code=1, everything=True) for _ in range(2)]
+    assert all("left for the next time" in said and 100 < said.count("not readable") < 160 for said in listed)
+    assert set(re.findall("L[0-9]+", "".join(listed))) == {f"L{i}" for i in range(160)}
+    said = dead(stack, "drop", "--all", code=1, everything=True)
+    dropped = said.count('"dead.dropped"')
+    assert f"{160 - dropped} letters are left for the next time" in said and "that was not all" in said
+    assert stack.broker.ready(stack.broker.dead) == 160 - dropped
+    assert seen(stack, "drop", "--all") == 160 - dropped
+    assert stack.broker.ready(stack.broker.dead) == 0
+
+
+def test_a_long_look_keeps_its_connection(world):
+    """A slow database: the broker hears from us nevertheless, and everything goes back in order."""
+    stack = world("api", "consumerd")
+    put_letters(stack, 25)
+    proxy = FaultProxy(stack.values["DB_HOST"], int(stack.values["DB_PORT"]))
+    try:
+        proxy.delay(0.25)
+        listed = dead(stack, "list", everything=True, RABBIT_HEARTBEAT_SEC="2", DB_HOST="127.0.0.1",
+                      DB_PORT=str(proxy.port))
+    finally:
+        proxy.close()
+    assert listed.count("not readable") == 25 and "not looked up" not in listed
+    assert stack.broker.ready(stack.broker.dead) == 25
