@@ -10,6 +10,7 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
 #include "libcommon/base/pause.h"
+#include "libcommon/domain/outbox.h"
 #include "libcommon/domain/recipient.h"
 #include "libcommon/telemetry/log.h"
 
@@ -24,6 +25,7 @@
 #define LOG_FLUSH_MS 5000
 
 static struct db_label states_label = {.query = "dead_states"};
+static struct db_label coming_label = {.query = "dead_coming"};
 
 struct dead_session {
     const struct settings *settings;
@@ -33,6 +35,7 @@ struct dead_session {
     struct letter *letters;
     size_t n, wanted, ready; /* letters taken, to be taken, there when we came */
     size_t kept_bytes;       /* of those taken, in our memory */
+    size_t spared;           /* messages that are not to be dropped now */
     uint32_t readers;        /* others: what they have in hand is not seen */
     bool dry_run, all;
     char **ids;
@@ -364,15 +367,81 @@ static int put_all_back(struct dead_session *d, struct err *err)
     return 0;
 }
 
-/* ---- replay ---- */
+/* ---- the messages of a letter ---- */
 
-/* A message of a letter. What is done with each of them tells why it could not be. */
+/* What is done with each of them tells why it could not be. */
 struct acting {
     struct dead_session *d;
     const struct letter *letter;
+    bundle_member_fn *act;
+    bool whole; /* with all of them, not only those that were named */
+    bool stays; /* the letter: its one message was spared */
     size_t refunded;
     struct err *err;
 };
+
+static bool names(const struct dead_session *d, const char *id)
+{
+    for (size_t i = 0; i < d->id_count; i++)
+        if (!strcmp(id, d->ids[i]))
+            return true;
+    return false;
+}
+
+/* A member becomes a letter of its own. */
+static int keep_apart(struct acting *a, const struct bundle_member *m)
+{
+    const char *id = m->message ? m->message->id : m->id;
+    struct broker_message letter = {.exchange = a->d->queue,
+                                    .routing_key = a->d->queue,
+                                    .message_id = strlen(id) <= MESSAGE_ID_MAX ? id : "",
+                                    .traceparent = m->traceparent,
+                                    .tracestate = m->tracestate,
+                                    .accepted_us = m->accepted_us,
+                                    .death_reason = a->letter->death_reason,
+                                    .death_queue = a->letter->death_queue};
+    struct buf body = {0};
+    int rc;
+
+    if (a->d->dry_run)
+        return 0;
+    if (m->message)
+        (void)bundle_put_alone(&body, m->json, m->json_len);
+    else
+        buf_put(&body, m->json, m->json_len);
+    letter.body = body.data;
+    letter.body_len = body.len;
+    rc = body.failed ? err_set(a->err, ERR_RETRY, 0, "out of memory")
+                     : publish(a->d, a->d->back, &letter, a->err);
+    buf_free(&body);
+    return rc;
+}
+
+static bool act_on_member(const struct bundle_member *m, void *arg)
+{
+    struct acting *a = arg;
+
+    keep_alive(a->d);
+    if (!a->whole && !names(a->d, m->message ? m->message->id : m->id))
+        return !keep_apart(a, m);
+    return a->act(m, a);
+}
+
+/* err is what act says, or why there is none. */
+static int act_on_members(struct acting *a, bundle_member_fn *act)
+{
+    struct err why = {0};
+
+    a->act = act;
+    a->err->kind = ERR_NONE;
+    if (!letter_read(a->letter, act_on_member, a, &why))
+        return 0;
+    if (a->err->kind == ERR_NONE)
+        *a->err = why;
+    return -1;
+}
+
+/* ---- replay ---- */
 
 /* In its lane, alone, whatever it came in. */
 static int replay_message(struct acting *a, const struct bundle_member *m)
@@ -406,55 +475,35 @@ static int replay_message(struct acting *a, const struct bundle_member *m)
 }
 
 /* What is no message stays a letter, by itself. */
-static int keep_apart(struct acting *a, const struct bundle_member *m)
-{
-    struct broker_message letter = {.exchange = a->d->queue,
-                                    .routing_key = a->d->queue,
-                                    .message_id = strlen(m->id) <= MESSAGE_ID_MAX ? m->id : "",
-                                    .body = m->json,
-                                    .body_len = m->json_len,
-                                    .traceparent = m->traceparent,
-                                    .tracestate = m->tracestate,
-                                    .accepted_us = m->accepted_us,
-                                    .death_reason = a->letter->death_reason,
-                                    .death_queue = a->letter->death_queue};
-
-    if (!a->letter->is_bundle)
-        return err_set(a->err, ERR_PERMANENT, 0, "letter %s: %s", a->letter->id, m->why);
-    return a->d->dry_run ? 0 : publish(a->d, a->d->back, &letter, a->err);
-}
-
 static bool replay_member(const struct bundle_member *m, void *arg)
 {
-    keep_alive(((struct acting *)arg)->d);
-    return !(m->message ? replay_message(arg, m) : keep_apart(arg, m));
+    struct acting *a = arg;
+
+    if (m->message)
+        return !replay_message(a, m);
+    if (a->letter->is_bundle)
+        return !keep_apart(a, m);
+    (void)err_set(a->err, ERR_PERMANENT, 0, "letter %s: %s", a->letter->id, m->why);
+    return false;
 }
 
-/* Of each member; err is what act says, or why there is none. */
-static int act_on_members(struct acting *a, bundle_member_fn *act)
+static int replay(struct acting *a)
 {
-    struct err why = {0};
-
-    a->err->kind = ERR_NONE;
-    if (!letter_read(a->letter, act, a, &why))
-        return 0;
-    if (a->err->kind == ERR_NONE)
-        *a->err = why;
-    return -1;
-}
-
-static int replay(struct dead_session *d, const struct letter *l, struct err *err)
-{
-    struct acting a = {.d = d, .letter = l, .err = err};
-
-    return act_on_members(&a, replay_member);
+    return act_on_members(a, replay_member);
 }
 
 /* ---- drop ---- */
 
-/* A recipient that a living consumer has in hand may be reached yet. */
-static int collect_open(struct dead_session *d, const struct recipient_rows *rows,
-                        struct recipient_change *changes, size_t *n, struct err *err)
+/* A message that is in somebody's hands, or on its way to them, may reach its recipients yet. */
+struct dropping {
+    struct dead_session *d;
+    const char *id;
+    struct recipient_change *changes;
+    size_t n;
+    const char *spared; /* why it is; NULL: it is not */
+};
+
+static int collect_open(struct dropping *p, const struct recipient_rows *rows, struct err *err)
 {
     for (size_t i = 0; i < rows->n; i++) {
         const struct recipient *r = &rows->all[i];
@@ -462,77 +511,113 @@ static int collect_open(struct dead_session *d, const struct recipient_rows *row
 
         if (recipient_is_final(r->state))
             continue;
-        if (worker_lives(d->db, &d->settings->consumer, r->owner, &lives, err))
+        if (worker_lives(p->d->db, &p->d->settings->consumer, r->owner, &lives, err))
             return -1;
         if (lives)
-            return err_set(err, ERR_RETRY, 0, "a consumer has it in hand right now");
-        changes[(*n)++] = recipient_drop(r, "given up: its dead letter was dropped");
+            p->spared = "a consumer has it in hand right now";
+        p->changes[p->n++] = recipient_drop(r, "given up: its dead letter was dropped");
     }
     return 0;
 }
 
-static int drop_open(struct dead_session *d, const struct recipient_rows *rows, size_t *n,
-                     struct err *err)
+static int look_for_coming(struct dropping *p, struct err *err)
 {
-    struct recipient_change *changes = calloc(rows->n + 1, sizeof(*changes));
+    struct db_results results;
+    struct buf sql = {0}, id = {0};
     int rc;
 
-    if (!changes)
+    db_put_quoted(p->d->db, &id, p->id, strlen(p->id));
+    buf_puts(&sql, "SELECT ");
+    outbox_put_exists(&sql, id.failed ? "NULL" : id.data);
+    rc = id.failed ? err_set(err, ERR_RETRY, 0, "out of memory")
+                   : db_run_buf(p->d->db, &coming_label, &sql, &results, err);
+    buf_free(&id);
+    buf_free(&sql);
+    if (rc)
+        return -1;
+    if (db_number(db_only(&results)))
+        p->spared = "the outbox brings it to its lane again";
+    db_results_free(&results);
+    return 0;
+}
+
+static int drop_open(struct dropping *p, const struct recipient_rows *rows, struct err *err)
+{
+    int rc;
+
+    p->changes = calloc(rows->n + 1, sizeof(*p->changes));
+    if (!p->changes)
         return err_set(err, ERR_RETRY, 0, "out of memory");
-    rc = collect_open(d, rows, changes, n, err);
-    if (!rc)
-        rc = recipient_fail(d->db, changes, *n, err);
-    free(changes);
+    rc = collect_open(p, rows, err);
+    if (!rc && p->n && !p->spared)
+        rc = look_for_coming(p, err);
+    if (!rc && !p->spared)
+        rc = recipient_fail(p->d->db, p->changes, p->n, err);
+    free(p->changes);
     return rc;
 }
 
-static int refund(struct dead_session *d, const struct message *m, size_t *n, struct err *err)
+static int refund(struct dropping *p, struct err *err)
 {
-    const char *id = m->id;
+    struct db *db = p->d->db;
     struct recipient_rows rows = {0};
     int rc;
 
-    db_begin(d->db);
-    rc = recipient_lock(d->db, &id, 1, &rows, err);
+    db_begin(db);
+    rc = recipient_lock(db, &p->id, 1, &rows, err);
     if (!rc)
-        rc = drop_open(d, &rows, n, err);
-    if (!rc && !d->dry_run)
-        rc = db_commit(d->db, err);
+        rc = drop_open(p, &rows, err);
+    if (!rc && !p->d->dry_run && !p->spared)
+        rc = db_commit(db, err);
     else
-        db_rollback(d->db);
+        db_rollback(db);
     recipient_rows_free(&rows);
     return rc;
+}
+
+/* It stays a letter: whoever has it now may lose it. */
+static int spare(struct acting *a, const struct bundle_member *m, const char *why)
+{
+    fprintf(stderr, "msg-consumerd dead drop: message %s is left: %s\n", m->message->id, why);
+    a->d->spared++;
+    if (a->letter->is_bundle)
+        return keep_apart(a, m);
+    a->stays = true;
+    return 0;
 }
 
 /* What nobody can read refunds nothing: it is not known to be a message. */
 static bool drop_member(const struct bundle_member *m, void *arg)
 {
     struct acting *a = arg;
-    size_t refunded = 0;
+    struct dropping p = {.d = a->d};
 
-    keep_alive(a->d);
     if (!m->message)
         return true;
-    if (refund(a->d, m->message, &refunded, a->err))
+    p.id = m->message->id;
+    if (refund(&p, a->err))
         return false;
-    a->refunded += refunded;
+    if (p.spared)
+        return !spare(a, m, p.spared);
+    a->refunded += p.n;
     return true;
 }
 
-static int drop(struct dead_session *d, const struct letter *l, struct err *err)
+static int drop(struct acting *a)
 {
-    struct acting a = {.d = d, .letter = l, .err = err};
+    const struct letter *l = a->letter;
 
-    if (l->member_count && act_on_members(&a, drop_member))
+    if (l->member_count && act_on_members(a, drop_member))
         return -1;
-    log_info("dead.refunded", L_STR("message_id", l->id), L_INT("recipients", a.refunded),
-             L_INT("messages", l->member_count), L_STR("dry_run", d->dry_run ? "true" : "false"));
+    log_info("dead.refunded", L_STR("message_id", l->id), L_INT("recipients", a->refunded),
+             L_INT("messages", l->member_count),
+             L_STR("dry_run", a->d->dry_run ? "true" : "false"));
     return 0;
 }
 
 /* ---- command line ---- */
 
-typedef int act_fn(struct dead_session *d, const struct letter *l, struct err *err);
+typedef int act_fn(struct acting *a);
 
 /* Each that was named. */
 static int find_ids(const struct dead_session *d, struct err *err)
@@ -548,20 +633,34 @@ static int find_ids(const struct dead_session *d, struct err *err)
     return 0;
 }
 
+/* A bundle's own id is its first message's, and stands for all of them. */
+static int act_on_letter(struct dead_session *d, struct letter *l, const char *event, act_fn *act,
+                         struct err *err)
+{
+    struct acting a = {
+        .d = d, .letter = l, .whole = d->all || !l->is_bundle || names(d, l->id), .err = err};
+
+    keep_alive(d);
+    if (act(&a))
+        return -1;
+    if (a.stays)
+        return 0;
+    if (!d->dry_run && settle(d, l, err))
+        return -1;
+    log_info(event, L_STR("message_id", l->id), L_STR("dry_run", d->dry_run ? "true" : "false"));
+    return 0;
+}
+
 static int act_on_each(struct dead_session *d, const char *event, act_fn *act, struct err *err)
 {
-    for (size_t i = 0; i < d->n; i++) {
-        struct letter *l = &d->letters[i];
-
-        keep_alive(d);
-        if (!is_wanted(d, l))
-            continue;
-        if (act(d, l, err) || (!d->dry_run && settle(d, l, err)))
+    for (size_t i = 0; i < d->n; i++)
+        if (is_wanted(d, &d->letters[i]) && act_on_letter(d, &d->letters[i], event, act, err))
             return -1;
-        log_info(event, L_STR("message_id", l->id),
-                 L_STR("dry_run", d->dry_run ? "true" : "false"));
-    }
-    return find_ids(d, err);
+    if (find_ids(d, err))
+        return -1;
+    if (d->spared)
+        return err_set(err, ERR_RETRY, 0, "%zu messages are left: drop them later", d->spared);
+    return 0;
 }
 
 static int act_on(struct dead_session *d, const char *verb, struct err *err)
@@ -647,6 +746,7 @@ static int run(struct dead_session *d, const char *verb)
     worker_register();
     recipient_register();
     db_label_register(&states_label);
+    db_label_register(&coming_label);
     log_start("msg-consumerd", LOG_INFO);
     buf_printf(&queue, "%s" BROKER_DEAD, d->settings->broker.exchange);
     d->queue = queue.data;

@@ -332,10 +332,10 @@ def test_list_names_the_members_of_a_bundle(stack, put_aside):
 
 def test_replay_restores_every_member(stack, put_aside):
     ids = [m["message_identifier"] for m in put_aside]
-    dead(stack, "replay", ids[2], "--dry-run")
+    dead(stack, "replay", ids[0], "--dry-run")
     letters(stack, 1)
     assert stack.db.value("SELECT COUNT(*) FROM message_status WHERE status='pending'") == 2
-    dead(stack, "replay", ids[2])
+    dead(stack, "replay", ids[0])  # the bundle's own
     settled(stack, put_aside)
     acknowledged(stack)
     sent_once(stack, put_aside)
@@ -354,4 +354,51 @@ def test_drop_refunds_what_is_open(stack, put_aside):
     dead(stack, "drop", put_aside[0]["message_identifier"])
     assert stack.db.balance(customer) == before + 2
     assert stack.broker.ready(stack.broker.dead) == 0
+    clean(stack)
+
+
+def test_a_member_that_is_named_is_dealt_with_alone(stack, put_aside):
+    ids = [m["message_identifier"] for m in put_aside]
+    customer = put_aside[0]["customer_id"]
+    before = stack.db.balance(customer)
+    dead(stack, "drop", ids[1], "--dry-run")
+    letters(stack, 1)
+    dead(stack, "drop", ids[1])
+    assert stack.db.balance(customer) == before + 1
+    settled(stack, put_aside[1:2], status="failed")
+    settled(stack, put_aside[2:], status="pending")
+    letters(stack, 3)  # each of the others by itself, the one that is no message too
+    listed = dead(stack, "list")
+    assert "a bundle" not in listed and ids[0] in listed and ids[1] not in listed and ids[2] in listed
+    dead(stack, "replay", ids[2])
+    settled(stack, put_aside[2:])
+    letters(stack, 2)
+    dead(stack, "drop", "--all")
+    assert stack.db.balance(customer) == before + 1
+    clean(stack)
+
+
+@pytest.mark.parametrize("where", ["outbox", "consumer"])
+def test_a_drop_spares_what_may_be_reached_yet(stack, put_aside, where):
+    """A message that is put off, or in a living consumer's hands; the letter of it stays."""
+    spared, dropped = put_aside[1:]
+    identifier, customer = spared["message_identifier"], spared["customer_id"]
+    before = stack.db.balance(customer)
+    if where == "outbox":
+        stack.db.execute("INSERT INTO outbox_events(aggregate_type,aggregate_id,event_type,payload,priority,next_run_at)"
+                         " VALUES('message',%s,'message.retry.1','{}',1,NOW(6)+INTERVAL 1 HOUR)", identifier)
+    else:
+        stack.db.execute("UPDATE message_status SET status='sending', owner=(SELECT MAX(id) FROM workers)"
+                         " WHERE message_identifier=%s", identifier)
+    for words in (["--all", "--dry-run"], ["--all"], [identifier]):
+        assert f"message {identifier} is left" in dead(stack, "drop", *words, code=1, everything=True)
+    assert stack.db.balance(customer) == before + 1
+    settled(stack, [dropped], status="failed")
+    settled(stack, [spared], status="pending" if where == "outbox" else "sending")
+    letters(stack, 1)
+    stack.db.execute("DELETE FROM outbox_events")
+    stack.db.execute("UPDATE message_status SET status='pending', owner=0 WHERE status='sending'")
+    dead(stack, "replay", identifier)
+    settled(stack, [spared])
+    letters(stack, 0)
     clean(stack)
