@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from harness.metrics import Metrics
+from harness.wait import wait_until
 from harness.stack import BUILD, REPOSITORY
 
 EVENT = next(line for line in (REPOSITORY / "docs" / "log-events.md").read_text().splitlines(keepends=True)
@@ -127,7 +128,9 @@ def exported(metrics, family):
 
 
 def test_metrics_are_exported_as_listed(world):
-    stack = world(BACKPRESSURE_QUEUE_DEPTH="1000")
+    stack = world(BACKPRESSURE_QUEUE_DEPTH="1000", REPAIR_INTERVAL_MS="1000")
+    # Absent until it has been counted.
+    wait_until(lambda: Metrics.of(stack.url("consumerd-1")).series("msg_published_open"), 30, "a count")
     listed = listed_metrics()
     for program, url in (("msg-api", stack.url("api-1")), ("msg-outboxd", stack.url("outboxd-1")),
                          ("msg-consumerd", stack.url("consumerd-1")), ("operator-sim", stack.operator_a.url)):
