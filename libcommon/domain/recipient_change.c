@@ -79,7 +79,8 @@ static int by_id(const void *a, const void *b)
 
 void recipient_sort(struct recipient_change *changes, size_t n)
 {
-    qsort(changes, n, sizeof(*changes), by_id);
+    if (n > 1)
+        qsort(changes, n, sizeof(*changes), by_id);
 }
 
 static struct recipient_change *find(struct recipient_change *changes, size_t n, uint64_t id)
