@@ -121,9 +121,7 @@ int broker_requeue(struct broker *b, struct err *err);
 int broker_cancel(struct broker *b,
                   struct err *err); /* no new deliveries; unacked ones stay ours */
 
-/* In place of broker_pump where nothing is to be read for now, and as often: keeps heartbeats
- * going.
- */
+/* In place of broker_pump, and as often, while nothing may be read: keeps heartbeats going. */
 int broker_beat(struct broker *b, struct err *err);
 
 /* What may be lost (transient) goes to whoever listens, through a fanout exchange. Declares it. */
