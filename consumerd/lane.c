@@ -344,7 +344,7 @@ static void give_up_incarnation(struct lane *l)
     while (l->out && !atomic_load(&l->aborting)) {
         daemon_beat(l->beat);
         wait_for_jobs(l, WAIT_MS);
-        lane_turn_collect(l);
+        lane_settle_collect(l);
     }
     if (!l->out)
         lane_turn_forget(l);
@@ -445,7 +445,7 @@ static void turn(struct lane *l)
     if (!l->leased && !take_lease(l)) {
         readiness_lane_is(l->readiness, "waits to be registered in the database");
         wait_for_jobs(l, NO_LEASE_WAIT_MS);
-        lane_turn_collect(l);
+        lane_settle_collect(l);
         return;
     }
     if (l->abandoned || !worker_holds(l->config.worker, l->lease.era)) {
@@ -456,7 +456,7 @@ static void turn(struct lane *l)
     lane_wait_for_something(l);
     lane_exchange(l);
     job_queue_wake_at(l->config.queue, l->wake_count); /* so that nothing pokes during the work */
-    lane_turn_collect(l);
+    lane_settle_collect(l);
     daemon_beat(l->beat); /* the broker's part of the turn is over */
     if (!l->abandoned)
         lane_turn_work(l);
@@ -557,7 +557,7 @@ void lane_free(struct lane *l)
         return;
     if (l->started)
         pthread_join(l->thread, NULL);
-    lane_turn_collect(l); /* what the dispatch still had; freed with its messages */
+    lane_settle_collect(l); /* what the dispatch still had; freed with its messages */
     lane_turn_forget(l);
     free(l->done.jobs);
     free(l->not_done.jobs);

@@ -2,9 +2,9 @@
 #define CONSUMERD_LANE_INTERNAL_H
 
 /*
- * What lane.c (thread, connections, consuming, draining), lane_turn.c (claiming and settling) and
- * lane_letters.c (members of bundles that a person is to look at) share; nobody else includes this.
- * All of it belongs to the lane's thread, but for what is marked.
+ * What lane.c (thread, connections, consuming, draining), lane_turn.c (claiming), lane_settle.c
+ * (settling) and lane_letters.c (members of bundles that a person is to look at) share; nobody else
+ * includes this. All of it belongs to the lane's thread, but for what is marked.
  */
 
 #include <pthread.h>
@@ -80,10 +80,29 @@ struct lane {
     size_t claim_limit, settle_limit; /* shrink around a message that cannot be written */
 };
 
-/* lane_turn.c */
+static inline const struct consumer_settings *lane_limits(const struct lane *l)
+{
+    return &l->config.settings->consumer;
+}
+
+/* lane_settle.c: from an operator's answer to the end of a message. */
 
 /* Takes what the dispatch has finished. */
-void lane_turn_collect(struct lane *l);
+void lane_settle_collect(struct lane *l);
+/* Settles the first of done or not_done, as many as go into a transaction. Blocks. False: the rest
+ * has to wait. */
+bool lane_settle_some(struct lane *l, struct job_array *a, bool done);
+/* The first n of the array are settled, in a transaction that began at start_us, or, if err is
+ * given, cannot be. */
+void lane_settle_took(struct lane *l, struct job_array *a, size_t n, int64_t start_us,
+                      const struct err *err);
+int lane_settle_fail_if_asked(struct err *err); /* a failpoint, behind a COMMIT */
+void lane_count_event(const struct lane *l, const struct inflight *m, enum stats_event event);
+/* The database is left alone for a while. */
+void lane_db_failed(struct lane *l, const char *what, const struct err *err);
+
+/* lane_turn.c: claims what has arrived; one turn of both. */
+
 /* Settles what is finished and claims what has arrived, as far as the database answers. */
 void lane_turn_work(struct lane *l);
 /* Whether lane_turn_work has anything to do now. */

@@ -141,7 +141,7 @@ static inline void arrive(const char *id, uint64_t tag)
 static inline void turn(void)
 {
     lane->db_retry_at_ms = 0; /* no test waits */
-    lane_turn_collect(lane);
+    lane_settle_collect(lane);
     lane_turn_work(lane);
 }
 

@@ -403,7 +403,7 @@ START_TEST(a_message_that_comes_again_is_merged_with_what_is_in_hand)
     finish(m, 1, JOB_DONE);
     ck_assert_int_eq(broker_open(lane->broker, &err), 0); /* its ack is void by now */
     arrive("m-1", 9);
-    lane_turn_collect(lane);
+    lane_settle_collect(lane);
     EXPECT("settle_done", .error = FAKE_DEADLOCK);
     lane_turn_work(lane);
     ck_assert_uint_eq(lane->arrived_count, 1);
