@@ -12,8 +12,8 @@
 /* Between batches under load: each costs a claim, a message to the broker, and a claim and a
  * settlement at the consumer, whatever it holds. Express rows have 50 ms to be done, most of which
  * others need; normal ones have time. */
-#define APART_EXPRESS_MS 20
-#define APART_NORMAL_MS 40
+#define APART_EXPRESS_MS 30
+#define APART_NORMAL_MS 50
 
 static void register_metrics(struct relay *r)
 {
