@@ -98,7 +98,8 @@ static void put_claim(struct buf *sql, enum recipient_transition transition, uin
     buf_printf(sql,
                "UPDATE message_status FORCE INDEX(PRIMARY) SET takeovers=takeovers+(%d AND "
                "owner<>%llu),status='%s',owner=%llu,attempt=attempt+1,"
-               "first_claimed_at=COALESCE(first_claimed_at,NOW(6)) WHERE id IN (",
+               "first_claimed_at=COALESCE(first_claimed_at,NOW(6))," RECIPIENT_ROOM_CLAIMED
+               " WHERE id IN (",
                transition == RECIPIENT_TAKE_OVER, (unsigned long long)owner,
                recipient_to_name(transition), (unsigned long long)owner);
     for (size_t i = 0; i < n; i++) {
@@ -284,7 +285,8 @@ static int write_ended(struct db *db, struct db_label *label, enum recipient_tra
                "reason VARCHAR(255) PATH '$[2]',may_have VARCHAR(255) PATH '$[3]',"
                "any_may INT PATH '$[4]')) j "
                "STRAIGHT_JOIN message_status m FORCE INDEX(PRIMARY) ON m.id=j.id "
-               "SET m.status='%s',m.owner=0,%sm.last_error=COALESCE(j.reason,m.last_error),"
+               "SET m.status='%s',m.owner=0,m." RECIPIENT_ROOM_SETTLED
+               ",%sm.last_error=COALESCE(j.reason,m.last_error),"
                "m.unknown_operators=IF(j.any_may," RECIPIENT_MARKED
                ",COALESCE(j.may_have,m.unknown_operators)) WHERE m.status IN (",
                recipient_to_name(transition), forget);

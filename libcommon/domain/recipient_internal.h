@@ -31,6 +31,11 @@ void recipient_pass(enum recipient_transition transition, struct recipient_chang
 int recipient_look(struct db *db, uint64_t owner, struct recipient_change *changes, size_t n,
                    struct err *err);
 
+/* A row does not grow where it lies: what a claim writes takes the eight bytes of a time from the
+ * room that it was born with (sql/0014), what ends an attempt takes the rest. */
+#define RECIPIENT_ROOM_CLAIMED "room=LEFT(room,40)"
+#define RECIPIENT_ROOM_SETTLED "room=''"
+
 /* ---- recipient_packet.c ---- */
 
 /* DELIVER, of rows of that owner, or CONFIRM, of rows that are locked: n changes, sorted by id, all

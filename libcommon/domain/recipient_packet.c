@@ -103,7 +103,7 @@ void recipient_put_delivered(struct db *db, struct buf *sql, enum recipient_tran
     put_values(db, sql, changes, n, put_provider_id, same_provider_id);
     buf_puts(sql, ",unknown_operators=");
     put_values(db, sql, changes, n, put_unknown, same_unknown);
-    buf_puts(sql, ",last_error='' WHERE id IN (");
+    buf_puts(sql, ",last_error=''," RECIPIENT_ROOM_SETTLED " WHERE id IN (");
     for (size_t i = 0; i < n; i++) {
         if (i)
             buf_putc(sql, ',');
@@ -127,7 +127,8 @@ static void put_take(struct db *db, struct buf *sql, const struct recipient_pack
     buf_printf(sql,
                "UPDATE message_status FORCE INDEX(uq_message_status_identifier_recipient) SET "
                "owner=IF(status='%s',%llu,NULL),status='%s',attempt=attempt+1,"
-               "first_claimed_at=COALESCE(first_claimed_at,NOW(6)) WHERE message_identifier IN (",
+               "first_claimed_at=COALESCE(first_claimed_at,NOW(6))," RECIPIENT_ROOM_CLAIMED
+               " WHERE message_identifier IN (",
                recipient_state_name(RECIPIENT_PENDING), (unsigned long long)p->owner,
                recipient_to_name(RECIPIENT_CLAIM));
     recipient_put_messages(db, sql, p->message_ids, p->message_count);
