@@ -90,6 +90,7 @@ static void attach(struct http_conn *c)
     bufferevent_getcb(c->bev, NULL, NULL, NULL, &evcon);
     if (evcon) {
         c->evcon = evcon;
+        http_peer_note(c);
         evhttp_connection_set_closecb(c->evcon, on_close, c);
         event_assign(&c->watch, c->thread->base, bufferevent_getfd(c->bev), EV_READ | EV_PERSIST,
                      on_watch, c);

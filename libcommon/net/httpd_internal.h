@@ -6,6 +6,7 @@
  *
  *   httpd.c          settings, sockets, threads, drain, the mailbox of each thread
  *   httpd_conn.c     connections: accept limits, deadlines, lingering close, evhttp's own pages
+ *   httpd_peer.c     who the client is
  *   httpd_wire.c     what evhttp gets to see of the bytes that come
  *   httpd_check.c    what is wrong with a request that evhttp has read
  *   httpd_deadline.c requests whose time is up
@@ -28,6 +29,7 @@
 #include <event2/event_struct.h>
 #include <event2/http.h>
 #include <event2/listener.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -129,6 +131,8 @@ struct http_conn {
     bool filtering;   /* what changes the input is the wire */
     bool was_read;    /* since the watch has last looked */
     int64_t since_ms; /* when the state began */
+    char peer[INET6_ADDRSTRLEN];
+    uint16_t peer_port;
     struct http_wire wire;
 };
 
@@ -237,6 +241,9 @@ void http_conn_accept_failed(struct evconnlistener *listener, void *arg);
 void http_conn_drain(struct http_thread *t);
 void http_conn_forget_timers(struct http_thread *t); /* the loop has ended */
 void http_conn_free_all(struct http_thread *t);      /* evhttp is gone */
+
+/* httpd_peer.c */
+void http_peer_note(struct http_conn *c); /* evcon is there */
 
 /* httpd_wire.c: the last n bytes of in are new; leaves of them what evhttp may see. */
 void http_wire_take(struct http_wire *w, struct evbuffer *in, size_t n);

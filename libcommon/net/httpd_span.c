@@ -23,18 +23,6 @@ static void read_host(const struct httpd_request *req, char *host, size_t size, 
         snprintf(host, size, "%s", value);
 }
 
-static const char *client_address(const struct httpd_request *req, int64_t *port)
-{
-    struct evhttp_connection *evcon = evhttp_request_get_connection(req->ev);
-    char *address = NULL;
-    uint16_t number = 0;
-
-    if (evcon)
-        evhttp_connection_get_peer(evcon, &address, &number);
-    *port = number;
-    return address;
-}
-
 bool http_span_wanted(const struct httpd_request *req)
 {
     const struct httpd_route *route = http_route(req);
@@ -51,8 +39,6 @@ void http_span_answer(const struct httpd_request *req)
     char status[16];
     char user[24] = "";
     int64_t host_port;
-    int64_t client_port;
-    const char *client = client_address(req, &client_port);
     bool failed = req->status >= 500;
 
     snprintf(name, sizeof(name), "%s %s", http_method_name(req->method), req->path->pattern);
@@ -68,8 +54,8 @@ void http_span_answer(const struct httpd_request *req)
             T_STR("url.path", evhttp_uri_get_path(uri)),
             T_INT("http.response.status_code", req->status),
             T_STR("error.type", failed ? status : NULL),
-            T_STR("client.address", client),
-            T_INT("client.port", client_port),
+            T_STR("client.address", httpd_peer(req)),
+            T_INT("client.port", req->conn->peer_port),
             T_STR("user.id", user),
             T_STR("server.address", host),
             T_INT("server.port", host_port), /* the last: left out when there is none */

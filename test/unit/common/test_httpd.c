@@ -55,6 +55,7 @@ static void handle_show(struct httpd_request *req, void *arg)
 
     (void)arg;
     trace_format(httpd_trace(req), trace);
+    ck_assert_str_eq(httpd_peer(req), "127.0.0.1");
     snprintf(seen, sizeof(seen), "%s a=%s b=%s trace=%s state=%s", httpd_path(req), a ? a : "none",
              b ? b : "none", trace, httpd_tracestate(req));
     httpd_set_header(req, "X-One", "1");
