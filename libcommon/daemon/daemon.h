@@ -98,10 +98,11 @@ struct httpd *daemon_http_start(const struct httpd_settings *settings, struct er
  * "?for=traffic" asks the first dependency alone),
  * /metrics, and /status, a page for people, with the /status.json it reads. */
 #define DAEMON_ROUTE_WORDS (HTTPD_NO_LIMIT | HTTPD_NO_SPAN | HTTPD_EXPECT_200)
+#define DAEMON_PROBE_WORDS (DAEMON_ROUTE_WORDS | HTTPD_ANY_HOST)
 /* clang-format off */
 #define DAEMON_ROUTES                                                           \
-    {"GET", "/healthz", daemon_handle_healthz, DAEMON_ROUTE_WORDS, NULL},       \
-    {"GET", "/readyz", daemon_handle_readyz, DAEMON_ROUTE_WORDS, NULL},         \
+    {"GET", "/healthz", daemon_handle_healthz, DAEMON_PROBE_WORDS, NULL},       \
+    {"GET", "/readyz", daemon_handle_readyz, DAEMON_PROBE_WORDS, NULL},         \
     {"GET", "/metrics", daemon_handle_metrics, DAEMON_ROUTE_WORDS, NULL},       \
     {"GET", "/status", status_handle_page, DAEMON_ROUTE_WORDS, NULL},           \
     {"GET", "/status.json", daemon_handle_status, DAEMON_ROUTE_WORDS, NULL}

@@ -38,6 +38,11 @@ const struct setting httpd_settings_rows[] = {
                     "Longest time a connection is kept between requests."),
     SETTING_INT_ROW(httpd_settings, write_timeout_ms, "HTTP_WRITE_TIMEOUT_MS", "10000", 100, 600000,
                     "Longest time a client may take to read its answer."),
+    SETTING_TEXT_ROW(httpd_settings, hosts, SETTING_STRING, "HTTP_HOSTS", "", 4096,
+                     http_check_hosts_setting,
+                     "Names and addresses that clients may call the server by in Host, without "
+                     "port, comma-separated; others are answered with 421, but for /healthz and "
+                     "/readyz. Empty: any."),
     SETTINGS_END};
 
 static _Thread_local struct http_thread *current;

@@ -7,7 +7,9 @@
  * there, or later from any thread, exactly once. What a proxy could read differently (control
  * characters and bare line ends in the head or between chunks, repeated Content-Length or Host,
  * blanks before a colon, bodies on HEAD, ...) is refused with 400 and the connection is closed:
- * evhttp sees bytes only after they have been read by stricter rules. A client may end its side
+ * evhttp sees bytes only after they have been read by stricter rules. A body must be JSON by its
+ * Content-Type; one that a form of a foreign page could send is refused from pages (415), and where
+ * hosts are set, so is a request for another one (421). A client may end its side
  * when it has asked: what came is answered. Slow and surplus clients are cut off: limits in the
  * settings. A request whose client has gone is answered into nothing. Each answer to a route
  * is counted, timed and, if its context is sampled, a span (tracer.h), unless the route says no.
@@ -23,6 +25,7 @@
 
 struct httpd_settings {
     char *listen_addr;
+    char *hosts; /* comma-separated; NULL or "": any */
     int64_t threads, max_connections, max_body_bytes, max_header_bytes;
     int64_t read_timeout_ms;  /* from the first byte of a request to its last */
     int64_t idle_timeout_ms;  /* between requests of a kept-alive connection */
@@ -46,6 +49,7 @@ enum httpd_route_word {
     HTTPD_NO_SPAN = 1 << 1,    /* its answers are no spans */
     HTTPD_NO_METRIC = 1 << 2,  /* its answers are neither counted nor timed */
     HTTPD_EXPECT_200 = 1 << 3, /* for machines of ours: 200 alone has its counter from the start */
+    HTTPD_ANY_HOST = 1 << 4,   /* probes call us by any address */
 };
 
 struct httpd_route {

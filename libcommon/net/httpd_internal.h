@@ -51,7 +51,7 @@ enum http_method {
     HTTP_METHODS
 };
 
-#define HTTP_STATUS_SLOTS 48
+#define HTTP_STATUS_SLOTS 49
 
 /* Why a connection was cut off. */
 enum http_drop {
@@ -249,15 +249,31 @@ void http_peer_note(struct http_conn *c); /* evcon is there */
 void http_wire_take(struct http_wire *w, struct evbuffer *in, size_t n);
 
 /* httpd_check.c */
+enum http_once { /* headers that make no sense twice */
+                 HTTP_ONCE_HOST,
+                 HTTP_ONCE_EXPECT,
+                 HTTP_ONCE_ORIGIN,
+                 HTTP_ONCE_TYPE,
+                 HTTP_ONCE_AUTHORIZATION,
+                 HTTP_ONCE_KEY,
+                 HTTP_ONCES
+};
 struct http_facts {
+    const char *once[HTTP_ONCES];      /* NULL: absent */
     const char *traceparent;           /* NULL: absent or repeated */
     const struct evkeyval *tracestate; /* the first one */
     unsigned tracestates;
     bool close;        /* the client asks for it in a way that evhttp misses */
+    bool fetched;      /* by a page: a browser says Sec-Fetch-... */
     const char *field; /* the header to blame; NULL: none */
 };
 /* NULL when the request may be handled, else a sentence that says what is wrong with it. */
 const char *http_check(struct evhttp_request *ev, struct http_facts *facts);
+/* Whether a body of this type may be taken for JSON. */
+bool http_check_type(const struct http_facts *facts);
+/* Whether the request is for one of these hosts, comma-separated. */
+bool http_check_host(const char *hosts, const struct http_facts *facts);
+bool http_check_hosts_setting(const char *value, char *why, size_t size);
 
 /* httpd_request.c */
 void http_on_request(struct evhttp_request *ev, void *thread);

@@ -67,6 +67,8 @@ const char *http_phrase(int status)
         return "Content Too Large";
     case 417:
         return "Expectation Failed";
+    case 421:
+        return "Misdirected Request";
     case 422:
         return "Unprocessable Content";
     case 425:
@@ -329,7 +331,19 @@ static const struct http_path *find_path(const struct httpd *h, const char *path
     return prefix;
 }
 
-static void dispatch(struct httpd_request *req)
+static bool is_our_host(const struct httpd *h, const struct httpd_route *route,
+                        const struct http_facts *facts)
+{
+    return !h->settings.hosts || !*h->settings.hosts || (route && route->words & HTTPD_ANY_HOST) ||
+           http_check_host(h->settings.hosts, facts);
+}
+
+static bool has_body(enum http_method method)
+{
+    return method == HTTP_POST || method == HTTP_PUT || method == HTTP_PATCH;
+}
+
+static void dispatch(struct httpd_request *req, const struct http_facts *facts)
 {
     struct httpd *h = req->thread->server;
     const struct http_path *path = find_path(h, req->decoded_path);
@@ -337,11 +351,17 @@ static void dispatch(struct httpd_request *req)
 
     if (path)
         req->path = path;
-    if (!path) {
+    if (!is_our_host(h, route, facts)) {
+        httpd_reply_error(req, 421, "misdirected_request", "The server has no such host.", "Host");
+    } else if (!path) {
         httpd_reply_error(req, 404, "not_found", "There is nothing at this path.", NULL);
     } else if (!route) {
         httpd_set_header(req, "Allow", path->allow);
         httpd_reply_error(req, 405, "method_not_allowed", "The method is not allowed here.", NULL);
+    } else if (has_body(req->method) && !http_check_type(facts)) {
+        httpd_reply_error(req, 415, "unsupported_media_type",
+                          "The body must be JSON; send Content-Type: application/json.",
+                          "Content-Type");
     } else if ((route->words & HTTPD_NO_LIMIT) || !h->admit || h->admit(req, h->arg)) {
         route->handler(req, h->arg);
     }
@@ -372,5 +392,5 @@ void http_on_request(struct evhttp_request *ev, void *thread)
     http_input_path(req);
     http_input_trace(req, &facts);
     if (http_input_query(req))
-        dispatch(req);
+        dispatch(req, &facts);
 }

@@ -8,8 +8,8 @@
 /* The statuses that have a label of their own; any other shares its class's. */
 static const short statuses[] = {200, 201, 202, 204, 301, 302, 304, 307, 400, 401, 402,
                                  403, 404, 405, 406, 408, 409, 410, 411, 412, 413, 414,
-                                 415, 417, 418, 422, 423, 425, 426, 428, 429, 431, 451,
-                                 500, 501, 502, 503, 504, 505, 507, 508, 511};
+                                 415, 417, 418, 421, 422, 423, 425, 426, 428, 429, 431,
+                                 451, 500, 501, 502, 503, 504, 505, 507, 508, 511};
 #define KNOWN (sizeof(statuses) / sizeof(statuses[0]))
 _Static_assert(KNOWN + 6 <= HTTP_STATUS_SLOTS, "a slot for each status and each class");
 

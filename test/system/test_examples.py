@@ -113,14 +113,34 @@ def test_repeated_recipients_count_once(shared):
     assert api.balance(customer) == 8
 
 
-def test_content_type_does_not_matter(shared):
+def test_bodies_are_json_or_what_curl_says_of_itself(shared):
     api = shared.api()
     customer = api.funded()
     body = json.dumps({"customer_id": customer, "text": "hi", "recipients": ["0912"]}).encode()
-    for content_type in ("text/plain", "application/x-www-form-urlencoded", ""):
+    for content_type in ("application/json;charset=utf-8", "application/x-www-form-urlencoded", ""):
         response = api.post("/messages/send", body, **{"Content-Type": content_type})
         assert response.status_code == 200, (content_type, response.text)
         assert response.json()["price"] == 1  # type defaults to normal
+
+
+def test_a_page_of_another_site_spends_and_adds_nothing(shared):
+    """What a page may send without asking first is refused, and nobody says that it may ask."""
+    api = shared.api()
+    customer = api.funded(10)
+    bodies = {"/balance/add": {"user_id": customer, "balance": 5},
+              "/messages/send": {"customer_id": customer, "text": "hi", "recipients": ["0912"]}}
+    page = {"Origin": "https://elsewhere.example", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+    for path, body in bodies.items():
+        data = json.dumps(body).encode()
+        for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""):
+            for headers in (page, {"Origin": "null"}, {"Sec-Fetch-Site": "none"}):
+                response = api.post(path, data, **{"Content-Type": kind}, **headers)
+                assert response.status_code == 415, (kind, headers, response.text)
+                assert response.json()["error"] == "unsupported_media_type"
+        asked = api.request("OPTIONS", path, headers={**page, "Access-Control-Request-Method": "POST"})
+        assert asked.status_code == 405
+        assert not [name for name in asked.headers if name.lower().startswith("access-control")]
+    assert api.balance(customer) == 10 and api.history(user_id=customer) == []
 
 
 def test_402_leaves_nothing_and_sends_nothing(shared):

@@ -109,6 +109,7 @@ def provoke_posts(platform, limited, cut_off):
         yield "POST", path, locked(platform, path, body)
         yield "POST", path, call(LARGE)
         yield "POST", path, call(headers={"Expect": "wonders"})
+        yield "POST", path, call(headers={"Content-Type": "text/plain"})
         yield "POST", path, call(body(rich, **({"text": "other"} if "send" in path else {"balance": 6})),
                                  headers=key)
         yield "POST", path, limited("POST", path, data=body(rich))

@@ -150,15 +150,23 @@ static const struct httpd_route routes[] = {
     {"GET", "/open", handle_show, HTTPD_NO_LIMIT, NULL},
     {"GET", "/needy", handle_needy, 0, needs},
     {"GET", "/uncounted", handle_show, HTTPD_NO_METRIC, NULL},
-    {"GET", "/machines", handle_show, HTTPD_EXPECT_200, NULL},
+    {"GET", "/machines", handle_show, HTTPD_EXPECT_200 | HTTPD_ANY_HOST, NULL},
 };
 
-static void setup(void)
+static void open_server(void)
 {
     struct httpd_config config = {&settings, routes, sizeof(routes) / sizeof(routes[0]),
                                   handler_arg, admit};
     struct err err = {0};
 
+    held.n = 0;
+    server = httpd_new(&config, &err);
+    ck_assert_msg(server != NULL, "%s", err.msg);
+    ck_assert_int_eq(httpd_start(server, &err), 0);
+}
+
+static void setup(void)
+{
     settings = (struct httpd_settings){.listen_addr = any_port,
                                        .threads = 2,
                                        .max_connections = 2000,
@@ -167,10 +175,7 @@ static void setup(void)
                                        .read_timeout_ms = 600,
                                        .idle_timeout_ms = 1500,
                                        .write_timeout_ms = 600};
-    held.n = 0;
-    server = httpd_new(&config, &err);
-    ck_assert_msg(server != NULL, "%s", err.msg);
-    ck_assert_int_eq(httpd_start(server, &err), 0);
+    open_server();
 }
 
 static void teardown(void)
@@ -271,6 +276,14 @@ static const char *ask(const char *text)
 static void assert_begins(const char *answer, const char *start)
 {
     ck_assert_msg(!strncmp(answer, start, strlen(start)), "not %s but:\n%s", start, answer);
+}
+
+static void assert_status(const char *answer, int status)
+{
+    char begin[16];
+
+    snprintf(begin, sizeof(begin), "HTTP/1.1 %d", status);
+    assert_begins(answer, begin);
 }
 
 static void assert_has(const char *answer, const char *part)
@@ -479,6 +492,125 @@ START_TEST(what_is_given_twice_is_named)
     assert_begins(answer, "HTTP/1.1 400");
     assert_has(answer, "{\"error\":\"invalid_input\"");
     assert_has(answer, field);
+}
+END_TEST
+
+#define TYPE(value) CLOSE "Content-Length: 2\r\nContent-Type: " value "\r\n"
+#define ORIGIN "Origin: http://x\r\n"
+#define NO_TYPE CLOSE "Content-Length: 2\r\n"
+
+static const struct {
+    const char *request;
+    int status;
+} types[] = {
+    {REQUEST("POST", "/echo", NO_TYPE) "{}", 200},
+    {REQUEST("POST", "/echo", TYPE("")) "{}", 200},
+    {REQUEST("POST", "/echo", TYPE("application/json")) "{}", 200},
+    {REQUEST("POST", "/echo", TYPE("Application/JSON \t; charset=utf-8")) "{}", 200},
+    {REQUEST("POST", "/echo", TYPE("application/problem+json")) "{}", 200},
+    {REQUEST("POST", "/echo", TYPE("application/x-www-form-urlencoded;charset=UTF-8")) "{}", 200},
+    {REQUEST("POST", "/echo", TYPE("application/json") ORIGIN "Sec-Fetch-Mode: cors\r\n") "{}",
+     200},
+    {REQUEST("POST", "/echo", TYPE("a/b+json") ORIGIN) "{}", 200},
+    {REQUEST("GET", "/show", CLOSE ORIGIN), 200},
+    {REQUEST("POST", "/echo", NO_TYPE ORIGIN) "{}", 415},
+    {REQUEST("POST", "/echo", NO_TYPE "Origin: null\r\n") "{}", 415},
+    {REQUEST("POST", "/echo", NO_TYPE "Origin:\r\n") "{}", 415},
+    {REQUEST("POST", "/echo", NO_TYPE "sec-fetch-site: none\r\n") "{}", 415},
+    {REQUEST("POST", "/echo", TYPE("") ORIGIN) "{}", 415},
+    {REQUEST("POST", "/echo", TYPE("application/x-www-form-urlencoded") ORIGIN) "{}", 415},
+    {REQUEST("POST", "/echo", TYPE("text/plain")) "{}", 415},
+    {REQUEST("POST", "/echo", TYPE("text/plain; a=application/json")) "{}", 415},
+    {REQUEST("POST", "/echo", TYPE("text/plain, application/json")) "{}", 415},
+    {REQUEST("POST", "/echo", TYPE("text/plain, a/b+json")) "{}", 415},
+    {REQUEST("POST", "/echo", TYPE("text/plain a/b+json")) "{}", 415},
+    {REQUEST("POST", "/echo", TYPE("text+json")) "{}", 415},
+    {REQUEST("POST", "/echo", TYPE("application/jsonp")) "{}", 415},
+    {REQUEST("POST", "/echo", TYPE("json")) "{}", 415},
+    {REQUEST("POST", "/echo", TYPE("multipart/form-data; boundary=x")) "{}", 415},
+    {REQUEST("PUT", "/nothing", TYPE("text/plain")) "{}", 404},
+    {REQUEST("POST", "/show", TYPE("text/plain")) "{}", 405},
+};
+
+START_TEST(a_body_is_json_by_its_type)
+{
+    const char *answer = ask(types[_i].request);
+
+    assert_status(answer, types[_i].status);
+    if (types[_i].status == 415)
+        assert_has(answer, "{\"error\":\"unsupported_media_type\"");
+}
+END_TEST
+
+#define TO(host, path) "GET " path " HTTP/1.1\r\nHost:" host "\r\n" CLOSE "\r\n"
+
+static const struct {
+    const char *host;
+    int any, chosen; /* the status where any host is served, and where a few are */
+} hosts[] = {
+    {TO(" api.example", "/show"), 200, 200},
+    {TO(" API.Example:80", "/show"), 200, 200},
+    {TO(" api.example.:65535", "/show"), 200, 200},
+    {TO(" [::1]:8080", "/show"), 200, 200},
+    {TO(" 192.0.2.1", "/show"), 200, 200},
+    {TO(" elsewhere.example", "/machines"), 200, 200},
+    {TO("", "/show"), 200, 421},
+    {TO(" elsewhere.example", "/show"), 200, 421},
+    {TO(" elsewhere.example", "/nothing"), 404, 421},
+    {TO(" example", "/show"), 200, 421},
+    {TO(" xapi.example", "/show"), 200, 421},
+    {TO(" ::1", "/show"), 400, 400},
+    {TO(" [::1", "/show"), 400, 400},
+    {TO(" []", "/show"), 400, 400},
+    {TO(" [x]", "/show"), 400, 400},
+    {TO(" :80", "/show"), 400, 400},
+    {TO(" api.example:", "/show"), 200, 200},
+    {TO(" api.example:http", "/show"), 400, 400},
+    {TO(" api.example:123456", "/show"), 400, 400},
+    {TO(" api.example:80:80", "/show"), 400, 400},
+    {TO(" api.example/", "/show"), 400, 400},
+    {TO(" api.example api.example", "/show"), 400, 400},
+    {TO(" a@api.example", "/show"), 400, 400},
+    {TO(" api.example,api.example", "/show"), 400, 400},
+    {TO(" api%2eexample", "/show"), 400, 400},
+    {TO(" \"api.example\"", "/show"), 400, 400},
+    {TO(" <script>", "/show"), 400, 400},
+    {TO(" \xc3\xa9.example", "/show"), 400, 400},
+};
+
+START_TEST(the_host_is_a_name_and_one_of_ours)
+{
+    static char ours[] = "api.example,[::1],192.0.2.1";
+
+    for (size_t i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++)
+        assert_status(ask(hosts[i].host), hosts[i].any);
+    teardown();
+    settings.hosts = ours;
+    open_server();
+    for (size_t i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++)
+        assert_status(ask(hosts[i].host), hosts[i].chosen);
+    assert_begins(ask("GET /show HTTP/1.0\r\n\r\n"), "HTTP/1.0 421");
+}
+END_TEST
+
+static const struct {
+    const char *value;
+    bool ok;
+} lists[] = {
+    {"api.example", true}, {"a,b.c,[::1],10.0.0.1", true},
+    {"a:80", false},       {"a,", false},
+    {",a", false},         {"a, b", false},
+    {"::1", false},        {"a.", false},
+    {"http://a", false},   {"[::1]:80", false},
+};
+
+START_TEST(names_without_ports_are_hosts)
+{
+    char why[128];
+
+    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
+        ck_assert_msg(http_check_hosts_setting(lists[i].value, why, sizeof(why)) == lists[i].ok,
+                      "%s", lists[i].value);
 }
 END_TEST
 
@@ -960,6 +1092,9 @@ int main(void)
                         (int)(sizeof(smuggling) / sizeof(smuggling[0])));
     tcase_add_loop_test(t, what_is_given_twice_is_named, 0,
                         (int)(sizeof(twice) / sizeof(twice[0])));
+    tcase_add_loop_test(t, a_body_is_json_by_its_type, 0, (int)(sizeof(types) / sizeof(types[0])));
+    tcase_add_test(t, the_host_is_a_name_and_one_of_ours);
+    tcase_add_test(t, names_without_ports_are_hosts);
     tcase_add_test(t, a_query_is_bounded_and_has_no_nul);
     tcase_add_test(t, blanks_where_they_may_be);
     tcase_add_test(t, old_clients_hear_how_long_an_answer_is);
