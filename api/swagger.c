@@ -161,7 +161,6 @@ static void answer_file(const struct swagger_file *f, struct httpd_request *req)
     httpd_set_header(req, "ETag", f->etag);
     httpd_set_header(req, "Cache-Control", "no-cache"); /* kept, and asked about: an update shows */
     httpd_set_header(req, "Content-Security-Policy", POLICY);
-    httpd_set_header(req, "X-Content-Type-Options", "nosniff");
     httpd_set_header(req, "Referrer-Policy", "no-referrer");
     httpd_reply_type(req, same ? 304 : 200, f->type, f->data, same ? 0 : f->len);
 }

@@ -470,7 +470,6 @@ void daemon_handle_status(struct httpd_request *req, void *arg)
     buf_puts(&body, ",\"events\":");
     log_recent_render(&body);
     buf_putc(&body, '}');
-    httpd_set_header(req, "Cache-Control", "no-store");
     if (body.failed)
         httpd_reply_error(req, 503, "unavailable", "Out of memory.", NULL);
     else

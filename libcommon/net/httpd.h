@@ -125,7 +125,8 @@ void httpd_delay(struct httpd_request *req, int64_t delay_us);
 void httpd_reset(struct httpd_request *req);
 bool httpd_draining(const struct httpd_request *req);
 
-/* Adds a header to the answer; by whoever will answer, before. value is copied. */
+/* Adds a header to the answer; by whoever will answer, before. value is copied. Every answer says
+ * that its type is meant as it stands, and that no cache keeps it unless Cache-Control is set. */
 void httpd_set_header(struct httpd_request *req, const char *name, const char *value);
 /* Answers; any thread; once. The body is copied. Content-Type: application/json. */
 void httpd_reply(struct httpd_request *req, int status, const char *body, size_t n);

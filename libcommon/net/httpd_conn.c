@@ -301,6 +301,7 @@ static void put_page(struct evbuffer *out, int status, const char *code, const c
         evbuffer_drain(out, evbuffer_get_length(out));
         evbuffer_add_printf(out,
                             "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n"
+                            "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
                             "Content-Length: %zu\r\nConnection: close\r\n\r\n%s",
                             status, http_phrase(status) ? http_phrase(status) : "Error", body.len,
                             body.data);

@@ -193,6 +193,7 @@ struct httpd_request {
     enum http_action action;
     bool answered;
     bool close; /* the connection ends with this answer */
+    bool kept;  /* the handler has said how caches may keep the answer */
     int status;
     int64_t start_us;
     struct trace_context trace;

@@ -3,6 +3,7 @@
 #include <event2/http_struct.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
@@ -146,6 +147,9 @@ static void add_headers(struct httpd_request *req, struct evkeyvalq *out)
         evhttp_add_header(out, at, value);
         at = value + strlen(value) + 1;
     }
+    evhttp_add_header(out, "X-Content-Type-Options", "nosniff");
+    if (!req->kept) /* it is about somebody's money */
+        evhttp_add_header(out, "Cache-Control", "no-store");
     if (req->close || atomic_load_explicit(&req->thread->server->draining, memory_order_relaxed))
         evhttp_add_header(out, "Connection", "close");
 }
@@ -309,6 +313,7 @@ void httpd_set_header(struct httpd_request *req, const char *name, const char *v
 
     if (req->headers.len + name_len + value_len + 2 > HEADERS_MAX)
         return;
+    req->kept |= !strcasecmp(name, "Cache-Control");
     buf_put(&req->headers, name, name_len + 1);
     buf_put(&req->headers, value, value_len + 1);
 }

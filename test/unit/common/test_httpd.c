@@ -60,6 +60,8 @@ static void handle_show(struct httpd_request *req, void *arg)
              b ? b : "none", trace, httpd_tracestate(req));
     httpd_set_header(req, "X-One", "1");
     httpd_set_header(req, "X-Two", "2");
+    if (httpd_query(req, "keep"))
+        httpd_set_header(req, "cache-control", "max-age=1");
     httpd_reply(req, 200, "{}", 2);
 }
 
@@ -342,6 +344,27 @@ START_TEST(answers_without_a_body)
     assert_has(answer, "\r\n\r\nHTTP/1.1 404");
     ck_assert_ptr_null(strstr(answer, "never seen"));
     ck_assert_str_eq(answer + strlen(answer) - 4, "\r\n\r\n");
+}
+END_TEST
+
+#define NOT_KEPT "\r\nCache-Control: no-store\r\n"
+#define NOT_GUESSED "\r\nX-Content-Type-Options: nosniff\r\n"
+
+START_TEST(no_answer_is_kept_or_guessed_at)
+{
+    static const char *const requests[] = {
+        REQUEST("GET", "/show", CLOSE), REQUEST("HEAD", "/show", CLOSE),
+        REQUEST("DELETE", "/show", CLOSE), REQUEST("GET", "/nothing", CLOSE), "nonsense\r\n\r\n"};
+    const char *answer;
+
+    for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
+        answer = ask(requests[i]);
+        assert_has(answer, NOT_KEPT);
+        assert_has(answer, NOT_GUESSED);
+    }
+    answer = ask(REQUEST("GET", "/show?keep", CLOSE));
+    assert_has(answer, "\r\ncache-control: max-age=1\r\n");
+    ck_assert_ptr_null(strstr(answer, "no-store"));
 }
 END_TEST
 
@@ -1086,6 +1109,7 @@ int main(void)
     tcase_add_test(t, routes_and_refusals);
     tcase_add_test(t, what_a_handler_sees);
     tcase_add_test(t, answers_without_a_body);
+    tcase_add_test(t, no_answer_is_kept_or_guessed_at);
     tcase_add_test(t, admission);
     tcase_add_test(t, what_a_route_goes_without);
     tcase_add_loop_test(t, ambiguous_requests_end_the_connection, 0,
