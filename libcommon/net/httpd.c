@@ -32,6 +32,8 @@ const struct setting httpd_settings_rows[] = {
                     67108864, "Largest request body; a larger one is answered with 413."),
     SETTING_INT_ROW(httpd_settings, max_header_bytes, "HTTP_MAX_HEADER_BYTES", "16384", 1024,
                     1048576, "Largest request line and headers together."),
+    SETTING_INT_ROW(httpd_settings, max_headers, "HTTP_MAX_HEADERS", "100", 10, 10000,
+                    "Most headers of a request; one with more is answered with 400."),
     SETTING_INT_ROW(httpd_settings, read_timeout_ms, "HTTP_READ_TIMEOUT_MS", "10000", 100, 600000,
                     "Longest time from the first byte of a request to its last."),
     SETTING_INT_ROW(httpd_settings, idle_timeout_ms, "HTTP_IDLE_TIMEOUT_MS", "60000", 100, 3600000,

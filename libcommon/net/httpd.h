@@ -27,6 +27,7 @@ struct httpd_settings {
     char *listen_addr;
     char *hosts; /* comma-separated; NULL or "": any */
     int64_t threads, max_connections, max_body_bytes, max_header_bytes;
+    int64_t max_headers;      /* 0: any number */
     int64_t read_timeout_ms;  /* from the first byte of a request to its last */
     int64_t idle_timeout_ms;  /* between requests of a kept-alive connection */
     int64_t write_timeout_ms; /* a client that does not read its answer */

@@ -21,6 +21,16 @@ static bool has_close(const char *value)
     return false;
 }
 
+/* Some who stand before us take what follows a '#' for no part of the target, and a byte beyond
+ * ASCII for whatever their table says. */
+static bool is_clean(const char *target)
+{
+    for (; *target; target++)
+        if (*target == '#' || (unsigned char)*target <= ' ' || (unsigned char)*target >= 0x7f)
+            return false;
+    return true;
+}
+
 static const char *check_target(const struct evhttp_request *ev)
 {
     const char *uri = evhttp_request_get_uri(ev);
@@ -29,6 +39,8 @@ static const char *check_target(const struct evhttp_request *ev)
     if (!uri || uri[0] != '/' || !parts || evhttp_uri_get_host(parts) ||
         evhttp_uri_get_scheme(parts))
         return "The request target must be a path.";
+    if (!is_clean(uri))
+        return "The request target holds a character that it must not.";
     /* A decoded string would end there. */
     return strstr(uri, "%00") ? "The request target must not hold %00." : NULL;
 }

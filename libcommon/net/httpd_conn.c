@@ -156,6 +156,7 @@ struct bufferevent *http_conn_new(struct event_base *base, void *thread)
     c->thread = t;
     c->bev = bev;
     c->wire.max_head = (size_t)s->max_header_bytes;
+    c->wire.max_headers = (unsigned)s->max_headers;
     http_conn_set_state(c, CONN_IDLE);
     c->next = t->conns;
     if (c->next)

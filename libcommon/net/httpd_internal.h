@@ -97,7 +97,10 @@ struct http_wire {
     enum http_wire_state state;
     bool old, bodiless;          /* of the request: HTTP/1.0; its method takes no body */
     unsigned lengths, encodings; /* headers that say how its body ends */
-    uint64_t left;               /* bytes to come of the body or chunk */
+    unsigned headers;
+    unsigned max_headers; /* 0: any number */
+    uint64_t requests;    /* that have passed whole */
+    uint64_t left;        /* bytes to come of the body or chunk */
     size_t max_head;
     size_t skipped;      /* bytes of blank lines or trailers */
     size_t line, looked; /* of what is held: where the last line begins, how far it is known */
@@ -134,6 +137,7 @@ struct http_conn {
     char peer[INET6_ADDRSTRLEN];
     uint16_t peer_port;
     struct http_wire wire;
+    uint64_t taken; /* requests that evhttp has found */
 };
 
 struct http_thread {
@@ -248,6 +252,9 @@ void http_peer_note(struct http_conn *c); /* evcon is there */
 
 /* httpd_wire.c: the last n bytes of in are new; leaves of them what evhttp may see. */
 void http_wire_take(struct http_wire *w, struct evbuffer *in, size_t n);
+/* Whether evhttp, having found so many requests and left so many bytes unread, sees requests begin
+ * and end where the wire does. */
+bool http_wire_agrees(const struct http_wire *w, uint64_t taken, size_t unread);
 
 /* httpd_check.c */
 enum http_once { /* headers that make no sense twice */

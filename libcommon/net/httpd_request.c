@@ -385,6 +385,8 @@ void http_on_request(struct evhttp_request *ev, void *thread)
         return;
     }
     wrong = http_check(ev, &facts);
+    if (!http_wire_agrees(&c->wire, ++c->taken, evbuffer_get_length(bufferevent_get_input(c->bev))))
+        wrong = "It is not clear where the request ends.";
     if (wrong) {
         c->linger = true;
         req->close = true;

@@ -28,6 +28,7 @@ static enum unit refuse(struct http_wire *w, const char *wrong)
 
 static enum unit pass(struct http_wire *w, enum http_wire_state next)
 {
+    w->requests += next == WIRE_BETWEEN;
     w->state = next;
     w->line = w->looked = 0;
     return UNIT_PASS;
@@ -130,7 +131,7 @@ static const char *take_request_line(struct http_wire *w, const char *line, size
         return "The server is no proxy.";
     /* evhttp leaves such a body in the stream, where it would be read as the next request. */
     w->bodiless = method == HTTP_HEAD || method == HTTP_TRACE || method == HTTP_OTHER;
-    w->lengths = w->encodings = 0;
+    w->headers = w->lengths = w->encodings = 0;
     w->left = 0;
     return check_version(w, version + 1, (size_t)(end - version) - 1);
 }
@@ -183,6 +184,8 @@ static const char *take_header(struct http_wire *w, char *line, size_t n)
 
     if (wrong)
         return wrong;
+    if (++w->headers > w->max_headers && w->max_headers)
+        return "There are too many headers.";
     value = trim_value(line + name_len, line + n, &value_len);
     if (name_len == 14 && !strncasecmp(line, "Content-Length", 14) &&
         !take_length(w, value, value_len))
@@ -424,4 +427,14 @@ void http_wire_take(struct http_wire *w, struct evbuffer *in, size_t n)
         return;
     hold(w, in, n);
     pass_held(w, in);
+}
+
+/* Whoever has read on behind an end that we see, or stopped before it, takes bytes of one request
+ * for those of another. */
+bool http_wire_agrees(const struct http_wire *w, uint64_t taken, size_t unread)
+{
+    if (taken > w->requests)
+        return false;
+    /* What stands there is a further request then, or the line that nobody takes for one. */
+    return (taken == w->requests && (w->state == WIRE_BETWEEN || w->state == WIRE_HEAD)) == !unread;
 }

@@ -433,6 +433,8 @@ static const struct {
     RAW(REQUEST("GET", "http://x/show", "")),
     RAW(REQUEST("GET", "//x/show", "")),
     RAW(REQUEST("GET", "/show?a=1%002", "")),
+    RAW(REQUEST("GET", "/show#/nothing", "")),
+    RAW(REQUEST("GET", "/show?a=\xc3\xa9", "")),
     RAW(REQUEST("GET", "/show", "B\xc3\xa9: 1\r\n")),
     RAW("GET /show HTTP/1.1\r\n\r\n"),
     RAW("GET /show HTTP/1.7\r\nHost: x\r\n\r\n"),

@@ -34,7 +34,7 @@ struct stream {
 
 static struct stream open_stream(bool lazy)
 {
-    struct stream s = {.wire = {.max_head = MAX_HEAD}, .lazy = lazy};
+    struct stream s = {.wire = {.max_head = MAX_HEAD, .max_headers = 8}, .lazy = lazy};
 
     s.in = evbuffer_new();
     s.seen = evbuffer_new();
@@ -95,6 +95,8 @@ static const struct {
 } clean[] = {
     {BYTES(GET), BYTES(GET)},
     {BYTES(GET GET GET), BYTES(GET GET GET)},
+    {BYTES(POST("a:\r\nb:\r\nc:\r\nd:\r\ne:\r\nf:\r\ng:\r\n") GET),
+     BYTES(POST("a:\r\nb:\r\nc:\r\nd:\r\ne:\r\nf:\r\ng:\r\n") GET)},
     {BYTES("\r\n\r\n" GET "\r\n" GET), BYTES(GET GET)},
     {BYTES("GET / HTTP/1.0\r\n\r\n"), BYTES("GET / HTTP/1.0\r\n\r\n")},
     {BYTES("GET / HTTP/1.1\r\nHost:\t \tx\t\r\nY:\r\nZ:\t\r\n\r\n"),
@@ -129,6 +131,11 @@ END_TEST
 #define BODILESS "This method takes no body."
 #define CHUNK_SIZE "A chunk's size must be a hexadecimal number."
 #define CHUNK_LONG "A chunk is longer than its size says."
+#define Y4     \
+    "Y: z\r\n" \
+    "Y: z\r\n" \
+    "Y: z\r\n" \
+    "Y: z\r\n"
 #define X8 "xxxxxxxx"
 #define X64 X8 X8 X8 X8 X8 X8 X8 X8
 #define X512 X64 X64 X64 X64 X64 X64 X64 X64
@@ -197,6 +204,9 @@ static const struct {
     {BYTES(GET "get / HTTP/1.1\r\nContent-Length: 4\r\n\r\n"), BYTES(GET), BODILESS},
     {BYTES("GET / HTTP/1.1\r\nY: " X512 "\r\n\r\n"), BYTES(""), "The headers are too large."},
     {BYTES("GET /" X512), BYTES(""), "The headers are too large."},
+    {BYTES("GET / HTTP/1.1\r\n" Y4 Y4 "Host: x\r\n\r\n"), BYTES(""), "There are too many headers."},
+    {BYTES(POST(Y4 "Y: z\r\nY: z\r\nY: z\r\n") POST(Y4 Y4)),
+     BYTES(POST(Y4 "Y: z\r\nY: z\r\nY: z\r\n")), "There are too many headers."},
     {BYTES(CHUNKED("g\r\n")), BYTES(CHUNKED("")), CHUNK_SIZE},
     {BYTES(CHUNKED("\r\n")), BYTES(CHUNKED("")), CHUNK_SIZE},
     {BYTES(CHUNKED("-1\r\n")), BYTES(CHUNKED("")), CHUNK_SIZE},
@@ -275,6 +285,45 @@ START_TEST(changed_bytes_read_the_same_in_any_segments)
 }
 END_TEST
 
+/* Where the two see a request end: both, evhttp too early, too late, and with another one behind
+ * it. */
+START_TEST(whoever_reads_other_requests_is_found_out)
+{
+    static const struct {
+        struct bytes sent;
+        uint64_t taken; /* by evhttp */
+        size_t unread;
+        bool agrees;
+    } views[] = {
+        {BYTES(GET), 1, 0, true},
+        {BYTES(GET), 1, 4, false},
+        {BYTES(GET), 2, 0, false},
+        {BYTES(GET "GET / HT"), 1, 0, true},
+        {BYTES(GET GET), 1, sizeof(GET) - 1, true},
+        {BYTES(GET GET), 1, 0, false},
+        {BYTES(GET GET), 2, 0, true},
+        {BYTES(GET GET), 2, 1, false},
+        {BYTES(GET "nonsense\r\n"), 1, sizeof(NONSENSE) - 1, true},
+        {BYTES(GET "nonsense\r\n"), 1, 0, false},
+        {BYTES(POST("Content-Length: 4\r\n") "ab"), 1, 0, false},
+        {BYTES(GET POST("Content-Length: 4\r\n") "ab"), 1, 2, true},
+        {BYTES(CHUNKED("2\r\nab\r\n0\r\n\r\n")), 1, 0, true},
+        {BYTES(CHUNKED("2\r\nab\r\n0\r\n")), 1, 0, false},
+    };
+
+    for (size_t i = 0; i < sizeof(views) / sizeof(views[0]); i++) {
+        struct stream s = open_stream(false);
+
+        feed(&s, views[i].sent.p, views[i].sent.n);
+        ck_assert_msg(http_wire_agrees(&s.wire, views[i].taken, views[i].unread) == views[i].agrees,
+                      "view %zu", i);
+        buf_free(&s.wire.held);
+        evbuffer_free(s.in);
+        evbuffer_free(s.seen);
+    }
+}
+END_TEST
+
 /* A peer that sends line ends for ever, or a head without one, costs no more than the limit. */
 START_TEST(what_is_held_is_bounded)
 {
@@ -299,6 +348,7 @@ int main(void)
     tcase_add_loop_test(t, what_is_not_ends_there, 0, (int)(sizeof(unclean) / sizeof(unclean[0])));
     tcase_add_test(t, changed_bytes_read_the_same_in_any_segments);
     tcase_add_test(t, what_is_held_is_bounded);
+    tcase_add_test(t, whoever_reads_other_requests_is_found_out);
     suite_add_tcase(s, t);
     return suite_run(s);
 }
