@@ -29,11 +29,11 @@
 #include <event2/event_struct.h>
 #include <event2/http.h>
 #include <event2/listener.h>
-#include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
 #include "libcommon/base/buf.h"
+#include "libcommon/net/address.h"
 #include "libcommon/net/httpd.h"
 #include "libcommon/telemetry/metrics.h"
 
@@ -125,17 +125,19 @@ struct http_conn {
     struct evhttp_connection *evcon; /* NULL before the first byte and after evhttp let go */
     struct httpd_request *req;       /* CONN_HANDLING only */
     enum http_conn_state state;
-    bool used;        /* a byte has come */
-    bool gone;        /* evhttp let go */
-    bool due;         /* on the thread's due list */
-    bool linger;      /* unread bytes of a refused request may still come */
-    bool rewrite;     /* evhttp has put a page of its own into the output */
-    bool reset;       /* to be cut off */
-    bool filtering;   /* what changes the input is the wire */
-    bool was_read;    /* since the watch has last looked */
-    int64_t since_ms; /* when the state began */
-    char peer[INET6_ADDRSTRLEN];
+    bool used;                    /* a byte has come */
+    bool gone;                    /* evhttp let go */
+    bool due;                     /* on the thread's due list */
+    bool linger;                  /* unread bytes of a refused request may still come */
+    bool rewrite;                 /* evhttp has put a page of its own into the output */
+    bool reset;                   /* to be cut off */
+    bool filtering;               /* what changes the input is the wire */
+    bool was_read;                /* since the watch has last looked */
+    int64_t since_ms;             /* when the state began */
+    struct address address;       /* of the client, if known; */
+    char peer[ADDRESS_TEXT_SIZE]; /* the same as text, "" if not */
     uint16_t peer_port;
+    bool known;
     struct http_wire wire;
     uint64_t taken; /* requests that evhttp has found */
 };
