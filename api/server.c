@@ -23,6 +23,7 @@
 
 #define OVERLOAD_MESSAGE "The system is temporarily overloaded. Please retry later."
 #define RETRY_AFTER_SEC "1"
+#define OTHER_DESCRIPTORS 16 /* database and broker, beside committers and readers; traces */
 
 struct server {
     struct httpd *httpd;
@@ -417,6 +418,7 @@ struct server *server_start(struct err *err)
         .routes = routes,
         .route_count = sizeof(routes) / sizeof(routes[0]),
         .admit = admit,
+        .beside = s->committers + s->readers + OTHER_DESCRIPTORS,
     };
     const struct admission_config limits = {
         .global_rps = s->global_rps,

@@ -16,6 +16,8 @@
 #include "libcommon/domain/doorbell.h"
 #include "libcommon/telemetry/log.h"
 
+#define BROKER_DESCRIPTORS 32 /* and what else is no connection of a client or the database */
+
 struct parts {
     struct httpd *httpd;
     struct janitor *janitor;
@@ -31,7 +33,7 @@ static int build(struct parts *p, struct err *err)
     const struct settings *s = &consumerd_settings;
 
     daemon_depend_on(&s->db, &s->broker);
-    p->httpd = daemon_http_start(&s->httpd, err);
+    p->httpd = daemon_http_start(&s->httpd, s->db.max_open + BROKER_DESCRIPTORS, err);
     if (!p->httpd)
         return -1;
     p->janitor = housekeeping_start(s);

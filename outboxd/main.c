@@ -11,6 +11,8 @@
 #include "outboxd/sample.h"
 #include "outboxd/settings.h"
 
+#define BROKER_DESCRIPTORS 32 /* and what else is no connection of a client or the database */
+
 struct parts {
     struct httpd *httpd;
     struct sampler *sampler;
@@ -22,7 +24,7 @@ static int build(struct parts *p, struct err *err)
     const struct outboxd_settings *s = &outboxd_settings;
 
     daemon_depend_on(&s->db, &s->broker);
-    p->httpd = daemon_http_start(&s->httpd, err);
+    p->httpd = daemon_http_start(&s->httpd, s->db.max_open + BROKER_DESCRIPTORS, err);
     if (!p->httpd)
         return -1;
     p->sampler = sampler_start();

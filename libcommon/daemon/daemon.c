@@ -377,11 +377,14 @@ void daemon_depend_on(const struct db_settings *db, const struct broker_settings
                                        2 * broker->connect_timeout_ms + broker->rpc_timeout_ms);
 }
 
-struct httpd *daemon_http_start(const struct httpd_settings *settings, struct err *err)
+struct httpd *daemon_http_start(const struct httpd_settings *settings, int64_t beside,
+                                struct err *err)
 {
     static const struct httpd_route routes[] = {DAEMON_ROUTES};
-    const struct httpd_config config = {
-        .settings = settings, .routes = routes, .route_count = sizeof(routes) / sizeof(routes[0])};
+    const struct httpd_config config = {.settings = settings,
+                                        .routes = routes,
+                                        .route_count = sizeof(routes) / sizeof(routes[0]),
+                                        .beside = beside};
     struct httpd *httpd = httpd_new(&config, err);
 
     if (!httpd)

@@ -91,8 +91,10 @@ void daemon_stop(bool ended);
 
 /* What readiness depends on; watched until daemon_stop. Before the HTTP server is started. */
 void daemon_depend_on(const struct db_settings *db, const struct broker_settings *broker);
-/* The HTTP server of a daemon that has no routes but these, started. NULL on failure. */
-struct httpd *daemon_http_start(const struct httpd_settings *settings, struct err *err);
+/* The HTTP server of a daemon that has no routes but these, started. NULL on failure. beside: as in
+ * httpd.h. */
+struct httpd *daemon_http_start(const struct httpd_settings *settings, int64_t beside,
+                                struct err *err);
 
 /* /healthz, /readyz (all that it depends on must be ok, and its lanes (readiness.h) at work;
  * "?for=traffic" asks the first dependency alone),

@@ -1,15 +1,11 @@
 #include "libcommon/net/httpd.h"
 
 #include <errno.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,7 +15,6 @@
 #include "libcommon/net/httpd_internal.h"
 #include "libcommon/telemetry/log.h"
 
-#define BACKLOG 4096
 #define PATIENCE_MS 100 /* how often a wait looks whether it was given up */
 
 const struct setting httpd_settings_rows[] = {
@@ -93,107 +88,6 @@ static void build_paths(struct httpd *h, const struct httpd_config *config)
                 at += (size_t)snprintf(path->allow + at, sizeof(path->allow) - at, "%s%s",
                                        at ? ", " : "", http_method_name((enum http_method)m));
     }
-}
-
-static int open_socket(const struct addrinfo *ai, bool shared)
-{
-    int fd = socket(ai->ai_family, ai->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, ai->ai_protocol);
-    int yes = 1;
-    int no = 0;
-    int saved;
-
-    if (fd < 0)
-        return -1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
-    if (shared)
-        setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &yes, sizeof(yes));
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes)); /* accepted ones inherit it */
-    if (ai->ai_family == AF_INET6)
-        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof(no));
-    if (!bind(fd, ai->ai_addr, ai->ai_addrlen))
-        return fd;
-    saved = errno;
-    close(fd);
-    errno = saved;
-    return -1;
-}
-
-static uint16_t port_of(int fd)
-{
-    union {
-        struct sockaddr any;
-        struct sockaddr_in v4;
-        struct sockaddr_in6 v6;
-    } sa = {.v6 = {0}};
-    socklen_t len = sizeof(sa);
-
-    if (getsockname(fd, &sa.any, &len))
-        return 0;
-    return ntohs(sa.any.sa_family == AF_INET6 ? sa.v6.sin6_port : sa.v4.sin_port);
-}
-
-static void set_port(struct addrinfo *ai, uint16_t port)
-{
-    if (ai->ai_family == AF_INET6)
-        ((struct sockaddr_in6 *)ai->ai_addr)->sin6_port = htons(port);
-    else
-        ((struct sockaddr_in *)ai->ai_addr)->sin_port = htons(port);
-}
-
-/* One socket a thread on the same port. SO_REUSEPORT alone would let a second process share the
- * port in silence, so a plain bind tries first whether it is free. */
-static int bind_all(struct httpd *h, struct addrinfo *ai)
-{
-    for (unsigned i = 0; i < h->thread_count; i++) {
-        int fd = open_socket(ai, true);
-
-        if (fd < 0)
-            return -1;
-        h->threads[i].listen_fd = fd;
-        h->port = port_of(fd);
-        set_port(ai, h->port);
-    }
-    return 0;
-}
-
-static int bind_addr(struct httpd *h, struct err *err)
-{
-    const char *addr = h->settings.listen_addr;
-    struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
-    struct addrinfo *list = NULL;
-    char host[256];
-    char port_text[8];
-    uint16_t port;
-    int fd = -1;
-    int rc;
-
-    if (!settings_split_addr(addr, host, sizeof(host), &port))
-        return err_set(err, ERR_PERMANENT, 0, "LISTEN_ADDR is not host:port");
-    snprintf(port_text, sizeof(port_text), "%u", port);
-    rc = getaddrinfo(*host ? host : NULL, port_text, &hints, &list);
-    if (rc)
-        return err_set(err, ERR_RETRY, 0, "listen on %s: %s", addr, gai_strerror(rc));
-    for (int family = AF_INET6; fd < 0; family = AF_INET) {
-        for (struct addrinfo *ai = list; ai && fd < 0; ai = ai->ai_next) {
-            if (ai->ai_family != family)
-                continue;
-            fd = open_socket(ai, false);
-            if (fd >= 0) {
-                close(fd);
-                fd = bind_all(h, ai);
-            }
-            if (fd < 0 && errno == EADDRINUSE) /* never the other family's half of the port */
-                goto out;
-        }
-        if (family == AF_INET)
-            break;
-    }
-out:
-    rc = fd < 0
-             ? err_set(err, ERR_RETRY, (unsigned)errno, "listen on %s: %s", addr, strerror(errno))
-             : 0;
-    freeaddrinfo(list);
-    return rc;
 }
 
 static void on_wake(evutil_socket_t fd, short what, void *arg)
@@ -312,7 +206,10 @@ static void build_thread(struct httpd *h, struct http_thread *t)
     t->act = event_new(t->base, -1, 0, http_conn_act, t);
     t->stop_accepting = event_new(t->base, -1, 0, on_stop_accepting, t);
     t->deadline = event_new(t->base, -1, 0, http_deadline_pass, t);
-    MUST(t->http && t->wake && t->sweep && t->act && t->stop_accepting && t->deadline);
+    t->crowd = event_new(t->base, -1, 0, http_accept_crowd, t);
+    MUST(t->http && t->wake && t->sweep && t->act && t->stop_accepting && t->deadline && t->crowd);
+    TAILQ_INIT(&t->silent);
+    TAILQ_INIT(&t->kept);
     MUST(event_add(t->wake, NULL) == 0);
     t->answers = must_alloc(h->path_count + 1, sizeof(*t->answers));
     evhttp_set_bevcb(t->http, http_conn_new, t);
@@ -331,6 +228,7 @@ struct httpd *httpd_new(const struct httpd_config *config, struct err *err)
     h->arg = config->arg;
     h->admit = config->admit;
     h->thread_count = (unsigned)h->settings.threads;
+    http_accept_clamp(h, config->beside);
     h->threads = must_alloc(h->thread_count, sizeof(*h->threads));
     pthread_mutex_init(&h->lock, NULL);
     pause_cond_init(&h->drained);
@@ -339,7 +237,7 @@ struct httpd *httpd_new(const struct httpd_config *config, struct err *err)
         h->threads[i].listen_fd = -1;
     for (unsigned i = 0; i < h->thread_count; i++)
         build_thread(h, &h->threads[i]);
-    if (bind_addr(h, err)) {
+    if (http_accept_bind(h, err)) {
         httpd_free(h);
         return NULL;
     }
@@ -358,26 +256,13 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
-/* The socket listens only from here on: before, clients are refused rather than left waiting. */
-static int listen_thread(struct http_thread *t, struct err *err)
-{
-    t->listener = evconnlistener_new(
-        t->base, NULL, NULL, LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_CLOSE_ON_FREE, BACKLOG, t->listen_fd);
-    if (!t->listener)
-        return err_set(err, ERR_RETRY, (unsigned)errno, "listen: %s", strerror(errno));
-    t->bound = evhttp_bind_listener(t->http, t->listener);
-    MUST(t->bound != NULL);
-    evconnlistener_set_error_cb(t->listener, http_conn_accept_failed);
-    return 0;
-}
-
 int httpd_start(struct httpd *h, struct err *err)
 {
     sigset_t all;
     sigset_t before;
 
     for (unsigned i = 0; i < h->thread_count; i++)
-        if (listen_thread(&h->threads[i], err))
+        if (http_accept_start(&h->threads[i], err))
             return -1;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before);
@@ -462,6 +347,7 @@ static void free_thread(struct http_thread *t)
     if (t->http)
         evhttp_free(t->http);
     http_conn_free_all(t);
+    free_event(t->crowd);
     free_event(t->deadline);
     free_event(t->stop_accepting);
     free_event(t->act);

@@ -69,6 +69,7 @@ struct httpd_config {
     /* Asked before the body is looked at and the handler runs (NULL: all may pass). Returns true to
      * go on, or answers the request itself and returns false. */
     bool (*admit)(struct httpd_request *req, void *arg);
+    int64_t beside; /* descriptors that the rest of the program needs; connections leave them */
 };
 
 struct httpd *httpd_new(const struct httpd_config *config,

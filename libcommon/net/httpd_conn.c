@@ -10,16 +10,9 @@
 #include "libcommon/net/httpd_internal.h"
 
 #define SWEEP_MS 200
-#define LINGER_MS 2000          /* for a refused client to finish writing and read its answer */
-#define DRAIN_IDLE_MS 500       /* a draining server waits this long for a request under way */
-#define CROWDED_IDLE_MS 1000    /* at the connection limit, who is idle longer makes room */
-#define DESCRIPTOR_PAUSE_MS 250 /* without descriptors nothing is accepted for this long */
-#define READ_SLACK 4096         /* chunk sizes and line ends beside headers and body */
-
-static int64_t connection_limit(const struct http_thread *t)
-{
-    return t->server->settings.max_connections / t->server->thread_count;
-}
+#define LINGER_MS 2000    /* for a refused client to finish writing and read its answer */
+#define DRAIN_IDLE_MS 500 /* a draining server waits this long for a request under way */
+#define READ_SLACK 4096   /* chunk sizes and line ends beside headers and body */
 
 static void keep_sweeping(struct http_thread *t)
 {
@@ -31,10 +24,22 @@ static void keep_sweeping(struct http_thread *t)
     evtimer_add(t->sweep, &every);
 }
 
+static void unlist(struct http_conn *c)
+{
+    if (c->list)
+        TAILQ_REMOVE(c->list, c, idle);
+    c->list = NULL;
+}
+
 void http_conn_set_state(struct http_conn *c, enum http_conn_state state)
 {
+    unlist(c);
     c->state = state;
     c->since_ms = clock_mono_ms();
+    if (state != CONN_IDLE || c->gone)
+        return;
+    c->list = c->used ? &c->thread->kept : &c->thread->silent;
+    TAILQ_INSERT_TAIL(c->list, c, idle);
 }
 
 void http_conn_schedule(struct http_conn *c)
@@ -57,6 +62,7 @@ static void on_close(struct evhttp_connection *evcon, void *arg)
     (void)evcon;
     c->gone = true;
     c->evcon = NULL;
+    unlist(c);
     event_del(&c->watch);
     http_conn_schedule(c);
 }
@@ -81,23 +87,6 @@ static void watch(struct http_conn *c)
         event_add(&c->watch, NULL);
 }
 
-/* The first byte has come: evhttp has made its connection. */
-static void attach(struct http_conn *c)
-{
-    void *evcon = NULL;
-
-    c->used = true;
-    bufferevent_getcb(c->bev, NULL, NULL, NULL, &evcon);
-    if (evcon) {
-        c->evcon = evcon;
-        http_peer_note(c);
-        evhttp_connection_set_closecb(c->evcon, on_close, c);
-        event_assign(&c->watch, c->thread->base, bufferevent_getfd(c->bev), EV_READ | EV_PERSIST,
-                     on_watch, c);
-        watch(c);
-    }
-}
-
 /* Whether something of a request has come that is not handled yet. */
 static bool has_begun(const struct http_conn *c)
 {
@@ -112,8 +101,7 @@ static void on_input(struct evbuffer *buffer, const struct evbuffer_cb_info *inf
     c->was_read |= info->n_added > 0;
     if (!info->n_added || c->filtering || c->gone)
         return;
-    if (!c->used)
-        attach(c);
+    c->used = true;
     c->filtering = true;
     http_wire_take(&c->wire, buffer, info->n_added);
     c->filtering = false;
@@ -166,11 +154,9 @@ struct bufferevent *http_conn_new(struct event_base *base, void *thread)
     atomic_fetch_add_explicit(&t->server->connections, 1, memory_order_relaxed);
     http_stats_connections(1);
     keep_sweeping(t);
-    if (t->conn_count >= connection_limit(t) && t->listener && !t->paused) {
-        t->paused = true;
-        evconnlistener_disable(t->listener);
-        http_stats_paused(false);
-    }
+    http_accept_taken(t);
+    c->fresh = true;
+    http_conn_schedule(c);
     return bev;
 }
 
@@ -191,6 +177,7 @@ static void release(struct http_conn *c)
     struct httpd *h = t->server;
 
     MUST(!c->req);
+    unlist(c);
     if (c->prev)
         c->prev->next = c->next;
     else
@@ -334,6 +321,27 @@ static void rewrite_page(struct http_conn *c)
     evbuffer_freeze(out, 1);
 }
 
+/* evhttp has made its connection in the same turn, so nothing has been read yet. Without one, it
+ * could not. */
+static void welcome(struct http_conn *c)
+{
+    bufferevent_event_cb on_event = NULL;
+    void *evcon = NULL;
+
+    c->fresh = false;
+    bufferevent_getcb(c->bev, NULL, NULL, &on_event, &evcon);
+    if (!on_event) {
+        release(c);
+        return;
+    }
+    c->evcon = evcon;
+    http_peer_note(c);
+    evhttp_connection_set_closecb(c->evcon, on_close, c);
+    event_assign(&c->watch, c->thread->base, bufferevent_getfd(c->bev), EV_READ | EV_PERSIST,
+                 on_watch, c);
+    watch(c);
+}
+
 /* A disconnect of the socket sends the reset at once; shutdown and close would end it in order. */
 static void cut_off(struct http_conn *c)
 {
@@ -358,7 +366,9 @@ void http_conn_act(evutil_socket_t fd, short what, void *thread)
 
         t->due = c->next_due;
         c->due = false;
-        if (c->reset && !c->gone)
+        if (c->fresh)
+            welcome(c);
+        else if (c->reset && !c->gone)
             cut_off(c); /* comes back as gone */
         else if (c->gone && c->linger && c->state == CONN_WRITING)
             start_linger(c);
@@ -366,17 +376,8 @@ void http_conn_act(evutil_socket_t fd, short what, void *thread)
             release(c);
         else if (c->rewrite)
             rewrite_page(c);
-        /* cut_off and release may have freed c or put it on the list again */
+        /* all of them may have freed c or put it on the list again */
     }
-}
-
-/* Whether evhttp has let go of a connection that never sent a byte (no one told us). */
-static bool let_go(const struct http_conn *c)
-{
-    bufferevent_event_cb on_event = NULL;
-
-    bufferevent_getcb(c->bev, NULL, NULL, &on_event, NULL);
-    return !on_event;
 }
 
 static void expire(struct http_conn *c, enum http_drop why, short what)
@@ -391,8 +392,6 @@ static int64_t idle_limit_ms(const struct http_thread *t, const struct http_conn
 
     if (t->draining_since_ms)
         return DRAIN_IDLE_MS;
-    if (t->paused && t->conn_count >= connection_limit(t) && s->idle_timeout_ms > CROWDED_IDLE_MS)
-        return CROWDED_IDLE_MS;
     return c->used || s->idle_timeout_ms < s->read_timeout_ms ? s->idle_timeout_ms
                                                               : s->read_timeout_ms;
 }
@@ -443,31 +442,11 @@ void http_conn_sweep(evutil_socket_t fd, short what, void *thread)
         next = c->next;
         if (!c->gone || c->state == CONN_LINGERING)
             sweep_one(c, now_ms);
-        if (!c->evcon && !c->gone && !c->due && let_go(c))
-            release(c);
     }
-    if (t->paused && t->listener && now_ms >= t->resume_ms && t->conn_count < connection_limit(t)) {
-        t->paused = false;
-        evconnlistener_enable(t->listener);
-    }
-    if (!t->conns && (!t->paused || !t->listener)) {
+    if (!t->conns) {
         t->sweeping = false;
         event_del(t->sweep);
     }
-}
-
-/* Out of descriptors or memory: a listening socket left on would spin. */
-void http_conn_accept_failed(struct evconnlistener *listener, void *arg)
-{
-    struct http_thread *t = http_current_thread();
-
-    (void)arg;
-    if (!t->paused)
-        http_stats_paused(true);
-    t->paused = true;
-    t->resume_ms = clock_mono_ms() + DESCRIPTOR_PAUSE_MS;
-    evconnlistener_disable(listener);
-    keep_sweeping(t);
 }
 
 void http_conn_drain(struct http_thread *t)

@@ -4,8 +4,9 @@
 /*
  * What the parts of the HTTP server share; nobody else includes this.
  *
- *   httpd.c          settings, sockets, threads, drain, the mailbox of each thread
- *   httpd_conn.c     connections: accept limits, deadlines, lingering close, evhttp's own pages
+ *   httpd.c          settings, threads, drain, the mailbox of each thread
+ *   httpd_accept.c   listening sockets, how many connections there may be, who makes room
+ *   httpd_conn.c     connections: deadlines, lingering close, evhttp's own pages
  *   httpd_peer.c     who the client is
  *   httpd_wire.c     what evhttp gets to see of the bytes that come
  *   httpd_check.c    what is wrong with a request that evhttp has read
@@ -31,6 +32,7 @@
 #include <event2/listener.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/queue.h>
 
 #include "libcommon/base/buf.h"
 #include "libcommon/net/address.h"
@@ -60,6 +62,7 @@ enum http_drop {
     HTTP_DROP_WRITE_TIMEOUT,
     HTTP_DROP_BAD_REQUEST,
     HTTP_DROP_RESET,
+    HTTP_DROP_CROWDED, /* idle, while others waited to be accepted */
     HTTP_DROPS
 };
 
@@ -116,15 +119,20 @@ enum http_conn_state {
     CONN_LINGERING, /* closed by us; reads on so that the answer is not lost to a reset */
 };
 
+TAILQ_HEAD(http_conns, http_conn);
+
 struct http_conn {
     struct http_conn *next, *prev;
     struct http_conn *next_due;
+    TAILQ_ENTRY(http_conn) idle;
+    struct http_conns *list; /* of idle ones that it is on; NULL: none */
     struct http_thread *thread;
     struct bufferevent *bev;
     struct event watch; /* keeps the socket in the kernel's set while evhttp does not read */
-    struct evhttp_connection *evcon; /* NULL before the first byte and after evhttp let go */
+    struct evhttp_connection *evcon; /* NULL after evhttp let go */
     struct httpd_request *req;       /* CONN_HANDLING only */
     enum http_conn_state state;
+    bool fresh;                   /* just accepted: evhttp is still at it */
     bool used;                    /* a byte has come */
     bool gone;                    /* evhttp let go */
     bool due;                     /* on the thread's due list */
@@ -151,13 +159,14 @@ struct http_thread {
     struct evhttp_bound_socket *bound;
     int listen_fd;
     int wake_fd;
-    struct event *wake, *sweep, *act, *stop_accepting, *deadline;
+    struct event *wake, *sweep, *act, *stop_accepting, *deadline, *crowd;
     _Atomic(struct httpd_request *) mailbox;
     struct httpd_request *first_waiting, *last_waiting; /* with a deadline, in order of it */
     int64_t timer_ms; /* the deadline that the timer is set for; 0: it is not */
     struct http_conn *conns;
     struct http_conn *last_input; /* whose bytes evhttp has looked at last */
     struct http_conn *due;
+    struct http_conns silent, kept; /* the idle ones, longest first: without a byte yet, others */
     int64_t conn_count;
     int64_t draining_since_ms; /* 0: not draining */
     int64_t resume_ms;         /* accepting is paused until then for want of descriptors */
@@ -235,6 +244,13 @@ struct http_thread *http_current_thread(void);
 /* Hands an answer over to the request's thread. */
 void http_post(struct httpd_request *req);
 
+/* httpd_accept.c */
+int http_accept_bind(struct httpd *h, struct err *err);
+void http_accept_clamp(struct httpd *h, int64_t beside); /* max_connections, to what is there */
+int http_accept_start(struct http_thread *t, struct err *err);
+void http_accept_taken(struct http_thread *t); /* one more */
+void http_accept_crowd(evutil_socket_t fd, short what, void *thread);
+
 /* httpd_conn.c */
 struct bufferevent *http_conn_new(struct event_base *base, void *thread); /* evhttp's bevcb */
 struct http_conn *http_conn_of(struct http_thread *t, struct evhttp_connection *evcon);
@@ -244,7 +260,6 @@ void http_conn_written(struct http_conn *c);
 void http_conn_schedule(struct http_conn *c); /* look at it at the end of this turn of the loop */
 void http_conn_act(evutil_socket_t fd, short what, void *thread);
 void http_conn_sweep(evutil_socket_t fd, short what, void *thread);
-void http_conn_accept_failed(struct evconnlistener *listener, void *arg);
 void http_conn_drain(struct http_thread *t);
 void http_conn_forget_timers(struct http_thread *t); /* the loop has ended */
 void http_conn_free_all(struct http_thread *t);      /* evhttp is gone */

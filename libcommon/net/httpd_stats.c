@@ -60,6 +60,7 @@ static void register_dropped(void)
         [HTTP_DROP_WRITE_TIMEOUT] = "reason=\"write_timeout\"",
         [HTTP_DROP_BAD_REQUEST] = "reason=\"bad_request\"",
         [HTTP_DROP_RESET] = "reason=\"reset\"",
+        [HTTP_DROP_CROWDED] = "reason=\"crowded\"",
     };
 
     for (int i = 0; i < HTTP_DROPS; i++)

@@ -129,8 +129,8 @@ static void open_server(int64_t global_burst, int64_t customer_burst)
                                             .read_timeout_ms = 5000,
                                             .idle_timeout_ms = 5000,
                                             .write_timeout_ms = 5000};
-    const struct httpd_config config = {&settings, routes, sizeof(routes) / sizeof(routes[0]), NULL,
-                                        admit};
+    const struct httpd_config config = {&settings, routes, sizeof(routes) / sizeof(routes[0]),
+                                        NULL,      admit,  0};
     struct err err;
 
     admission = admission_new(&limits);

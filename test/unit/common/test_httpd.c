@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -157,8 +158,8 @@ static const struct httpd_route routes[] = {
 
 static void open_server(void)
 {
-    struct httpd_config config = {&settings, routes, sizeof(routes) / sizeof(routes[0]),
-                                  handler_arg, admit};
+    struct httpd_config config = {&settings,   routes, sizeof(routes) / sizeof(routes[0]),
+                                  handler_arg, admit,  0};
     struct err err = {0};
 
     held.n = 0;
@@ -937,6 +938,86 @@ START_TEST(silent_connections_are_closed)
 }
 END_TEST
 
+#define CROWD 200
+
+/* Where few fit, those who say nothing make room for those who ask, and those who have asked before
+ * go last. */
+START_TEST(idle_connections_make_room)
+{
+    int64_t began_ms = clock_mono_ms();
+    int idle[CROWD];
+    int kept;
+
+    teardown();
+    settings.max_connections = 16;
+    settings.threads = 1;
+    settings.read_timeout_ms = settings.idle_timeout_ms = 60000;
+    open_server();
+    kept = dial();
+    say(kept, REQUEST("GET", "/show", ""));
+    hear(kept, "{}");
+    for (int i = 0; i < CROWD; i++)
+        idle[i] = dial();
+    assert_begins(ask(REQUEST("GET", "/show", CLOSE)), "HTTP/1.1 200");
+    ck_assert_int_lt(clock_mono_ms() - began_ms, 2000);
+    ck_assert_str_eq(hear(idle[0], NULL), "");
+    say(kept, REQUEST("GET", "/show", CLOSE));
+    assert_begins(hear(kept, NULL), "HTTP/1.1 200");
+    for (int i = 0; i < CROWD; i++)
+        close(idle[i]);
+    close(kept);
+}
+END_TEST
+
+/* Nobody is sent away while nobody waits. */
+START_TEST(a_full_server_keeps_its_idle_connections)
+{
+    int fds[16];
+
+    teardown();
+    settings.max_connections = 16;
+    settings.threads = 1;
+    settings.idle_timeout_ms = 60000;
+    open_server();
+    for (int i = 0; i < 16; i++) {
+        fds[i] = dial();
+        say(fds[i], REQUEST("GET", "/show", ""));
+        hear(fds[i], "{}");
+    }
+    poll(NULL, 0, 100);
+    for (int i = 0; i < 16; i++) {
+        say(fds[i], REQUEST("GET", "/show", CLOSE));
+        assert_begins(hear(fds[i], NULL), "HTTP/1.1 200");
+        close(fds[i]);
+    }
+}
+END_TEST
+
+START_TEST(connections_leave_descriptors_for_others)
+{
+    struct rlimit before;
+    struct rlimit few;
+    struct httpd_config config = {&settings,   routes, sizeof(routes) / sizeof(routes[0]),
+                                  handler_arg, admit,  40};
+    struct err err = {0};
+
+    teardown();
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+    few = before;
+    few.rlim_cur = 100;
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+    server = httpd_new(&config, &err);
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+    ck_assert_ptr_nonnull(server);
+    ck_assert_int_gt(server->settings.max_connections, 16);
+    ck_assert_int_lt(server->settings.max_connections, 60);
+    teardown();
+    settings.max_connections = 20;
+    open_server();
+    ck_assert_int_eq(server->settings.max_connections, 20);
+}
+END_TEST
+
 START_TEST(drain_finishes_what_is_in_hand)
 {
     int busy = dial();
@@ -967,7 +1048,7 @@ END_TEST
 START_TEST(a_port_in_use_is_said)
 {
     struct httpd_settings same = settings;
-    struct httpd_config config = {&same, routes, 1, NULL, NULL};
+    struct httpd_config config = {&same, routes, 1, NULL, NULL, 0};
     struct err err = {0};
     char addr[32];
 
@@ -1134,6 +1215,9 @@ int main(void)
     tcase_add_test(t, held_back_answers_and_resets);
     tcase_add_loop_test(t, slow_requests_are_cut_off, 0, (int)(sizeof(slow) / sizeof(slow[0])));
     tcase_add_test(t, silent_connections_are_closed);
+    tcase_add_test(t, idle_connections_make_room);
+    tcase_add_test(t, a_full_server_keeps_its_idle_connections);
+    tcase_add_test(t, connections_leave_descriptors_for_others);
     tcase_add_test(t, drain_finishes_what_is_in_hand);
     tcase_add_test(t, a_port_in_use_is_said);
     tcase_add_test(t, unanswered_at_the_end);
