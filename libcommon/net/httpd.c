@@ -23,6 +23,17 @@ const struct setting httpd_settings_rows[] = {
     SETTING_INT_ROW(httpd_settings, max_connections, "HTTP_MAX_CONNECTIONS", "8192", 16, 1000000,
                     "Most connections held at once; further ones wait to be accepted, and idle "
                     "ones are closed."),
+    SETTING_INT_ROW(httpd_settings, address_connections, "HTTP_MAX_CONNECTIONS_PER_ADDRESS", "0", 0,
+                    1000000,
+                    "Most of them from one IPv4 address or IPv6 /64 network; further ones are "
+                    "closed. 0: no limit. TRUSTED_PROXIES have none."),
+    SETTING_INT_ROW(httpd_settings, connection_requests, "HTTP_MAX_REQUESTS_PER_CONNECTION",
+                    "10000", 0, 1000000000,
+                    "Requests after which a connection is closed with its answer; 0: no limit."),
+    SETTING_TEXT_ROW(httpd_settings, trusted_proxies, SETTING_STRING, "TRUSTED_PROXIES", "", 4096,
+                     networks_check,
+                     "Networks and addresses of proxies before the server, comma-separated. Empty: "
+                     "none."),
     SETTING_INT_ROW(httpd_settings, max_body_bytes, "HTTP_MAX_BODY_BYTES", "1048576", 1024,
                     67108864, "Largest request body; a larger one is answered with 413."),
     SETTING_INT_ROW(httpd_settings, max_header_bytes, "HTTP_MAX_HEADER_BYTES", "16384", 1024,
@@ -229,8 +240,11 @@ struct httpd *httpd_new(const struct httpd_config *config, struct err *err)
     h->admit = config->admit;
     h->thread_count = (unsigned)h->settings.threads;
     http_accept_clamp(h, config->beside);
+    if (h->settings.trusted_proxies)
+        h->proxies = networks_parse(h->settings.trusted_proxies, &h->proxy_count);
     h->threads = must_alloc(h->thread_count, sizeof(*h->threads));
     pthread_mutex_init(&h->lock, NULL);
+    pthread_mutex_init(&h->crowds_lock, NULL);
     pause_cond_init(&h->drained);
     build_paths(h, config);
     for (unsigned i = 0; i < h->thread_count; i++)
@@ -388,6 +402,8 @@ void httpd_free(struct httpd *h)
         free_thread(&h->threads[i]);
     pthread_cond_destroy(&h->drained);
     pthread_mutex_destroy(&h->lock);
+    pthread_mutex_destroy(&h->crowds_lock);
+    free(h->proxies);
     free(h->threads);
     free(h->paths);
     free(h);

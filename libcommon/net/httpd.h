@@ -25,12 +25,15 @@
 
 struct httpd_settings {
     char *listen_addr;
-    char *hosts; /* comma-separated; NULL or "": any */
+    char *hosts;           /* comma-separated; NULL or "": any */
+    char *trusted_proxies; /* networks (address.h); NULL or "": none */
     int64_t threads, max_connections, max_body_bytes, max_header_bytes;
-    int64_t max_headers;      /* 0: any number */
-    int64_t read_timeout_ms;  /* from the first byte of a request to its last */
-    int64_t idle_timeout_ms;  /* between requests of a kept-alive connection */
-    int64_t write_timeout_ms; /* a client that does not read its answer */
+    int64_t max_headers;         /* 0: any number */
+    int64_t address_connections; /* at once from one address; 0: any number */
+    int64_t connection_requests; /* one after another; 0: any number */
+    int64_t read_timeout_ms;     /* from the first byte of a request to its last */
+    int64_t idle_timeout_ms;     /* between requests of a kept-alive connection */
+    int64_t write_timeout_ms;    /* a client that does not read its answer */
 };
 
 /* Each program has a row of its own for LISTEN_ADDR: the default port differs. */

@@ -178,6 +178,7 @@ static void release(struct http_conn *c)
 
     MUST(!c->req);
     unlist(c);
+    http_peer_leave(c);
     if (c->prev)
         c->prev->next = c->next;
     else
@@ -340,6 +341,10 @@ static void welcome(struct http_conn *c)
     event_assign(&c->watch, c->thread->base, bufferevent_getfd(c->bev), EV_READ | EV_PERSIST,
                  on_watch, c);
     watch(c);
+    if (http_peer_enter(c))
+        return;
+    http_stats_dropped(HTTP_DROP_ADDRESS);
+    evhttp_connection_free(c->evcon);
 }
 
 /* A disconnect of the socket sends the reset at once; shutdown and close would end it in order. */

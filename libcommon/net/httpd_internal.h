@@ -63,6 +63,7 @@ enum http_drop {
     HTTP_DROP_BAD_REQUEST,
     HTTP_DROP_RESET,
     HTTP_DROP_CROWDED, /* idle, while others waited to be accepted */
+    HTTP_DROP_ADDRESS, /* one too many from its address */
     HTTP_DROPS
 };
 
@@ -146,6 +147,8 @@ struct http_conn {
     char peer[ADDRESS_TEXT_SIZE]; /* the same as text, "" if not */
     uint16_t peer_port;
     bool known;
+    bool trusted; /* a proxy of ours */
+    bool counted; /* among those of its address */
     struct http_wire wire;
     uint64_t taken; /* requests that evhttp has found */
 };
@@ -189,6 +192,10 @@ struct httpd {
     _Atomic int64_t connections, held; /* held: requests in the program's hands */
     pthread_mutex_t lock;              /* guards nothing but the wait for drained */
     pthread_cond_t drained;
+    struct network *proxies; /* trusted ones */
+    size_t proxy_count;
+    struct http_crowd *crowds; /* connections by address; uthash */
+    pthread_mutex_t crowds_lock;
 };
 
 enum http_action { HTTP_ANSWER, HTTP_RESET };
@@ -265,7 +272,9 @@ void http_conn_forget_timers(struct http_thread *t); /* the loop has ended */
 void http_conn_free_all(struct http_thread *t);      /* evhttp is gone */
 
 /* httpd_peer.c */
-void http_peer_note(struct http_conn *c); /* evcon is there */
+void http_peer_note(struct http_conn *c);  /* evcon is there */
+bool http_peer_enter(struct http_conn *c); /* false: its address has as many as it may */
+void http_peer_leave(struct http_conn *c);
 
 /* httpd_wire.c: the last n bytes of in are new; leaves of them what evhttp may see. */
 void http_wire_take(struct http_wire *w, struct evbuffer *in, size_t n);

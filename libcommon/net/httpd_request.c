@@ -395,7 +395,7 @@ void http_on_request(struct evhttp_request *ev, void *thread)
                           facts.field);
         return;
     }
-    req->close = facts.close;
+    req->close = facts.close || c->taken == (uint64_t)t->server->settings.connection_requests;
     http_input_path(req);
     http_input_trace(req, &facts);
     if (http_input_query(req))

@@ -61,6 +61,7 @@ static void register_dropped(void)
         [HTTP_DROP_BAD_REQUEST] = "reason=\"bad_request\"",
         [HTTP_DROP_RESET] = "reason=\"reset\"",
         [HTTP_DROP_CROWDED] = "reason=\"crowded\"",
+        [HTTP_DROP_ADDRESS] = "reason=\"address_limit\"",
     };
 
     for (int i = 0; i < HTTP_DROPS; i++)

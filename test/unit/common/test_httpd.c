@@ -993,6 +993,69 @@ START_TEST(a_full_server_keeps_its_idle_connections)
 }
 END_TEST
 
+static void reopen_for(int64_t connections, char *proxies)
+{
+    teardown();
+    settings.address_connections = connections;
+    settings.trusted_proxies = proxies;
+    open_server();
+}
+
+START_TEST(an_address_has_so_many_connections)
+{
+    static char elsewhere[] = "192.0.2.0/24,::1";
+    static char here[] = "127.0.0.0/8";
+    int surplus;
+    int fds[4];
+
+    reopen_for(4, elsewhere);
+    for (int i = 0; i < 4; i++) {
+        fds[i] = dial();
+        say(fds[i], REQUEST("GET", "/show", ""));
+        hear(fds[i], "{}");
+    }
+    surplus = dial();
+    ck_assert_str_eq(hear(surplus, NULL), "");
+    close(surplus);
+    close(fds[0]);
+    while (atomic_load(&server->connections) > 3)
+        poll(NULL, 0, 1);
+    assert_begins(ask(REQUEST("GET", "/show", CLOSE)), "HTTP/1.1 200");
+    for (int i = 1; i < 4; i++)
+        close(fds[i]);
+    reopen_for(2, here);
+    for (int i = 0; i < 4; i++) {
+        fds[i] = dial();
+        say(fds[i], REQUEST("GET", "/show", ""));
+        hear(fds[i], "{}");
+    }
+    for (int i = 0; i < 4; i++)
+        close(fds[i]);
+}
+END_TEST
+
+START_TEST(a_connection_has_so_many_requests)
+{
+    const char *answer;
+    int fd;
+
+    teardown();
+    settings.connection_requests = 3;
+    open_server();
+    fd = dial();
+    for (int i = 0; i < 4; i++)
+        say(fd, REQUEST("GET", "/show", ""));
+    answer = hear(fd, NULL);
+    close(fd);
+    for (int i = 1; i <= 3; i++) {
+        assert_begins(answer, "HTTP/1.1 200");
+        ck_assert_int_eq(strstr(answer, "Connection: close") != NULL, true);
+        answer = strstr(answer, "\r\n\r\n{}") + 6;
+    }
+    ck_assert_str_eq(answer, "");
+}
+END_TEST
+
 START_TEST(connections_leave_descriptors_for_others)
 {
     struct rlimit before;
@@ -1217,6 +1280,8 @@ int main(void)
     tcase_add_test(t, silent_connections_are_closed);
     tcase_add_test(t, idle_connections_make_room);
     tcase_add_test(t, a_full_server_keeps_its_idle_connections);
+    tcase_add_test(t, an_address_has_so_many_connections);
+    tcase_add_test(t, a_connection_has_so_many_requests);
     tcase_add_test(t, connections_leave_descriptors_for_others);
     tcase_add_test(t, drain_finishes_what_is_in_hand);
     tcase_add_test(t, a_port_in_use_is_said);
