@@ -32,8 +32,9 @@ const struct setting httpd_settings_rows[] = {
                     "Requests after which a connection is closed with its answer; 0: no limit."),
     SETTING_TEXT_ROW(httpd_settings, trusted_proxies, SETTING_STRING, "TRUSTED_PROXIES", "", 4096,
                      networks_check,
-                     "Networks and addresses of proxies before the server, comma-separated. Empty: "
-                     "none."),
+                     "Networks and addresses of proxies before the server, comma-separated: the "
+                     "client is the rightmost address in their X-Forwarded-For that is none of "
+                     "them. Empty: none."),
     SETTING_INT_ROW(httpd_settings, max_body_bytes, "HTTP_MAX_BODY_BYTES", "1048576", 1024,
                     67108864, "Largest request body; a larger one is answered with 413."),
     SETTING_INT_ROW(httpd_settings, max_header_bytes, "HTTP_MAX_HEADER_BYTES", "16384", 1024,

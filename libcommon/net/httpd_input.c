@@ -56,8 +56,7 @@ void *httpd_room(struct httpd_request *req)
     return req->room;
 }
 
-/* A string of the request's own; NULL when memory is out. */
-static char *new_text(struct httpd_request *req, size_t n)
+char *http_input_text(struct httpd_request *req, size_t n)
 {
     struct httpd_text *text = malloc(sizeof(*text) + n + 1);
 
@@ -127,7 +126,7 @@ const char *httpd_query(const struct httpd_request *req, const char *name)
         value = found + n + (found[n] == '=');
         len = strcspn(value, "&");
         /* kept with the request, which is constant to the caller alone */
-        text = new_text(req->conn->req, len);
+        text = http_input_text(req->conn->req, len);
         if (text)
             decode(value, len, true, text);
         return text;
@@ -137,7 +136,7 @@ const char *httpd_query(const struct httpd_request *req, const char *name)
 
 static void refuse_query(struct httpd_request *req, const char *message, const char *name, size_t n)
 {
-    char *field = name ? new_text(req, n) : NULL;
+    char *field = name ? http_input_text(req, n) : NULL;
 
     if (field)
         decode(name, n, true, field);
@@ -179,7 +178,7 @@ void http_input_path(struct httpd_request *req)
     req->decoded_path = raw;
     if (!strchr(raw, '%'))
         return;
-    text = new_text(req, strlen(raw));
+    text = http_input_text(req, strlen(raw));
     if (text)
         decode(raw, strlen(raw), false, text);
     req->decoded_path = text ? text : "";
@@ -196,7 +195,7 @@ static void take_tracestate(struct httpd_request *req, const struct http_facts *
         req->tracestate = h->value;
     if (facts->tracestates < 2)
         return;
-    text = new_text(req, TRACE_STATE_MAX);
+    text = http_input_text(req, TRACE_STATE_MAX);
     for (; text && h; h = h->next.tqe_next) {
         size_t n = strlen(h->value);
 

@@ -224,6 +224,7 @@ struct httpd_request {
     int64_t user_id; /* 0: not known */
     _Alignas(max_align_t) unsigned char room[HTTPD_ROOM];
     const char *tracestate;
+    const char *peer;
     const char *decoded_path;
     struct httpd_text *texts; /* decoded strings, freed with the request */
     _Atomic unsigned stage;   /* who may answer: httpd_deadline.c */
@@ -275,6 +276,7 @@ void http_conn_free_all(struct http_thread *t);      /* evhttp is gone */
 void http_peer_note(struct http_conn *c);  /* evcon is there */
 bool http_peer_enter(struct http_conn *c); /* false: its address has as many as it may */
 void http_peer_leave(struct http_conn *c);
+void http_peer_forwarded(struct httpd_request *req); /* what proxies of ours say */
 
 /* httpd_wire.c: the last n bytes of in are new; leaves of them what evhttp may see. */
 void http_wire_take(struct http_wire *w, struct evbuffer *in, size_t n);
@@ -323,6 +325,8 @@ void http_deadline_forget(struct httpd_request *req); /* on its thread */
 void http_deadline_let_go(struct httpd_request *req); /* frees it, as soon as nobody has it */
 
 /* httpd_input.c */
+/* Room for a string of n bytes that goes with the request; NULL when memory is out. */
+char *http_input_text(struct httpd_request *req, size_t n);
 void http_input_path(struct httpd_request *req);
 bool http_input_query(struct httpd_request *req); /* false: a parameter is wrong; answered */
 void http_input_trace(struct httpd_request *req, const struct http_facts *facts);

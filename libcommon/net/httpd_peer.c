@@ -1,6 +1,8 @@
 #include <event2/http.h>
+#include <event2/keyvalq_struct.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "libcommon/base/must.h"
 #include "libcommon/net/httpd_internal.h"
@@ -82,7 +84,60 @@ void http_peer_leave(struct http_conn *c)
     pthread_mutex_unlock(&h->crowds_lock);
 }
 
+/* One of X-Forwarded-For: an address, or one with a port, then in brackets if it is of IPv6. */
+static bool parse_entry(const char *s, size_t n, struct address *out)
+{
+    const char *end = memchr(s, *s == '[' ? ']' : ':', n);
+
+    if (*s == '[')
+        return end && address_parse(s + 1, (size_t)(end - s) - 1, out);
+    if (end && !memchr(end + 1, ':', n - (size_t)(end - s) - 1))
+        n = (size_t)(end - s);
+    return address_parse(s, n, out);
+}
+
+/* From right to left as long as proxies of ours have written. True: all of it. */
+static bool go_left(const struct httpd *h, const char *value, struct address *client)
+{
+    for (size_t end = strlen(value); end;) {
+        size_t begin = end;
+        size_t from;
+
+        while (begin && value[begin - 1] != ',')
+            begin--;
+        from = begin + strspn(value + begin, " \t");
+        while (end > from && (value[end - 1] == ' ' || value[end - 1] == '\t'))
+            end--;
+        if (end <= from || !parse_entry(value + from, end - from, client) ||
+            !networks_have(h->proxies, h->proxy_count, client))
+            return false;
+        end = begin ? begin - 1 : 0;
+    }
+    return true;
+}
+
+/* Each proxy writes behind the others whom it has heard. The last one that is no proxy of ours is
+ * the client; what stands before it may be anybody's invention. */
+void http_peer_forwarded(struct httpd_request *req)
+{
+    const struct evkeyvalq *headers = evhttp_request_get_input_headers(req->ev);
+    struct address client = req->conn->address;
+    const struct evkeyval *h;
+    bool more = req->conn->trusted;
+    char *text;
+
+    for (h = TAILQ_LAST(headers, evkeyvalq); h && more; h = TAILQ_PREV(h, evkeyvalq, next))
+        if (!strcasecmp(h->key, "X-Forwarded-For"))
+            more = go_left(req->thread->server, h->value, &client);
+    if (!memcmp(&client, &req->conn->address, sizeof(client)))
+        return;
+    text = http_input_text(req, ADDRESS_TEXT_SIZE);
+    if (text)
+        address_format(&client, text);
+    req->peer = text ? text : "";
+}
+
 const char *httpd_peer(const struct httpd_request *req)
 {
-    return req->conn->peer;
+    return req->peer;
 }

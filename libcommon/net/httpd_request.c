@@ -99,6 +99,7 @@ static struct httpd_request *request_new(struct http_thread *t, struct http_conn
     req->start_us = clock_mono_us();
     req->tracestate = "";
     req->decoded_path = "";
+    req->peer = c->peer;
     c->req = req;
     /* RACE: evhttp writes a "100 Continue" that is still on its way while the request is handled,
      * and would free the connection under it when that fails. It writes again with the answer. */
@@ -396,6 +397,7 @@ void http_on_request(struct evhttp_request *ev, void *thread)
         return;
     }
     req->close = facts.close || c->taken == (uint64_t)t->server->settings.connection_requests;
+    http_peer_forwarded(req);
     http_input_path(req);
     http_input_trace(req, &facts);
     if (http_input_query(req))

@@ -55,7 +55,7 @@ void http_span_answer(const struct httpd_request *req)
             T_INT("http.response.status_code", req->status),
             T_STR("error.type", failed ? status : NULL),
             T_STR("client.address", httpd_peer(req)),
-            T_INT("client.port", req->conn->peer_port),
+            T_INT("client.port", req->peer == req->conn->peer ? req->conn->peer_port : 0),
             T_STR("user.id", user),
             T_STR("server.address", host),
             T_INT("server.port", host_port), /* the last: left out when there is none */

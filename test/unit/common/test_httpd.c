@@ -38,6 +38,7 @@ static struct {
     size_t n;
 } held = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, {0}, 0};
 static char seen[1024];
+static char seen_peer[64];
 
 static void handle_echo(struct httpd_request *req, void *arg)
 {
@@ -56,7 +57,7 @@ static void handle_show(struct httpd_request *req, void *arg)
 
     (void)arg;
     trace_format(httpd_trace(req), trace);
-    ck_assert_str_eq(httpd_peer(req), "127.0.0.1");
+    snprintf(seen_peer, sizeof(seen_peer), "%s", httpd_peer(req));
     snprintf(seen, sizeof(seen), "%s a=%s b=%s trace=%s state=%s", httpd_path(req), a ? a : "none",
              b ? b : "none", trace, httpd_tracestate(req));
     httpd_set_header(req, "X-One", "1");
@@ -315,6 +316,7 @@ START_TEST(what_a_handler_sees)
     ask(REQUEST("GET", "/show/x%2Fy%20z?a=1%2B1+2&b=&aa=second&c",
                 CLOSE "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n"
                       "tracestate: k=1\r\ntracestate: l=2\r\n"));
+    ck_assert_str_eq(seen_peer, "127.0.0.1");
     assert_begins(seen, "/show/x/y z a=1+1 2 b= trace=00-4bf92f3577b34da6a3ce929d0e0e4736-");
     ck_assert_ptr_null(strstr(seen, "00f067aa0ba902b7"));
     assert_has(seen, "-01 state=k=1,l=2");
@@ -1034,6 +1036,54 @@ START_TEST(an_address_has_so_many_connections)
 }
 END_TEST
 
+#define FOR(value) "X-Forwarded-For:" value "\r\n"
+
+static const struct {
+    const char *headers, *peer;
+} forwarded[] = {
+    {"", "127.0.0.1"},
+    {FOR(" 203.0.113.7"), "203.0.113.7"},
+    {FOR(" 198.51.100.1, 203.0.113.7"), "203.0.113.7"},
+    {FOR(" 203.0.113.7, 10.0.0.1,10.1.2.3"), "203.0.113.7"},
+    {FOR(" 203.0.113.7") FOR(" 10.0.0.1"), "203.0.113.7"},
+    {FOR(" 10.0.0.1") FOR(" 203.0.113.7"), "203.0.113.7"},
+    {FOR(" 203.0.113.7:4711"), "203.0.113.7"},
+    {FOR(" [2001:db8::1]:4711"), "2001:db8::1"},
+    {FOR("2001:DB8::1 \t"), "2001:db8::1"},
+    {FOR(" ::ffff:203.0.113.7"), "203.0.113.7"},
+    {FOR(" 10.0.0.1, 10.0.0.2"), "10.0.0.1"},
+    {FOR(" 203.0.113.7, unknown"), "127.0.0.1"},
+    {FOR(" 203.0.113.7, unknown, 10.0.0.1"), "10.0.0.1"},
+    {FOR(" 203.0.113.7,"), "127.0.0.1"},
+    {FOR(" 203.0.113.7,, 10.0.0.1"), "10.0.0.1"},
+    {FOR(""), "127.0.0.1"},
+    {FOR(" ,"), "127.0.0.1"},
+    {FOR(" ["), "127.0.0.1"},
+    {FOR(" []"), "127.0.0.1"},
+    {FOR(" :80"), "127.0.0.1"},
+    {"X-Real-IP: 203.0.113.7\r\n", "127.0.0.1"},
+};
+
+START_TEST(a_proxy_of_ours_says_who_the_client_is)
+{
+    static char ours[] = "127.0.0.0/8,10.0.0.0/8";
+    static char others[] = "10.0.0.0/8";
+    char text[512];
+
+    reopen_for(0, ours);
+    for (size_t i = 0; i < sizeof(forwarded) / sizeof(forwarded[0]); i++) {
+        snprintf(text, sizeof(text), "GET /show HTTP/1.1\r\nHost: x\r\n" CLOSE "%s\r\n",
+                 forwarded[i].headers);
+        assert_begins(ask(text), "HTTP/1.1 200");
+        ck_assert_msg(!strcmp(seen_peer, forwarded[i].peer), "%s: %s", forwarded[i].headers,
+                      seen_peer);
+    }
+    reopen_for(0, others); /* nobody else is believed */
+    ask(REQUEST("GET", "/show", CLOSE FOR(" 203.0.113.7")));
+    ck_assert_str_eq(seen_peer, "127.0.0.1");
+}
+END_TEST
+
 START_TEST(a_connection_has_so_many_requests)
 {
     const char *answer;
@@ -1281,6 +1331,7 @@ int main(void)
     tcase_add_test(t, idle_connections_make_room);
     tcase_add_test(t, a_full_server_keeps_its_idle_connections);
     tcase_add_test(t, an_address_has_so_many_connections);
+    tcase_add_test(t, a_proxy_of_ours_says_who_the_client_is);
     tcase_add_test(t, a_connection_has_so_many_requests);
     tcase_add_test(t, connections_leave_descriptors_for_others);
     tcase_add_test(t, drain_finishes_what_is_in_hand);
