@@ -66,6 +66,10 @@ size_t daemon_settings_check(const struct daemon_settings *daemon,
 
     faults += settings_check_order("HTTP_THREADS", httpd->threads, "HTTP_MAX_CONNECTIONS",
                                    httpd->max_connections, errors);
+    if (httpd->proxy_protocol && !*httpd->trusted_proxies) {
+        buf_puts(errors, "HTTP_PROXY_PROTOCOL needs TRUSTED_PROXIES: nobody else may speak it\n");
+        faults++;
+    }
     if (db)
         faults += db_settings_check(db, errors);
     return faults;

@@ -35,6 +35,9 @@ const struct setting httpd_settings_rows[] = {
                      "Networks and addresses of proxies before the server, comma-separated: the "
                      "client is the rightmost address in their X-Forwarded-For that is none of "
                      "them. Empty: none."),
+    SETTING_BOOL_ROW(httpd_settings, proxy_protocol, "HTTP_PROXY_PROTOCOL", "false",
+                     "Connections from TRUSTED_PROXIES begin with a PROXY header (version 1 or 2), "
+                     "which says who the client is."),
     SETTING_INT_ROW(httpd_settings, max_body_bytes, "HTTP_MAX_BODY_BYTES", "1048576", 1024,
                     67108864, "Largest request body; a larger one is answered with 413."),
     SETTING_INT_ROW(httpd_settings, max_header_bytes, "HTTP_MAX_HEADER_BYTES", "16384", 1024,

@@ -27,6 +27,7 @@ struct httpd_settings {
     char *listen_addr;
     char *hosts;           /* comma-separated; NULL or "": any */
     char *trusted_proxies; /* networks (address.h); NULL or "": none */
+    bool proxy_protocol;   /* spoken by them */
     int64_t threads, max_connections, max_body_bytes, max_header_bytes;
     int64_t max_headers;         /* 0: any number */
     int64_t address_connections; /* at once from one address; 0: any number */

@@ -105,6 +105,8 @@ static void on_input(struct evbuffer *buffer, const struct evbuffer_cb_info *inf
     c->filtering = true;
     http_wire_take(&c->wire, buffer, info->n_added);
     c->filtering = false;
+    if (c->wire.proxied.known)
+        http_peer_proxied(c);
     if (c->state == CONN_IDLE && has_begun(c))
         http_conn_set_state(c, CONN_READING);
 }

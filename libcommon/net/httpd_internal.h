@@ -8,6 +8,7 @@
  *   httpd_accept.c   listening sockets, how many connections there may be, who makes room
  *   httpd_conn.c     connections: deadlines, lingering close, evhttp's own pages
  *   httpd_peer.c     who the client is
+ *   httpd_proxy.c    what a proxy says before the first request
  *   httpd_wire.c     what evhttp gets to see of the bytes that come
  *   httpd_check.c    what is wrong with a request that evhttp has read
  *   httpd_deadline.c requests whose time is up
@@ -87,6 +88,7 @@ struct http_path {
  */
 enum http_wire_state {
     WIRE_BETWEEN, /* requests */
+    WIRE_PROXY,   /* a proxy has still to say whom it speaks for */
     WIRE_HEAD,    /* request line and headers */
     WIRE_BODY,    /* of a Content-Length */
     WIRE_CHUNK_SIZE,
@@ -97,8 +99,20 @@ enum http_wire_state {
     WIRE_REFUSED, /* it has been */
 };
 
+/* httpd_proxy.c */
+struct http_proxied {
+    bool known; /* else the proxy speaks for itself, or for nobody that it knows */
+    uint16_t port;
+    struct address client;
+};
+enum http_proxy_part { HTTP_PROXY_MORE, HTTP_PROXY_WHOLE, HTTP_PROXY_WRONG };
+/* The header that n bytes begin with, *len of them. */
+enum http_proxy_part http_proxy_read(const char *p, size_t n, struct http_proxied *out,
+                                     size_t *len);
+
 struct http_wire {
     enum http_wire_state state;
+    struct http_proxied proxied; /* behind WIRE_PROXY */
     bool old, bodiless;          /* of the request: HTTP/1.0; its method takes no body */
     unsigned lengths, encodings; /* headers that say how its body ends */
     unsigned headers;
@@ -276,7 +290,8 @@ void http_conn_free_all(struct http_thread *t);      /* evhttp is gone */
 void http_peer_note(struct http_conn *c);  /* evcon is there */
 bool http_peer_enter(struct http_conn *c); /* false: its address has as many as it may */
 void http_peer_leave(struct http_conn *c);
-void http_peer_forwarded(struct httpd_request *req); /* what proxies of ours say */
+void http_peer_proxied(struct http_conn *c);         /* the wire has read who the client is */
+void http_peer_forwarded(struct httpd_request *req); /* ... what proxies of ours say */
 
 /* httpd_wire.c: the last n bytes of in are new; leaves of them what evhttp may see. */
 void http_wire_take(struct http_wire *w, struct evbuffer *in, size_t n);

@@ -29,6 +29,19 @@ void http_peer_note(struct http_conn *c)
         return;
     address_format(&c->address, c->peer);
     c->trusted = networks_have(h->proxies, h->proxy_count, &c->address);
+    if (c->trusted && h->settings.proxy_protocol)
+        c->wire.state = WIRE_PROXY;
+}
+
+void http_peer_proxied(struct http_conn *c)
+{
+    const struct httpd *h = c->thread->server;
+
+    c->wire.proxied.known = false;
+    c->address = c->wire.proxied.client;
+    c->peer_port = c->wire.proxied.port;
+    address_format(&c->address, c->peer);
+    c->trusted = networks_have(h->proxies, h->proxy_count, &c->address);
 }
 
 static struct address crowd_of(const struct http_conn *c)
@@ -69,7 +82,7 @@ bool http_peer_enter(struct http_conn *c)
 void http_peer_leave(struct http_conn *c)
 {
     struct httpd *h = c->thread->server;
-    struct address from = crowd_of(c);
+    struct address from = crowd_of(c); /* the same as when it entered: no proxy was counted */
     struct http_crowd *crowd;
 
     if (!c->counted)

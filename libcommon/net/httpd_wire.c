@@ -316,12 +316,23 @@ static enum unit trailers(struct http_wire *w, char *p, size_t n, size_t *len)
     return wrong ? refuse(w, wrong) : UNIT_SKIP;
 }
 
+static enum unit proxy(struct http_wire *w, const char *p, size_t n, size_t *len)
+{
+    enum http_proxy_part part = http_proxy_read(p, n, &w->proxied, len);
+
+    if (part == HTTP_PROXY_WRONG)
+        return refuse(w, "The connection must begin with a PROXY header.");
+    return part == HTTP_PROXY_MORE ? UNIT_MORE : UNIT_SKIP;
+}
+
 /* What the n bytes at p begin with, and *len of them unless it is UNIT_MORE or UNIT_WRONG. */
 static enum unit next_unit(struct http_wire *w, char *p, size_t n, size_t *len)
 {
     switch (w->state) {
     case WIRE_BETWEEN:
         return between(w, p, n, len);
+    case WIRE_PROXY:
+        return proxy(w, p, n, len);
     case WIRE_HEAD:
         return head(w, p, n, len);
     case WIRE_BODY:
@@ -382,6 +393,15 @@ static void hold(struct http_wire *w, struct evbuffer *in, size_t n)
         refuse(w, "The server is out of memory.");
 }
 
+static void skip(struct http_wire *w, size_t n)
+{
+    w->line = w->looked = 0;
+    if (w->state == WIRE_PROXY)
+        w->state = WIRE_BETWEEN;
+    else
+        w->skipped += n;
+}
+
 static void pass_held(struct http_wire *w, struct evbuffer *in)
 {
     enum unit unit = UNIT_PASS;
@@ -393,10 +413,8 @@ static void pass_held(struct http_wire *w, struct evbuffer *in)
         unit = next_unit(w, w->held.data + at, w->held.len - at, &len);
         if (unit == UNIT_PASS && evbuffer_add(in, w->held.data + at, len))
             unit = refuse(w, "The server is out of memory.");
-        if (unit == UNIT_SKIP) {
-            w->skipped += len;
-            w->line = w->looked = 0;
-        }
+        if (unit == UNIT_SKIP)
+            skip(w, len);
         at += unit == UNIT_PASS || unit == UNIT_SKIP ? len : 0;
     }
     if (w->state == WIRE_WRONG) {

@@ -40,6 +40,7 @@ REFUSED = {
     "questions that wait for the whole window": (
         "consumerd", {"OPERATOR_UNKNOWN_POLICY": "hold", "OPERATOR_LOOKUP_SETTLES_MS": "20000"}, "SETTLES_MS=20000"),
     "locks longer than statements": ("api", {"DB_LOCK_WAIT_SEC": "8"}, "DB_LOCK_WAIT_SEC"),
+    "a PROXY header from nobody": ("api", {"HTTP_PROXY_PROTOCOL": "true"}, "TRUSTED_PROXIES"),
     "more threads than connections": ("api", {"HTTP_THREADS": "17", "HTTP_MAX_CONNECTIONS": "16"}, "HTTP_THREADS"),
     "pages": ("api", {"PAGE_SIZE_DEFAULT": "11", "PAGE_SIZE_MAX": "10"}, "PAGE_SIZE_DEFAULT"),
     "one address twice": ("operator-sim", {"LISTEN_ADDR": ":9001", "CONTROL_ADDR": ":9001"}, "CONTROL_ADDR"),

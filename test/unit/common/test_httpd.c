@@ -1084,6 +1084,102 @@ START_TEST(a_proxy_of_ours_says_who_the_client_is)
 }
 END_TEST
 
+#define V2 "\r\n\r\n\0\r\nQUIT\n"
+#define V2_TCP4 V2 "\x21\x11\0\x0c\xcb\0\x71\x07\x0a\0\0\1\x12\x67\0\x50"
+#define GET_SHOW REQUEST("GET", "/show", CLOSE)
+
+static const struct {
+    struct {
+        const char *p;
+        size_t n;
+    } sent;
+    const char *peer; /* NULL: refused */
+} proxied[] = {
+    {RAW("PROXY TCP4 203.0.113.7 10.0.0.1 4711 80\r\n" GET_SHOW), "203.0.113.7"},
+    {RAW("PROXY TCP6 2001:db8::7 2001:db8::1 4711 80\r\n" GET_SHOW), "2001:db8::7"},
+    {RAW("PROXY UNKNOWN\r\n" GET_SHOW), "127.0.0.1"},
+    {RAW("PROXY UNKNOWN ffff::1 whatever\r\n" GET_SHOW), "127.0.0.1"},
+    {RAW(V2_TCP4 GET_SHOW), "203.0.113.7"},
+    {RAW(V2 "\x21\x11\0\x0f\xcb\0\x71\x07\x0a\0\0\1\x12\x67\0\x50\4\0\0" GET_SHOW), "203.0.113.7"},
+    {RAW(V2 "\x21\x21\0\x24\x20\1\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\7\x20\1\x0d\xb8\0\0\0\0\0\0"
+            "\0\0\0\0\0\1\x12\x67\0\x50" GET_SHOW),
+     "2001:db8::7"},
+    {RAW(V2 "\x20\0\0\0" GET_SHOW), "127.0.0.1"},
+    {RAW(V2 "\x21\0\0\3abc" GET_SHOW), "127.0.0.1"},
+    {RAW("PROXY TCP4 10.0.0.9 10.0.0.1 4711 80\r\n" REQUEST("GET", "/show",
+                                                            CLOSE FOR(" 203.0.113.8"))),
+     "203.0.113.8"}, /* our own proxy behind another one of ours */
+    {RAW("PROXY TCP4 203.0.113.7 10.0.0.1 4711 80\r\n" REQUEST("GET", "/show",
+                                                               CLOSE FOR(" 198.51.100.1"))),
+     "203.0.113.7"},
+    {RAW(GET_SHOW), NULL},
+    {RAW("\r\n" GET_SHOW), NULL},
+    {RAW("PROXY\r\n" GET_SHOW), NULL},
+    {RAW("PROXY TCP4 203.0.113.7 10.0.0.1 4711 80\n" GET_SHOW), NULL},
+    {RAW("PROXY TCP4 203.0.113.7 10.0.0.1 4711\r\n" GET_SHOW), NULL},
+    {RAW("PROXY TCP4 203.0.113.7 10.0.0.1 4711 80 1\r\n" GET_SHOW), NULL},
+    {RAW("PROXY TCP4 203.0.113.7 10.0.0.1 4711 80 \r\n" GET_SHOW), NULL},
+    {RAW("PROXY TCP4  203.0.113.7 10.0.0.1 4711 80\r\n" GET_SHOW), NULL},
+    {RAW("PROXY TCP4 203.0.113.7 10.0.0.1 4711 65536\r\n" GET_SHOW), NULL},
+    {RAW("PROXY TCP4 203.0.113.7 10.0.0.1 -1 80\r\n" GET_SHOW), NULL},
+    {RAW("PROXY TCP4 2001:db8::7 2001:db8::1 4711 80\r\n" GET_SHOW), NULL},
+    {RAW("PROXY TCP6 203.0.113.7 10.0.0.1 4711 80\r\n" GET_SHOW), NULL},
+    {RAW("PROXY UDP4 203.0.113.7 10.0.0.1 4711 80\r\n" GET_SHOW), NULL},
+    {RAW("proxy TCP4 203.0.113.7 10.0.0.1 4711 80\r\n" GET_SHOW), NULL},
+    {RAW("PROXY TCP4 203.0.113.7 10.0.0.1 4711 80\r\n"
+         "PROXY TCP4 203.0.113.7 10.0.0.1 4711 80\r\n" GET_SHOW),
+     NULL},
+    {RAW("PROXY UNKNOWN "
+         "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+         "xxxxxxxxxxxxxxx\r\n" GET_SHOW),
+     NULL},
+    {RAW(V2 "\x11\x11\0\0" GET_SHOW), NULL},
+    {RAW(V2 "\x22\x11\0\0" GET_SHOW), NULL},
+    {RAW(V2 "\x21\x11\0\x0b\xcb\0\x71\x07\x0a\0\0\1\x12\x67\0" GET_SHOW), NULL},
+    {RAW(V2 "\x21\x11\xff\xff" GET_SHOW), NULL},
+    {RAW(V2_TCP4 V2_TCP4 GET_SHOW), NULL},
+};
+
+/* In one segment, and in as many as there are bytes. */
+START_TEST(a_proxy_of_ours_speaks_before_its_client)
+{
+    static char ours[] = "127.0.0.0/8,10.0.0.0/8";
+
+    settings.proxy_protocol = true;
+    reopen_for(0, ours);
+    for (size_t i = 0; i < 2 * sizeof(proxied) / sizeof(proxied[0]); i++) {
+        const char *p = proxied[i / 2].sent.p;
+        size_t n = proxied[i / 2].sent.n;
+        int fd = dial();
+        const char *answer;
+
+        *seen_peer = '\0';
+        for (size_t at = 0; at < n; at += i % 2 ? 1 : n)
+            if (send(fd, p + at, i % 2 ? 1 : n, MSG_NOSIGNAL) < 0)
+                break;
+        answer = hear(fd, NULL);
+        close(fd);
+        assert_status(answer, proxied[i / 2].peer ? 200 : 400);
+        ck_assert_msg(!strcmp(seen_peer, proxied[i / 2].peer ? proxied[i / 2].peer : ""),
+                      "case %zu: %s", i / 2, seen_peer);
+        if (!proxied[i / 2].peer)
+            ck_assert_ptr_null(strstr(answer + 1, "HTTP/1.1 "));
+    }
+}
+END_TEST
+
+START_TEST(nobody_else_speaks_before_a_request)
+{
+    static char others[] = "10.0.0.0/8";
+
+    settings.proxy_protocol = true;
+    reopen_for(0, others);
+    assert_begins(ask("PROXY TCP4 203.0.113.7 10.0.0.1 4711 80\r\n" GET_SHOW), "HTTP/1.1 400");
+    assert_begins(ask(GET_SHOW), "HTTP/1.1 200");
+    ck_assert_str_eq(seen_peer, "127.0.0.1");
+}
+END_TEST
+
 START_TEST(a_connection_has_so_many_requests)
 {
     const char *answer;
@@ -1332,6 +1428,8 @@ int main(void)
     tcase_add_test(t, a_full_server_keeps_its_idle_connections);
     tcase_add_test(t, an_address_has_so_many_connections);
     tcase_add_test(t, a_proxy_of_ours_says_who_the_client_is);
+    tcase_add_test(t, a_proxy_of_ours_speaks_before_its_client);
+    tcase_add_test(t, nobody_else_speaks_before_a_request);
     tcase_add_test(t, a_connection_has_so_many_requests);
     tcase_add_test(t, connections_leave_descriptors_for_others);
     tcase_add_test(t, drain_finishes_what_is_in_hand);
