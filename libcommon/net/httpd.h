@@ -100,6 +100,9 @@ const char *httpd_body(const struct httpd_request *req, size_t *n); /* never NUL
 /* The client's address as text, an IPv4 one without the prefix that it has on an IPv6 socket; ""
  * when it is not known. Any thread; stable until the answer. */
 const char *httpd_peer(const struct httpd_request *req);
+/* The client's X-Request-Id, if it is well-formed, else one of our own, the id of the request's
+ * span; answers carry it. Any thread; stable until the answer. */
+const char *httpd_request_id(const struct httpd_request *req);
 /* The caller's trace context with a span id of our own, or a new root (section 3 of the W3C text);
  * the caller's tracestate or "". Stable until the answer. */
 const struct trace_context *httpd_trace(const struct httpd_request *req);

@@ -105,6 +105,8 @@ static void take_header(const struct evkeyval *h, size_t n, unsigned *parents,
         facts->fetched = true;
     else if (n == 10 && !strcasecmp(h->key, "Connection") && has_close(h->value))
         facts->close = true;
+    else if (n == 12 && !strcasecmp(h->key, "X-Request-Id"))
+        facts->request_id = h->value;
     else if (n == 10 && !strcasecmp(h->key, "tracestate") && !facts->tracestates++)
         facts->tracestate = h;
     else if (n == 11 && !strcasecmp(h->key, "traceparent"))

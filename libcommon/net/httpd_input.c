@@ -8,6 +8,7 @@
 #include "libcommon/telemetry/tracer.h"
 
 #define PARAMETERS_MAX 32 /* in a query */
+#define ID_MAX 128
 
 const char *httpd_path(const struct httpd_request *req)
 {
@@ -39,6 +40,11 @@ const struct trace_context *httpd_trace(const struct httpd_request *req)
 const char *httpd_tracestate(const struct httpd_request *req)
 {
     return req->tracestate;
+}
+
+const char *httpd_request_id(const struct httpd_request *req)
+{
+    return req->id;
 }
 
 void httpd_set_user(struct httpd_request *req, int64_t user_id)
@@ -222,4 +228,31 @@ void http_input_trace(struct httpd_request *req, const struct http_facts *facts)
         trace_root(&req->trace, false);
     }
     tracer_sample(&req->trace, req->has_parent);
+}
+
+/* What may stand in a header, a log and a query as it is. */
+static bool is_id(const char *s)
+{
+    static const char allowed[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~+/=:@";
+    size_t n = strspn(s, allowed);
+
+    return n && n <= ID_MAX && !s[n];
+}
+
+/* Ours is the span's: log lines and traces have it already. */
+void http_input_id(struct httpd_request *req, const struct http_facts *facts)
+{
+    static const char hex[] = "0123456789abcdef";
+
+    if (facts->request_id && is_id(facts->request_id)) {
+        req->id = facts->request_id;
+        return;
+    }
+    for (size_t i = 0; i < sizeof(req->trace.span_id); i++) {
+        req->own_id[2 * i] = hex[req->trace.span_id[i] >> 4];
+        req->own_id[2 * i + 1] = hex[req->trace.span_id[i] & 15];
+    }
+    req->own_id[2 * sizeof(req->trace.span_id)] = '\0';
+    req->id = req->own_id;
 }

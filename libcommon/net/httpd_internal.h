@@ -239,6 +239,8 @@ struct httpd_request {
     _Alignas(max_align_t) unsigned char room[HTTPD_ROOM];
     const char *tracestate;
     const char *peer;
+    const char *id;  /* "" before it is known */
+    char own_id[17]; /* unless the client has given one */
     const char *decoded_path;
     struct httpd_text *texts; /* decoded strings, freed with the request */
     _Atomic unsigned stage;   /* who may answer: httpd_deadline.c */
@@ -314,9 +316,10 @@ struct http_facts {
     const char *traceparent;           /* NULL: absent or repeated */
     const struct evkeyval *tracestate; /* the first one */
     unsigned tracestates;
-    bool close;        /* the client asks for it in a way that evhttp misses */
-    bool fetched;      /* by a page: a browser says Sec-Fetch-... */
-    const char *field; /* the header to blame; NULL: none */
+    const char *request_id; /* NULL: absent */
+    bool close;             /* the client asks for it in a way that evhttp misses */
+    bool fetched;           /* by a page: a browser says Sec-Fetch-... */
+    const char *field;      /* the header to blame; NULL: none */
 };
 /* NULL when the request may be handled, else a sentence that says what is wrong with it. */
 const char *http_check(struct evhttp_request *ev, struct http_facts *facts);
@@ -345,6 +348,8 @@ char *http_input_text(struct httpd_request *req, size_t n);
 void http_input_path(struct httpd_request *req);
 bool http_input_query(struct httpd_request *req); /* false: a parameter is wrong; answered */
 void http_input_trace(struct httpd_request *req, const struct http_facts *facts);
+void http_input_id(struct httpd_request *req,
+                   const struct http_facts *facts); /* behind the trace */
 
 /* httpd_span.c */
 bool http_span_wanted(const struct httpd_request *req);

@@ -100,6 +100,7 @@ static struct httpd_request *request_new(struct http_thread *t, struct http_conn
     req->tracestate = "";
     req->decoded_path = "";
     req->peer = c->peer;
+    req->id = "";
     c->req = req;
     /* RACE: evhttp writes a "100 Continue" that is still on its way while the request is handled,
      * and would free the connection under it when that fails. It writes again with the answer. */
@@ -148,6 +149,8 @@ static void add_headers(struct httpd_request *req, struct evkeyvalq *out)
         evhttp_add_header(out, at, value);
         at = value + strlen(value) + 1;
     }
+    if (*req->id)
+        evhttp_add_header(out, "X-Request-Id", req->id);
     evhttp_add_header(out, "X-Content-Type-Options", "nosniff");
     if (!req->kept) /* it is about somebody's money */
         evhttp_add_header(out, "Cache-Control", "no-store");
@@ -189,7 +192,8 @@ static void send_answer(struct httpd_request *req, const char *body, size_t n)
         http_span_answer(req);
     log_debug("http.answered", L_STR("method", http_method_name(req->method)),
               L_STR("path", req->path->pattern), L_INT("status", status),
-              L_INT("duration_us", clock_mono_us() - req->start_us), L_TRACE(&req->trace));
+              L_INT("duration_us", clock_mono_us() - req->start_us), L_STR("request_id", req->id),
+              L_TRACE(&req->trace));
     http_request_free(req);
     http_conn_set_state(c, CONN_WRITING);
     evhttp_request_set_on_complete_cb(ev, on_written, c);
@@ -400,6 +404,7 @@ void http_on_request(struct evhttp_request *ev, void *thread)
     http_peer_forwarded(req);
     http_input_path(req);
     http_input_trace(req, &facts);
+    http_input_id(req, &facts);
     if (http_input_query(req))
         dispatch(req, &facts);
 }

@@ -57,6 +57,7 @@ void http_span_answer(const struct httpd_request *req)
             T_STR("client.address", httpd_peer(req)),
             T_INT("client.port", req->peer == req->conn->peer ? req->conn->peer_port : 0),
             T_STR("user.id", user),
+            T_STR("http.request.header.x-request-id", req->id == req->own_id ? NULL : req->id),
             T_STR("server.address", host),
             T_INT("server.port", host_port), /* the last: left out when there is none */
         };

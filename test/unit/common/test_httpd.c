@@ -371,6 +371,48 @@ START_TEST(no_answer_is_kept_or_guessed_at)
 }
 END_TEST
 
+#define ID(value) REQUEST("GET", "/show", CLOSE "X-Request-Id:" value "\r\n")
+#define ID_AT "\r\nX-Request-Id: "
+
+/* The value of the header in the answer, up to its line's end. */
+static void assert_id(const char *answer, const char *id)
+{
+    const char *at = strstr(answer, ID_AT);
+    char span[17];
+
+    ck_assert_ptr_nonnull(at);
+    at += strlen(ID_AT);
+    if (!id) { /* the one of the span, which the handler has noted */
+        snprintf(span, sizeof(span), "%s", strstr(seen, "trace=") + 6 + 3 + 33);
+        id = span;
+    }
+    ck_assert_msg(!strncmp(at, id, strlen(id)) && at[strlen(id)] == '\r', "%s: %s", id, at);
+    ck_assert_ptr_null(strstr(at, ID_AT));
+}
+
+START_TEST(a_request_has_an_id)
+{
+    char text[512];
+    char id[160];
+
+    assert_id(ask(REQUEST("GET", "/show", CLOSE)), NULL);
+    assert_id(ask(ID(" 01936f0e-7a3c-7b1e-9c55-0d2f1c6b8a10")),
+              "01936f0e-7a3c-7b1e-9c55-0d2f1c6b8a10");
+    assert_id(ask(ID(" aZ09-._~+/=:@ ")), "aZ09-._~+/=:@");
+    assert_id(ask(ID("")), NULL);
+    assert_id(ask(ID(" a b")), NULL);
+    assert_id(ask(ID(" \"a\"")), NULL);
+    assert_id(ask(ID(" {}")), NULL);
+    assert_id(ask(ID(" \xc3\xa9")), NULL);
+    for (int n = 128; n < 130; n++) {
+        snprintf(id, sizeof(id), "%0*d", n, 7);
+        snprintf(text, sizeof(text),
+                 "GET /show HTTP/1.1\r\nHost: x\r\n" CLOSE "X-Request-Id: %s\r\n\r\n", id);
+        assert_id(ask(text), n == 128 ? id : NULL);
+    }
+}
+END_TEST
+
 START_TEST(admission)
 {
     const char *answer = ask(REQUEST("GET", "/show", CLOSE "X-Refuse: 1\r\n"));
@@ -1402,6 +1444,7 @@ int main(void)
     tcase_add_test(t, what_a_handler_sees);
     tcase_add_test(t, answers_without_a_body);
     tcase_add_test(t, no_answer_is_kept_or_guessed_at);
+    tcase_add_test(t, a_request_has_an_id);
     tcase_add_test(t, admission);
     tcase_add_test(t, what_a_route_goes_without);
     tcase_add_loop_test(t, ambiguous_requests_end_the_connection, 0,
