@@ -5,78 +5,14 @@ import json
 import os
 import random
 import re
-import resource
-import select
 import signal
 import socket
 import struct
-import subprocess
 import time
-import urllib.request
 
 import pytest
 
-from harness.stack import binary
-
-HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-CLOSE = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-
-
-class Server:
-    def __init__(self, files=None, **settings):
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port = s.getsockname()[1]
-        env = {"PATH": os.environ["PATH"], "LISTEN_ADDR": f"127.0.0.1:{self.port}",
-               "HTTP_READ_TIMEOUT_MS": "1000", "HTTP_WRITE_TIMEOUT_MS": "1000",
-               "HTTP_IDLE_TIMEOUT_MS": "30000", **{k: str(v) for k, v in settings.items()}}
-        limit = None if files is None else \
-            lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-        self.process = subprocess.Popen([binary("operator-sim")], env=env, preexec_fn=limit,
-                                        stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            try:
-                self.healthy()
-                return
-            except OSError:
-                time.sleep(0.05)
-        raise RuntimeError("operator-sim does not answer")
-
-    def dial(self, timeout=10):
-        return socket.create_connection(("127.0.0.1", self.port), timeout)
-
-    def healthy(self, timeout=10):
-        """Seconds that a plain request took on a connection of its own."""
-        began = time.monotonic()
-        with self.dial(timeout) as s:
-            s.sendall(CLOSE)
-            assert read_all(s).startswith(b"HTTP/1.1 200")
-        return time.monotonic() - began
-
-    def get(self, path):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
-            return answer.read().decode()
-
-    def metric(self, name):
-        """The sum over all label sets."""
-        lines = re.findall(rf"^{name}(?:{{.*}})? (.+)$", self.get("/metrics"), re.MULTILINE)
-        return sum(map(float, lines))
-
-    def cpu_seconds(self):
-        fields = open(f"/proc/{self.process.pid}/stat").read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def resident_mib(self):
-        """0 under a sanitizer, which keeps freed memory."""
-        if re.search(r"/lib[at]san", open(f"/proc/{self.process.pid}/maps").read()):
-            return 0
-        status = open(f"/proc/{self.process.pid}/status").read()
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
-
-    def stop(self):
-        self.process.terminate()
-        return self.process.wait(30)
+from harness.raw import CLOSE, HEALTH, Server, cut_off, read_all, send_in_segments
 
 
 @pytest.fixture
@@ -91,30 +27,6 @@ def serve():
         if server.process.poll() is None:
             assert server.stop() == 0
         assert server.process.returncode == 0
-
-
-def read_all(s):
-    """Until the other side closes; a reset counts as a close."""
-    data = b""
-    try:
-        while chunk := s.recv(65536):
-            data += chunk
-    except ConnectionResetError:
-        pass
-    return data
-
-
-def cut_off(connections, deadline):
-    """How many of the connections the server ends within the deadline (seconds)."""
-    alive, end = set(connections), time.monotonic() + deadline
-    while alive and time.monotonic() < end:
-        for s in select.select(list(alive), [], [], 0.2)[0]:
-            try:
-                if not s.recv(65536):
-                    alive.discard(s)
-            except OSError:
-                alive.discard(s)
-    return len(connections) - len(alive)
 
 
 def test_slow_clients_are_cut_and_harm_nobody(serve):
@@ -170,6 +82,35 @@ def test_out_of_descriptors(serve):
         time.sleep(0.1)
     assert server.metric("process_open_fds") <= 40
     assert server.metric("http_accept_pauses_total") >= 1
+
+
+@pytest.mark.parametrize("kind", ["operator-sim", "api"])
+def test_a_crowd_of_idle_connections_keeps_nobody_waiting(serve, kind):
+    """Few descriptors, and 1,500 who say nothing before each who asks."""
+    server = serve(kind=kind, files=128)
+    worst = 0
+    for _ in range(4):
+        crowd = [server.dial() for _ in range(1500)]
+        worst = max(worst, server.healthy())
+        for s in crowd:
+            s.close()
+    assert worst < 1, f"a healthy request took {worst:.2f} s"
+    assert server.metric("http_connections_dropped_total") >= 1500
+    assert server.metric("process_open_fds") <= 110
+
+
+def test_a_full_server_does_not_spin(serve):
+    server = serve(HTTP_MAX_CONNECTIONS=16, HTTP_THREADS=1, HTTP_READ_TIMEOUT_MS=60000)
+    busy = [server.dial() for _ in range(60)]
+    for s in busy:
+        s.sendall(b"GET /heal")
+    time.sleep(0.5)
+    before = server.cpu_seconds()
+    time.sleep(1)
+    assert server.cpu_seconds() - before < 0.1
+    for s in busy:
+        s.close()
+    server.healthy()
 
 
 def test_a_client_that_does_not_read(serve):
@@ -326,18 +267,6 @@ def spoilt(hidden, rng):
         chunks + b"0\r\n" + hidden,
         chunks.replace(b"1.1", b"1.0") + b"0\r\n\r\n" + hidden,
     ])
-
-
-def send_in_segments(s, data, rng):
-    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    longest = rng.choice([1, 3, 20, 200, len(data)])
-    while data:
-        n = rng.randrange(1, longest + 1)
-        try:
-            s.sendall(data[:n])
-        except OSError:  # refused already
-            return
-        data = data[n:]
 
 
 def test_no_request_runs_out_of_another(serve):
