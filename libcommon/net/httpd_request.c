@@ -192,8 +192,8 @@ static void send_answer(struct httpd_request *req, const char *body, size_t n)
         http_span_answer(req);
     log_debug("http.answered", L_STR("method", http_method_name(req->method)),
               L_STR("path", req->path->pattern), L_INT("status", status),
-              L_INT("duration_us", clock_mono_us() - req->start_us), L_STR("request_id", req->id),
-              L_TRACE(&req->trace));
+              L_INT("duration_us", clock_mono_us() - req->start_us), L_STR("client", req->peer),
+              L_STR("request_id", req->id), L_TRACE(&req->trace));
     http_request_free(req);
     http_conn_set_state(c, CONN_WRITING);
     evhttp_request_set_on_complete_cb(ev, on_written, c);

@@ -23,7 +23,8 @@ ELSEWHERE = {"api": {"DB_PASSWORD": "x", "DB_HOST": "127.0.0.1", "DB_PORT": "1",
 
 
 class Server:
-    def __init__(self, kind="operator-sim", files=None, log=subprocess.DEVNULL, **settings):
+    def __init__(self, kind="operator-sim", files=None, log=subprocess.DEVNULL, source="127.0.0.1", **settings):
+        self.source = source
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
@@ -43,7 +44,7 @@ class Server:
         raise RuntimeError(f"{kind} does not answer")
 
     def dial(self, timeout=10):
-        return socket.create_connection(("127.0.0.1", self.port), timeout)
+        return socket.create_connection(("127.0.0.1", self.port), timeout, (self.source, 0))
 
     def healthy(self, timeout=10):
         """Seconds that a plain request took on a connection of its own."""
