@@ -1,11 +1,13 @@
 """Rate limits and backpressure: who is refused, how, and under which metric."""
 
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from harness.audit import audit, quiesce
-from harness.client import assert_error, new_customer, recipient
+from harness.client import Api, assert_error, new_customer, recipient
+from harness.raw import Server
 from harness.wait import wait_until
 
 TOP_UP_MAX = 2**52 - 1
@@ -231,3 +233,23 @@ def test_what_costs_nothing_needs_no_balance(world):
     quiesce(stack)
     assert audit(stack) == []
     assert api.balance(plain) == api.balance(keyed) == 0
+
+
+def test_a_crowd_leaves_the_descriptors_of_the_database(world):
+    """128 of them, and 1,500 clients who say nothing before each send: it is committed within a second."""
+    stack = world("api")
+    same = {name: value for name, value in stack.values.items() if name.startswith(("DB_", "RABBIT_", "API_AUTH"))}
+    server = Server("api", files=128, **{**same, **stack.settings})
+    api, customer = Api(f"http://127.0.0.1:{server.port}"), stack.api().funded()
+    try:
+        wait_until(lambda: api.get("/readyz").status_code == 200, 30, "ready")
+        for _ in range(3):
+            crowd = [server.dial() for _ in range(1500)]
+            began = time.monotonic()
+            api.sent(customer)
+            assert time.monotonic() - began < 1
+            for s in crowd:
+                s.close()
+        assert api.get("/readyz").status_code == 200
+    finally:
+        assert server.stop() == 0
