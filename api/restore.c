@@ -52,27 +52,12 @@ bool restore_parse_age(const char *text, int64_t *sec)
 
 /* ---- what is there ---- */
 
-static int need_schema(struct db *db, struct err *err)
-{
-    bool seen = false;
-
-    switch (schema_look(db, &seen, err)) {
-    case SCHEMA_READY:
-        return 0;
-    case SCHEMA_NOT_YET:
-        return err_set(err, ERR_PERMANENT, 0, "the schema is older: msg-api migrate comes first");
-    case SCHEMA_UNKNOWN:
-        break;
-    }
-    return -1;
-}
-
 static int need_mode(struct db *db, struct err *err)
 {
     char since[32];
     bool on;
 
-    if (need_schema(db, err) || restore_mode_read(db, &on, since, err))
+    if (schema_need(db, err) || restore_mode_read(db, &on, since, err))
         return -1;
     return on ? 0 : err_set(err, ERR_PERMANENT, 0, "restore mode is not on");
 }
@@ -149,7 +134,7 @@ int restore_status(struct db *db, struct err *err)
     uint64_t open;
     bool on;
 
-    if (need_schema(db, err) || restore_mode_read(db, &on, since, err) ||
+    if (schema_need(db, err) || restore_mode_read(db, &on, since, err) ||
         for_each_range(db, count_open, &open, err))
         return -1;
     printf("restore mode: %s since %s UTC\nopen recipients: %llu\n", on ? "on" : "off", since,
@@ -219,7 +204,7 @@ int restore_on(struct db *db, struct err *err)
 {
     size_t silent;
 
-    if (need_schema(db, err) || switch_mode(db, true, err) || confirm(db, &silent, err))
+    if (schema_need(db, err) || switch_mode(db, true, err) || confirm(db, &silent, err))
         return -1;
     printf("restore mode is on: msg-outboxd publishes nothing, consumers claim nothing; sends are "
            "accepted and wait\n");
@@ -228,7 +213,7 @@ int restore_on(struct db *db, struct err *err)
 
 int restore_off(struct db *db, struct err *err)
 {
-    if (need_schema(db, err) || switch_mode(db, false, err))
+    if (schema_need(db, err) || switch_mode(db, false, err))
         return -1;
     printf("restore mode is off. Nothing was marked: what operators have taken since the backup is "
            "posted to them again (resume would have asked)\n");

@@ -39,3 +39,18 @@ enum schema schema_look(struct db *db, bool *seen, struct err *err)
     err_set(err, ERR_RETRY, 0, "schema: version %d, needed is %d", version, SCHEMA_VERSION);
     return SCHEMA_NOT_YET;
 }
+
+int schema_need(struct db *db, struct err *err)
+{
+    bool seen = false;
+
+    switch (schema_look(db, &seen, err)) {
+    case SCHEMA_READY:
+        return 0;
+    case SCHEMA_NOT_YET:
+        return err_set(err, ERR_PERMANENT, 0, "the schema is older: msg-api migrate comes first");
+    case SCHEMA_UNKNOWN:
+        break;
+    }
+    return -1;
+}

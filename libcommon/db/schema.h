@@ -8,7 +8,7 @@
 
 #include "libcommon/db/db.h"
 
-#define SCHEMA_VERSION 14
+#define SCHEMA_VERSION 15
 
 enum schema { SCHEMA_READY, SCHEMA_NOT_YET, SCHEMA_UNKNOWN };
 
@@ -16,5 +16,8 @@ enum schema { SCHEMA_READY, SCHEMA_NOT_YET, SCHEMA_UNKNOWN };
  * schema does not go away again, so once it is true nothing is asked. Both other answers fill err:
  * not yet with ERR_RETRY and the two versions, unknown with what the database said. */
 enum schema schema_look(struct db *db, bool *seen, struct err *err);
+
+/* For verbs: ERR_PERMANENT, with what a person does about it, where it is not there yet. */
+int schema_need(struct db *db, struct err *err);
 
 #endif
