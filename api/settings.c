@@ -89,10 +89,11 @@ static size_t check(struct buf *errors)
     const struct api_settings *s = &api_settings;
     size_t faults = daemon_settings_check(&s->daemon, &s->httpd, &s->db, errors);
 
-    if (s->committers + s->readers + 5 > s->db.max_open) {
+    if (s->committers + s->readers + 6 > s->db.max_open) {
         buf_printf(errors,
                    "DB_MAX_OPEN_CONNS=%lld is too low for COMMITTERS=%lld, READ_CONNS=%lld, the "
-                   "migration, the sampler, the audit, the janitor and the readiness probe\n",
+                   "migration, the sampler, the audit, the janitor, the API keys and the readiness "
+                   "probe\n",
                    (long long)s->db.max_open, (long long)s->committers, (long long)s->readers);
         faults++;
     }
