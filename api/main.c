@@ -59,6 +59,11 @@ static const struct daemon_verb verbs[] = {
      "[--quiesced] [--json] [--stuck-after=SECONDS] [--operators URL,URL] "
      "[--operator-names NAME,NAME]",
      verbs_audit},
+    {"key",
+     "create --label=TEXT --scopes=SCOPE,... [--customer=N] [--expires=AGE] [--from=NETWORK,...]\n"
+     "       msg-api key list [--json] | revoke ID | rotate ID [--grace=AGE] | bootstrap | "
+     "generate",
+     verbs_key},
     {"restore-mode", "on|off|status|resume|fail --older-than=AGE [--dry-run]", verbs_restore_mode},
     {0},
 };

@@ -1,11 +1,29 @@
 #include "api/settings.h"
 
+#include <stdio.h>
+#include <string.h>
+
+#include "api/key_text.h"
 #include "api/operation.h"
 #include "libcommon/base/buf.h"
 
 struct api_settings api_settings;
 
 static const struct setting listen_rows[] = {HTTPD_LISTEN_ROW(":8080"), SETTINGS_END};
+
+static bool cell_ok(const char *value, char *why, size_t size)
+{
+    snprintf(why, size, "must be 1 to %d of a-z and 0-9", KEY_CELL_MAX);
+    return key_text_cell_ok(value);
+}
+
+static bool admin_key_ok(const char *value, char *why, size_t size)
+{
+    uint8_t hash[KEY_HASH_LEN];
+
+    snprintf(why, size, "must be a whole API key: msg_<cell>_<random>_<checksum>");
+    return key_text_read(value, strlen(value), hash);
+}
 
 static const struct setting rows[] = {
     SETTING_INT_ROW(api_settings, max_recipients, "MAX_RECIPIENTS", "1000", 1,
@@ -66,6 +84,15 @@ static const struct setting rows[] = {
                     "switches it off."),
     SETTING_BOOL_ROW(api_settings, migrate_on_start, "MIGRATE_ON_START", "true",
                      "Bring the database's schema up to date at start."),
+    SETTING_TEXT_ROW(api_settings, key_cell, SETTING_STRING, "API_KEY_CELL", "live", KEY_CELL_MAX,
+                     cell_ok,
+                     "What new API keys have behind msg_, so that one knows which installation a "
+                     "key is of."),
+    SETTING_TEXT_ROW(
+        api_settings, admin_key, SETTING_SECRET, "API_ADMIN_KEY", "", KEY_TEXT_MAX - 1,
+        admin_key_ok,
+        "The first admin key, where it was made beforehand, for msg-api key bootstrap; "
+        "empty: that makes one."),
     SETTING_TEXT_ROW(
         api_settings, swagger_dir, SETTING_STRING, "SWAGGER_DIR", "", 1024, NULL,
         "Folder with the files of /swagger/; empty: what was built or installed with the program."),
@@ -113,6 +140,21 @@ const struct daemon_program api_program = {
              "                       checks that money and messages add up; exit 1 if not;\n"
              "                       with --operators, against the ledgers of simulators too;\n"
              "                       with --operator-names, lists what waits for any other\n"
+             "  msg-api key create --label=TEXT --scopes=SCOPE,... [--customer=N]\n"
+             "                [--expires=AGE] [--from=NETWORK,...]\n"
+             "                       makes an API key and prints it, once; scopes are send, read,\n"
+             "                       topup, admin and metrics\n"
+             "  msg-api key list [--json]\n"
+             "                       shows what keys there are, without a secret\n"
+             "  msg-api key revoke ID\n"
+             "                       ends a key for good\n"
+             "  msg-api key rotate ID [--grace=AGE]\n"
+             "                       prints another in its place; the old one goes on for a\n"
+             "                       while with --grace\n"
+             "  msg-api key bootstrap\n"
+             "                       makes the first admin key, once: API_ADMIN_KEY, or a new\n"
+             "                       one, which it prints\n"
+             "  msg-api key generate prints a key that is stored nowhere, for API_ADMIN_KEY\n"
              "  msg-api restore-mode on|status|off\n"
              "                       after a backup was loaded, before the daemons start: nothing\n"
              "                       is delivered until one of these\n"

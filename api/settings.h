@@ -28,7 +28,8 @@ struct api_settings {
     int64_t readers, read_queue_max;
     int64_t idempotency_ttl_hours;
     int64_t audit_load_pct;
-    char *swagger_dir; /* "": beside the program or installed */
+    char *key_cell, *admin_key; /* of `key` verbs alone */
+    char *swagger_dir;          /* "": beside the program or installed */
 };
 
 extern struct api_settings api_settings;

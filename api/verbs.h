@@ -8,6 +8,9 @@
 int verbs_migrate(int argc, char **argv);
 /* Checks that money and messages add up; 1 when they do not. */
 int verbs_audit(int argc, char **argv);
+/* Makes, lists, replaces and revokes API keys (key_store.h). A new key is all that stands on
+ * stdout, once. */
+int verbs_key(int argc, char **argv);
 /* Holds deliveries back after a backup was loaded, and says what becomes of them (restore.h). */
 int verbs_restore_mode(int argc, char **argv);
 

@@ -31,12 +31,14 @@ static struct {
     bool stopping;
     const char *service;
     enum log_level level;
+    int fd;
     _Atomic uint64_t dropped;
 } logger = {
     .lock = PTHREAD_MUTEX_INITIALIZER,
     .filled = PTHREAD_COND_INITIALIZER,
     .drained = PTHREAD_COND_INITIALIZER,
     .level = LOG_INFO,
+    .fd = STDOUT_FILENO,
 };
 
 /* Not on the heap: threads that a drain could not wait for log beyond log_stop. */
@@ -86,12 +88,12 @@ static size_t write_all(const char *p, size_t n, int64_t deadline_ms)
     size_t written = 0;
 
     while (written < n) {
-        ssize_t done = write(STDOUT_FILENO, p + written, n - written);
+        ssize_t done = write(logger.fd, p + written, n - written);
 
         if (done >= 0) {
             written += (size_t)done;
         } else if (errno == EAGAIN) {
-            struct pollfd fd = {.fd = STDOUT_FILENO, .events = POLLOUT};
+            struct pollfd fd = {.fd = logger.fd, .events = POLLOUT};
             int64_t left = deadline_ms - clock_mono_ms();
 
             if (left <= 0)
@@ -173,6 +175,11 @@ static void *writer_main(void *arg)
     }
     pthread_mutex_unlock(&logger.lock);
     return NULL;
+}
+
+void log_to_stderr(void)
+{
+    logger.fd = STDERR_FILENO;
 }
 
 void log_start(const char *service, enum log_level level)

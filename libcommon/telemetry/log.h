@@ -44,6 +44,8 @@ struct log_field {
 
 /* Starts the writer. Before it, and in tests that never call it, lines are written at once. */
 void log_start(const char *service, enum log_level level);
+/* For a program whose stdout is its answer: lines go to stderr. Before log_start. */
+void log_to_stderr(void);
 /* Writes out what is left within timeout_ms, ends the writer. Other threads may still log; their
  * lines are written at once. */
 void log_stop(int timeout_ms);
