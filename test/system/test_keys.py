@@ -283,3 +283,13 @@ def test_without_the_tables_it_says_what_to_do(world):
     stack = world("operators")
     code, out, err = key(stack, "create", "--label=x", "--scopes=send")
     assert code == 1 and out == "" and "msg-api migrate comes first" in err
+
+
+def test_the_migration_may_be_cut_off_and_repeated(fresh):
+    text, row = made(fresh, "create", "--label=x", "--scopes=send")
+    fresh.db.execute("UPDATE schema_migrations SET finished_at=NULL WHERE version=15")
+    fresh.db.execute("DROP TABLE change_counters")
+    done = subprocess.run([binary("api"), "migrate"], env={**os.environ, **fresh.values}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert row_of(fresh, text)["id"] == row["id"] and fresh.db.value("SELECT COUNT(*) FROM change_counters") == 0
+    assert key(fresh, "revoke", str(row["id"]))[0] == 0 and changes(fresh) == 1
