@@ -24,7 +24,6 @@ struct key_ring {
     int64_t refresh_ms;
     bool failing, schema_seen;
     struct key_store_state state; /* that table is of */
-    struct metric *keys, *confirmed;
 
     _Atomic int64_t confirmed_ms; /* monotonic; NEVER */
     _Atomic int64_t ahead_us;     /* the database's clock, of our monotonic one */
@@ -33,6 +32,28 @@ struct key_ring {
     pthread_rwlock_t lock;
     struct key_table *table;
 };
+
+static struct {
+    struct metric *keys, *confirmed;
+} metrics;
+
+static void register_metrics(void)
+{
+    metrics.keys = metrics_gauge(
+        "msg_api_keys", "API keys in memory, with those that have died in the last 30 days.", "");
+    metrics.confirmed =
+        metrics_gauge("msg_api_keys_confirmed_timestamp_seconds",
+                      "When the database last said that the API keys in memory are all.", "");
+    metrics_set(metrics.keys, METRICS_ABSENT);
+    metrics_set(metrics.confirmed, METRICS_ABSENT);
+}
+
+void key_ring_register(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    pthread_once(&once, register_metrics);
+}
 
 static bool has_changed(const struct key_ring *r, const struct key_store_state *now)
 {
@@ -65,7 +86,7 @@ static int load(struct key_ring *r, struct err *err)
         return -1;
     }
     key_table_seal(table);
-    metrics_set(r->keys, (int64_t)key_table_count(table));
+    metrics_set(metrics.keys, (int64_t)key_table_count(table));
     swap(r, table);
     return 0;
 }
@@ -87,7 +108,7 @@ static int refresh(struct key_ring *r, struct err *err)
         r->state = state;
     }
     atomic_store(&r->confirmed_ms, began_us / 1000);
-    metrics_set(r->confirmed, clock_wall_us() / 1000000);
+    metrics_set(metrics.confirmed, clock_wall_us() / 1000000);
     return 0;
 }
 
@@ -137,11 +158,9 @@ struct key_ring *key_ring_start(const struct db_settings *settings, int64_t refr
     struct key_ring *r = must_alloc(1, sizeof(*r));
 
     key_store_register();
-    r->keys = metrics_gauge(
-        "msg_api_keys", "API keys in memory, with those that have died in the last 30 days.", "");
-    r->confirmed =
-        metrics_gauge("msg_api_keys_confirmed_timestamp_seconds",
-                      "When the database last said that the API keys in memory are all.", "");
+    key_ring_register();
+    metrics_set(metrics.keys, 0);
+    metrics_set(metrics.confirmed, 0);
     r->refresh_ms = refresh_ms;
     atomic_init(&r->confirmed_ms, NEVER);
     init_lock(&r->lock);

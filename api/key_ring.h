@@ -35,6 +35,9 @@ struct key_grant {
 
 struct key_ring;
 
+/* Makes its metrics known; they have values once a ring runs. */
+void key_ring_register(void);
+
 /* Empty until the thread has read the table for the first time. settings must outlive it. */
 struct key_ring *key_ring_start(const struct db_settings *settings, int64_t refresh_ms);
 void key_ring_free(struct key_ring *ring); /* NULL is fine; bounded by the database's timeouts */

@@ -8,6 +8,7 @@
 #include "api/audit_watch.h"
 #include "api/commit.h"
 #include "api/housekeeping.h"
+#include "api/key_ring.h"
 #include "api/migrate.h"
 #include "api/pressure.h"
 #include "api/query.h"
@@ -408,6 +409,7 @@ static void register_metrics(void)
                                      "Sends refused because of backpressure.", "");
     server.key_replayed = metrics_counter("msg_idempotency_total", keys, "result=\"replayed\"");
     server.key_reused = metrics_counter("msg_idempotency_total", keys, "result=\"reused\"");
+    key_ring_register();
 }
 
 struct server *server_start(struct err *err)

@@ -35,6 +35,8 @@ NO_DATA = {
     'absent(up{job="messaging-platform-outboxd"})': "as above",
     'absent(up{job="messaging-platform-consumerd"})': "as above",
     'absent(up{job="rabbitmq"})': "as above",
+    'time() - min by (job) (msg_api_keys_confirmed_timestamp_seconds{job="messaging-platform-api"}) > 30':
+        "nobody asks for keys there",
 }
 
 with_prometheus = pytest.mark.skipif(not prometheus.available(),
