@@ -59,21 +59,49 @@ enum err_kind db_error_kind(unsigned code)
     case DB_E_DUPLICATE:
     case 1048: /* column cannot be NULL */
     case 1264: /* out of range */
+    case 1265: /* data truncated */
+    case 1267: /* texts that cannot be compared: two, three, many */
+    case 1270:
+    case 1271:
+    case 1292: /* no value of that type */
+    case 1300: /* no text of that charset */
     case 1366: /* wrong string value */
+    case 1367: /* no value of that type, in the statement itself */
     case 1406: /* data too long */
+    case 1411: /* no time of that form */
+    case 1525: /* wrong value */
     case 1690: /* number out of range */
+    case 1977: /* a character that the charset lacks, MariaDB */
     case 3140: /* invalid JSON, MySQL */
+    case 3141:
+    case 3156: /* a JSON value of another type, MySQL */
     case 3819: /* CHECK constraint, MySQL */
+    case 3854: /* a character that the charset lacks, MySQL */
+    case 3988:
     case 4025: /* CHECK constraint, MariaDB */
+    case 4038: /* invalid JSON, MariaDB */
         return ERR_PERMANENT;
     case 1052: /* ambiguous column */
     case 1054: /* unknown column */
     case 1064: /* syntax */
     case 1065: /* empty statement */
+    case 1066: /* a table's name twice */
+    case 1109: /* unknown table in a list of columns */
+    case 1111: /* a sum where none can be */
+    case 1115: /* unknown charset */
     case 1136: /* column count */
     case 1193: /* unknown variable */
+    case 1210: /* arguments */
+    case 1222: /* column count of a union */
     case 1231: /* variable's value */
+    case 1241: /* one column is wanted */
+    case 1242: /* one row is wanted */
+    case 1253: /* a collation of another charset */
+    case 1273: /* unknown collation */
     case 1305: /* no such function */
+    case 1582: /* its arguments */
+    case 4078: /* types that an operation does not take, MariaDB */
+    case 4079:
         return ERR_BUG;
     default:
         /* An error that nobody thought of is the server's trouble, not the message's: whoever takes

@@ -72,6 +72,30 @@ START_TEST(what_nobody_thought_of_is_the_servers_trouble)
 }
 END_TEST
 
+/* What the values of a statement, or the statement, have done will be done again. */
+START_TEST(the_statements_own_errors_are_not_tried_again)
+{
+    static const unsigned values[] = {1048, 1264, 1265, 1267, 1270, 1271, 1292, 1300, 1366,
+                                      1367, 1406, 1411, 1525, 1690, 1977, 3140, 3854, 4025};
+    static const unsigned texts[] = {1052, 1054, 1064, 1136, 1210, 1241, 1253, 1305, 4078};
+
+    for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++)
+        ck_assert_msg(of(values[i]).kind == ERR_PERMANENT, "%u", values[i]);
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+        ck_assert_msg(of(texts[i]).kind == ERR_BUG, "%u", texts[i]);
+}
+END_TEST
+
+/* A table, an index or a right that is not there may be given while we wait. */
+START_TEST(what_a_person_may_mend_is_tried_again)
+{
+    static const unsigned codes[] = {1044, 1045, 1049, 1142, 1143, 1146, 1176, 1227};
+
+    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
+        ck_assert_msg(of(codes[i]).kind == ERR_RETRY, "%u", codes[i]);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("db_error");
@@ -82,6 +106,8 @@ int main(void)
     tcase_add_test(t, a_server_that_refuses_writes_did_nothing_and_is_left);
     tcase_add_test(t, texts_that_hold_values_or_statements_are_not_shown);
     tcase_add_test(t, what_nobody_thought_of_is_the_servers_trouble);
+    tcase_add_test(t, the_statements_own_errors_are_not_tried_again);
+    tcase_add_test(t, what_a_person_may_mend_is_tried_again);
     suite_add_tcase(s, t);
     return suite_run(s);
 }
