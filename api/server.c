@@ -324,21 +324,13 @@ static void reply_unknown_state(struct httpd_request *req)
 static bool take_filters(struct httpd_request *req, struct read_job *job)
 {
     const char *state = httpd_query(req, "status");
-    const char *id = httpd_query(req, "message_identifier");
 
     job->by_state = state && *state;
     if (job->by_state && !recipient_state_parse(state, &job->state)) {
         reply_unknown_state(req);
         return false;
     }
-    if (id && strlen(id) > MESSAGE_ID_MAX) {
-        httpd_reply_error(req, 400, "invalid_input", "Must be at most 50 characters long.",
-                          "message_identifier");
-        return false;
-    }
-    if (id)
-        snprintf(job->message_id, sizeof(job->message_id), "%s", id);
-    return true;
+    return query_ascii(req, "message_identifier", job->message_id, sizeof(job->message_id));
 }
 
 static void submit_read(struct httpd_request *req, struct read_job *job)

@@ -1,6 +1,10 @@
 """History and balance: order, pages, filters."""
 
+import threading
+import time
+
 import pytest
+import requests
 from harness.client import assert_error, new_customer
 from harness.wait import wait_until
 
@@ -157,6 +161,66 @@ def test_parameters_are_no_sql(stack):
     api.sent(customer, ["0912"], text="'); DELETE FROM messages; -- \\")
     assert stack.db.value("SELECT text FROM messages WHERE customer_id=%s ORDER BY"
                           " accepted_at DESC LIMIT 1", customer).startswith("');")
+
+
+NOT_ASCII = ("%80", "%FF", "%C3%A9", "01936f0e-7a3c-%F0%9F%98%80", "x%0Ay", "x%7F", "%1B", "a" * 51)
+
+
+@pytest.mark.parametrize("name", ["message_identifier", "status", "cursor", "limit", "user_id"])
+def test_what_no_column_can_hold_is_refused_before_the_database(stack, name):
+    """A comparison of an ASCII column with anything else is the server's error 1267."""
+    api = stack.api()
+    customer = new_customer()
+    asked = api.metrics().value("db_queries_total", query="history", result="error")
+    for path in ("/messages/history", "/balance"):
+        if path == "/balance" and name in ("message_identifier", "status"):
+            continue
+        for text in NOT_ASCII:
+            query = f"{name}={text}" if name == "user_id" else f"user_id={customer}&{name}={text}"
+            began = time.monotonic()
+            response = requests.get(f"{api.url}{path}?{query}", timeout=30)
+            assert assert_error(response, 400, "invalid_input")["field"] == name
+            assert time.monotonic() - began < 0.15, "somebody waited, and tried again"
+    assert api.metrics().value("db_queries_total", query="history", result="error") == asked
+
+
+def test_wrong_parameters_of_one_harm_nobody_else(stack):
+    """A hundred a second of them: the others' balances are answered as quickly as before."""
+    api = stack.api()
+    victim = api.funded()
+    stop = threading.Event()
+
+    def attack():
+        with requests.Session() as session:
+            while not stop.is_set():
+                session.get(f"{api.url}/messages/history?user_id=1&message_identifier=%80", timeout=30)
+                stop.wait(0.01)
+
+    attackers = [threading.Thread(target=attack) for _ in range(2)]
+    for thread in attackers:
+        thread.start()
+    try:
+        assert percentile(latencies(api, victim, 100), 0.9) < 0.1
+    finally:
+        stop.set()
+        for thread in attackers:
+            thread.join()
+
+
+def latencies(api, customer, count):
+    """Seconds of balance reads, one after the other on one connection."""
+    found = []
+    with requests.Session() as session:
+        for _ in range(count):
+            began = time.monotonic()
+            response = session.get(f"{api.url}/balance?user_id={customer}", timeout=30)
+            found.append(time.monotonic() - began)
+            assert response.status_code == 200, response.text
+    return found
+
+
+def percentile(values, share):
+    return sorted(values)[int(len(values) * share)]
 
 
 def test_head_has_no_body(stack):
