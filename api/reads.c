@@ -11,10 +11,6 @@
 #include "libcommon/daemon/daemon.h"
 #include "libcommon/telemetry/log.h"
 
-#define SCAN_PAGE 1000 /* rows read at a time while a filter is applied */
-#define SCAN_MAX                                                                     \
-    10000 /* rows looked at for one page: a rare state must not walk a whole history \
-           */
 #define BEAT_MS 5000
 #define RETRY_PAUSE_MS 100
 
@@ -38,6 +34,7 @@ struct reads {
     struct reader readers[];
 };
 
+static struct db_label bottom_label = {.query = "history_bottom"};
 static struct db_label history_label = {.query = "history"};
 static struct db_label balance_label = {.query = "balance"};
 
@@ -65,22 +62,33 @@ static void put_cursor(struct buf *out, int64_t id)
         buf_puts(out, "],\"next_cursor\":null");
 }
 
+static void put_customers_rows(struct buf *sql, const struct read_job *job)
+{
+    buf_printf(sql, "user_id=%lld AND id<%lld", (long long)job->user_id, (long long)job->before);
+}
+
+/* A message's rows are few. A customer's are found by an index that is in the order of the answer
+ * and does not know their state. */
 static void put_history_query(struct db *db, struct buf *sql, const struct read_job *job,
-                              int64_t before, int64_t limit)
+                              int64_t bottom)
 {
     buf_puts(
         sql,
         "SELECT id,user_id,type,status,recipient,provider,message_identifier,created_at,updated_at,"
         "price,position,provider_message_id,last_error FROM message_status FORCE INDEX(");
-    buf_puts(sql, *job->message_id
-                      ? "uq_message_status_identifier_recipient) WHERE message_identifier="
-                      : "idx_message_status_user) WHERE user_id=");
     if (*job->message_id) {
+        buf_puts(sql, "uq_message_status_identifier_recipient) WHERE message_identifier=");
         db_put_quoted(db, sql, job->message_id, strlen(job->message_id));
-        buf_puts(sql, " AND user_id=");
+        buf_puts(sql, " AND ");
+    } else {
+        buf_puts(sql, "idx_message_status_user) WHERE ");
     }
-    buf_printf(sql, "%lld AND id<%lld ORDER BY id DESC LIMIT %lld", (long long)job->user_id,
-               (long long)before, (long long)limit);
+    put_customers_rows(sql, job);
+    if (bottom)
+        buf_printf(sql, " AND id>=%lld", (long long)bottom);
+    if (job->by_state)
+        buf_printf(sql, " AND status='%s'", recipient_state_name(job->state));
+    buf_printf(sql, " ORDER BY id DESC LIMIT %lld", (long long)job->limit + 1);
 }
 
 static void put_history_row(struct buf *out, char **row, const unsigned long *n)
@@ -101,64 +109,64 @@ static void put_history_row(struct buf *out, char **row, const unsigned long *n)
     buf_putc(out, '}');
 }
 
-struct search {
-    int64_t before; /* the id of the last row looked at */
-    int64_t found;  /* rows of the page */
-    int64_t seen;
-    bool more; /* there is, or may be, a row for a further page */
-};
-
-/* Takes rows until one more than the page holds is met: that one is left for the next page. */
-static void take_rows(struct db_set *rows, const struct read_job *job, struct search *at,
-                      struct buf *out)
+/* The rows of a page, and the cursor behind it. bottom: the last row looked at, when there may be
+ * others behind it. */
+static void put_page(struct buf *out, struct db_set *rows, int64_t limit, int64_t bottom)
 {
+    int64_t last = 0;
+    int64_t n = 0;
     char **row;
 
-    while ((row = db_next(rows))) {
-        bool fits = !job->by_state || !strcasecmp(row[3], recipient_state_name(job->state));
-
-        if (fits && at->found == job->limit) {
-            at->more = true;
-            return;
-        }
-        at->before = strtoll(row[0], NULL, 10);
-        at->seen++;
-        if (!fits)
-            continue;
-        if (at->found++)
+    buf_puts(out, "{\"history\":[");
+    while (n < limit && (row = db_next(rows))) {
+        if (n++)
             buf_putc(out, ',');
         put_history_row(out, row, rows->lengths);
+        last = strtoll(row[0], NULL, 10);
     }
+    put_cursor(out, db_next(rows) ? last : bottom);
+    buf_putc(out, '}');
 }
 
-/* Reads until the page is full and a further row is known, the history ends or SCAN_MAX rows were
- * looked at; in the last case the cursor lets the client go on. */
+/* How far down a search for a state may look: to the READ_SCAN_ROWS-th row, which the index alone
+ * tells. 0: to the end of the history. */
+static int find_bottom(struct db *db, const struct read_job *job, int64_t *bottom, struct err *err)
+{
+    struct db_results results;
+    struct buf sql = {0};
+    int rc;
+
+    buf_puts(&sql, "SELECT id FROM message_status FORCE INDEX(idx_message_status_user) WHERE ");
+    put_customers_rows(&sql, job);
+    buf_printf(&sql, " ORDER BY id DESC LIMIT 1 OFFSET %lld",
+               (long long)api_settings.read_scan_rows - 1);
+    rc = db_run_buf(db, &bottom_label, &sql, &results, err);
+    buf_free(&sql);
+    if (rc)
+        return -1;
+    *bottom = db_number(db_only(&results));
+    db_results_free(&results);
+    if (clock_mono_ms() >= job->deadline_ms)
+        return err_set(err, ERR_RETRY, 0, "nobody waits for the rest any more");
+    return 0;
+}
+
 static int history(struct db *db, const struct read_job *job, struct buf *out, struct err *err)
 {
-    int64_t step = job->by_state ? SCAN_PAGE : job->limit + 1;
-    struct search at = {.before = job->before};
-    bool whole = false; /* the history has been read to its end */
+    struct db_results results;
+    struct buf sql = {0};
+    int64_t bottom = 0;
+    int rc;
 
-    buf_puts(out, "{\"history\":[");
-    while (!whole && !at.more) {
-        struct db_results results;
-        struct buf sql = {0};
-        int rc;
-
-        if (clock_mono_ms() >= job->deadline_ms)
-            return err_set(err, ERR_RETRY, 0, "nobody waits for the rest any more");
-        put_history_query(db, &sql, job, at.before, step);
-        rc = db_run_buf(db, &history_label, &sql, &results, err);
-        buf_free(&sql);
-        if (rc)
-            return -1;
-        whole = db_only(&results)->affected < (uint64_t)step;
-        take_rows(db_only(&results), job, &at, out);
-        db_results_free(&results);
-        at.more = at.more || (!whole && at.seen >= SCAN_MAX);
-    }
-    put_cursor(out, at.more ? at.before : 0);
-    buf_putc(out, '}');
+    if (job->by_state && !*job->message_id && find_bottom(db, job, &bottom, err))
+        return -1;
+    put_history_query(db, &sql, job, bottom);
+    rc = db_run_buf(db, &history_label, &sql, &results, err);
+    buf_free(&sql);
+    if (rc)
+        return -1;
+    put_page(out, db_only(&results), job->limit, bottom);
+    db_results_free(&results);
     return 0;
 }
 
@@ -271,6 +279,7 @@ struct reads *reads_start(read_answer_fn *answer)
     size_t count = (size_t)api_settings.readers;
     struct reads *r = must_alloc(1, sizeof(*r) + count * sizeof(r->readers[0]));
 
+    db_label_register(&bottom_label);
     db_label_register(&history_label);
     db_label_register(&balance_label);
     r->answer = answer;

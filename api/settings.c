@@ -77,6 +77,9 @@ static const struct setting rows[] = {
                     "Threads that answer history and balance, each with a connection."),
     SETTING_INT_ROW(api_settings, read_queue_max, "READ_QUEUE_MAX", "1000", 1, 100000,
                     "Reads waiting for a thread before 503."),
+    SETTING_INT_ROW(api_settings, read_scan_rows, "READ_SCAN_ROWS", "2000", 1, 1000000,
+                    "Recipients that a history page of one status looks at; the cursor goes on "
+                    "behind them."),
     SETTING_INT_ROW(api_settings, idempotency_ttl_hours, "IDEMPOTENCY_TTL_HOURS", "24", 1, 8760,
                     "How long an Idempotency-Key is remembered."),
     SETTING_INT_ROW(api_settings, audit_load_pct, "AUDIT_LOAD_PCT", "1", 0, 50,

@@ -19,6 +19,7 @@ from harness.witness import MARK
 
 LARGE = 60_000
 MOST_ROWS = 5_000
+SCAN_ROWS = 2_000  # READ_SCAN_ROWS
 HOT = {"user_balances", "user_transactions", "messages", "message_status", "outbox_events",
        "outbox_parked", "idempotency_keys"}
 ENTRY = re.compile(r"^(?:\d{6} [ \d]\d:\d\d:\d\d)?\s*(\d+) (Query|Connect|Execute|Quit|Init DB|Prepare|"
@@ -248,6 +249,29 @@ def test_nothing_walks_a_large_table(seen):
                 faults.append(f"sorts {rows} rows of {step['table']}: {sql[:200]} … {sql[-300:]}")
     empty(stack)
     assert not faults, "\n".join(faults)
+
+
+def test_a_page_of_history_reads_no_more_than_its_window(seen):
+    """One customer with a long history: whatever is asked for, near its beginning or deep inside."""
+    stack, found = seen
+    fill(stack)
+    stack.db.execute("UPDATE message_status SET user_id=1000001")
+    stack.db.rows("ANALYZE TABLE message_status")
+    newest = stack.db.value("SELECT MAX(id) FROM message_status")
+    reads = [sql for sql in found if re.search(r"FROM message_status .*ORDER BY id DESC LIMIT", sql)]
+    pages = [sql for sql in reads if "message_identifier=" not in sql]
+    assert len(pages) == 3 and len(reads) == 4, reads  # a page; a search's bottom and its page; a message's
+    for sql in pages:
+        for before in (2**63 - 1, newest - LARGE // 2, newest - LARGE + SCAN_ROWS):
+            at = re.sub(r"user_id=\d+", "user_id=1000001", sql)
+            at = re.sub(r"id<\d+", f"id<{before}", at)
+            # A state that nobody is in: the search goes down to its bottom.
+            at = re.sub(r" AND status='\w+'", f" AND id>={min(before, newest) - SCAN_ROWS} AND status='failed'", at)
+            for step in table_steps(explain(stack, at)):
+                assert step["key"] == "idx_message_status_user", at
+                assert "filesort" not in (step["Extra"] or ""), at
+            assert rows_read(stack, at) <= SCAN_ROWS + 200, at
+    empty(stack)
 
 
 @pytest.mark.parametrize("rows", [0, LARGE], ids=["empty", "large"])

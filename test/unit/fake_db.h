@@ -26,7 +26,8 @@
 /* Error numbers of the server and of the client's library. */
 enum {
     FAKE_SYNTAX = 1064, /* ERR_BUG */
-    FAKE_NULL = 1048,   /* ERR_PERMANENT, as are the next three */
+    FAKE_NULL = 1048,   /* ERR_PERMANENT, as are the next four */
+    FAKE_NO_COMPARISON = 1267,
     FAKE_DUPLICATE = 1062,
     FAKE_TOO_LARGE = 1153,
     FAKE_OUT_OF_RANGE = 1690, /* the rest: ERR_RETRY */

@@ -2,6 +2,7 @@
 
 #include <check.h>
 #include <semaphore.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "api/settings.h"
@@ -10,18 +11,16 @@
 #include "test/unit/fake_db.h"
 #include "test/unit/suite.h"
 
-#define PAGE 1000 /* rows that a search reads at a time */
-
 static struct reads *reads;
 static sem_t answered;
 static enum read_outcome outcome;
+static char body[256];
 static int64_t deadline_ms;
-static struct buf rows;
 
-static void answer(const struct read_job *job, enum read_outcome what, const struct buf *body)
+static void answer(const struct read_job *job, enum read_outcome what, const struct buf *text)
 {
     (void)job;
-    (void)body;
+    snprintf(body, sizeof(body), "%.*s", (int)text->len, text->len ? text->data : "");
     outcome = what;
     sem_post(&answered);
 }
@@ -32,19 +31,13 @@ static void setup(void)
     sem_init(&answered, 0, 0);
     api_settings.readers = 1;
     api_settings.read_queue_max = 10;
-    for (int i = PAGE; i; i--)
-        buf_printf(&rows,
-                   "%s%d|1|normal|pending|0912||m|2026-01-02 03:04:05.678901|"
-                   "2026-01-02 03:04:05.678901|1|0||",
-                   i < PAGE ? "\n" : "", i);
-    buf_putc(&rows, '\0');
+    api_settings.read_scan_rows = 100;
     reads = reads_start(answer);
 }
 
 static void teardown(void)
 {
     reads_stop(reads);
-    buf_free(&rows);
     sem_destroy(&answered);
     fake_db_end();
 }
@@ -71,9 +64,37 @@ static void wait_for_deadline(void)
 
 START_TEST(a_search_ends_with_its_deadline)
 {
-    EXPECT("history", .rows = rows.data, .meanwhile = wait_for_deadline);
+    EXPECT("history_bottom", .rows = "7", .meanwhile = wait_for_deadline);
     search(1000);
     ck_assert_int_eq(outcome, READ_UNAVAILABLE);
+}
+END_TEST
+
+START_TEST(a_search_looks_at_so_many_rows)
+{
+    EXPECT("history_bottom", .has = {"LIMIT 1 OFFSET 99"}, .rows = "7");
+    EXPECT("history", .has = {" AND id>=7 AND status='done' ", "LIMIT 11"}, .rows = "");
+    search(1000);
+    ck_assert_int_eq(outcome, READ_OK);
+    ck_assert_str_eq(body, "{\"history\":[],\"next_cursor\":\"7\"}");
+}
+END_TEST
+
+START_TEST(a_search_to_the_end_has_no_cursor)
+{
+    EXPECT("history_bottom", .rows = "");
+    EXPECT("history", .lacks = {"id>="}, .rows = "");
+    search(1000);
+    ck_assert_str_eq(body, "{\"history\":[],\"next_cursor\":null}");
+}
+END_TEST
+
+START_TEST(a_statements_own_error_is_not_tried_again)
+{
+    EXPECT("history_bottom", .rows = "");
+    EXPECT("history", .error = FAKE_NO_COMPARISON);
+    search(1000);
+    ck_assert_int_eq(outcome, READ_INTERNAL);
 }
 END_TEST
 
@@ -87,10 +108,13 @@ END_TEST
 int main(void)
 {
     Suite *s = suite_create("reads");
-    TCase *t = tcase_create("deadlines");
+    TCase *t = tcase_create("reads");
 
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, a_search_ends_with_its_deadline);
+    tcase_add_test(t, a_search_looks_at_so_many_rows);
+    tcase_add_test(t, a_search_to_the_end_has_no_cursor);
+    tcase_add_test(t, a_statements_own_error_is_not_tried_again);
     tcase_add_test(t, a_read_that_comes_too_late_asks_nothing);
     suite_add_tcase(s, t);
     return suite_run(s);
