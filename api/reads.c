@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/read_queue.h"
 #include "api/settings.h"
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
@@ -26,9 +27,7 @@ struct reads {
     read_answer_fn *answer;
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    struct read_job *first;
-    struct read_job **last;
-    int64_t waiting;
+    struct read_queue *queue;
     bool closed;
     size_t count;
     struct reader readers[];
@@ -248,27 +247,27 @@ static void *reader_main(void *arg)
 
     pthread_mutex_lock(&all->lock);
     for (;;) {
-        struct read_job *job = all->first;
+        struct read_job *job = read_queue_take(all->queue);
         struct timespec until;
 
         daemon_beat(r->beat);
-        if (!job && all->closed)
+        if (!job && all->closed && read_queue_is_empty(all->queue))
             break;
         if (!job) {
             until = pause_until(BEAT_MS);
             pause_cond_wait(&all->wake, &all->lock, &until);
             continue;
         }
-        all->first = job->next;
-        all->waiting--;
         pthread_mutex_unlock(&all->lock);
         if (clock_mono_ms() >= job->deadline_ms)
             all->answer(job, READ_TOO_LATE, &out);
         else
             all->answer(job, run_job(r, job, &out), &out);
-        free(job);
         pthread_mutex_lock(&all->lock);
+        read_queue_done(all->queue, job->user_id);
+        free(job);
     }
+    pthread_cond_broadcast(&all->wake); /* who waited for a customer's turn to end */
     pthread_mutex_unlock(&all->lock);
     buf_free(&out);
     return NULL;
@@ -277,12 +276,18 @@ static void *reader_main(void *arg)
 struct reads *reads_start(read_answer_fn *answer)
 {
     size_t count = (size_t)api_settings.readers;
+    const struct read_queue_limits limits = {
+        .waiting = api_settings.read_queue_max,
+        .waiting_each = api_settings.read_queue_user_max,
+        .at_work_each = (int64_t)(count + 1) / 2,
+    };
     struct reads *r = must_alloc(1, sizeof(*r) + count * sizeof(r->readers[0]));
 
     db_label_register(&bottom_label);
     db_label_register(&history_label);
     db_label_register(&balance_label);
     r->answer = answer;
+    r->queue = read_queue_new(&limits);
     r->count = count;
     pthread_mutex_init(&r->lock, NULL);
     pause_cond_init(&r->wake);
@@ -306,15 +311,10 @@ bool reads_submit(struct reads *r, const struct read_job *job)
     if (!copy)
         return false;
     *copy = *job;
-    copy->next = NULL;
     pthread_mutex_lock(&r->lock);
-    fits = !r->closed && r->waiting < api_settings.read_queue_max;
-    if (fits) {
-        *(r->first ? r->last : &r->first) = copy;
-        r->last = &copy->next;
-        r->waiting++;
+    fits = !r->closed && read_queue_put(r->queue, copy);
+    if (fits && read_queue_may_take(r->queue))
         pthread_cond_signal(&r->wake);
-    }
     pthread_mutex_unlock(&r->lock);
     if (!fits)
         free(copy);
@@ -333,6 +333,7 @@ void reads_stop(struct reads *r)
         pause_destroy(&r->readers[i].pause);
         db_free(r->readers[i].db);
     }
+    read_queue_free(r->queue);
     pthread_cond_destroy(&r->wake);
     pthread_mutex_destroy(&r->lock);
     free(r);

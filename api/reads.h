@@ -20,7 +20,7 @@ struct reads;
 enum read_kind { READ_HISTORY, READ_BALANCE };
 
 struct read_job {
-    struct read_job *next;
+    struct read_job *next; /* of the customer's */
     struct httpd_request *request;
     enum read_kind kind;
     int64_t deadline_ms;
@@ -40,7 +40,7 @@ typedef void read_answer_fn(const struct read_job *job, enum read_outcome outcom
                             const struct buf *body);
 
 struct reads *reads_start(read_answer_fn *answer); /* settings: api_settings */
-/* Takes a copy of job; any thread, never blocks. False when the queue is full. */
+/* Takes a copy of job; any thread, never blocks. False: no room for it (read_queue.h). */
 bool reads_submit(struct reads *r, const struct read_job *job);
 void reads_stop(struct reads *r); /* answers what waits */
 

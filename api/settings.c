@@ -77,6 +77,9 @@ static const struct setting rows[] = {
                     "Threads that answer history and balance, each with a connection."),
     SETTING_INT_ROW(api_settings, read_queue_max, "READ_QUEUE_MAX", "1000", 1, 100000,
                     "Reads waiting for a thread before 503."),
+    SETTING_INT_ROW(api_settings, read_queue_user_max, "READ_QUEUE_USER_MAX", "100", 1, 100000,
+                    "Of these, those of one customer. Customers take turns, each with half of the "
+                    "threads at most."),
     SETTING_INT_ROW(api_settings, read_scan_rows, "READ_SCAN_ROWS", "2000", 1, 1000000,
                     "Recipients that a history page of one status looks at; the cursor goes on "
                     "behind them."),

@@ -25,7 +25,7 @@ struct api_settings {
     int64_t committers, commit_beside_rows, commit_max_rows, commit_max_bytes, commit_queue_max,
         commit_queue_bytes;
     int64_t request_deadline_ms;
-    int64_t readers, read_queue_max, read_scan_rows;
+    int64_t readers, read_queue_max, read_queue_user_max, read_scan_rows;
     int64_t idempotency_ttl_hours;
     int64_t audit_load_pct;
     char *key_cell, *admin_key; /* of `key` verbs alone */

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -212,6 +213,60 @@ def test_wrong_parameters_of_one_harm_nobody_else(stack):
         stop.set()
         for thread in attackers:
             thread.join()
+
+
+def test_a_busy_reader_does_not_starve_the_others(world):
+    """A hundred searches a second through a long history, more than the threads can do, and one who asks for a balance."""
+    stack = world("api", USER_READ_LIMIT_RPS=0)
+    api = stack.api()
+    busy, victim = new_customer(), api.funded()
+    fill_history(stack, busy, 15000)
+    quiet = percentile(latencies(api, victim, 100), 0.9)
+    stop = threading.Event()
+
+    def search():
+        with requests.Session() as session:
+            while not stop.is_set():
+                session.get(f"{api.url}/messages/history?user_id={busy}&status=failed", timeout=30)
+
+    searchers = [threading.Thread(target=search) for _ in range(12)]
+    for thread in searchers:
+        thread.start()
+    try:
+        wait_until(lambda: api.metrics().value("http_requests_total", path="/messages/history", method="GET",
+                                               status="200") > 50, 10, "searches")
+        assert percentile(latencies(api, victim, 100), 0.9) < quiet + 0.05
+    finally:
+        stop.set()
+        for thread in searchers:
+            thread.join()
+
+
+def test_one_customers_reads_leave_room_for_the_others(world):
+    """More waits than one may have waiting: those are told so, and nobody else is."""
+    stack = world("api", READ_CONNS=1, READ_QUEUE_USER_MAX=2, USER_READ_LIMIT_RPS=0, REQUEST_DEADLINE_MS=20000)
+    api = stack.api()
+    busy, other = api.funded(), api.funded()
+    with stack.db.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("LOCK TABLES message_status WRITE")
+        with ThreadPoolExecutor(8) as pool:
+            asked = [pool.submit(api.get, "/messages/history", user_id=busy) for _ in range(8)]
+            # One at work, two waiting.
+            wait_until(lambda: sum(a.done() for a in asked) == 5, 5, "refusals")
+            last = pool.submit(api.get, "/balance", user_id=other)
+            cursor.execute("UNLOCK TABLES")
+            assert last.result().status_code == 200
+    codes = [a.result().status_code for a in asked]
+    assert sorted(codes) == [200] * 3 + [503] * 5
+    for answer in (a.result() for a in asked):
+        if answer.status_code == 503:
+            assert_error(answer, 503, "system_overloaded")
+
+
+def fill_history(stack, customer, rows):
+    stack.db.execute(
+        "INSERT INTO message_status(user_id,status,type,recipient,message_identifier,price)"
+        f" SELECT {customer},'done','normal','0912',CONCAT('fill-{customer}-',seq),1 FROM seq_1_to_{rows}")
 
 
 def latencies(api, customer, count):

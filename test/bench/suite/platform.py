@@ -20,7 +20,7 @@ PROCESSES = ("mariadbd", "beam", "msg-api", "msg-outboxd", "msg-consumerd", "ope
 DAEMONS = {"msg-api": "api-1", "msg-outboxd": "outboxd-1", "msg-consumerd": "consumerd-1"}
 
 # Rate limits would be what is measured; everything else is as shipped.
-SETTINGS = {"GLOBAL_RATE_LIMIT_RPS": "0", "USER_RATE_LIMIT_RPS": "0",
+SETTINGS = {"GLOBAL_RATE_LIMIT_RPS": "0", "USER_RATE_LIMIT_RPS": "0", "USER_READ_LIMIT_RPS": "0",
             "BACKPRESSURE_OUTBOX_PENDING_THRESHOLD": "10000"}
 LIFTED = {"BACKPRESSURE_OUTBOX_PENDING_THRESHOLD": "5000000"}
 

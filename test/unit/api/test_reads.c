@@ -31,6 +31,7 @@ static void setup(void)
     sem_init(&answered, 0, 0);
     api_settings.readers = 1;
     api_settings.read_queue_max = 10;
+    api_settings.read_queue_user_max = 10;
     api_settings.read_scan_rows = 100;
     reads = reads_start(answer);
 }
