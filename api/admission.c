@@ -17,7 +17,7 @@ struct limit {
 };
 
 struct admission {
-    struct limit global, customer;
+    struct limit global, customer, reads;
 };
 
 _Static_assert(sizeof(struct identity) <= HTTPD_ROOM, "an identity stays with its request");
@@ -35,6 +35,7 @@ struct admission *admission_new(const struct admission_config *config)
 
     open_limit(&a->global, config->global_rps, config->global_burst, "scope=\"global\"");
     open_limit(&a->customer, config->customer_rps, config->customer_burst, "scope=\"user\"");
+    open_limit(&a->reads, config->reads_rps, config->reads_burst, "scope=\"user\"");
     return a;
 }
 
@@ -44,6 +45,7 @@ void admission_free(struct admission *a)
         return;
     limiter_free(a->global.buckets);
     limiter_free(a->customer.buckets);
+    limiter_free(a->reads.buckets);
     free(a);
 }
 
@@ -66,7 +68,9 @@ int64_t admission_take_global(struct admission *a, const struct identity *who, i
 int64_t admission_take_customer(struct admission *a, const struct admission_needs *needs,
                                 const struct identity *who, int64_t now_us)
 {
-    return needs->customer_limit ? take(&a->customer, who->customer_id, now_us) : 0;
+    if (needs->customer_limit)
+        return take(&a->customer, who->customer_id, now_us);
+    return needs->read_limit ? take(&a->reads, who->customer_id, now_us) : 0;
 }
 
 /* Whether the request may go on; answers when it must wait. */

@@ -31,6 +31,7 @@ enum admission_subject {
 struct admission_needs {
     enum admission_subject subject;
     bool customer_limit; /* a request takes from its customer's limit too */
+    bool read_limit;     /* or from its customer's limit for reads */
 };
 
 struct identity {
@@ -42,6 +43,7 @@ struct admission;
 struct admission_config {
     int64_t global_rps, global_burst;     /* all routes with needs; 0 a second: no limit */
     int64_t customer_rps, customer_burst; /* each customer, where the route says so */
+    int64_t reads_rps, reads_burst;
 };
 
 struct admission *admission_new(const struct admission_config *config);

@@ -380,7 +380,7 @@ static void open_swagger(void)
 static const struct admission_needs send_needs = {.subject = SUBJECT_IN_BODY,
                                                   .customer_limit = true};
 static const struct admission_needs topup_needs = {.subject = SUBJECT_IN_BODY};
-static const struct admission_needs read_needs = {.subject = SUBJECT_IN_QUERY};
+static const struct admission_needs read_needs = {.subject = SUBJECT_IN_QUERY, .read_limit = true};
 static const struct admission_needs page_needs = {.subject = SUBJECT_NOBODY};
 
 static const struct httpd_route routes[] = {
@@ -419,6 +419,8 @@ struct server *server_start(struct err *err)
         .global_burst = s->global_burst,
         .customer_rps = s->user_rps,
         .customer_burst = s->user_burst,
+        .reads_rps = s->user_read_rps,
+        .reads_burst = s->user_read_burst,
     };
 
     server.httpd = httpd_new(&config, err);

@@ -19,7 +19,7 @@ struct api_settings {
     bool migrate_on_start;
     struct price_settings prices;
     int64_t max_recipients, page_default, page_max;
-    int64_t global_rps, global_burst, user_rps, user_burst;
+    int64_t global_rps, global_burst, user_rps, user_burst, user_read_rps, user_read_burst;
     bool pressure_enabled;
     int64_t pressure_pending, pressure_age_sec, pressure_depth, pressure_sample_ms;
     int64_t committers, commit_beside_rows, commit_max_rows, commit_max_bytes, commit_queue_max,

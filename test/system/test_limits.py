@@ -35,6 +35,22 @@ def test_limit_of_a_customer(world):
     wait_until(lambda: api.send(one).status_code == 200, 5, "sends are let through again", pause=0.3)
 
 
+def test_limit_of_a_customers_reads(world):
+    stack = world("api", USER_READ_LIMIT_RPS=1, USER_READ_LIMIT_BURST=2, USER_RATE_LIMIT_RPS=1, USER_RATE_LIMIT_BURST=1)
+    api = stack.api()
+    one, two = api.funded(), api.funded()
+    responses = [api.get(path, user_id=one) for path in ("/balance", "/messages/history") * 4]
+    assert [r.status_code for r in responses[:2]] == [200, 200]
+    refused = [r for r in responses if r.status_code != 200]
+    assert len(refused) >= 4
+    for response in refused:
+        assert assert_error(response, 429, "rate_limit_exceeded")["message"] == TOO_MANY
+    assert api.get("/balance", user_id=two).status_code == 200  # the bucket is the customer's own
+    assert api.send(one).status_code == 200  # and the reads'
+    assert api.metrics().value("rate_limited_requests_total", scope="user") == len(refused)
+    wait_until(lambda: api.get("/balance", user_id=one).status_code == 200, 5, "reads are let through again", pause=0.3)
+
+
 def test_customer_limit_counts_what_was_decoded(world):
     """Bad bodies and other routes do not take a customer's tokens."""
     stack = world("api", USER_RATE_LIMIT_RPS=1, USER_RATE_LIMIT_BURST=2)

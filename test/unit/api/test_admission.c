@@ -17,7 +17,7 @@
 static const struct admission_needs send_needs = {.subject = SUBJECT_IN_BODY,
                                                   .customer_limit = true};
 static const struct admission_needs topup_needs = {.subject = SUBJECT_IN_BODY};
-static const struct admission_needs read_needs = {.subject = SUBJECT_IN_QUERY};
+static const struct admission_needs read_needs = {.subject = SUBJECT_IN_QUERY, .read_limit = true};
 static const struct admission_needs page_needs = {.subject = SUBJECT_NOBODY};
 
 /* Refusals of a scope since it was asked for the last time. */
@@ -43,7 +43,7 @@ static void setup(void)
 
 START_TEST(all_share_one_limit)
 {
-    const struct admission_config config = {1, 2, 0, 1};
+    const struct admission_config config = {1, 2, 0, 1, 0, 1};
     struct admission *a = admission_new(&config);
     const struct identity nobody = {0};
     const struct identity seven = {.customer_id = 7};
@@ -61,7 +61,7 @@ END_TEST
 
 START_TEST(each_customer_has_a_limit_where_the_route_says_so)
 {
-    const struct admission_config config = {0, 1, 1, 1};
+    const struct admission_config config = {0, 1, 1, 1, 0, 1};
     struct admission *a = admission_new(&config);
     const struct identity seven = {.customer_id = 7};
     const struct identity eight = {.customer_id = 8};
@@ -73,6 +73,28 @@ START_TEST(each_customer_has_a_limit_where_the_route_says_so)
     ck_assert_int_eq(admission_take_customer(a, &send_needs, &eight, NOW_US), 0);
     ck_assert_int_eq(admission_take_customer(a, &topup_needs, &seven, NOW_US), 0);
     ck_assert_uint_eq(refused(false), 0);
+    ck_assert_uint_eq(refused(true), 1);
+    admission_free(a);
+}
+END_TEST
+
+START_TEST(reads_have_a_limit_of_their_own)
+{
+    const struct admission_config config = {.customer_rps = 1,
+                                            .customer_burst = 1,
+                                            .global_burst = 1,
+                                            .reads_rps = 1,
+                                            .reads_burst = 2};
+    struct admission *a = admission_new(&config);
+    const struct identity seven = {.customer_id = 7};
+    const struct identity eight = {.customer_id = 8};
+
+    ck_assert_int_eq(admission_take_customer(a, &send_needs, &seven, NOW_US), 0);
+    ck_assert_int_eq(admission_take_customer(a, &read_needs, &seven, NOW_US), 0);
+    ck_assert_int_eq(admission_take_customer(a, &read_needs, &seven, NOW_US), 0);
+    ck_assert_int_eq(admission_take_customer(a, &read_needs, &seven, NOW_US), 1);
+    ck_assert_int_eq(admission_take_customer(a, &read_needs, &eight, NOW_US), 0);
+    ck_assert_int_eq(admission_take_customer(a, &read_needs, &seven, NOW_US + SECOND), 0);
     ck_assert_uint_eq(refused(true), 1);
     admission_free(a);
 }
@@ -120,7 +142,7 @@ static const struct httpd_route routes[] = {
 static void open_server(int64_t global_burst, int64_t customer_burst)
 {
     static char addr[] = "127.0.0.1:0";
-    const struct admission_config limits = {1, global_burst, 1, customer_burst};
+    const struct admission_config limits = {1, global_burst, 1, customer_burst, 0, 1};
     const struct httpd_settings settings = {.listen_addr = addr,
                                             .threads = 1,
                                             .max_connections = 100,
@@ -222,6 +244,7 @@ int main(void)
     tcase_add_checked_fixture(tc, setup, NULL);
     tcase_add_test(tc, all_share_one_limit);
     tcase_add_test(tc, each_customer_has_a_limit_where_the_route_says_so);
+    tcase_add_test(tc, reads_have_a_limit_of_their_own);
     tcase_add_test(tc, whom_a_request_is_about);
     tcase_add_test(tc, a_customer_is_refused_alone);
     tcase_add_test(tc, all_are_refused_first);
