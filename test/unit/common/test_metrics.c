@@ -1,11 +1,14 @@
 #include <check.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "libcommon/base/buf.h"
 #include "libcommon/base/clock.h"
+#include "libcommon/base/pause.h"
 #include "libcommon/telemetry/metrics.h"
 #include "libcommon/telemetry/tracer.h"
 #include "test/unit/suite.h"
@@ -317,6 +320,42 @@ START_TEST(who_asks_for_openmetrics_gets_it)
 }
 END_TEST
 
+static long open_fds(void)
+{
+    char *text = rendered();
+    const char *at = strstr(text, "\nprocess_open_fds ");
+    long n = at ? strtol(at + 18, NULL, 10) : -1;
+
+    free(text);
+    return n;
+}
+
+/* Each is a line of /proc: thousands of connections shall not make every scrape slow. */
+START_TEST(descriptors_are_counted_once_a_second)
+{
+    int64_t began_ms = clock_mono_ms();
+    bool kept = false;
+    long before;
+    int fd;
+
+    /* Twice: a second may be over in between. */
+    for (int i = 0; i < 2; i++) {
+        before = open_fds();
+        fd = open("/dev/null", O_RDONLY);
+        kept = kept || open_fds() == before;
+        close(fd);
+    }
+    ck_assert(kept);
+    before = open_fds();
+    fd = open("/dev/null", O_RDONLY);
+    while (open_fds() == before) {
+        ck_assert_int_lt(clock_mono_ms() - began_ms, 5000);
+        pause_sleep(5);
+    }
+    close(fd);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("metrics");
@@ -331,6 +370,7 @@ int main(void)
     tcase_add_test(t, exemplars_are_of_traces_that_are_exported);
     tcase_add_test(t, exemplars_are_not_torn);
     tcase_add_test(t, who_asks_for_openmetrics_gets_it);
+    tcase_add_test(t, descriptors_are_counted_once_a_second);
     suite_add_tcase(s, t);
     return suite_run(s);
 }
