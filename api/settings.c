@@ -174,6 +174,7 @@ const struct daemon_program api_program = {
              "                       (90s, 15m, 36h, 7d)\n"
              "  msg-api restore-mode resume\n"
              "                       delivers what is open; operators are asked about it first\n",
+    .spared = "RABBIT_URI",
     .groups = groups,
     .group_count = sizeof(groups) / sizeof(groups[0]),
     .check = check,

@@ -215,13 +215,16 @@ static bool store(const struct settings_group *g, const struct setting *s, const
     }
 }
 
-static size_t load_one(const struct settings_group *g, const struct setting *s, struct buf *errors)
+static size_t load_one(const struct settings_group *g, const struct setting *s, const char *spared,
+                       struct buf *errors)
 {
     size_t faults = 0;
     char why[256] = "";
     char *value = read_value(s, errors, &faults);
 
     if (!value && !s->initial) {
+        if (!faults && spared && !strcmp(s->name, spared))
+            return 0;
         if (!faults)
             buf_printf(errors, "%s is required (or %s_FILE)\n", s->name, s->name);
         return faults ? faults : 1;
@@ -240,11 +243,17 @@ static size_t load_one(const struct settings_group *g, const struct setting *s, 
 
 size_t settings_load(const struct settings_group *groups, size_t n, struct buf *errors)
 {
+    return settings_load_sparing(groups, n, NULL, errors);
+}
+
+size_t settings_load_sparing(const struct settings_group *groups, size_t n, const char *spared,
+                             struct buf *errors)
+{
     size_t faults = 0;
 
     for (size_t i = 0; i < n; i++)
         for (size_t k = 0; groups[i].rows[k].name; k++)
-            faults += load_one(&groups[i], &groups[i].rows[k], errors);
+            faults += load_one(&groups[i], &groups[i].rows[k], spared, errors);
     return faults;
 }
 

@@ -77,6 +77,10 @@ struct settings_group {
 
 /* Returns the number of faults; a line for each is appended to errors. */
 size_t settings_load(const struct settings_group *groups, size_t n, struct buf *errors);
+/* The same, but that the required setting spared (NULL: none) may be missing; its text is NULL
+ * then. */
+size_t settings_load_sparing(const struct settings_group *groups, size_t n, const char *spared,
+                             struct buf *errors);
 void settings_free(const struct settings_group *groups, size_t n);
 /* The value of a setting that is text, by its name; NULL when there is none. */
 const char *settings_text(const struct settings_group *groups, size_t n, const char *name);

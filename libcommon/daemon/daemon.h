@@ -40,6 +40,7 @@ struct daemon_program {
     const char *name;    /* "msg-outboxd" */
     const char *summary; /* one line for --help */
     const char *verbs;   /* further lines for --help, "" if none */
+    const char *spared;  /* a required setting that no verb needs; NULL: none */
     const struct settings_group *groups;
     size_t group_count;
     /* Checks that span settings: appends lines to errors, returns their number. May be NULL. */

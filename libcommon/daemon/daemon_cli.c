@@ -19,10 +19,10 @@ static int print_help(const struct daemon_program *p)
     return 0;
 }
 
-static int check_settings(const struct daemon_program *p)
+static int check_settings(const struct daemon_program *p, const char *spared)
 {
     struct buf errors = {0};
-    size_t faults = settings_load(p->groups, p->group_count, &errors);
+    size_t faults = settings_load_sparing(p->groups, p->group_count, spared, &errors);
 
     /* A check across settings may read what a fault has left unset. */
     if (!faults && p->check)
@@ -56,7 +56,7 @@ static int take_options(const struct daemon_program *program, int argc, char **a
         fprintf(stderr, "%s: unknown option %s; --help lists them\n", program->name, option);
         return EXIT_SETTINGS;
     }
-    rc = check_settings(program);
+    rc = check_settings(program, argc > 1 && !option ? program->spared : NULL);
     if (!option && !rc)
         return -1;
     if (!rc)

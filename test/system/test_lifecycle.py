@@ -45,6 +45,19 @@ def test_check_accepts_good_settings(kind):
     assert run(kind, "--check", **GOOD)[0] == 0
 
 
+def test_a_migration_needs_no_broker(shared):
+    """Nor do the other verbs of msg-api; whoever serves does."""
+    values = {name: value for name, value in shared.values.items() if name.startswith("DB_")}
+    code, text = run("api", "migrate", **values)
+    assert code == 0 and text.startswith("0 migrations applied"), text
+    assert run("api", "restore-mode", "status", **values)[0] == 0
+    for words in (["--check"], []):
+        code, text = run("api", *words, **values)
+        assert code == 78 and "RABBIT_URI is required" in text, text
+    code, text = run("api", "migrate", **(values | {"RABBIT_URI": "http://nowhere"}))
+    assert code == 78 and "RABBIT_URI" in text, "what is given has to be right"
+
+
 @pytest.mark.parametrize("kind", PROGRAMS)
 @pytest.mark.parametrize("words", [["--check"], []], ids=["check", "start"])
 def test_all_bad_settings_are_named_at_once(kind, words):
