@@ -91,6 +91,7 @@ ENTRYPOINT ["/usr/bin/msg-api"]
 FROM common AS msg-outboxd
 LABEL org.opencontainers.image.title="msg-outboxd"
 COPY --from=build /out/usr/bin/msg-outboxd /usr/bin/
+ENV LISTEN_ADDR=:8081
 EXPOSE 8081
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 CMD ["/usr/bin/msg-outboxd", "--health"]
 ENTRYPOINT ["/usr/bin/msg-outboxd"]
@@ -98,6 +99,7 @@ ENTRYPOINT ["/usr/bin/msg-outboxd"]
 FROM common AS msg-consumerd
 LABEL org.opencontainers.image.title="msg-consumerd"
 COPY --from=build /out/usr/bin/msg-consumerd /usr/bin/
+ENV LISTEN_ADDR=:8082
 EXPOSE 8082
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 CMD ["/usr/bin/msg-consumerd", "--health"]
 ENTRYPOINT ["/usr/bin/msg-consumerd"]
@@ -105,6 +107,7 @@ ENTRYPOINT ["/usr/bin/msg-consumerd"]
 FROM common AS operator-sim
 LABEL org.opencontainers.image.title="operator-sim"
 COPY --from=build /out/usr/bin/operator-sim /usr/bin/
+ENV LISTEN_ADDR=:9001
 EXPOSE 9001
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 CMD ["/usr/bin/operator-sim", "--health"]
 ENTRYPOINT ["/usr/bin/operator-sim"]

@@ -28,7 +28,7 @@ static bool check_management_uri(const char *value, char *why, size_t size)
     return ok;
 }
 
-static const struct setting listen_rows[] = {HTTPD_LISTEN_ROW(":8082"), SETTINGS_END};
+static const struct setting listen_rows[] = {HTTPD_LISTEN_ROW("127.0.0.1:8082"), SETTINGS_END};
 
 static const struct setting rows[] = {
     SETTING_TEXT_ROW(consumer_settings, operators, SETTING_STRING, "OPERATORS",

@@ -26,7 +26,7 @@ static bool check_addr(const char *value, char *why, size_t size)
     return false;
 }
 
-static const struct setting listen_rows[] = {HTTPD_LISTEN_ROW(":9001"), SETTINGS_END};
+static const struct setting listen_rows[] = {HTTPD_LISTEN_ROW("127.0.0.1:9001"), SETTINGS_END};
 
 static const struct setting rows[] = {
     SETTING_TEXT_ROW(sim_settings, control_addr, SETTING_STRING, "CONTROL_ADDR", "", 300,

@@ -5,7 +5,7 @@
 
 struct outboxd_settings outboxd_settings;
 
-static const struct setting listen_rows[] = {HTTPD_LISTEN_ROW(":8081"), SETTINGS_END};
+static const struct setting listen_rows[] = {HTTPD_LISTEN_ROW("127.0.0.1:8081"), SETTINGS_END};
 
 static const struct setting rows[] = {
     SETTING_INT_ROW(outboxd_settings, high_workers, "OUTBOX_HIGH_WORKERS", "4", 1, 16,

@@ -181,6 +181,10 @@ TAMPERED = {
                      .update(key="PASSWORD"), "no key PASSWORD"),
     "program": (lambda o: container(o, API).update(args=["msg-apid"]), "no program"),
     "verb": (lambda o: container(o, "messaging-platform-migrate").update(args=["msg-api", "upgrade"]), "no verb upgrade"),
+    "migration's secrets": (lambda o: container(o, "messaging-platform-migrate")["env"].append(
+        {"name": "RABBIT_URI", "value": "amqp://a:b@rabbitmq/"}), "with the broker's secret"),
+    "loopback": (lambda o: config(o, f"{OUTBOXD}-settings").update(LISTEN_ADDR="127.0.0.1:8081"), "reached by nobody"),
+    "default address": (lambda o: config(o, f"{OUTBOXD}-settings").pop("LISTEN_ADDR"), "reached by nobody"),
     "container's port": (lambda o: container(o, OUTBOXD)["ports"][0].update(containerPort=8080), "listens on 8081"),
     "daemon's port": (lambda o: config(o, f"{CONSUMERD}-settings").update(LISTEN_ADDR=":8092"), "listens on 8092"),
     "probe's path": (lambda o: container(o, API)["livenessProbe"]["httpGet"].update(path="/health"), "msg-api has no /health"),

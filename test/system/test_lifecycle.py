@@ -17,7 +17,9 @@ from harness.client import Load
 from harness.stack import binary
 from harness.wait import wait_until
 
-PROGRAMS = {"api": ":8080", "outboxd": ":8081", "consumerd": ":8082", "operator-sim": ":9001"}
+# Who serves nobody but its own operators listens on the loopback unless it is told otherwise.
+PROGRAMS = {"api": "default :8080", "outboxd": "default 127.0.0.1:8081", "consumerd": "default 127.0.0.1:8082",
+            "operator-sim": "default 127.0.0.1:9001"}
 GOOD = {"DB_PASSWORD": "secret-of-the-database", "RABBIT_URI": "amqp://user:secret-of-rabbit@127.0.0.1/"}
 
 

@@ -107,8 +107,11 @@ def ports_and_probes(objects):
     for w, c, p in ours(objects):
         if p is None or w.kind == "Job":
             continue
-        listen = environment(objects, w, c).values.get("LISTEN_ADDR")
-        port = int(listen.rpartition(":")[2]) if listen else p.default_port()
+        listen = environment(objects, w, c).values.get("LISTEN_ADDR") or p.settings["LISTEN_ADDR"].default
+        host, _, port = listen.rpartition(":")
+        port = int(port)
+        if host:
+            problems.append(f"{w}: {p.name} on {listen} is reached by nobody outside of its pod")
         if w.ports() != {"http": port}:
             problems.append(f"{w}: {p.name} listens on {port}, the manifest has {w.ports()}")
         if port != p.default_port():
