@@ -3,6 +3,7 @@ settings, and what it lets the daemons do.
 """
 
 import contextlib
+import re
 import threading
 import time
 
@@ -73,6 +74,8 @@ def test_daemons_are_confined(platform):
         status = dict(line.split(":\t", 1) for line in machine.checked("cat", f"/proc/{pid}/status").splitlines())
         assert (int(status["CapEff"], 16), int(status["CapBnd"], 16), status["NoNewPrivs"], status["Seccomp"]) == (
             0, 0, "1", "2"), unit
+        assert re.search(r"^Max core file size +0 +0 ", machine.checked("cat", f"/proc/{pid}/limits"), re.MULTILINE), unit
+        assert machine.show(unit, "TasksMax") == "512" and int(machine.show(unit, "MemoryMax")) >= 512 << 20, unit
         uid = machine.checked("stat", "--format=%u", f"/proc/{pid}").strip()
         assert 61184 <= int(uid) <= 65519, "a dynamic user"
         users.add(uid)

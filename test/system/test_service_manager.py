@@ -69,9 +69,10 @@ def test_units_keep_the_contract(path):
     unit = UnitFile(path)
     expected = {"Type": "notify", "Restart": "always", "RestartPreventExitStatus": "78",
                 "PartOf": "messaging-platform.target", "WantedBy": "messaging-platform.target",
-                "StartLimitIntervalSec": "0"}
+                "StartLimitIntervalSec": "0", "TasksMax": "512", "LimitCORE": "0"}
     assert {name: unit.one(name) for name in expected} == expected
     assert unit.one("ExecStart").split()[-1] == program(kind_of(path))
+    assert re.fullmatch(r"\d+[MG]", unit.one("MemoryMax"))
     # The drain's default and what a forced end takes fit into it.
     assert settings(kind_of(path))["DRAIN_TIMEOUT_MS"] == "20000" and unit.one("TimeoutStopSec") == "30"
 
@@ -79,7 +80,7 @@ def test_units_keep_the_contract(path):
 def test_units_differ_only_where_they_must():
     """Hardening and restarts are the same text in all of them: a change to one is a change to all."""
     own = {"Description", "Documentation", "After", "ExecStart", "EnvironmentFile", "Environment",
-           "LoadCredential", "StateDirectory", "StateDirectoryMode"}
+           "LoadCredential", "StateDirectory", "StateDirectoryMode", "MemoryMax"}
     alike = {tuple(pair for pair in UnitFile(path).pairs if pair[1] not in own) for path in SERVICES}
     assert len(alike) == 1
     plain, template = (UnitFile(REPOSITORY / "consumerd" / f"msg-consumerd{at}.service") for at in ("", "@"))
