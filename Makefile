@@ -125,14 +125,15 @@ export CONTAINER_BUILD ?= $(CONTAINER) build
 export COMPOSE ?= $(CONTAINER) compose
 export IMAGE_TAG ?= latest
 IMAGES = msg-api msg-outboxd msg-consumerd operator-sim msg-loadtest
-BUILD_IMAGE = $(CONTAINER_BUILD) . --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null)
+# The context comes last: buildah takes no option behind it.
+BUILD_IMAGE = $(CONTAINER_BUILD) --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null)
 COMPOSE_TOOLS = test/deploy/compose/node_modules/.package-lock.json
 
 docker:
 	for program in $(IMAGES); do \
-	  $(BUILD_IMAGE) --target $$program -t distributed-messaging-platform/$$program:$(IMAGE_TAG) || exit 1; \
+	  $(BUILD_IMAGE) --target $$program -t distributed-messaging-platform/$$program:$(IMAGE_TAG) . || exit 1; \
 	done
-	$(BUILD_IMAGE) -t distributed-messaging-platform:$(IMAGE_TAG)
+	$(BUILD_IMAGE) -t distributed-messaging-platform:$(IMAGE_TAG) .
 
 images-test: docker
 	$(PYTHON) -m pytest test/deploy/test_images.py $(PYTEST_ARGS)

@@ -254,6 +254,16 @@ def test_package_lists():
             assert not [p for p in packages if p.endswith("-dev") or p in development], "for building, in an image"
 
 
+def test_the_context_comes_last():
+    """buildah, which takes no option behind it, is one of the engines that the Makefile names."""
+    done = subprocess.run(["make", "--dry-run", "--always-make", "docker", "CONTAINER_BUILD=buildah build"], cwd=REPOSITORY,
+                          check=True, capture_output=True, text=True)
+    commands = re.findall(r"buildah build[^;|\n]*", done.stdout)
+    assert len(commands) == 2
+    for words in (c.split() for c in commands):
+        assert words[-1] == "." and words.count(".") == 1, words
+
+
 def test_forms():
     """Exec forms everywhere: no shell stands between the engine and a program."""
     lines = instructions()
