@@ -233,6 +233,8 @@ TAMPERED = {
                   "to operator-a TCP 9001"),
     "policy's port": (lambda o: spec(o, "NetworkPolicy", "clients-to-api")["ingress"][0]["ports"][0].update(port=80), "port 80 is of none"),
     "no default": (lambda o: drop(o, "NetworkPolicy", "default-deny"), "open: "),
+    "clients": (lambda o: spec(o, "NetworkPolicy", "clients-to-api")["ingress"][0].pop("from"),
+                "open: a pod in default to messaging-platform-api"),
     "too open": (lambda o: spec(o, "NetworkPolicy", "mysql-from-daemons")["ingress"][0].pop("from"), "open: a pod in default to mysql"),
 }
 

@@ -132,8 +132,7 @@ def needed(objects):
                 ends += leads_to(objects, values["OTEL_EXPORTER_OTLP_ENDPOINT"], PRIVATE)
             edges += [(own, to, port, "TCP") for to, port in ends]
     api = objects.selected({NAME: "messaging-platform-api"})
-    for client in (foreign("ingress-nginx"), address(PUBLIC)):
-        edges += [(client, pod(w), w.port("http"), "TCP") for w in api]
+    edges += [(foreign("ingress-nginx"), pod(w), w.port("http"), "TCP") for w in api]
     for monitor in objects.kind("ServiceMonitor"):
         for w in objects.selected(monitor["spec"]["selector"]["matchLabels"]):
             edges += [(foreign("monitoring"), pod(w), w.port(e["port"]), "TCP")
@@ -153,6 +152,7 @@ def forbidden(objects):
     edges = [(foreign("default"), newcomer, 80, "TCP"), (newcomer, address(PUBLIC), 443, "TCP"),
              (foreign("default"), pod(outboxd), 8081, "TCP"), (foreign("default"), pod(consumerd), 8082, "TCP"),
              (pod(consumerd), pod(api), 8080, "TCP"), (pod(api), pod(outboxd), 8081, "TCP"),
+             (foreign("default"), pod(api), 8080, "TCP"), (address(PUBLIC), pod(api), 8080, "TCP"),
              (pod(outboxd), address(PUBLIC), 443, "TCP"), (pod(api), address(PUBLIC), 443, "TCP"),
              (pod(consumerd), address(METADATA), 80, "TCP"), (pod(consumerd), address(METADATA), 443, "TCP"),
              (pod(consumerd), address(PUBLIC), 25, "TCP"), (pod(api), foreign("default"), 80, "TCP")]
