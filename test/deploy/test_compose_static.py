@@ -89,6 +89,38 @@ def test_ports_are_published_on_the_loopback_alone(resolved):
     assert pairs == {(p, p) for p in (8080, 3000, 9090, 16686, 15672, 15692, 5672, 3306, 4317, 4318, 9001)} | {(9002, 9001)}
 
 
+KNOWN = {"DB_PASSWORD", "DB_ROOT_PASSWORD", "RABBITMQ_DEFAULT_PASS", "GRAFANA_PASSWORD", "API_AUTH"}
+
+
+@pytest.mark.parametrize("shell, refused", [
+    ({}, set()),
+    ({"PUBLISH_ADDR": "127.0.0.2"}, set()),
+    ({"PUBLISH_ADDR": "0.0.0.0"}, KNOWN),
+    ({"PUBLISH_ADDR": "192.0.2.1", "DB_PASSWORD": "x", "GRAFANA_PASSWORD": "y", "API_AUTH": "required"}, {"DB_ROOT_PASSWORD", "RABBITMQ_DEFAULT_PASS"}),
+    ({"PUBLISH_ADDR": "0.0.0.0", **dict.fromkeys(KNOWN, "x"), "API_AUTH": "required"}, set()),
+], ids=["default", "loopback", "everywhere", "some", "own"])
+def test_known_passwords_are_not_published(shell, refused):
+    services = compose_file(shell)["services"]
+    guard = services["passwords"]
+    done = subprocess.run(guard["entrypoint"], env={"PATH": os.environ["PATH"], **environment_of(guard, shell)},
+                          capture_output=True, text=True)
+    assert (done.returncode != 0) == bool(refused), done.stderr
+    assert {name for name in KNOWN if re.search(rf"\b{name}\b", done.stderr)} == refused
+    # Nobody publishes anything before it has ended well.
+    for name, service in services.items():
+        if any(not p.startswith("127.") for p in service.get("ports", [])) and "build" not in service:
+            assert service["depends_on"]["passwords"] == {"condition": "service_completed_successfully"}, name
+    # What it looks at is what the others get.
+    given = [str(v) for s in services.values() for v in s.get("environment", {}).values()]
+    assert all(given.count(v) > 1 for n, v in guard["environment"].items() if n in KNOWN - {"API_AUTH"})
+
+
+def test_memory_and_rights_are_bounded(resolved):
+    for name, service in resolved["services"].items():
+        assert re.fullmatch(r"\d+[mg]", service["mem_limit"]), name
+        assert service["cap_drop"] == ["ALL"] and "no-new-privileges" in service["security_opt"], name
+
+
 def test_names_and_users(resolved):
     services = resolved["services"]
     assert services["mysql"]["container_name"] == "messaging_platform_mysql"
@@ -115,6 +147,7 @@ def test_starts_wait_for_what_they_need(resolved):
         return {k: v["condition"] for k, v in services[service].get("depends_on", {}).items()}
 
     assert waits("migrate") == {"mysql": "service_healthy"}
+    assert waits("mysql") == waits("rabbitmq") == {"passwords": "service_completed_successfully"}
     for service in ("msg-api", "msg-outboxd", "msg-consumerd"):
         assert waits(service)["migrate"] == "service_completed_successfully", service
     for service in ("msg-outboxd", "msg-consumerd"):
@@ -126,7 +159,8 @@ def test_starts_wait_for_what_they_need(resolved):
                 assert services[other]["healthcheck"]["test"], other
     assert services["migrate"]["restart"] == "no"
     assert services["msg-api"]["environment"]["MIGRATE_ON_START"] == "false"
-    lasting = set(services) - {"migrate", "msg-loadtest"}
+    assert services["passwords"]["restart"] == "no"
+    lasting = set(services) - {"migrate", "msg-loadtest", "passwords"}
     assert all(services[s]["restart"] == "unless-stopped" for s in lasting)
 
 
@@ -229,7 +263,8 @@ def test_dclint(tmp_path):
 
     done = lint(COMPOSE_FILE)
     assert done.returncode == 0, done.stdout + done.stderr
-    (tmp_path / "compose.yaml").write_text(COMPOSE_FILE.read_text().replace("'127.0.0.1:", "'"))
+    text = COMPOSE_FILE.read_text().replace("    mem_limit: 2g\n", "").replace("    container_name:", "    mem_limit: 2g\n    container_name:")
+    (tmp_path / "compose.yaml").write_text(text)
     assert lint(tmp_path / "compose.yaml").returncode != 0  # it does say no
 
 
