@@ -70,12 +70,25 @@ def test_the_secret_template_fits_and_is_applied_by_nobody(rendered):
     template = secret_template()
     assert schema_problems([template]) == []
     assert template["metadata"] == {"name": SECRET, "namespace": NAMESPACE}
-    assert set(template["stringData"]) == {"DB_PASSWORD", "RABBIT_URI"}
+    texts = template["stringData"]
+    assert set(texts) == {f"{d}_DB_PASSWORD" for d in ("MIGRATE", "API", "OUTBOXD", "CONSUMERD")} | {
+        f"{d}_RABBIT_URI" for d in ("API", "OUTBOXD", "CONSUMERD")}
     files = [p for p in K8S.rglob("*") if p.suffix in (".yaml", ".yml", ".json")]
     assert files and not [p for p in files if "kind: Secret\n" in p.read_text()]
     # Left as it is, it starts nothing.
-    assert "RABBIT_URI" in program("msg-outboxd").check(template["stringData"])
+    assert "RABBIT_URI" in program("msg-outboxd").check({"DB_PASSWORD": "x", "RABBIT_URI": texts["OUTBOXD_RABBIT_URI"]})
     assert not rendered["production"].kind("Secret")
+
+
+def test_each_has_its_own_account_and_sees_no_other(rendered):
+    users = set()
+    for w in rendered["production"].workloads():
+        own = w.name.rpartition("-")[2].upper()
+        (values,) = [checks.environment(rendered["production"], w, c).values for c in w.containers]
+        users.add(values["DB_USER_NAME"])
+        keys = [i["key"] for v in w.pod["volumes"] if "secret" in v for i in v["secret"]["items"]]
+        assert keys and all(key.startswith(own + "_") for key in keys), (w.name, keys)
+    assert users == {"msg_migrate", "msg_api", "msg_outboxd", "msg_consumerd"}
 
 
 def test_an_overlay_as_the_documentation_has_it(tmp_path):

@@ -104,7 +104,8 @@ def secret_template():
 
 def secrets_of(objects):
     """By name: those rendered, and the one that is made of the template."""
-    known = {SECRET: {"DB_PASSWORD": "x", "RABBIT_URI": "amqps://user:x@broker.example.com:5671/"}}
+    uri = "amqps://user:x@broker.example.com:5671/"
+    known = {SECRET: {key: uri if key.endswith("_RABBIT_URI") else "x" for key in secret_template()["stringData"]}}
     known.update((s["metadata"]["name"], secret_texts(s)) for s in objects.kind("Secret"))
     return known
 
