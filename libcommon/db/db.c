@@ -346,10 +346,9 @@ static void put_session(const struct db *db, struct db_packet *p)
     put_ask_writable(db, db_statement(p, "writable"));
 }
 
-static size_t usable(int64_t max_allowed_packet)
+static size_t usable(int64_t packet_max)
 {
-    return max_allowed_packet > 2 * PACKET_MARGIN ? (size_t)max_allowed_packet - PACKET_MARGIN
-                                                  : PACKET_MARGIN;
+    return packet_max > 2 * PACKET_MARGIN ? (size_t)packet_max - PACKET_MARGIN : PACKET_MARGIN;
 }
 
 static int set_session(struct db *db, struct err *err)
