@@ -15,7 +15,7 @@ API_TOOLS = api/tools/node_modules/.package-lock.json
 
 .NOTPARALLEL:
 .PHONY: build run test unit system pages-test faults faults-short upgrade-test seed loadtest benchmark sanitize sanitized \
-  sanitize-units sanitized-units \
+  sanitize-units sanitized-units fuzz fuzz-short fuzzed \
   valgrind observe-test lint swag deps clean docker images-test compose-check compose-test k8s-test \
   packages packages-test units-test backup-test
 
@@ -27,7 +27,7 @@ build: $(SWAGGER_UI)
 run: deps build
 	@compose/run
 
-test: deps unit system faults-short
+test: deps unit fuzz-short system faults-short
 
 unit: $(SWAGGER_UI)
 	cmake -S . -B $(BUILD) $(GENERATOR) -DWERROR=ON
@@ -102,6 +102,25 @@ sanitized-units:
 
 sanitized: sanitized-units
 	$(PYTHON) -m pytest $(MAIN_PATH) $(PYTEST_ARGS)
+
+# Whatever strangers may send, by libFuzzer under AddressSanitizer and UBSan: each target for so long, so many at
+# a time. Corpora grow in build-fuzz/corpus, so that runs add up. `make fuzz FUZZ_SECONDS=3600` is a night.
+FUZZ_SECONDS ?= 60
+FUZZ_JOBS ?= 2
+FUZZ_TARGETS ?=
+
+fuzz: deps
+	$(MAKE) BUILD=build-fuzz FUZZ_SECONDS=$(FUZZ_SECONDS) fuzzed
+
+# A minute in all: it belongs to `test`, and to CI.
+fuzz-short: deps
+	$(MAKE) BUILD=build-fuzz FUZZ_SECONDS=5 fuzzed
+
+fuzzed:
+	test/deps fuzz
+	cmake -S . -B $(BUILD) $(GENERATOR) -DFUZZ=ON -DCMAKE_C_COMPILER=clang
+	cmake --build $(BUILD) --target fuzzers
+	test/fuzz/run --seconds $(FUZZ_SECONDS) --jobs $(FUZZ_JOBS) $(FUZZ_TARGETS)
 
 # A thousand messages; a leak or an error in any daemon fails the test.
 valgrind: build
@@ -179,7 +198,7 @@ lint:
 	cmake -S . -B $(BUILD) $(GENERATOR)
 	run-clang-tidy -quiet -p $(BUILD)
 	cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --enable=warning,performance,portability \
-	  --suppress=missingIncludeSystem -I . -j 2 $(filter-out test/unit/% test/system/% test/faults/% test/observe/%,$(SOURCES))
+	  --suppress=missingIncludeSystem -I . -j 2 $(filter-out test/unit/% test/fuzz/% test/system/% test/faults/% test/observe/%,$(SOURCES))
 
 # Checks the OpenAPI document and bundles it as JSON.
 swag: export REDOCLY_TELEMETRY = off
@@ -203,4 +222,4 @@ deps:
 	@test/deps
 
 clean:
-	rm -rf $(BUILD) build-asan build-tsan
+	rm -rf $(BUILD) build-asan build-tsan build-fuzz
