@@ -15,7 +15,7 @@ API_TOOLS = api/tools/node_modules/.package-lock.json
 
 .NOTPARALLEL:
 .PHONY: build run test unit system pages-test faults faults-short upgrade-test seed loadtest benchmark sanitize sanitized \
-  sanitize-units sanitized-units fuzz fuzz-short fuzzed \
+  sanitize-units sanitized-units fuzz fuzz-short fuzzed sbom pin \
   valgrind observe-test lint swag deps clean docker images-test compose-check compose-test k8s-test \
   packages packages-test units-test backup-test
 
@@ -180,6 +180,14 @@ backup-test: deps build
 packages: deps build
 	rm -rf $(BUILD)/packages
 	cd $(BUILD) && cpack -G DEB -B packages
+
+# What the programs are made of, as CycloneDX: $(BUILD)/sbom.cdx.json.
+sbom: deps build
+	packaging/sbom $(BUILD) > $(BUILD)/sbom.cdx.json
+
+# Digests for the images of others, as their registries give them today (with docker buildx, or skopeo).
+pin:
+	packaging/pin
 
 # Installed, upgraded, removed and purged in a clean Debian 12 that boots (as root, with systemd-nspawn).
 packages-test: deps build
