@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "api/query.h"
-#include "libcommon/base/utf8.h"
+#include "libcommon/net/address.h"
 #include "libcommon/net/httpd.h"
 #include "test/fuzz/http_parts.h"
 
@@ -22,10 +22,19 @@
 
 static uint16_t port;
 
+/* It goes into log lines and answers. */
+static void check_id(const char *id)
+{
+    MUST(*id);
+    for (; *id; id++)
+        MUST(*id > ' ' && *id <= '~' && *id != '"');
+}
+
 /* The body comes back; parameters as the reads have them. */
 static void handle(struct httpd_request *req, void *arg)
 {
     int64_t number[3];
+    struct address peer;
     const char *text = httpd_query(req, "message_identifier");
     size_t n;
     const char *body = httpd_body(req, &n);
@@ -33,6 +42,8 @@ static void handle(struct httpd_request *req, void *arg)
     (void)arg;
     MUST(*httpd_path(req) == '/' && strlen(httpd_tracestate(req)) <= TRACE_STATE_MAX);
     MUST(!text || strlen(text) <= MAX_HEAD);
+    MUST(address_parse(httpd_peer(req), strlen(httpd_peer(req)), &peer));
+    check_id(httpd_request_id(req));
     if (!query_number(req, "user_id", 1, INT64_MAX, 0, &number[0]) ||
         !query_number(req, "limit", 1, 1000, 100, &number[1]) ||
         !query_number(req, "cursor", 1, INT64_MAX, INT64_MAX, &number[2]))
@@ -50,7 +61,10 @@ static const struct httpd_route routes[] = {
 static void start_server(void)
 {
     static char any_port[] = "127.0.0.1:0";
+    static char proxies[] = "127.0.0.0/8";
     static const struct httpd_settings settings = {.listen_addr = any_port,
+                                                   .trusted_proxies = proxies,
+                                                   .max_headers = 100,
                                                    .threads = 1,
                                                    .max_connections = 64,
                                                    .max_body_bytes = MAX_BODY,
@@ -58,8 +72,8 @@ static void start_server(void)
                                                    .read_timeout_ms = WAIT_MS * 4,
                                                    .idle_timeout_ms = WAIT_MS * 4,
                                                    .write_timeout_ms = WAIT_MS * 4};
-    const struct httpd_config config = {&settings, routes, sizeof(routes) / sizeof(routes[0]), NULL,
-                                        NULL};
+    const struct httpd_config config = {
+        .settings = &settings, .routes = routes, .route_count = sizeof(routes) / sizeof(routes[0])};
     struct err err = {0};
     struct httpd *server = httpd_new(&config, &err);
 
