@@ -166,6 +166,9 @@ static struct answer take_answer(struct fuzz_text *in, bool bodiless)
     a.close = has_line(head, "\r\nConnection: close\r\n");
     in->p += head.n + 2;
     in->n -= head.n + 2;
+    /* evhttp has a page for what it cannot read, HEAD or not; it is the last word then. */
+    if (a.status >= 400 && a.close && in->n == length_of(head))
+        bodiless = false;
     a.body = (struct fuzz_text){in->p, bodiless || a.status == 100 ? 0 : length_of(head)};
     MUST(a.body.n <= in->n);
     in->p += a.body.n;
