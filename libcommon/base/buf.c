@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libcommon/base/utf8.h"
+
 void buf_free(struct buf *b)
 {
     if (!b)
@@ -123,37 +125,57 @@ void buf_put_hex(struct buf *b, const void *p, size_t n)
     b->data[b->len] = '\0';
 }
 
+static void put_escaped(struct buf *b, unsigned char c)
+{
+    switch (c) {
+    case '"':
+        buf_puts(b, "\\\"");
+        break;
+    case '\\':
+        buf_puts(b, "\\\\");
+        break;
+    case '\n':
+        buf_puts(b, "\\n");
+        break;
+    case '\r':
+        buf_puts(b, "\\r");
+        break;
+    case '\t':
+        buf_puts(b, "\\t");
+        break;
+    default:
+        if (c < 0x20)
+            buf_printf(b, "\\u%04x", c);
+        else
+            buf_puts(b, "\xef\xbf\xbd");
+    }
+}
+
+/* How many bytes from there on may stand as they are, with the character that they begin. */
+static size_t plain_bytes(const char *s, size_t n)
+{
+    unsigned char c = (unsigned char)*s;
+
+    if (c >= 0x80)
+        return utf8_character(s, n);
+    return c >= 0x20 && c != '"' && c != '\\';
+}
+
 void buf_put_json(struct buf *b, const char *s, size_t n)
 {
     size_t from = 0;
 
     buf_putc(b, '"');
-    for (size_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)s[i];
+    for (size_t i = 0; i < n;) {
+        size_t plain = plain_bytes(s + i, n - i);
 
-        if (c >= 0x20 && c != '"' && c != '\\')
+        if (plain) {
+            i += plain;
             continue;
-        buf_put(b, s + from, i - from);
-        from = i + 1;
-        switch (c) {
-        case '"':
-            buf_puts(b, "\\\"");
-            break;
-        case '\\':
-            buf_puts(b, "\\\\");
-            break;
-        case '\n':
-            buf_puts(b, "\\n");
-            break;
-        case '\r':
-            buf_puts(b, "\\r");
-            break;
-        case '\t':
-            buf_puts(b, "\\t");
-            break;
-        default:
-            buf_printf(b, "\\u%04x", c);
         }
+        buf_put(b, s + from, i - from);
+        put_escaped(b, (unsigned char)s[i]);
+        from = ++i;
     }
     buf_put(b, s + from, n - from);
     buf_putc(b, '"');

@@ -27,8 +27,8 @@ void buf_put_int(struct buf *b, int64_t v);
 void buf_put_uint(struct buf *b, uint64_t v);
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void buf_put_hex(struct buf *b, const void *p, size_t n);
-/* A JSON string with its quotes (RFC 8259 section 7). Bytes that are not UTF-8 are passed as they
- * are. */
+/* A JSON string with its quotes (RFC 8259 section 7). Each byte that is not UTF-8 becomes U+FFFD:
+ * what is put is always text. */
 void buf_put_json(struct buf *b, const char *s, size_t n);
 /* Gives the bytes away: the caller frees. NULL when the buf failed or is empty. */
 char *buf_take(struct buf *b, size_t *len);

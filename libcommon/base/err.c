@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "libcommon/base/utf8.h"
+
 static void end_with_a_word(char *text, size_t size)
 {
     static const char dots[] = " ...";
@@ -13,6 +15,20 @@ static void end_with_a_word(char *text, size_t size)
         n--;
     if (n)
         memcpy(text + n, dots, sizeof(dots));
+}
+
+/* Peers' own words are in it, and it may be shown on a terminal. */
+static void make_plain(char *text)
+{
+    size_t len;
+
+    for (char *end = text + strlen(text); text < end; text += len) {
+        len = utf8_character(text, (size_t)(end - text));
+        if (len && !utf8_is_control(text, len))
+            continue;
+        len = len ? len : 1;
+        memset(text, '?', len);
+    }
 }
 
 int err_set(struct err *e, enum err_kind kind, unsigned code, const char *fmt, ...)
@@ -27,6 +43,7 @@ int err_set(struct err *e, enum err_kind kind, unsigned code, const char *fmt, .
     va_end(ap);
     if (n >= (int)sizeof(e->msg))
         end_with_a_word(e->msg, sizeof(e->msg));
+    make_plain(e->msg);
     return -1;
 }
 

@@ -21,7 +21,8 @@ struct err {
     char msg[512]; /* one sentence, never a recipient, text, password or key */
 };
 
-/* A sentence that is too long ends with a whole word and "...". Fills *e and returns -1, so that
+/* A sentence that is too long ends with a whole word and "..."; what is not text in it becomes "?".
+ * Fills *e and returns -1, so that
  * callers write "return err_set(...)". */
 int err_set(struct err *e, enum err_kind kind, unsigned code, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));

@@ -1,8 +1,8 @@
 #include "libcommon/base/utf8.h"
 
-/* Length of the sequence at s, 0 when it is malformed. */
-static size_t sequence(const unsigned char *s, size_t n)
+size_t utf8_character(const char *text, size_t n)
 {
+    const unsigned char *s = (const unsigned char *)text;
     size_t len = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 : 4;
 
     if (len == 1)
@@ -18,12 +18,18 @@ static size_t sequence(const unsigned char *s, size_t n)
     return len;
 }
 
+bool utf8_is_control(const char *text, size_t length)
+{
+    const unsigned char *s = (const unsigned char *)text;
+
+    return (length == 1 && (s[0] < 0x20 || s[0] == 0x7f)) ||
+           (length == 2 && s[0] == 0xc2 && s[1] < 0xa0);
+}
+
 bool utf8_ok(const char *s, size_t n)
 {
-    const unsigned char *bytes = (const unsigned char *)s;
-
     for (size_t i = 0; i < n;) {
-        size_t len = sequence(bytes + i, n - i);
+        size_t len = utf8_character(s + i, n - i);
 
         if (!len)
             return false;

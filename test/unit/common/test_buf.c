@@ -59,6 +59,31 @@ START_TEST(json_strings_read_back_as_they_were)
 }
 END_TEST
 
+static const struct {
+    const char *bytes, *text;
+} broken[] = {
+    {"\xff", "\xef\xbf\xbd"},
+    {"a\xc3", "a\xef\xbf\xbd"},
+    {"\xc3(", "\xef\xbf\xbd("},
+    {"\xf0\x9f\x91x", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdx"},
+    {"\xed\xa0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"}, /* half a surrogate pair */
+    {"\xc0\x80 \xd8\xb3", "\xef\xbf\xbd\xef\xbf\xbd \xd8\xb3"},
+};
+
+START_TEST(a_json_string_is_text_whatever_is_put)
+{
+    struct buf b = {0};
+    json_t *value;
+
+    buf_put_json(&b, broken[_i].bytes, strlen(broken[_i].bytes));
+    value = json_loadb(b.data, b.len, JSON_DECODE_ANY, NULL);
+    ck_assert_ptr_nonnull(value);
+    ck_assert_str_eq(json_string_value(value), broken[_i].text);
+    json_decref(value);
+    buf_free(&b);
+}
+END_TEST
+
 START_TEST(a_failed_buf_stays_failed_and_keeps_nothing)
 {
     struct buf b = {0};
@@ -86,6 +111,8 @@ int main(void)
     tcase_add_test(t, numbers_at_their_limits);
     tcase_add_test(t, grows_and_stays_terminated);
     tcase_add_test(t, json_strings_read_back_as_they_were);
+    tcase_add_loop_test(t, a_json_string_is_text_whatever_is_put, 0,
+                        (int)(sizeof(broken) / sizeof(broken[0])));
     tcase_add_test(t, a_failed_buf_stays_failed_and_keeps_nothing);
     suite_add_tcase(s, t);
     return suite_run(s);

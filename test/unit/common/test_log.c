@@ -93,6 +93,23 @@ START_TEST(a_full_disk_drops_whole_lines_and_counts_them)
 }
 END_TEST
 
+/* A peer's word for it, cut in the middle of a character too. */
+START_TEST(a_line_is_text_whatever_is_logged)
+{
+    struct outlet o;
+    char *text;
+
+    begin(&o);
+    log_start("test", LOG_INFO);
+    log_info("told", L_STR("message_id", "\xff\xfe id \xd8"));
+    log_stop(5000);
+    text = end(&o);
+    ck_assert_ptr_nonnull(
+        strstr(text, "\"message_id\":\"\xef\xbf\xbd\xef\xbf\xbd id \xef\xbf\xbd\""));
+    free(text);
+}
+END_TEST
+
 #define LOGGERS 4
 #define EACH 5000
 
@@ -142,6 +159,7 @@ int main(void)
     Suite *suite = suite_create("log");
     TCase *tcase = tcase_create("log");
 
+    tcase_add_test(tcase, a_line_is_text_whatever_is_logged);
     tcase_add_test(tcase, threads_may_log_beyond_the_end);
     tcase_add_test(tcase, a_full_disk_drops_whole_lines_and_counts_them);
     suite_add_tcase(suite, tcase);
