@@ -3,6 +3,7 @@
 
 #include "api/audit_internal.h"
 #include "libcommon/base/must.h"
+#include "libcommon/base/terminal.h"
 #include "libcommon/domain/recipient.h"
 
 struct db_label audit_label = {.query = "audit"};
@@ -414,8 +415,11 @@ static void print_checks(const struct audit_check *checks, size_t n, FILE *to)
 
         fprintf(to, "%-34s %12llu %12llu\n", c->name, (unsigned long long)c->checked,
                 (unsigned long long)c->violations);
-        for (size_t k = 0; k < AUDIT_EXAMPLES && c->examples[k]; k++)
-            fprintf(to, "  %s\n", c->examples[k]);
+        for (size_t k = 0; k < AUDIT_EXAMPLES && c->examples[k]; k++) {
+            fputs("  ", to);
+            terminal_puts(to, c->examples[k]);
+            putc('\n', to);
+        }
         if (c->violations > AUDIT_EXAMPLES)
             fprintf(to, "  ... and %llu more\n",
                     (unsigned long long)(c->violations - AUDIT_EXAMPLES));

@@ -291,8 +291,7 @@ static int show(struct dead_session *d, struct err *err)
 
         if (!is_wanted(d, l))
             continue;
-        printf("id: %s\ntraceparent: %s\nbody: %.*s\n", l->id, l->traceparent, (int)l->body_len,
-               l->body);
+        letter_show(l);
         return 0;
     }
     return err_set(err, ERR_PERMANENT, 0, "no letter %s", d->ids[0]);

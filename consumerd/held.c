@@ -6,6 +6,7 @@
 
 #include "consumerd/worker.h"
 #include "libcommon/base/must.h"
+#include "libcommon/base/terminal.h"
 #include "libcommon/domain/outbox.h"
 #include "libcommon/domain/recipient.h"
 #include "libcommon/telemetry/log.h"
@@ -26,6 +27,15 @@ struct order {
     size_t position_count;
     bool dry_run, all;
 };
+
+static void print_held(char **row)
+{
+    printf("%s\t%s\tsince %s\t", row[1], row[2], row[3] ? row[3] : "?");
+    terminal_puts(stdout, row[4]);
+    putchar('\t');
+    terminal_puts(stdout, row[5]);
+    putchar('\n');
+}
 
 static int list_page(struct db *db, enum message_type lane, int64_t *after, size_t *found,
                      struct err *err)
@@ -55,8 +65,7 @@ static int list_page(struct db *db, enum message_type lane, int64_t *after, size
         *after = strtoll(row[0], NULL, 10);
         (*found)++;
         if (row[1])
-            printf("%s\t%s\tsince %s\t%s\t%s\n", row[1], row[2], row[3] ? row[3] : "?", row[4],
-                   row[5]);
+            print_held(row);
     }
     db_results_free(&results);
     return 0;

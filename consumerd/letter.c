@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "libcommon/base/must.h"
+#include "libcommon/base/terminal.h"
 
 static int read_one(const struct letter *l, bundle_member_fn *fn, void *arg, struct err *err)
 {
@@ -187,8 +188,11 @@ static void print_states(const size_t counts[RECIPIENT_STATES])
 
 static void print_reason(const struct letter *l)
 {
-    printf("\t%s%s%s\t", *l->death_reason ? l->death_reason : "no reason",
-           *l->death_queue ? " from " : "", l->death_queue);
+    putchar('\t');
+    terminal_puts(stdout, *l->death_reason ? l->death_reason : "no reason");
+    printf("%s", *l->death_queue ? " from " : "");
+    terminal_puts(stdout, l->death_queue);
+    putchar('\t');
 }
 
 struct printing {
@@ -203,7 +207,9 @@ static bool print_member(const struct bundle_member *m, void *arg)
     const struct letter_member *member = &l->members[p->i++];
     const char *id = l->is_bundle ? *member->id ? member->id : "-" : l->id;
 
-    printf("%s%s\t%zu bytes\t", l->is_bundle ? "  " : "", id, m->json_len);
+    printf("%s", l->is_bundle ? "  " : "");
+    terminal_puts(stdout, id);
+    printf("\t%zu bytes\t", m->json_len);
     if (m->message)
         printf("%s, customer %lld, %zu recipients", message_type_name(m->message->type),
                (long long)m->message->customer_id, m->message->recipient_count);
@@ -218,7 +224,8 @@ static bool print_member(const struct bundle_member *m, void *arg)
 
 static void print_bundle(const struct letter *l)
 {
-    printf("%s\t%zu bytes\t", l->id, l->body_len);
+    terminal_puts(stdout, l->id);
+    printf("\t%zu bytes\t", l->body_len);
     if (l->member_count)
         printf("a bundle of %zu", l->member_count);
     else
@@ -236,4 +243,15 @@ void letter_print(const struct letter *l)
         print_bundle(l);
     if (l->member_count)
         (void)letter_read(l, print_member, &p, &err);
+}
+
+void letter_show(const struct letter *l)
+{
+    printf("id: ");
+    terminal_puts(stdout, l->id);
+    printf("\ntraceparent: ");
+    terminal_puts(stdout, l->traceparent);
+    printf("\nbody: ");
+    terminal_put(stdout, l->body, l->body_len);
+    putchar('\n');
 }

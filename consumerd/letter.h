@@ -51,5 +51,6 @@ struct broker_message letter_message(const struct letter *l);
 
 /* A line, and of a bundle one more for each member. */
 void letter_print(const struct letter *l);
+void letter_show(const struct letter *l); /* with its body */
 
 #endif

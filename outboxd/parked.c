@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libcommon/base/terminal.h"
 #include "libcommon/domain/doorbell.h"
 #include "libcommon/domain/outbox.h"
 #include "libcommon/domain/recipient.h"
@@ -40,8 +41,13 @@ struct parked_row {
 
 static void print_list_row(char **c)
 {
-    printf("%s\t%s\t%s\tpriority=%s attempts=%s parked_at=%s\t%s\n", c[0], c[1], c[2], c[3], c[4],
-           c[5], c[6] ? c[6] : "");
+    for (int i = 0; i < 3; i++) {
+        terminal_puts(stdout, c[i]);
+        putchar('\t');
+    }
+    printf("priority=%s attempts=%s parked_at=%s\t", c[3], c[4], c[5]);
+    terminal_puts(stdout, c[6]);
+    putchar('\n');
 }
 
 /* Page by page: no list is too long, no snapshot open for long. */
@@ -108,8 +114,11 @@ static int show(struct order *o, struct err *err)
     c = db_next(db_result(&results, "row"));
     if (!c)
         rc = err_set(err, ERR_PERMANENT, 0, "no parked row %s", o->ids[0]);
-    for (size_t i = 0; c && i < sizeof(names) / sizeof(names[0]); i++)
-        printf("%s: %s\n", names[i], c[i] ? c[i] : "");
+    for (size_t i = 0; c && i < sizeof(names) / sizeof(names[0]); i++) {
+        printf("%s: ", names[i]);
+        terminal_puts(stdout, c[i]);
+        putchar('\n');
+    }
     if (c)
         print_states(db_result(&results, "recipients"));
     db_results_free(&results);
