@@ -185,7 +185,9 @@ static int take_type(struct operation *op, struct operation_fault *fault)
     const json_t *v = json_object_get(op->json, "type");
 
     op->message.type = MESSAGE_NORMAL;
-    if (v && (!json_is_string(v) || !message_type_parse(json_string_value(v), &op->message.type)))
+    /* The parser lets a NUL into a string: it ends no name. */
+    if (v && (!json_is_string(v) || strlen(json_string_value(v)) != json_string_length(v) ||
+              !message_type_parse(json_string_value(v), &op->message.type)))
         return refuse(fault, "type", "Must be \"normal\" or \"express\".");
     return 0;
 }

@@ -64,6 +64,8 @@ static const struct {
      "type"},
     {"{\"customer_id\":1,\"text\":\"a\",\"recipients\":[\"1\"],\"type\":1}", "invalid_input",
      "type"},
+    {"{\"customer_id\":1,\"text\":\"a\",\"recipients\":[\"1\"],\"type\":\"normal\\u0000x\"}",
+     "invalid_input", "type"},
 };
 
 START_TEST(a_wrong_send_is_refused_with_its_field)
