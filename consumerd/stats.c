@@ -22,8 +22,9 @@ const char *stats_dead_name(enum stats_dead reason)
 
 static void register_lane(const struct settings *s, enum message_type type)
 {
-    const char *queue = topology_queue(&s->broker, type);
-    char labels[400];
+    char escaped[METRICS_ESCAPED(255)];
+    const char *queue = metrics_escape(escaped, sizeof(escaped), topology_queue(&s->broker, type));
+    char labels[sizeof(escaped) + 64];
 
     for (int i = 0; i < STATS_EVENTS; i++) {
         snprintf(labels, sizeof(labels), "queue=\"%s\",result=\"%s\"", queue, event_names[i]);

@@ -1,20 +1,41 @@
 #include "libcommon/domain/topology.h"
 
+#include <stdio.h>
 #include <string.h>
+
+#include "libcommon/base/utf8.h"
 
 #define EXPRESS_BUNDLE_MAX 10
 
 _Static_assert(BROKER_QUEUES == MESSAGE_LANES, "a queue for each lane");
 
+/* Such a name is a label of metrics too, and a word of the log. */
+static bool check_name(const char *value, char *why, size_t size)
+{
+    for (size_t n = strlen(value); n;) {
+        size_t len = utf8_character(value, n);
+
+        if (!len || utf8_is_control(value, len)) {
+            snprintf(why, size, "must be UTF-8 without control characters");
+            return false;
+        }
+        value += len;
+        n -= len;
+    }
+    return true;
+}
+
 const struct setting topology_settings_rows[] = {
     SETTING_TEXT_ROW(
         broker_settings, exchange, SETTING_STRING, "RABBIT_MESSAGE_EXCHANGE", "message_exchange",
-        200, NULL,
+        200, check_name,
         "Exchange that messages are published to; dead letters go to one with .dead added."),
     SETTING_TEXT_ROW(broker_settings, queues[MESSAGE_EXPRESS], SETTING_STRING, "EXPRESS_QUEUE",
-                     "message_express", 255, NULL, "Queue (and routing key) of express messages."),
+                     "message_express", 255, check_name,
+                     "Queue (and routing key) of express messages."),
     SETTING_TEXT_ROW(broker_settings, queues[MESSAGE_NORMAL], SETTING_STRING, "NORMAL_QUEUE",
-                     "message_normal", 255, NULL, "Queue (and routing key) of normal messages."),
+                     "message_normal", 255, check_name,
+                     "Queue (and routing key) of normal messages."),
     SETTING_CHOICE_ROW(broker_settings, queue_type, "RABBIT_QUEUE_TYPE", "quorum", "quorum classic",
                        "Type of the queues that are declared."),
     SETTING_INT_ROW(broker_settings, delivery_limit, "RABBIT_DELIVERY_LIMIT", "1000000000", 20,

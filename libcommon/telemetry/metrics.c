@@ -99,6 +99,22 @@ uint64_t metrics_sum(unsigned slot)
     return total;
 }
 
+const char *metrics_escape(char *to, size_t size, const char *value)
+{
+    char *at = to;
+
+    MUST(size >= METRICS_ESCAPED(strlen(value)));
+    for (; *value; value++) {
+        if (strchr("\\\"\n", *value))
+            *at++ = '\\';
+        *at++ = *value;
+        if (*value == '\n')
+            at[-1] = 'n';
+    }
+    *at = '\0';
+    return to;
+}
+
 static struct family *find_family(const char *name, const char *help, enum metric_type type)
 {
     struct family *f;

@@ -19,6 +19,10 @@ struct trace_context;
 
 enum metrics_format { METRICS_PLAIN, METRICS_OPENMETRICS };
 
+/* A configured name as the value of a label: to has room for METRICS_ESCAPED of its length. Returns
+ * to. */
+#define METRICS_ESCAPED(n) (2 * (n) + 1)
+const char *metrics_escape(char *to, size_t size, const char *value);
 /* labels as they appear between the braces: `type="normal",result="ok"`, or "". A counter's family
  * ends in _total. */
 struct metric *metrics_counter(const char *family, const char *help, const char *labels);

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import requests
 from harness.stack import binary
 from harness.wait import wait_until
 from test_dead import dead
@@ -52,3 +53,14 @@ def test_an_identifier_that_is_no_text_is_a_line_of_text(world):
     assert entry["message_id"] == "\ufffd\ufffd \ufffd"
     assert "\\xff\\xfe \\xd8" in dead(stack, "list")
 
+
+def test_queue_names_stay_in_their_label(world):
+    name = 'q"} 1\\'
+    stack = world("operators", "api", "consumerd")
+    stack.restart("consumerd-1", NORMAL_QUEUE=name)
+    text = requests.get(stack.url("consumerd-1") + "/metrics", timeout=5).text
+    stack.stop("consumerd-1")
+    connection = stack.broker.connect()
+    connection.channel().queue_delete(name)
+    connection.close()
+    assert 'worker_events_total{queue="q\\"} 1\\\\",result="success"} 0\n' in text, text

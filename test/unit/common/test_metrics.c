@@ -52,6 +52,23 @@ START_TEST(registering_again_gives_the_same)
 }
 END_TEST
 
+START_TEST(a_name_cannot_leave_its_label)
+{
+    const char *name = "q\"} 1\nmsg_evil 2\\";
+    char escaped[METRICS_ESCAPED(20)];
+    char labels[80];
+    char *text;
+
+    snprintf(labels, sizeof(labels), "queue=\"%s\"",
+             metrics_escape(escaped, sizeof(escaped), name));
+    metrics_set(metrics_gauge("t_escaped", "Help.", labels), 1);
+    text = rendered();
+    assert_line(text, "t_escaped{queue=\"q\\\"} 1\\nmsg_evil 2\\\\\"} 1");
+    ck_assert_ptr_null(strstr(text, "\nmsg_evil"));
+    free(text);
+}
+END_TEST
+
 START_TEST(histograms_are_cumulative_and_consistent)
 {
     struct metric *h = metrics_latency("t_seconds", "Help.", "a=\"b\"");
@@ -362,6 +379,7 @@ int main(void)
     TCase *t = tcase_create("metrics");
 
     tcase_add_test(t, registering_again_gives_the_same);
+    tcase_add_test(t, a_name_cannot_leave_its_label);
     tcase_add_test(t, histograms_are_cumulative_and_consistent);
     tcase_add_test(t, threads_lose_no_count);
     tcase_add_test(t, gauges_and_the_process);
