@@ -72,9 +72,9 @@ BENCH_SEED_BALANCE ?= 100000
 BENCH_SEED_TIMEOUT ?= 5m
 
 seed: build
-	@eval "$$(compose/local env)" && $(LOADTEST) -seed-only -seed-balance $(BENCH_SEED_BALANCE) \
-	  -seed-timeout $(BENCH_SEED_TIMEOUT) \
-	  -seed-db-dsn "$$DB_USER_NAME:$$DB_PASSWORD@tcp($$DB_HOST:$$DB_PORT)/$$DB_NAME"
+	@eval "$$(compose/local env)" && \
+	  SEED_DB_DSN="$$DB_USER_NAME:$$DB_PASSWORD@tcp($$DB_HOST:$$DB_PORT)/$$DB_NAME" \
+	  $(LOADTEST) -seed-only -seed-balance $(BENCH_SEED_BALANCE) -seed-timeout $(BENCH_SEED_TIMEOUT)
 
 loadtest: build
 	$(LOADTEST) -rps $(BENCH_RPS) -duration $(BENCH_DURATION) -concurrency $(BENCH_CONCURRENCY) \

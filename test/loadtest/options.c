@@ -55,7 +55,8 @@ static const struct option table[] = {
      "db: ledger and balances in the database; http: POST /balance/add"},
     {"seed-db-dsn", KIND_STRING, AT(seed_db_dsn),
      "message_user:message_pass@tcp(localhost:3306)/messaging_platform", 0, 0,
-     "the database, for seeding and for -verify"},
+     "the database, for seeding and for -verify; whoever may list processes sees it: better in the "
+     "environment, SEED_DB_DSN, or in the file that SEED_DB_DSN_FILE names"},
     {"verify", KIND_FLAG, AT(verify), "false", 0, 0,
      "wait until all is delivered, then check that accepted = charged = settled = accepted by the "
      "operators"},
@@ -237,11 +238,34 @@ static int check(const struct options *options, char *why, size_t size)
     return 0;
 }
 
+/* What the command line says wins. */
+static bool take_environment(struct options *options)
+{
+    const char *dsn = getenv("SEED_DB_DSN");
+    const char *path = getenv("SEED_DB_DSN_FILE");
+    FILE *f;
+
+    if (dsn && *dsn)
+        options->seed_db_dsn = dsn;
+    if ((dsn && *dsn) || !path || !*path)
+        return true;
+    f = fopen(path, "re");
+    if (!f || !fgets(options->dsn_of_file, sizeof(options->dsn_of_file), f))
+        options->dsn_of_file[0] = '\0';
+    if (f)
+        fclose(f);
+    options->dsn_of_file[strcspn(options->dsn_of_file, "\r\n")] = '\0';
+    options->seed_db_dsn = options->dsn_of_file;
+    return *options->seed_db_dsn;
+}
+
 int options_parse(struct options *options, int argc, char **argv, char *why, size_t size)
 {
     *options = (struct options){0};
     for (size_t i = 0; i < OPTIONS; i++)
         MUST(set_value(&table[i], table[i].initial, options));
+    if (!take_environment(options))
+        return fault(why, size, "cannot be read, or is empty", "SEED_DB_DSN_FILE");
     for (int i = 1; i < argc; i++) {
         const char *name = argv[i] + strspn(argv[i], "-");
         size_t n = strcspn(name, "=");

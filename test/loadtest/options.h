@@ -4,7 +4,10 @@
 /*
  * The command line of msg-loadtest: one row an option, which feeds parsing and -help. Names, forms
  * and defaults of the ancestor's driver: one dash or two, `-name value` or `-name=value`, durations
- * as 30s, 2m or 500ms, the database as user:password@tcp(host:port)/name. Strings point into argv.
+ * as 30s, 2m or 500ms, the database as user:password@tcp(host:port)/name. The database
+ * may also be named in the environment, where other users of the machine do not see its password:
+ * SEED_DB_DSN, or SEED_DB_DSN_FILE, a file. Strings point into argv, the environment or the
+ * options, which stay where they are.
  */
 
 #include <stdbool.h>
@@ -18,6 +21,7 @@ enum seed_method { SEED_DB, SEED_HTTP };
 struct options {
     const char *base_url, *seed_desc, *seed_method, *seed_db_dsn, *operators;
     const char *rate_curve;
+    char dsn_of_file[512];
     double rps, express_ratio, users_zipf;
     int64_t duration_us, timeout_us, seed_timeout_us, drain_timeout_us;
     int64_t concurrency, user_start, users, recipients, seed_balance, seed_concurrency;

@@ -16,14 +16,19 @@ USERS = 200
 
 def options(stack, *more):
     v = stack.values
-    dsn = f"{v['DB_USER_NAME']}:{v['DB_PASSWORD']}@tcp({v['DB_HOST']}:{v['DB_PORT']})/{v['DB_NAME']}"
-    return [PROGRAM, "-base-url", stack.url("api-1"), "-seed-db-dsn", dsn, "-users", str(USERS),
+    return [PROGRAM, "-base-url", stack.url("api-1"), "-users", str(USERS),
             "-operators", f"{v['OPERATOR_A_CONTROL_URL']},{v['OPERATOR_B_CONTROL_URL']}",
             "-timeout", "20s", *more]
 
 
+def environment(stack):
+    v = stack.values
+    dsn = f"{v['DB_USER_NAME']}:{v['DB_PASSWORD']}@tcp({v['DB_HOST']}:{v['DB_PORT']})/{v['DB_NAME']}"
+    return {**os.environ, "SEED_DB_DSN": dsn}
+
+
 def run(stack, *more):
-    return subprocess.run(options(stack, *more), text=True, stdout=subprocess.PIPE,
+    return subprocess.run(options(stack, *more), env=environment(stack), text=True, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, timeout=150)
 
 
@@ -112,7 +117,7 @@ def test_what_was_tampered_with_is_noticed(world, tamper, word):
     stack = world("operators", "api", "consumerd")
     process = subprocess.Popen(
         options(stack, "-seed-balance", "100", "-rps", "50", "-duration", "1s", "-verify",
-                "-drain-timeout", "60s", "-json"), text=True, stdout=subprocess.PIPE, env=os.environ)
+                "-drain-timeout", "60s", "-json"), text=True, stdout=subprocess.PIPE, env=environment(stack))
     try:
         wait_until(lambda: stack.db.value("SELECT COUNT(*) FROM messages") == 50, 30,
                    "all is accepted and nothing published")

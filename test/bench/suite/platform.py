@@ -1,6 +1,7 @@
 """A platform under measurement: daemons of its own on the benchmark's MariaDB and RabbitMQ."""
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -94,6 +95,14 @@ class Platform:
         return (f"{v['DB_USER_NAME']}:{v['DB_PASSWORD']}@tcp({v['DB_HOST']}:{v['DB_PORT']})/"
                 f"{name or v['DB_NAME']}")
 
+    @functools.cached_property
+    def database(self):
+        """What names the database to the load tool: options, which an earlier release has alone, or the environment."""
+        known = subprocess.run([self.loadtest, "-help"], stdout=subprocess.PIPE, text=True, timeout=20).stdout
+        if "SEED_DB_DSN" in known:
+            return [], {**os.environ, "SEED_DB_DSN": self.dsn()}
+        return ["-seed-db-dsn", self.dsn()], None
+
     # -- processes --------------------------------------------------------------------------------
 
     def pids(self):
@@ -116,19 +125,20 @@ class Platform:
              express=0.0, more=(), meanwhile=None):
         """`more`: options of the load tool. `meanwhile` is called when all is sent, with a function that says the processor time so far."""
         v = self.stack.values
+        named, environment = self.database
         command = [self.loadtest, "-base-url", self.stack.url("api-1"), "-rps", str(rps), "-duration",
                    f"{duration_sec}s", "-concurrency", str(concurrency), "-users", str(users),
                    "-user-start", str(user_start), "-recipients", str(recipients), "-express-ratio",
-                   str(express), "-timeout", "10s", "-json", "-seed-db-dsn", self.dsn(),
+                   str(express), "-timeout", "10s", "-json",
                    "-drain-timeout", "15m", "-verify", "-operators",
-                   f"{v['OPERATOR_A_CONTROL_URL']},{v['OPERATOR_B_CONTROL_URL']}", *more]
+                   f"{v['OPERATOR_A_CONTROL_URL']},{v['OPERATOR_B_CONTROL_URL']}", *named, *more]
         meter, spent = self.meter(), {}
 
         def so_far():
             return {**meter.stop(), "msg-loadtest": usage.cpu_sec(process.pid)}
 
         with tempfile.TemporaryFile("w+") as out, ended(
-                subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True)) as process:
+                subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True, env=environment)) as process:
             for line in process.stderr:
                 if line == "sent\n" and meanwhile:
                     meanwhile(so_far)
@@ -144,9 +154,9 @@ class Platform:
         return Load(json.loads(text), spent)
 
     def seed(self, users=5000, user_start=1, balance=100_000_000):
+        named, environment = self.database
         subprocess.run([self.loadtest, "-seed-only", "-seed-balance", str(balance), "-users", str(users),
-                        "-user-start", str(user_start), "-seed-db-dsn", self.dsn()],
-                       check=True, stdout=subprocess.DEVNULL)
+                        "-user-start", str(user_start), *named], env=environment, check=True, stdout=subprocess.DEVNULL)
         return self
 
     # -- what became of it ------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 #include <check.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "test/loadtest/options.h"
 #include "test/unit/suite.h"
@@ -131,6 +132,29 @@ START_TEST(what_cannot_be_is_refused)
 }
 END_TEST
 
+START_TEST(the_database_may_be_named_where_no_list_of_processes_shows_it)
+{
+    char path[] = "/tmp/test_options_XXXXXX";
+    int fd = mkstemp(path);
+    struct options o;
+
+    ck_assert_int_eq(write(fd, "f:f@tcp(h)/file\n", 16), 16);
+    close(fd);
+    setenv("SEED_DB_DSN_FILE", path, 1);
+    ck_assert_int_eq(PARSE(&o, "-users", "5"), 0);
+    ck_assert_str_eq(o.seed_db_dsn, "f:f@tcp(h)/file");
+    setenv("SEED_DB_DSN", "e:e@tcp(h)/environment", 1);
+    ck_assert_int_eq(PARSE(&o, "-users", "5"), 0);
+    ck_assert_str_eq(o.seed_db_dsn, "e:e@tcp(h)/environment");
+    ck_assert_int_eq(PARSE(&o, "-seed-db-dsn", "a:a@tcp(h)/argument"), 0);
+    ck_assert_str_eq(o.seed_db_dsn, "a:a@tcp(h)/argument");
+    unsetenv("SEED_DB_DSN");
+    unlink(path);
+    ck_assert_int_eq(PARSE(&o, "-users", "5"), -1);
+    unsetenv("SEED_DB_DSN_FILE");
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("options");
@@ -140,6 +164,7 @@ int main(void)
     tcase_add_test(t, a_database_is_named_as_in_go);
     tcase_add_test(t, options_have_the_ancestors_names_and_defaults);
     tcase_add_test(t, what_cannot_be_is_refused);
+    tcase_add_test(t, the_database_may_be_named_where_no_list_of_processes_shows_it);
     suite_add_tcase(s, t);
     return suite_run(s);
 }
