@@ -1,6 +1,7 @@
 """How each kind of service is prepared, started, asked whether it is ready, and stopped."""
 
 import base64
+import contextlib
 import functools
 import getpass
 import http.client
@@ -50,6 +51,9 @@ def http_status(url, user=None, timeout=PROBE_TIMEOUT, method="GET"):
 # A process that was killed while it wrote to its disk is dead before it lets go of its port: its first thread has
 # ended, others have not.
 PORT_WAIT = 10
+# A connection that somebody's client made from that port, and ended, keeps it for a minute (TIME_WAIT).
+CLOSING_WAIT = 65
+TIME_WAIT = "06"  # in /proc/net/tcp
 
 
 def port_in_use(port):
@@ -60,6 +64,18 @@ def port_in_use(port):
         except OSError:
             return True
     return False
+
+
+def port_is_closing(port):
+    """Nobody has it any more, only the kernel, for a while."""
+    states = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if int(fields[1].rpartition(":")[2], 16) == port:
+                    states.add(fields[3])
+    return states == {TIME_WAIT}
 
 
 class Service:
@@ -84,14 +100,19 @@ class Service:
         """Starts it unless it runs. `assignments` are settings for this start alone."""
         if self.running():
             return
-        deadline = time.monotonic() + PORT_WAIT
         for port in self.ports():
-            if not wait_until(lambda port=port: not port_in_use(port), deadline):
-                raise StackError(f"{self.name}: port {port} is taken by another process; "
-                                 "choose another PORT_BASE (or API_PORT)")
+            self.await_port(port)
         self.prepare()
         command, env, cwd = self.command(assignments or {})
         self.process.spawn(command, env, cwd)
+
+    def await_port(self, port):
+        began = time.monotonic()
+        while not wait_until(lambda: not port_in_use(port), time.monotonic() + 1):
+            waited = time.monotonic() - began
+            if waited >= (CLOSING_WAIT if port_is_closing(port) else PORT_WAIT):
+                raise StackError(f"{self.name}: port {port} is taken by another process; "
+                                 "choose another PORT_BASE (or API_PORT)")
 
     def await_end(self):
         return self.process.await_end(self.stop_timeout)

@@ -5,13 +5,18 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from harness.stack import LOCAL, REPOSITORY, PortRange, Stack
 from harness.wait import wait_until
+
+sys.path.insert(0, str(REPOSITORY / "compose"))
+from localstack import services  # noqa: E402
 
 
 def processes_of(directory):
@@ -78,6 +83,45 @@ def test_start_waits_for_the_port_of_what_was_killed(world):
         stack.start("operator-a")
         release.join()
     assert stack.pid("operator-a")
+
+
+def closing_port():
+    """One from which a connection was made and ended here: nobody has it for the next minute, and nobody gets it."""
+    with socket.socket() as listener, socket.socket() as client:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        client.bind(("127.0.0.1", 0))
+        port = client.getsockname()[1]
+        client.connect(listener.getsockname())
+        accepted = listener.accept()[0]
+        client.close()
+        accepted.close()
+    return port
+
+
+def test_a_port_that_is_only_closing_is_waited_for_longer(monkeypatch):
+    monkeypatch.setattr(services, "PORT_WAIT", 0)
+    monkeypatch.setattr(services, "CLOSING_WAIT", 3)
+    service = services.Service.__new__(services.Service)
+    service.name = "a service"
+    port = closing_port()
+    wait_until(lambda: services.port_is_closing(port), 5)
+    assert services.port_in_use(port)
+    began = time.monotonic()
+    with pytest.raises(services.StackError, match=str(port)):
+        service.await_port(port)
+    assert time.monotonic() - began >= 3
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert services.port_in_use(port) and not services.port_is_closing(port)
+        began = time.monotonic()
+        with pytest.raises(services.StackError, match=str(port)):
+            service.await_port(port)
+        assert time.monotonic() - began < 3
+    assert not services.port_in_use(port)
+    service.await_port(port)
 
 
 def test_down_leaves_other_processes_alone(world):
