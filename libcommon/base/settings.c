@@ -20,14 +20,44 @@ static bool is_text(enum setting_type type)
     return type != SETTING_INT && type != SETTING_BOOL;
 }
 
+static bool is_secret(const struct setting *s)
+{
+    return s->type == SETTING_SECRET || s->type == SETTING_URI;
+}
+
+static void wipe(char *text)
+{
+    if (text)
+        explicit_bzero(text, strlen(text));
+}
+
+/* One trailing newline is cut. NULL: an empty file. The stream has no buffer, and text here
+ * is wiped: what is returned is the only copy. */
+static char *read_file(FILE *f)
+{
+    char text[VALUE_MAX];
+    char *value;
+    size_t n;
+
+    setvbuf(f, NULL, _IONBF, 0);
+    n = fread(text, 1, sizeof(text) - 1, f);
+    if (n && text[n - 1] == '\n')
+        n--;
+    if (n && text[n - 1] == '\r')
+        n--;
+    text[n] = '\0';
+    value = n ? must_strdup(text) : NULL;
+    explicit_bzero(text, sizeof(text));
+    return value;
+}
+
 /* The value of NAME, or of the file that NAME_FILE names; NULL when unset. The caller frees. */
 static char *read_value(const struct setting *s, struct buf *errors, size_t *faults)
 {
     const char *value = getenv(s->name);
     char name[128];
     const char *path;
-    char text[VALUE_MAX];
-    size_t n;
+    char *file_value;
     FILE *f;
 
     snprintf(name, sizeof(name), "%s_FILE", s->name);
@@ -47,14 +77,9 @@ static char *read_value(const struct setting *s, struct buf *errors, size_t *fau
         (*faults)++;
         return NULL;
     }
-    n = fread(text, 1, sizeof(text) - 1, f);
+    file_value = read_file(f);
     fclose(f);
-    if (n && text[n - 1] == '\n')
-        n--;
-    if (n && text[n - 1] == '\r')
-        n--;
-    text[n] = '\0';
-    return n ? must_strdup(text) : NULL;
+    return file_value;
 }
 
 static bool parse_int(const char *text, int64_t *out)
@@ -209,10 +234,48 @@ static bool store(const struct settings_group *g, const struct setting *s, const
     default:
         if (!check_text(s, text, why, size))
             return false;
+        wipe(*(char **)to);
         free(*(char **)to);
         *(char **)to = must_strdup(text);
         return true;
     }
+}
+
+/* What may be a secret is not shown. Of a URI, or of text that may hold some: everything from the
+ * first "://", or the colon behind it, to the last @, and all queries.
+ * (amqp://user:...@host, http://host/?...), with three asterisks in its place. */
+static void put_public(struct buf *out, const char *value)
+{
+    const char *at = strrchr(value, '@');
+    const char *scheme = strstr(value, "://");
+    const char *user = scheme && at && scheme < at ? scheme + 3 : value;
+    const char *colon = at ? memchr(user, ':', (size_t)(at - user)) : NULL;
+    const char *rest = at ? at : value;
+    const char *query = strchr(rest, '?');
+
+    if (at) {
+        buf_put(out, value, (size_t)((colon && user != value ? colon + 1 : user) - value));
+        buf_puts(out, "***");
+    }
+    if (!query) {
+        buf_puts(out, rest);
+        return;
+    }
+    buf_put(out, rest, (size_t)(query - rest) + 1);
+    buf_puts(out, "***");
+}
+
+/* A secret's wrong value is still a secret. */
+static void put_fault(struct buf *errors, const struct setting *s, const char *value,
+                      const char *why)
+{
+    buf_puts(errors, s->name);
+    if (!is_secret(s)) {
+        buf_putc(errors, '=');
+        put_public(errors, value);
+        buf_putc(errors, ':');
+    }
+    buf_printf(errors, " %s\n", why);
 }
 
 static size_t load_one(const struct settings_group *g, const struct setting *s, const char *spared,
@@ -230,13 +293,10 @@ static size_t load_one(const struct settings_group *g, const struct setting *s, 
         return faults ? faults : 1;
     }
     if (!store(g, s, value ? value : s->initial, why, sizeof(why))) {
-        /* A secret's wrong value is still a secret. */
-        if (s->type == SETTING_SECRET || s->type == SETTING_URI)
-            buf_printf(errors, "%s %s\n", s->name, why);
-        else
-            buf_printf(errors, "%s=%s: %s\n", s->name, value ? value : s->initial, why);
+        put_fault(errors, s, value ? value : s->initial, why);
         faults++;
     }
+    wipe(value);
     free(value);
     return faults;
 }
@@ -266,10 +326,32 @@ void settings_free(const struct settings_group *groups, size_t n)
 
             if (!is_text(s->type))
                 continue;
+            wipe(*text);
             free(*text);
             *text = NULL;
         }
     }
+}
+
+void settings_forget_environment(const struct settings_group *groups, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; groups[i].rows[k].name; k++)
+            if (is_secret(&groups[i].rows[k]))
+                wipe(getenv(groups[i].rows[k].name));
+}
+
+const bool *settings_flag(const struct settings_group *groups, size_t n, const char *name)
+{
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; groups[i].rows[k].name; k++) {
+            const struct setting *s = &groups[i].rows[k];
+
+            if (s->type == SETTING_BOOL && !strcmp(s->name, name))
+                return target_of(&groups[i], s);
+        }
+    }
+    return NULL;
 }
 
 const char *settings_text(const struct settings_group *groups, size_t n, const char *name)
@@ -342,22 +424,6 @@ void settings_print_markdown(const struct settings_group *groups, size_t n, FILE
     }
 }
 
-/* amqp://user:***@host/ : everything between the first colon after "//" and the last @ */
-static void put_masked_uri(struct buf *out, const char *uri)
-{
-    const char *start = strstr(uri, "//");
-    const char *at = strrchr(uri, '@');
-    const char *colon = start ? strchr(start + 2, ':') : NULL;
-
-    if (!at || !colon || colon > at) {
-        buf_puts(out, uri);
-        return;
-    }
-    buf_put(out, uri, (size_t)(colon - uri) + 1);
-    buf_puts(out, "***");
-    buf_puts(out, at);
-}
-
 void settings_describe(const struct settings_group *groups, size_t n, struct buf *out)
 {
     for (size_t i = 0; i < n; i++) {
@@ -375,10 +441,8 @@ void settings_describe(const struct settings_group *groups, size_t n, struct buf
                 buf_puts(out, *(bool *)from ? "true" : "false");
             else if (s->type == SETTING_SECRET)
                 buf_puts(out, **(char **)from ? "***" : "");
-            else if (s->type == SETTING_URI)
-                put_masked_uri(out, *(char **)from);
             else
-                buf_puts(out, *(char **)from);
+                put_public(out, *(char **)from);
         }
     }
 }

@@ -9,7 +9,8 @@
  *
  * A program has several groups: its own rows and those of the parts it uses. The target struct of a
  * group holds int64_t for SETTING_INT, bool for SETTING_BOOL, char * for the others (owned by the
- * settings, released by settings_free). Not thread-safe: load at start, read-only afterwards.
+ * settings, wiped and released by settings_free). Not thread-safe: load at start, read-only
+ * afterwards.
  */
 
 #include <stdbool.h>
@@ -25,7 +26,7 @@ enum setting_type {
     SETTING_STRING,
     SETTING_ADDR,   /* host:port or :port */
     SETTING_CHOICE, /* one of choices; with the default "" also none of them */
-    SETTING_URI,    /* a string whose password is masked where it is shown */
+    SETTING_URI,    /* a string that is masked where it is shown: user's secret and query */
     SETTING_SECRET, /* a string that is never shown */
 };
 
@@ -82,12 +83,18 @@ size_t settings_load(const struct settings_group *groups, size_t n, struct buf *
 size_t settings_load_sparing(const struct settings_group *groups, size_t n, const char *spared,
                              struct buf *errors);
 void settings_free(const struct settings_group *groups, size_t n);
+/* Wipes the values of secrets and URIs where the environment holds them, in our memory and in
+ * /proc/<pid>/environ: they are loaded, and will not be again. */
+void settings_forget_environment(const struct settings_group *groups, size_t n);
 /* The value of a setting that is text, by its name; NULL when there is none. */
 const char *settings_text(const struct settings_group *groups, size_t n, const char *name);
+/* Likewise of one that is true or false. */
+const bool *settings_flag(const struct settings_group *groups, size_t n, const char *name);
 
 void settings_print_help(const struct settings_group *groups, size_t n, FILE *to);
 void settings_print_markdown(const struct settings_group *groups, size_t n, FILE *to);
-/* "NAME=value NAME=value ...", secrets as ***. */
+/* "NAME=value NAME=value ...", secrets as ***, and of every other text what stands before an @ or
+ * behind a ?. */
 void settings_describe(const struct settings_group *groups, size_t n, struct buf *out);
 
 /* Splits "host:port" or ":port" (all addresses). host has room for size bytes. False: malformed. */

@@ -280,6 +280,13 @@ static int open_channel(struct broker *b, struct err *err)
     return 0;
 }
 
+/* The password is in it. */
+static void free_uri(char *uri, size_t len)
+{
+    explicit_bzero(uri, len); /* the parser has put NULs into it */
+    free(uri);
+}
+
 bool broker_vhost(const struct broker_settings *settings, char *out, size_t size)
 {
     struct amqp_connection_info to;
@@ -288,7 +295,7 @@ bool broker_vhost(const struct broker_settings *settings, char *out, size_t size
 
     if (ok)
         snprintf(out, size, "%s", vhost_of(&to));
-    free(uri);
+    free_uri(uri, strlen(settings->uri));
     return ok;
 }
 
@@ -301,13 +308,13 @@ int broker_open(struct broker *b, struct err *err)
     broker_drop(b);
     uri = must_strdup(b->settings->uri); /* the parser writes into it */
     if (amqp_parse_url(uri, &to)) {
-        free(uri);
+        free_uri(uri, strlen(b->settings->uri));
         return err_set(err, ERR_PERMANENT, 0, "broker: RABBIT_URI is malformed");
     }
     b->tls = to.ssl;
     b->conn = amqp_new_connection();
     if (!b->conn) {
-        free(uri);
+        free_uri(uri, strlen(b->settings->uri));
         return err_set(err, ERR_RETRY, 0, "broker: out of memory");
     }
     rc = open_socket(b, &to, err);
@@ -315,7 +322,7 @@ int broker_open(struct broker *b, struct err *err)
         set_socket(b);
         rc = login(b, &to, err);
     }
-    free(uri);
+    free_uri(uri, strlen(b->settings->uri));
     if (rc || open_channel(b, err))
         return -1;
     return broker_topology_declare(b, err);

@@ -11,6 +11,7 @@ static bool check_uri(const char *value, char *why, size_t size)
     char *copy = must_strdup(value);
     bool ok = amqp_parse_url(copy, &to) == AMQP_STATUS_OK && to.port > 0;
 
+    explicit_bzero(copy, strlen(value));
     free(copy);
     for (const char *c = value; ok && *c; c++)
         ok = (unsigned char)*c > ' ' && *c != 0x7f && strncmp(c, "%00", 3) != 0;

@@ -52,6 +52,9 @@ const struct setting daemon_settings_rows[] = {
                     "says draining, so that load balancers let go of it first."),
     SETTING_INT_ROW(daemon_settings, drain_timeout_ms, "DRAIN_TIMEOUT_MS", "20000", 0, 600000,
                     "Longest time after that to the end of the process."),
+    SETTING_BOOL_ROW(daemon_settings, core_dumps, "CORE_DUMPS", "false",
+                     "Whether a crash may leave a core dump, and a debugger of the same user may "
+                     "look in: both see passwords, keys and texts."),
     SETTING_TEXT_ROW(daemon_settings, failpoint, SETTING_STRING, "MSG_FAILPOINT", "", 128,
                      failpoint_check,
                      "For tests of bad days: name:kill, name:error or name:delay=<ms>, with "

@@ -23,6 +23,7 @@
 
 struct daemon_settings {
     char *app_name, *log_level, *failpoint;
+    bool core_dumps;           /* daemon_main goes by it */
     int64_t shutdown_delay_ms; /* from SIGTERM to the drain */
     int64_t drain_timeout_ms;  /* from there to the end */
     struct otlp_settings otlp; /* its rows are a group of their own; without them tracing is off */

@@ -1,5 +1,6 @@
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "libcommon/base/buf.h"
 #include "libcommon/daemon/daemon.h"
@@ -34,6 +35,17 @@ static int check_settings(const struct daemon_program *p, const char *spared)
     return faults ? EXIT_SETTINGS : 0;
 }
 
+/* What was read lives in this memory alone, and that leaves in no core dump and for no other
+ * process of this user. */
+static void keep_secrets_in(const struct daemon_program *p)
+{
+    const bool *cores = settings_flag(p->groups, p->group_count, "CORE_DUMPS");
+
+    settings_forget_environment(p->groups, p->group_count);
+    if (!cores || !*cores)
+        (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
 /* -1: go on. */
 static int take_options(const struct daemon_program *program, int argc, char **argv)
 {
@@ -57,8 +69,10 @@ static int take_options(const struct daemon_program *program, int argc, char **a
         return EXIT_SETTINGS;
     }
     rc = check_settings(program, argc > 1 && !option ? program->spared : NULL);
-    if (!option && !rc)
+    if (!option && !rc) {
+        keep_secrets_in(program);
         return -1;
+    }
     if (!rc)
         printf("settings ok\n");
     if (!rc && program->look)

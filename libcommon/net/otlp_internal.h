@@ -19,7 +19,8 @@
 
 /* "key=value,key=value" with values percent-decoded (baggage syntax). */
 struct otlp_pairs {
-    char *text; /* owns the strings below */
+    char *text;  /* owns the strings below; cut by NULs */
+    size_t size; /* of all of it, which may hold keys */
     size_t n;
     struct {
         const char *key, *value;

@@ -176,7 +176,7 @@ bool otlp_pairs_parse(const char *text, struct otlp_pairs *out, char *why, size_
     char *rest;
     char *member;
 
-    *out = (struct otlp_pairs){.text = must_strdup(text)};
+    *out = (struct otlp_pairs){.text = must_strdup(text), .size = strlen(text)};
     rest = out->text;
     while ((member = strsep(&rest, ",")) != NULL) {
         if (take_pair(out, member, why, size))
@@ -189,6 +189,8 @@ bool otlp_pairs_parse(const char *text, struct otlp_pairs *out, char *why, size_
 
 void otlp_pairs_free(struct otlp_pairs *p)
 {
+    if (p->text)
+        explicit_bzero(p->text, p->size);
     free(p->text);
     *p = (struct otlp_pairs){0};
 }

@@ -76,7 +76,7 @@ def test_daemons_are_confined(platform):
             0, 0, "1", "2"), unit
         assert re.search(r"^Max core file size +0 +0 ", machine.checked("cat", f"/proc/{pid}/limits"), re.MULTILINE), unit
         assert machine.show(unit, "TasksMax") == "512" and int(machine.show(unit, "MemoryMax")) >= 512 << 20, unit
-        uid = machine.checked("stat", "--format=%u", f"/proc/{pid}").strip()
+        uid = status["Uid"].split()[0]
         assert 61184 <= int(uid) <= 65519, "a dynamic user"
         users.add(uid)
         if unit.startswith("msg-"):

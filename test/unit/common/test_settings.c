@@ -167,6 +167,90 @@ START_TEST(a_wrong_secret_is_not_quoted)
 }
 END_TEST
 
+static const struct {
+    const char *value, *shown;
+} uris[] = {
+    {"amqp://user:pass@host:5672/", "amqp://user:***@host:5672/"},
+    {"amqp://user:pa@ss:w/rd@host/", "amqp://user:***@host/"},
+    {"amqp://host/", "amqp://host/"},
+    {"https://pass@host/a", "https://***@host/a"},
+    {"https://host/v1?api-key=pass&x=1", "https://host/v1?***"},
+    {"https://user:pass@host/v1?key=pass", "https://user:***@host/v1?***"},
+    {"https://host/v1?key=pass@word", "https://***@word"},
+    {"host:4317", "host:4317"},
+};
+
+START_TEST(secrets_in_uris_are_masked)
+{
+    struct buf errors = {0};
+    struct buf shown = {0};
+    struct buf wanted = {0};
+
+    setenv("T_URI", uris[_i].value, 1);
+    ck_assert_uint_eq(load(&errors), 0);
+    settings_describe(&group, 1, &shown);
+    buf_printf(&wanted, " T_URI=%s ", uris[_i].shown);
+    ck_assert_msg(strstr(shown.data, wanted.data) != NULL, "%s: %s", wanted.data, shown.data);
+    buf_free(&shown);
+    buf_free(&wanted);
+}
+END_TEST
+
+static const char *const lists[] = {"a=http://user:pass@h", "a=http://pass@h",
+                                    "a=user:pass@h",        "a=http://h,b=http://u:pa/s,s:pass@h",
+                                    "a=http://h/?key=pass", "user:pa//pass@h"};
+
+/* Whoever puts a password where none belongs reads of it neither in the faults nor in the log. */
+START_TEST(a_password_in_a_plain_text_is_not_quoted)
+{
+    static const struct setting long_rows[] = {
+        SETTING_TEXT_ROW(target, text, SETTING_STRING, "T_TEXT", "", 80, NULL, "Help."),
+        SETTINGS_END};
+    const struct settings_group long_group = {long_rows, &target};
+    struct buf errors = {0};
+    struct buf shown = {0};
+
+    setenv("T_TEXT", lists[_i], 1);
+    ck_assert_uint_eq(load(&errors), 1); /* longer than 8 */
+    ck_assert_ptr_nonnull(strstr(errors.data, "T_TEXT="));
+    ck_assert_msg(!strstr(errors.data, "pass"), "%s", errors.data);
+    ck_assert_uint_eq(settings_load(&long_group, 1, &errors), 0);
+    settings_describe(&long_group, 1, &shown);
+    ck_assert_msg(!strstr(shown.data, "pass"), "%s", shown.data);
+    buf_free(&errors);
+    buf_free(&shown);
+}
+END_TEST
+
+START_TEST(the_environment_forgets_its_secrets)
+{
+    struct buf errors = {0};
+    const char *there;
+
+    setenv("T_URI", "amqp://user:pass@host/", 1);
+    setenv("T_TEXT", "stays", 1);
+    there = getenv("T_SECRET");
+    ck_assert_uint_eq(load(&errors), 0);
+    settings_forget_environment(&group, 1);
+    ck_assert_str_eq(target.secret, "hush");
+    ck_assert_str_eq(target.uri, "amqp://user:pass@host/");
+    ck_assert_str_eq(getenv("T_TEXT"), "stays");
+    ck_assert_str_eq(getenv("T_URI"), "");
+    ck_assert_int_eq(memcmp(there, "\0\0\0\0", 4), 0);
+}
+END_TEST
+
+START_TEST(one_flag_can_be_asked_for_by_name)
+{
+    struct buf errors = {0};
+
+    setenv("T_FLAG", "no", 1);
+    ck_assert_uint_eq(load(&errors), 0);
+    ck_assert(!*settings_flag(&group, 1, "T_FLAG"));
+    ck_assert_ptr_null(settings_flag(&group, 1, "T_NUMBER"));
+}
+END_TEST
+
 START_TEST(addresses)
 {
     char host[16];
@@ -245,6 +329,11 @@ int main(void)
                         (int)(sizeof(no_numbers) / sizeof(no_numbers[0])));
     tcase_add_test(t, secrets_come_from_files_and_reach_no_output);
     tcase_add_test(t, a_wrong_secret_is_not_quoted);
+    tcase_add_loop_test(t, secrets_in_uris_are_masked, 0, (int)(sizeof(uris) / sizeof(uris[0])));
+    tcase_add_loop_test(t, a_password_in_a_plain_text_is_not_quoted, 0,
+                        (int)(sizeof(lists) / sizeof(lists[0])));
+    tcase_add_test(t, the_environment_forgets_its_secrets);
+    tcase_add_test(t, one_flag_can_be_asked_for_by_name);
     tcase_add_test(t, addresses);
     tcase_add_loop_test(t, ports_of_urls, 0, (int)(sizeof(urls) / sizeof(urls[0])));
     tcase_add_test(t, what_must_not_be_above_another);
