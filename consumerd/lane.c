@@ -20,6 +20,7 @@
 #define BROKER_RETRY_MAX_MS 5000
 #define BROKER_REFUSED_RETRY_MS 10000 /* a person has to mend something */
 #define RENEW_SILENT_MS 4000          /* of silence, until the subscription is renewed */
+#define RENEW_SILENT_MAX_MS 120000    /* the same while the broker was about to say something */
 #define RENEW_DOUBTFUL_MS 1000        /* the same after the broker has ended one */
 #define MESSAGE_BYTES 512             /* on the wire, of a short text, about */
 #define WAKE_BYTES_MAX 65536          /* above half a receive buffer the kernel clamps the window */
@@ -63,8 +64,7 @@ static void connection_lost(struct lane *l, const struct err *err)
         log_warn("consumer.broker_lost", L_STR("lane", l->name), L_ERR(err));
     broker_drop(l->broker);
     lane_drop_arrived(l);
-    l->consuming = false;
-    l->connection_lost = false;
+    l->consuming = l->connection_lost = l->unreadable = l->heard_good = false;
     l->broker_failures++;
     l->broker_retry_at_ms =
         clock_mono_ms() + (err->kind == ERR_PERMANENT
@@ -84,6 +84,13 @@ static void subscribed(struct lane *l)
         readiness_lane_is(l->readiness, NULL);
 }
 
+static int subscribe(struct lane *l, struct err *err)
+{
+    const char *queue = topology_queue(&l->config.settings->broker, l->config.type);
+
+    return broker_consume(l->broker, queue, l->probing ? 1 : (uint16_t)l->deliveries_max, err);
+}
+
 static void connect_if_due(struct lane *l)
 {
     const struct broker_settings *s = &l->config.settings->broker;
@@ -91,17 +98,70 @@ static void connect_if_due(struct lane *l)
 
     if (l->consuming || l->drain_begun || clock_mono_ms() < l->broker_retry_at_ms)
         return;
-    if (broker_open(l->broker, &err) || broker_consume(l->broker, topology_queue(s, l->config.type),
-                                                       (uint16_t)l->deliveries_max, &err)) {
+    if (broker_open(l->broker, &err) || subscribe(l, &err)) {
         connection_lost(l, &err);
         return;
     }
     log_info("consumer.started", L_STR("lane", l->name),
              L_STR("queue", topology_queue(s, l->config.type)), L_INT("prefetch", l->prefetch));
     l->consuming = true;
-    l->broker_failures = 0;
+    if (!l->probing) /* else when it is seen that something can be read */
+        l->broker_failures = 0;
     subscribed(l);
 }
+
+/* ---- what cannot be read ---- */
+
+static void tell_dead(struct lane *l, const char *id, const struct trace_context *trace,
+                      enum stats_dead reason, const char *detail)
+{
+    log_warn("delivery.dead_lettered", L_STR("message_id", id),
+             L_STR("reason", stats_dead_name(reason)), L_STR("detail", detail), L_TRACE(trace));
+    metrics_add(stats.dead[reason], 1);
+    metrics_add(stats.lane[l->config.type].events[STATS_DEAD], 1);
+}
+
+/* A delivery whose properties the library does not take in makes its connection useless, and would
+ * do the same to the next one: it is dead-lettered by its tag, and the connection left. What else
+ * was delivered on it comes again. The next deliveries are taken one at a time, so that of several
+ * such messages each costs a connection and nothing else its place. */
+static void on_unreadable(struct lane *l, const struct broker_event *event)
+{
+    struct err err;
+
+    tell_dead(l, "", NULL, STATS_DEAD_UNREADABLE,
+              "more headers than a frame may hold, or none that make sense");
+    if (broker_dead_letter(l->broker, event->tag, &err))
+        l->connection_lost = true;
+    l->unreadable = l->probing = true;
+    l->renew_after_ms = RENEW_SILENT_MS;
+}
+
+static void leave_unreadable(struct lane *l)
+{
+    struct err err;
+
+    if (broker_leave(l->broker, &err)) {
+        connection_lost(l, &err);
+        return;
+    }
+    lane_drop_arrived(l);
+    l->consuming = l->connection_lost = l->unreadable = l->heard_good = false;
+    l->broker_retry_at_ms = 0;
+}
+
+/* The delivery that was taken alone is of no harm. */
+static void end_probing(struct lane *l)
+{
+    struct err err;
+
+    l->probing = l->heard_good = false;
+    l->broker_failures = 0;
+    if (!l->drain_begun && (broker_cancel(l->broker, &err) || subscribe(l, &err)))
+        connection_lost(l, &err);
+}
+
+/* ---- what is over ---- */
 
 static void end_arrival(struct lane *l, const struct arrival *a)
 {
@@ -128,15 +188,6 @@ void lane_over(struct lane *l, struct inflight *m)
     arrival_is_over(l, m->arrival);
     m->arrival = NULL;
     lane_let_go(l, m);
-}
-
-static void tell_dead(struct lane *l, const char *id, const struct trace_context *trace,
-                      enum stats_dead reason, const char *detail)
-{
-    log_warn("delivery.dead_lettered", L_STR("message_id", id),
-             L_STR("reason", stats_dead_name(reason)), L_STR("detail", detail), L_TRACE(trace));
-    metrics_add(stats.dead[reason], 1);
-    metrics_add(stats.lane[l->config.type].events[STATS_DEAD], 1);
 }
 
 void lane_dead_letter(struct lane *l, struct inflight *m, enum stats_dead reason,
@@ -206,6 +257,8 @@ static void on_delivery(struct lane *l, const struct broker_event *event)
         log_warn("consumer.was_deaf", L_STR("lane", l->name),
                  L_MSG("the broker had delivered messages that never came; subscribed anew"));
     l->doubtful = l->renewed = false;
+    l->heard_good = true;
+    l->renew_after_ms = RENEW_SILENT_MS;
     if (!l->drain_begun) /* else not acknowledged: it goes back when the connection closes */
         take_in(l, event);
 }
@@ -217,6 +270,9 @@ static void on_broker_event(const struct broker_event *event, void *arg)
     switch (event->type) {
     case BROKER_DELIVERED:
         on_delivery(l, event);
+        break;
+    case BROKER_UNREADABLE:
+        on_unreadable(l, event);
         break;
     case BROKER_CANCELLED:
     case BROKER_CHANNEL_CLOSED:
@@ -267,7 +323,7 @@ static int take_deliveries(struct lane *l, struct err *err)
     do {
         if (broker_pump(l->broker, 0, room(l), on_broker_event, l, err))
             return -1;
-    } while (has_room(l) && !l->connection_lost && broker_has_more(l->broker));
+    } while (has_room(l) && !l->connection_lost && !l->unreadable && broker_has_more(l->broker));
     return 0;
 }
 
@@ -282,7 +338,19 @@ void lane_exchange(struct lane *l)
     } else if (l->connection_lost) {
         err_set(&err, ERR_RETRY, 0, "the connection or the queue's consumer has ended");
         connection_lost(l, &err);
+    } else if (l->unreadable) {
+        leave_unreadable(l);
+    } else if (l->probing && l->heard_good) {
+        end_probing(l);
     }
+}
+
+/* It takes RabbitMQ time that grows with the square of their depth to write nested headers, many
+ * seconds for the deepest. Asked anew it would begin anew. */
+static void be_patient(struct lane *l)
+{
+    if (l->renew_after_ms < RENEW_SILENT_MAX_MS)
+        l->renew_after_ms *= 2;
 }
 
 /* A queue that is deleted and declared again while we subscribe to it can leave RabbitMQ (3.10,
@@ -292,22 +360,24 @@ void lane_exchange(struct lane *l)
  * next one is in doubt: it is made once more before the lane is called ready. */
 static void renew_if_silent(struct lane *l)
 {
-    const char *queue = topology_queue(&l->config.settings->broker, l->config.type);
     bool holds = l->hand.by_id || l->arrived_count || l->suspect_count || !TAILQ_EMPTY(&l->letters);
     struct err err;
 
     /* In doubt, what is in hand came by an older subscription. */
     if (l->heard || (holds && !l->doubtful)) {
         l->heard = false;
-        l->renew_at_ms = clock_mono_ms() + (l->doubtful ? RENEW_DOUBTFUL_MS : RENEW_SILENT_MS);
+        l->renew_at_ms = clock_mono_ms() + (l->doubtful ? RENEW_DOUBTFUL_MS : l->renew_after_ms);
     }
     if (!l->consuming || l->drain_begun || clock_mono_ms() < l->renew_at_ms)
         return;
     if (broker_renew_channel(l->broker, &err) || broker_declare(l->broker, &err) ||
-        broker_consume(l->broker, queue, (uint16_t)l->deliveries_max, &err)) {
+        subscribe(l, &err)) {
+        be_patient(l);
         connection_lost(l, &err);
         return;
     }
+    if (broker_was_late(l->broker))
+        be_patient(l);
     l->doubtful = false;
     l->renewed = true;
     subscribed(l);
@@ -521,6 +591,7 @@ struct lane *lane_new(const struct lane_config *config)
     TAILQ_INIT(&l->arrived);
     TAILQ_INIT(&l->suspects);
     l->stale_at_ms = INT64_MAX;
+    l->renew_after_ms = RENEW_SILENT_MS;
     TAILQ_INIT(&l->letters);
     pause_init(&l->pause);
     return l;

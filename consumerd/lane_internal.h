@@ -43,6 +43,9 @@ struct lane {
     bool abandoned; /* the dispatch has given up a job: the incarnation is over */
 
     bool consuming;
+    bool probing;         /* takes deliveries one at a time: the next one may be unreadable */
+    bool heard_good;      /* while probing: the next one was not */
+    bool unreadable;      /* the connection has met one: it is to be left */
     bool acked;           /* in this turn */
     bool connection_lost; /* noticed in the middle of something: lane_exchange sees to it */
     bool drain_begun;
@@ -51,7 +54,7 @@ struct lane {
     bool heard;    /* a delivery or a subscription since renew_at_ms was set */
     bool doubtful; /* the broker has ended a subscription: the next one is not believed unheard */
     bool renewed;  /* nothing has been delivered since the subscription was renewed for silence */
-    int64_t renew_at_ms;
+    int64_t renew_at_ms, renew_after_ms;
 
     size_t prefetch, recipients_max;
     size_t deliveries_max;  /* unacknowledged, as the broker is told */

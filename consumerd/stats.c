@@ -12,7 +12,7 @@ static const char *const event_names[] = {
 static const char *const dead_names[] = {
     [STATS_DEAD_BODY] = "bad_body",          [STATS_DEAD_QUEUE] = "wrong_queue",
     [STATS_DEAD_NO_ROWS] = "no_rows",        [STATS_DEAD_TAKEOVERS] = "takeovers",
-    [STATS_DEAD_UNSETTLED] = "not_writable",
+    [STATS_DEAD_UNSETTLED] = "not_writable", [STATS_DEAD_UNREADABLE] = "unreadable",
 };
 
 const char *stats_dead_name(enum stats_dead reason)

@@ -26,11 +26,12 @@ enum stats_event {
 };
 
 enum stats_dead {
-    STATS_DEAD_BODY,      /* not a message of ours */
-    STATS_DEAD_QUEUE,     /* a message of the other lane */
-    STATS_DEAD_NO_ROWS,   /* the database does not know it */
-    STATS_DEAD_TAKEOVERS, /* it killed too many consumers */
-    STATS_DEAD_UNSETTLED, /* its rows cannot be written */
+    STATS_DEAD_BODY,       /* not a message of ours */
+    STATS_DEAD_QUEUE,      /* a message of the other lane */
+    STATS_DEAD_NO_ROWS,    /* the database does not know it */
+    STATS_DEAD_TAKEOVERS,  /* it killed too many consumers */
+    STATS_DEAD_UNSETTLED,  /* its rows cannot be written */
+    STATS_DEAD_UNREADABLE, /* nobody can take in its headers */
     STATS_DEADS,
 };
 

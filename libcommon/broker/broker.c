@@ -13,6 +13,9 @@
 #include "libcommon/broker/broker_internal.h"
 #include "libcommon/broker/broker_refusal.h"
 
+/* Not more, though the broker may offer it: the library decodes tables in tables recursively, and
+ * the deepest that a frame of this size can hold takes 4.5 MB of a thread's stack. The broker sends
+ * a message's properties in one frame, however large: see BROKER_UNREADABLE. */
 #define FRAME_MAX 131072
 #define CHANNEL_MAX 8
 #define GOODBYE_MS 500
@@ -43,7 +46,7 @@ void broker_free(struct broker *b)
 /* What belonged to a channel is void with it. */
 static void forget_channel(struct broker *b)
 {
-    b->channel_open = b->consuming = b->listening = false;
+    b->channel_open = b->consuming = b->listening = b->deaf = false;
     b->next_tag = 1;
     b->in.expects = INCOMING_METHOD;
     buf_reset(&b->out);
@@ -72,7 +75,7 @@ void broker_close(struct broker *b)
     struct timeval limit = to_timeval(GOODBYE_MS);
     struct err ignored;
 
-    if (b->conn && !broker_flush(b, &ignored)) {
+    if (b->conn && !b->deaf && !broker_flush(b, &ignored)) {
         amqp_set_rpc_timeout(b->conn, &limit);
         amqp_connection_close(b->conn, AMQP_REPLY_SUCCESS);
     }
@@ -365,6 +368,7 @@ static void ignore_event(const struct broker_event *event, void *arg)
 
 int broker_renew_channel(struct broker *b, struct err *err)
 {
+    b->late = false;
     if (broker_need_channel(b, "renew channel", err) ||
         broker_check_reply(b, amqp_channel_close(b->conn, BROKER_CHANNEL, AMQP_REPLY_SUCCESS),
                            "channel close", err))
@@ -372,6 +376,11 @@ int broker_renew_channel(struct broker *b, struct err *err)
     forget_channel(b);
     /* What the old channel said meanwhile waits in the library; it is not the new one's. */
     return broker_pump(b, 0, 0, ignore_event, NULL, err) ? -1 : open_channel(b, err);
+}
+
+bool broker_was_late(const struct broker *b)
+{
+    return b->late;
 }
 
 int broker_declare(struct broker *b, struct err *err)

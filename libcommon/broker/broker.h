@@ -61,6 +61,10 @@ void broker_free(struct broker *b); /* NULL is fine; closes */
 int broker_open(struct broker *b, struct err *err);
 void broker_close(struct broker *b); /* says goodbye, bounded; what is unconfirmed is unknown */
 void broker_drop(struct broker *b);  /* closes the socket at once */
+/* After BROKER_UNREADABLE: what has gathered goes out, and whatever the broker still says is thrown
+ * away until it has heard us, at most for the rpc timeout. Closed in any case; -1: it may not have
+ * heard all of it, and what was settled comes again. */
+int broker_leave(struct broker *b, struct err *err);
 bool broker_is_open(const struct broker *b);
 const char *broker_warning(const struct broker *b); /* of the last declaration; "": none */
 bool broker_is_blocked(const struct broker *b); /* connection.blocked was said: publish nothing */
@@ -77,6 +81,7 @@ int broker_reopen_channel(struct broker *b, struct err *err);
 /* Closes the channel and opens a new one, likewise: what was delivered and not acknowledged comes
  * again, what was published and not confirmed is unknown. */
 int broker_renew_channel(struct broker *b, struct err *err);
+bool broker_was_late(const struct broker *b); /* when it was called last, with a delivery */
 /* Declares exchange, queues and bindings again (a missing queue comes back). */
 int broker_declare(struct broker *b, struct err *err);
 /* A round trip that shows the broker alive (readiness). On a connection of its own. */
@@ -137,11 +142,13 @@ int broker_flush(struct broker *b, struct err *err);
 #define BROKER_BODY_MAX (4 << 20) /* a longer body is handed on as an empty one */
 
 enum broker_event_type {
-    BROKER_CONFIRMED,      /* tag; multiple: all up to tag */
-    BROKER_NACKED,         /* tag; multiple: the broker could not take it */
-    BROKER_RETURNED,       /* message_id, code, text: unroutable; its confirm follows */
-    BROKER_DELIVERED,      /* delivery: valid until the callback returns */
-    BROKER_CANCELLED,      /* the queue is gone or its leader moved: declare and consume again */
+    BROKER_CONFIRMED,  /* tag; multiple: all up to tag */
+    BROKER_NACKED,     /* tag; multiple: the broker could not take it */
+    BROKER_RETURNED,   /* message_id, code, text: unroutable; its confirm follows */
+    BROKER_DELIVERED,  /* delivery: valid until the callback returns */
+    BROKER_UNREADABLE, /* tag: a delivery whose properties cannot be taken in (more of them than a
+                          frame may hold). The connection reads no more: settle it, broker_leave */
+    BROKER_CANCELLED,  /* the queue is gone or its leader moved: declare and consume again */
     BROKER_CHANNEL_CLOSED, /* code, text: unconfirmed tags are unknown; broker_reopen_channel */
     BROKER_BLOCKED,        /* text */
     BROKER_UNBLOCKED,

@@ -288,8 +288,11 @@ static int on_frame(struct pump *p, const amqp_frame_t *frame, struct err *err)
         return frame->frame_type == AMQP_FRAME_METHOD
                    ? on_connection_method(p, &frame->payload.method, err)
                    : 0;
-    if (frame->channel != BROKER_CHANNEL || !p->b->channel_open)
+    if (frame->channel != BROKER_CHANNEL || !p->b->channel_open) {
+        p->b->late |= frame->frame_type == AMQP_FRAME_METHOD &&
+                      frame->payload.method.id == AMQP_BASIC_DELIVER_METHOD;
         return 0; /* a late word for a channel that is gone */
+    }
     switch (frame->frame_type) {
     case AMQP_FRAME_METHOD:
         return on_channel_method(p, &frame->payload.method, err);
@@ -302,6 +305,29 @@ static int on_frame(struct pump *p, const amqp_frame_t *frame, struct err *err)
     }
 }
 
+/* The library stopped at the properties of a delivery. Their size says nothing: it is the broker's
+ * to send, and it sends what it was given. */
+static bool is_unreadable(const struct broker *b, int rc)
+{
+    return rc == AMQP_STATUS_BAD_AMQP_DATA && b->in.expects == INCOMING_HEADER &&
+           b->in.type == BROKER_DELIVERED && !b->listening;
+}
+
+/* Its tag has come before them, in a frame of its own. */
+static int give_up_reading(struct pump *p, struct err *err)
+{
+    struct broker *b = p->b;
+    struct broker_event event = plain_event(BROKER_UNREADABLE);
+
+    if (!broker_acks_delivered(&b->acks, b->in.tag))
+        return broker_fail(b, AMQP_STATUS_NO_MEMORY, "read", err);
+    b->deaf = true;
+    event.tag = b->in.tag;
+    event.redelivered = b->in.redelivered;
+    hand_on(p, &event);
+    return 0;
+}
+
 int broker_pump(struct broker *b, int timeout_ms, size_t max, broker_event_fn *fn, void *arg,
                 struct err *err)
 {
@@ -310,6 +336,8 @@ int broker_pump(struct broker *b, int timeout_ms, size_t max, broker_event_fn *f
 
     if (broker_flush(b, err))
         return -1;
+    if (b->deaf)
+        return malformed(b, err);
     for (;;) {
         int64_t left_ms = p.events || timeout_ms <= 0 ? 0 : deadline_ms - clock_mono_ms();
         struct timeval wait = {0};
@@ -321,6 +349,8 @@ int broker_pump(struct broker *b, int timeout_ms, size_t max, broker_event_fn *f
         rc = amqp_simple_wait_frame_noblock(b->conn, &frame, &wait);
         if (rc == AMQP_STATUS_TIMEOUT)
             break;
+        if (is_unreadable(b, rc))
+            return give_up_reading(&p, err);
         if (rc != AMQP_STATUS_OK)
             return broker_fail(b, rc, "read", err);
         if (on_frame(&p, &frame, err))

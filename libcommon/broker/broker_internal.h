@@ -5,7 +5,7 @@
  * What the files of the broker share; nobody else includes this. broker.c: connection, channel and
  * calls that wait for an answer. broker_topology.c: settings and declarations. broker_fanout.c: the
  * fanout of what may be lost. broker_out.c: what leaves without an answer. broker_in.c: what comes
- * in by itself.
+ * in by itself. broker_leave.c: the end of a connection that cannot be read any more.
  *
  * On plain TCP, frames of broker_out.c are written to librabbitmq's socket here, many at once and
  * with a deadline: the library would make three writes a message and wait for ever. It keeps no
@@ -50,6 +50,8 @@ struct broker {
     amqp_connection_state_t conn; /* NULL: closed */
     bool tls, channel_open, blocked, consuming;
     bool listening;       /* its deliveries want no acks */
+    bool late;            /* a delivery came for a channel that was gone */
+    bool deaf;            /* what comes in makes no sense any more */
     const char *distrust; /* why the broker's certificate was refused; NULL: it was not */
     uint64_t generation, next_tag;
     char consumer[96];  /* the tag of the present one, or the last */

@@ -30,6 +30,7 @@
 #define NAMES_MS 20000 /* ... and what resolvers take that ask name servers which are away */
 #define LOOK_MS 1000   /* between two looks at the loops' progress */
 #define FILES_MAX (1u << 20)
+#define STACK_BYTES (8u << 20)
 #define LOG_FLUSH_MS 1000
 #define TRACE_FLUSH_MS 3000 /* of the drain's time */
 #define EXIT_MS 10000       /* after the drain's time: what the exit itself may take */
@@ -139,6 +140,20 @@ static void raise_file_limit(void)
         log_warn("start.file_limit", L_MSG(strerror(errno)));
 }
 
+/* What a peer nests is decoded recursively (the broker's library): the default may be less. */
+static void raise_stack_size(void)
+{
+    pthread_attr_t attr;
+    size_t size;
+
+    if (pthread_getattr_default_np(&attr))
+        return;
+    if (!pthread_attr_getstacksize(&attr, &size) && size < STACK_BYTES &&
+        !pthread_attr_setstacksize(&attr, STACK_BYTES))
+        (void)pthread_setattr_default_np(&attr);
+    pthread_attr_destroy(&attr);
+}
+
 static void open_signals(void)
 {
     struct sigaction ignore = {.sa_handler = SIG_IGN};
@@ -180,6 +195,7 @@ void daemon_start(const struct daemon_program *program, const struct daemon_sett
 
     d.program = program;
     d.settings = settings;
+    raise_stack_size();
     open_signals();
     log_start(program->name, parse_level(settings->log_level));
     failpoint_arm(settings->failpoint);

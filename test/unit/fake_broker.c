@@ -185,6 +185,22 @@ void broker_drop(struct broker *b)
     b->open = false;
 }
 
+static int plain(struct broker *b, const char *name, const char *what, struct err *err)
+{
+    record(name, what);
+    if (!b->open || b->closed)
+        complain_from(script.thread, "%s on what is closed (%s)", name, fake_broker_calls());
+    return call(b, name, err);
+}
+
+int broker_leave(struct broker *b, struct err *err)
+{
+    int rc = plain(b, "leave", NULL, err);
+
+    b->open = false;
+    return rc;
+}
+
 const char *broker_warning(const struct broker *b)
 {
     (void)b;
@@ -228,17 +244,15 @@ int broker_reopen_channel(struct broker *b, struct err *err)
     return 0;
 }
 
+bool broker_was_late(const struct broker *b)
+{
+    (void)b;
+    return false;
+}
+
 int broker_renew_channel(struct broker *b, struct err *err)
 {
     return broker_reopen_channel(b, err);
-}
-
-static int plain(struct broker *b, const char *name, const char *what, struct err *err)
-{
-    record(name, what);
-    if (!b->open || b->closed)
-        complain_from(script.thread, "%s on what is closed (%s)", name, fake_broker_calls());
-    return call(b, name, err);
 }
 
 int broker_declare(struct broker *b, struct err *err)
@@ -351,9 +365,11 @@ int broker_flush(struct broker *b, struct err *err)
 
 int broker_consume(struct broker *b, const char *queue, uint16_t prefetch, struct err *err)
 {
+    char text[8];
+
     (void)queue;
-    (void)prefetch;
-    return plain(b, "consume", NULL, err);
+    snprintf(text, sizeof(text), "%u", prefetch);
+    return plain(b, "consume", text, err);
 }
 
 int broker_ack(struct broker *b, uint64_t tag, bool multiple, struct err *err)

@@ -36,8 +36,8 @@ void fake_broker_fails(const char *call, unsigned n);
 void fake_broker_depth(const char *queue, uint32_t ready); /* what broker_depth says */
 
 /* What was called, in words with a space between them, some with what they were for:
- * "publish:m-1 bundle:m-2 flush declare depth:normal ack:5 dead_letter:6 drop". Pumps are not
- * recorded. */
+ * "publish:m-1 bundle:m-2 flush declare depth:normal consume:1 ack:5 dead_letter:6 drop". Pumps are
+ * not recorded. */
 const char *fake_broker_calls(void);
 /* The i-th message that was published, a copy; valid until fake_broker_end. */
 const struct broker_message *fake_broker_published(size_t i);
