@@ -38,6 +38,9 @@ struct dead_session {
     size_t spared;           /* messages that are not to be dropped now */
     uint32_t readers;        /* others: what they have in hand is not seen */
     bool dry_run, all;
+    bool only_unreadable; /* drop: those, which have no other name */
+    bool unreadable;      /* this connection met one, of that tag, behind those taken */
+    uint64_t unreadable_tag;
     char **ids;
     size_t id_count;
     uint64_t wanted_tag; /* the confirm that is waited for */
@@ -92,6 +95,10 @@ static void take_letter(const struct broker_event *e, void *arg)
 {
     struct dead_session *d = arg;
 
+    if (e->type == BROKER_UNREADABLE) {
+        d->unreadable = true;
+        d->unreadable_tag = e->tag;
+    }
     if (e->type != BROKER_DELIVERED || d->n == d->wanted || !has_room(d))
         return;
     /* not enough memory for all of them: those that fit are dealt with */
@@ -114,7 +121,7 @@ static int await_step(struct dead_session *d, size_t end, struct err *err)
 {
     int64_t give_up_ms = clock_mono_ms() + GATHER_MS;
 
-    while (d->n < end && has_room(d) && clock_mono_ms() < give_up_ms) {
+    while (d->n < end && has_room(d) && !d->unreadable && clock_mono_ms() < give_up_ms) {
         size_t before = d->n;
 
         if (broker_pump(d->in, PUMP_MS, 0, take_letter, d, err))
@@ -122,7 +129,7 @@ static int await_step(struct dead_session *d, size_t end, struct err *err)
         if (d->n > before)
             give_up_ms = clock_mono_ms() + GATHER_MS;
     }
-    return broker_cancel(d->in, err);
+    return d->unreadable ? 0 : broker_cancel(d->in, err);
 }
 
 static int take_letters(struct dead_session *d, struct err *err)
@@ -132,7 +139,7 @@ static int take_letters(struct dead_session *d, struct err *err)
 
         if (!step || await_step(d, end, err))
             return -1;
-        if (d->n < end && has_room(d))
+        if (d->unreadable || (d->n < end && has_room(d)))
             return 0; /* they do not come */
     }
     if (!has_room(d))
@@ -140,20 +147,41 @@ static int take_letters(struct dead_session *d, struct err *err)
     return 0;
 }
 
+static void forget_letters(struct dead_session *d)
+{
+    for (size_t i = 0; i < d->n; i++)
+        letter_free(&d->letters[i]);
+    free(d->letters);
+    d->letters = NULL;
+    d->n = d->kept_bytes = 0;
+}
+
 /* All that are there now, and no other: not what comes meanwhile, nor what we put there ourselves.
  */
-static int gather(struct dead_session *d, struct err *err)
+static int gather_now(struct dead_session *d, struct err *err)
 {
     bool alone;
 
+    d->unreadable = false;
     if (broker_open(d->in, err) || await_letters(d, 0, 0, &alone, err))
         return -1;
     if (!d->ready)
         return 0; /* perhaps there is no queue yet */
     d->wanted = d->ready < LETTERS_MAX ? d->ready : LETTERS_MAX;
     d->letters = must_alloc(d->wanted, sizeof(*d->letters));
-    if (take_letters(d, err))
+    return take_letters(d, err);
+}
+
+/* One that cannot be read keeps the rest from being seen: what is given back changes places. */
+static int gather(struct dead_session *d, struct err *err)
+{
+    if (gather_now(d, err))
         return -1;
+    if (d->unreadable)
+        return err_set(err, ERR_PERMANENT, 0,
+                       "letter #%zu cannot be read (more headers than a frame may hold); dead drop "
+                       "--unreadable takes such letters away",
+                       d->n + 1);
     letters_mark_copies(d->letters, d->n);
     return 0;
 }
@@ -614,6 +642,36 @@ static int drop(struct acting *a)
     return 0;
 }
 
+/* ---- drop of what nobody can read ---- */
+
+/* Nothing is known of it, so nothing is refunded: a message of ours whose recipients are open is
+ * repaired. Each costs a connection. */
+static int drop_next_unreadable(struct dead_session *d, bool *found, struct err *err)
+{
+    int rc = gather_now(d, err);
+
+    *found = !rc && d->unreadable;
+    forget_letters(d);
+    if (rc || !*found || d->dry_run)
+        return rc;
+    return broker_ack(d->in, d->unreadable_tag, false, err) || broker_leave(d->in, err) ? -1 : 0;
+}
+
+static int drop_unreadable(struct dead_session *d, struct err *err)
+{
+    bool found;
+    size_t n = 0;
+
+    do {
+        if (drop_next_unreadable(d, &found, err))
+            return -1;
+        n += found;
+    } while (found && !d->dry_run);
+    log_info("dead.dropped", L_STR("message_id", ""), L_INT("unreadable", n),
+             L_STR("dry_run", d->dry_run ? "true" : "false"));
+    return 0;
+}
+
 /* ---- command line ---- */
 
 typedef int act_fn(struct acting *a);
@@ -709,6 +767,8 @@ static bool parse(struct dead_session *d, int argc, char **argv)
             d->dry_run = true;
         else if (!strcmp(argv[i], "--all") && !looks)
             d->all = true;
+        else if (!strcmp(argv[i], "--unreadable") && !strcmp(verb, "drop"))
+            d->only_unreadable = true;
         else if (argv[i][0] != '-')
             d->ids[d->id_count++] = argv[i];
         else
@@ -718,14 +778,12 @@ static bool parse(struct dead_session *d, int argc, char **argv)
         return d->all = !d->id_count;
     if (!strcmp(verb, "show"))
         return d->id_count == 1;
-    return d->all != (d->id_count > 0);
+    return d->all + d->only_unreadable + (d->id_count > 0) == 1;
 }
 
 static void session_free(struct dead_session *d)
 {
-    for (size_t i = 0; i < d->n; i++)
-        letter_free(&d->letters[i]);
-    free(d->letters);
+    forget_letters(d);
     broker_free(d->in);
     broker_free(d->back);
     for (int i = 0; i < MESSAGE_LANES; i++)
@@ -754,7 +812,7 @@ static int run(struct dead_session *d, const char *verb)
     for (unsigned i = 0; i < MESSAGE_LANES; i++)
         d->out[i] = broker_new(&d->settings->broker, BROKER_QUEUE(i), "consumerd replay");
     d->db = db_new_reader(&d->settings->db);
-    rc = run_verb(d, verb, &err);
+    rc = d->only_unreadable ? drop_unreadable(d, &err) : run_verb(d, verb, &err);
     if (rc)
         fprintf(stderr, "msg-consumerd dead %s: %s\n", verb, err.msg);
     session_free(d);

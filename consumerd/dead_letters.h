@@ -16,6 +16,9 @@
  *         letter off the queue; a message that a living consumer has in hand, or the outbox will
  *         bring, is left, and stays a letter
  *
+ * drop --unreadable takes away the letters that the library cannot take in (more headers than a
+ * frame may hold). Until then the other verbs say that there is one, and do nothing.
+ *
  * Every verb sees what is in the queue when it begins, once whoever looked before has given it
  * back, and nothing that comes later; of that as much as its memory may hold, and the next time
  * what is behind. It fails when it was to deal with all and could not see all.

@@ -98,7 +98,8 @@ static int run_held(int argc, char **argv)
 }
 
 static const struct daemon_verb verbs[] = {
-    {"dead", "list | show ID | replay ID...|--all [--dry-run] | drop ID...|--all [--dry-run]",
+    {"dead",
+     "list | show ID | replay ID...|--all [--dry-run] | drop ID...|--all|--unreadable [--dry-run]",
      run_dead},
     {"held",
      "list | done MESSAGE [POSITION...] --operator NAME [--dry-run] | "

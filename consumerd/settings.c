@@ -453,6 +453,7 @@ const struct daemon_program consumerd_program = {
         "  msg-consumerd dead show ID                           one of them with its body\n"
         "  msg-consumerd dead replay ID...|--all [--dry-run]    to its lane again\n"
         "  msg-consumerd dead drop ID...|--all [--dry-run]      fails and refunds what is open\n"
+        "  msg-consumerd dead drop --unreadable [--dry-run]     letters that nobody can read\n"
         "  msg-consumerd held list                              recipients that an operator may "
         "have and does not answer for\n"
         "  msg-consumerd held done MESSAGE [POSITION...] --operator NAME [--dry-run]\n"

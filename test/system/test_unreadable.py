@@ -8,6 +8,7 @@ import pytest
 from harness.audit import audit, quiesce
 from harness.metrics import Metrics
 from harness.wait import wait_until
+from test_dead import dead
 from test_tls import DAEMONS, certificates, secure  # noqa: F401
 from test_tls import settings as over_tls
 
@@ -137,3 +138,24 @@ def test_deep_nesting_stops_nobody(world, nesting):
     wait_until(lambda: stack.broker.ready(stack.broker.dead) == 1, 60)
     assert stack.pid("consumerd-1") == pid and stack.status("consumerd-1", "/healthz") == 200
 
+
+def test_the_dead_letters_beside_one(world):
+    """The verbs say that there is one, and take it away when they are told to."""
+    stack = world("operators", "api", "consumerd")
+    queue = stack.broker.normal
+    for n in (0, 2):
+        stack.broker.publish(queue, b"no message", message_id=f"good-{n}")
+        wait_until(lambda: stack.broker.ready(stack.broker.dead) == n + 1, 20)
+        bad(stack, queue, 200 * KIB)
+        wait_until(lambda: stack.broker.ready(stack.broker.dead) == n + 2, 20)
+    for words in (["list"], ["list"], ["replay", "--all"], ["drop", "--all"]):
+        text = dead(stack, *words, code=1, everything=True)
+        assert "cannot be read" in text and "--unreadable" in text and "good" not in text, text
+    dead(stack, "drop", "--unreadable", "--dry-run")
+    wait_until(lambda: stack.broker.ready(stack.broker.dead) == 4, 10)
+    dead(stack, "drop", "--unreadable")
+    wait_until(lambda: stack.broker.ready(stack.broker.dead) == 2, 10)
+    text = dead(stack, "list")
+    assert "good-0\t" in text and "good-2\t" in text, text
+    dead(stack, "drop", "--all")
+    wait_until(lambda: stack.broker.ready(stack.broker.dead) == 0, 10)
