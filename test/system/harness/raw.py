@@ -30,7 +30,8 @@ class Server:
             self.port = s.getsockname()[1]
         env = {"PATH": os.environ["PATH"], "LISTEN_ADDR": f"127.0.0.1:{self.port}",
                "HTTP_READ_TIMEOUT_MS": "1000", "HTTP_WRITE_TIMEOUT_MS": "1000",
-               "HTTP_IDLE_TIMEOUT_MS": "30000", "CORE_DUMPS": "true", **ELSEWHERE.get(kind, {}), **{k: str(v) for k, v in settings.items()}}
+               "HTTP_IDLE_TIMEOUT_MS": "30000", "CORE_DUMPS": "true",  # its memory is looked at
+               **ELSEWHERE.get(kind, {}), **{k: str(v) for k, v in settings.items()}}
         limit = None if files is None else \
             lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
         self.process = subprocess.Popen([binary(kind)], env=env, preexec_fn=limit, stdout=log)
