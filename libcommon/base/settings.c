@@ -199,7 +199,7 @@ static bool check_text(const struct setting *s, const char *text, char *why, siz
         snprintf(why, size, "must be at most %zu bytes long", longest);
         return false;
     }
-    if (s->type == SETTING_ADDR && !settings_split_addr(text, host, sizeof(host), &port)) {
+    if (s->type == SETTING_ADDR && *text && !settings_split_addr(text, host, sizeof(host), &port)) {
         snprintf(why, size, "must be host:port or :port");
         return false;
     }

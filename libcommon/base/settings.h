@@ -24,7 +24,7 @@ enum setting_type {
     SETTING_INT,
     SETTING_BOOL, /* true false 1 0 yes no on off */
     SETTING_STRING,
-    SETTING_ADDR,   /* host:port or :port */
+    SETTING_ADDR,   /* host:port or :port; with the default "" also none */
     SETTING_CHOICE, /* one of choices; with the default "" also none of them */
     SETTING_URI,    /* a string that is masked where it is shown: user's secret and query */
     SETTING_SECRET, /* a string that is never shown */
