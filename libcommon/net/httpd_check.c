@@ -82,6 +82,7 @@ static const struct {
     [HTTP_ONCE_ORIGIN] = {"Origin", 6},
     [HTTP_ONCE_TYPE] = {"Content-Type", 12},
     [HTTP_ONCE_AUTHORIZATION] = {"Authorization", 13},
+    [HTTP_ONCE_API_KEY] = {"X-Api-Key", 9},
     [HTTP_ONCE_KEY] = {"Idempotency-Key", 15},
 };
 

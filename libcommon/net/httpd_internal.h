@@ -308,6 +308,7 @@ enum http_once { /* headers that make no sense twice */
                  HTTP_ONCE_ORIGIN,
                  HTTP_ONCE_TYPE,
                  HTTP_ONCE_AUTHORIZATION,
+                 HTTP_ONCE_API_KEY,
                  HTTP_ONCE_KEY,
                  HTTP_ONCES
 };

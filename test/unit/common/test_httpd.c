@@ -547,6 +547,7 @@ END_TEST
 static const char *const twice[][2] = {
     {REQUEST("GET", "/show", "Host: y\r\n"), "Host"},
     {REQUEST("GET", "/show", "Idempotency-Key: a\r\nidempotency-key: a\r\n"), "Idempotency-Key"},
+    {REQUEST("GET", "/show", "X-Api-Key: a\r\nX-API-Key: a\r\n"), "X-Api-Key"},
     {REQUEST("GET", "/show", "Content-Type: a/b\r\nContent-Type: c/d\r\n"), "Content-Type"},
     {REQUEST("GET", "/show", "Authorization: a\r\nAuthorization: b\r\n"), "Authorization"},
     {REQUEST("GET", "/show?a=1&b=2&a=1", CLOSE), "a"},
