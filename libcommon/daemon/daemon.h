@@ -103,13 +103,18 @@ struct httpd *daemon_http_start(const struct httpd_settings *settings, int64_t b
  * /metrics, and /status, a page for people, with the /status.json it reads. */
 #define DAEMON_ROUTE_WORDS (HTTPD_NO_LIMIT | HTTPD_NO_SPAN | HTTPD_EXPECT_200)
 #define DAEMON_PROBE_WORDS (DAEMON_ROUTE_WORDS | HTTPD_ANY_HOST)
+#define DAEMON_HEALTH_COUNT 2
+#define DAEMON_WATCH_COUNT 3
 /* clang-format off */
-#define DAEMON_ROUTES                                                           \
-    {"GET", "/healthz", daemon_handle_healthz, DAEMON_PROBE_WORDS, NULL},       \
-    {"GET", "/readyz", daemon_handle_readyz, DAEMON_PROBE_WORDS, NULL},         \
-    {"GET", "/metrics", daemon_handle_metrics, DAEMON_ROUTE_WORDS, NULL},       \
-    {"GET", "/status", status_handle_page, DAEMON_ROUTE_WORDS, NULL},           \
-    {"GET", "/status.json", daemon_handle_status, DAEMON_ROUTE_WORDS, NULL}
+#define DAEMON_HEALTH_ROUTES                                              \
+    {"GET", "/healthz", daemon_handle_healthz, DAEMON_PROBE_WORDS, NULL}, \
+    {"GET", "/readyz", daemon_handle_readyz, DAEMON_PROBE_WORDS, NULL}
+#define DAEMON_WATCH_ROUTES(words_, metrics_needs_, status_needs_)             \
+    {"GET", "/metrics", daemon_handle_metrics, (words_), (metrics_needs_)},    \
+    {"GET", "/status", status_handle_page, (words_), (status_needs_)},         \
+    {"GET", "/status.json", daemon_handle_status, (words_), (status_needs_)}
+#define DAEMON_ROUTES \
+    DAEMON_HEALTH_ROUTES, DAEMON_WATCH_ROUTES(DAEMON_ROUTE_WORDS, NULL, NULL)
 /* clang-format on */
 void daemon_handle_healthz(struct httpd_request *req, void *arg);
 void daemon_handle_readyz(struct httpd_request *req, void *arg);
