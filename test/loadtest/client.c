@@ -219,6 +219,10 @@ static void start(struct client *c, struct connection *k, const struct client_re
     buf_puts(&k->out, r->path);
     buf_puts(&k->out, " HTTP/1.1\r\nHost: ");
     buf_puts(&k->out, c->host.data);
+    if (c->settings.api_key && *c->settings.api_key) {
+        buf_puts(&k->out, "\r\nAuthorization: Bearer ");
+        buf_puts(&k->out, c->settings.api_key);
+    }
     if (r->body) {
         buf_puts(&k->out, "\r\nContent-Type: application/json\r\nContent-Length: ");
         buf_put_uint(&k->out, r->body->len);

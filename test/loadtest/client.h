@@ -46,6 +46,7 @@ struct client_work {
 
 struct client_settings {
     const char *base_url; /* http://host[:port][/path] */
+    const char *api_key;  /* NULL or "": none */
     size_t connections;
     int64_t timeout_us;
     bool rest; /* a worker that is refused with Retry-After stays away that long */

@@ -26,6 +26,9 @@ struct option {
 
 static const struct option table[] = {
     {"base-url", KIND_STRING, AT(base_url), "http://localhost:8080", 0, 0, "where msg-api listens"},
+    {"api-key", KIND_STRING, AT(api_key), "", 0, 0,
+     "API key, where msg-api asks for one; others on this machine see it among the processes"},
+    {"api-key-file", KIND_STRING, AT(api_key_file), "", 0, 0, "file with the API key"},
     {"rps", KIND_NUMBER, AT(rps), "200", 0, 1e7,
      "sends a second, each due at a time of its own, from which its latency counts; 0: as fast as "
      "the workers get answers"},
@@ -217,6 +220,21 @@ static int fault(char *why, size_t size, const char *what, const char *name)
     return -1;
 }
 
+/* The first line of the file. */
+static int read_key(struct options *options, char *why, size_t size)
+{
+    FILE *from = fopen(options->api_key_file, "re");
+    bool read = from && fgets(options->key_read, sizeof(options->key_read), from);
+
+    if (from)
+        fclose(from);
+    if (!read)
+        return fault(why, size, "cannot be read", "-api-key-file");
+    options->key_read[strcspn(options->key_read, "\r\n")] = '\0';
+    options->api_key = options->key_read;
+    return 0;
+}
+
 static int check(const struct options *options, char *why, size_t size)
 {
     struct db_settings settings;
@@ -233,6 +251,8 @@ static int check(const struct options *options, char *why, size_t size)
         return fault(why, size, "needs an -rps", "-rate-curve");
     if (options->users_zipf > 0 && options->users > ZIPF_MAX)
         return fault(why, size, "takes at most 10,000,000 -users", "-users-zipf");
+    if (strpbrk(options->api_key, "\r\n"))
+        return fault(why, size, "must be one line", "-api-key");
     if (options->seed_only && !options->seed_balance)
         return fault(why, size, "needs a -seed-balance", "-seed-only");
     return 0;
@@ -285,7 +305,11 @@ int options_parse(struct options *options, int argc, char **argv, char *why, siz
             return -1;
         }
     }
-    return options->help ? 0 : check(options, why, size);
+    if (options->help)
+        return 0;
+    if (*options->api_key_file && read_key(options, why, size))
+        return -1;
+    return check(options, why, size);
 }
 
 void options_print_help(FILE *to)

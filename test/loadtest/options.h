@@ -22,6 +22,8 @@ struct options {
     const char *base_url, *seed_desc, *seed_method, *seed_db_dsn, *operators;
     const char *rate_curve;
     char dsn_of_file[512];
+    const char *api_key, *api_key_file; /* after parsing, api_key has the key of either */
+    char key_read[256];
     double rps, express_ratio, users_zipf;
     int64_t duration_us, timeout_us, seed_timeout_us, drain_timeout_us;
     int64_t concurrency, user_start, users, recipients, seed_balance, seed_concurrency;
@@ -34,7 +36,7 @@ bool options_duration(const char *text, int64_t *us);
  * values for a tool. A query after "?" is ignored. */
 bool options_dsn(const char *dsn, struct db_settings *settings);
 void options_dsn_free(struct db_settings *settings);
-/* Returns 0, or -1 with a sentence in why that says what is wrong. */
+/* Returns 0, or -1 with a sentence in why that says what is wrong. Reads -api-key-file. */
 int options_parse(struct options *options, int argc, char **argv, char *why, size_t size);
 void options_print_help(FILE *to);
 

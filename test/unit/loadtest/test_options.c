@@ -155,6 +155,27 @@ START_TEST(the_database_may_be_named_where_no_list_of_processes_shows_it)
 }
 END_TEST
 
+START_TEST(a_key_may_stand_in_a_file)
+{
+    char path[] = "/tmp/msg-key-XXXXXX";
+    int fd = mkstemp(path);
+    struct options o;
+
+    ck_assert_int_eq(PARSE(&o, "-rps", "1"), 0);
+    ck_assert_str_eq(o.api_key, "");
+    ck_assert_int_eq(PARSE(&o, "-api-key", "msg_a_b_c"), 0);
+    ck_assert_str_eq(o.api_key, "msg_a_b_c");
+    ck_assert_int_eq(PARSE(&o, "-api-key", "a\r\nb"), -1);
+    ck_assert_int_eq(PARSE(&o, "-api-key-file", path), -1); /* nothing is in it */
+    ck_assert_int_eq(write(fd, "msg_d_e_f\n", 10), 10);
+    ck_assert_int_eq(PARSE(&o, "-api-key-file", path), 0);
+    ck_assert_str_eq(o.api_key, "msg_d_e_f");
+    close(fd);
+    unlink(path);
+    ck_assert_int_eq(PARSE(&o, "-api-key-file", path), -1);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("options");
@@ -165,6 +186,7 @@ int main(void)
     tcase_add_test(t, options_have_the_ancestors_names_and_defaults);
     tcase_add_test(t, what_cannot_be_is_refused);
     tcase_add_test(t, the_database_may_be_named_where_no_list_of_processes_shows_it);
+    tcase_add_test(t, a_key_may_stand_in_a_file);
     suite_add_tcase(s, t);
     return suite_run(s);
 }
