@@ -2,7 +2,9 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "api/auth.h"
 #include "api/limiter.h"
 #include "api/query.h"
 #include "libcommon/base/clock.h"
@@ -18,6 +20,8 @@ struct limit {
 
 struct admission {
     struct limit global, customer, reads;
+    enum admission_access access[ADMISSION_GROUPS];
+    struct auth *auth; /* NULL: no group asks for keys */
 };
 
 _Static_assert(sizeof(struct identity) <= HTTPD_ROOM, "an identity stays with its request");
@@ -31,11 +35,17 @@ static void open_limit(struct limit *limit, int64_t rps, int64_t burst, const ch
 
 struct admission *admission_new(const struct admission_config *config)
 {
+    const struct auth_config auth = {.ring = config->ring,
+                                     .stale_ms = config->stale_ms,
+                                     .failure_rps = config->failure_rps,
+                                     .failure_burst = config->failure_burst};
     struct admission *a = must_alloc(1, sizeof(*a));
 
     open_limit(&a->global, config->global_rps, config->global_burst, "scope=\"global\"");
     open_limit(&a->customer, config->customer_rps, config->customer_burst, "scope=\"user\"");
     open_limit(&a->reads, config->reads_rps, config->reads_burst, "scope=\"user\"");
+    memcpy(a->access, config->access, sizeof(a->access));
+    a->auth = config->ring ? auth_new(&auth) : NULL;
     return a;
 }
 
@@ -46,6 +56,7 @@ void admission_free(struct admission *a)
     limiter_free(a->global.buckets);
     limiter_free(a->customer.buckets);
     limiter_free(a->reads.buckets);
+    auth_free(a->auth);
     free(a);
 }
 
@@ -96,18 +107,37 @@ const struct identity *admission_identity(struct httpd_request *req)
     return identity_of(req);
 }
 
+/* What the request may do, for all that its route's group asks. False: answered. */
+static bool identify(struct admission *a, struct httpd_request *req,
+                     const struct admission_needs *needs, struct identity *who)
+{
+    switch (a->access[needs->group]) {
+    case ACCESS_OPEN:
+        return true;
+    case ACCESS_KEY:
+        MUST(a->auth != NULL);
+        return auth_identify(a->auth, req, needs->scope, &who->key);
+    default:
+        httpd_reply_error(req, 404, "not_found", "There is nothing at this path.", NULL);
+        return false;
+    }
+}
+
+/* Keys come before the limit that all share: who has none takes nothing from those who do. */
 bool admission_enter(struct admission *a, struct httpd_request *req)
 {
     const struct admission_needs *needs = httpd_needs(req);
-    struct identity *who = identity_of(req); /* nobody: no request proves more than that */
+    struct identity *who = identity_of(req);
     int64_t customer_id;
 
     MUST(needs != NULL); /* a route that states nothing goes without admission */
-    if (!pass(req, admission_take_global(a, who, clock_mono_us())))
+    if (!identify(a, req, needs, who))
+        return false;
+    if (!needs->no_limit && !pass(req, admission_take_global(a, who, clock_mono_us())))
         return false;
     if (needs->subject != SUBJECT_IN_QUERY)
         return true;
-    return query_number(req, "user_id", 1, INT64_MAX, 0, &customer_id) &&
+    return query_number(req, "user_id", 1, INT64_MAX, who->key.customer_id, &customer_id) &&
            admission_name(a, req, customer_id);
 }
 
@@ -117,6 +147,10 @@ bool admission_name(struct admission *a, struct httpd_request *req, int64_t cust
     struct identity *who = identity_of(req);
 
     MUST(needs->subject != SUBJECT_NOBODY);
+    if (who->key.customer_id && who->key.customer_id != customer_id) {
+        auth_refuse_customer(a->auth, req, who->key.key_id);
+        return false;
+    }
     who->customer_id = customer_id;
     httpd_set_user(req, customer_id);
     return pass(req, admission_take_customer(a, needs, who, clock_mono_us()));

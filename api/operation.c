@@ -155,15 +155,17 @@ static struct operation *parse(const char *body, size_t n, enum operation_kind k
     return op;
 }
 
-static int take_customer(struct operation *op, const char *field, struct operation_fault *fault)
+/* otherwise: whom a body without the field is about; 0: it must be there. */
+static int take_customer(struct operation *op, const char *field, int64_t otherwise,
+                         struct operation_fault *fault)
 {
     const json_t *v = json_object_get(op->json, field);
 
-    if (!v)
+    if (!v && !otherwise)
         return refuse(fault, field, "This field is required.");
-    if (!json_is_integer(v) || json_integer_value(v) <= 0)
+    if (v && (!json_is_integer(v) || json_integer_value(v) <= 0))
         return refuse(fault, field, "Must be a positive whole number.");
-    op->customer_id = json_integer_value(v);
+    op->customer_id = v ? json_integer_value(v) : otherwise;
     return 0;
 }
 
@@ -285,7 +287,7 @@ struct operation *operation_parse_send(const char *body, size_t n,
 
     if (!op)
         return NULL;
-    if (take_customer(op, "customer_id", fault) || take_text(op, fault) ||
+    if (take_customer(op, "customer_id", limits->customer_id, fault) || take_text(op, fault) ||
         take_recipients(op, limits, fault) || take_type(op, fault)) {
         operation_free(op);
         return NULL;
@@ -330,13 +332,14 @@ static int take_description(struct operation *op, struct operation_fault *fault)
     return 0;
 }
 
-struct operation *operation_parse_topup(const char *body, size_t n, struct operation_fault *fault)
+struct operation *operation_parse_topup(const char *body, size_t n, int64_t customer_id,
+                                        struct operation_fault *fault)
 {
     struct operation *op = parse(body, n, OPERATION_TOPUP, fault);
 
     if (!op)
         return NULL;
-    if (take_customer(op, "user_id", fault) || take_amount(op, fault) ||
+    if (take_customer(op, "user_id", customer_id, fault) || take_amount(op, fault) ||
         take_description(op, fault)) {
         operation_free(op);
         return NULL;

@@ -72,6 +72,8 @@ struct operation {
     int64_t amount; /* a top-up */
     const char *description;
     size_t description_len;
+    uint64_t key_id; /* of the API key that asked for it; 0: none did */
+    char peer[46];   /* ... and from where */
 
     char *key; /* NULL: none */
     size_t key_len;
@@ -99,6 +101,7 @@ struct operation_fault {
 struct operation_limits {
     int64_t max_recipients;
     const struct price_settings *prices;
+    int64_t customer_id; /* of a body that names none; 0: it must */
 };
 
 /* NULL with *fault filled when the body is wrong; fault->code NULL when memory is out. Sets kind,
@@ -106,7 +109,9 @@ struct operation_limits {
 struct operation *operation_parse_send(const char *body, size_t n,
                                        const struct operation_limits *limits,
                                        struct operation_fault *fault);
-struct operation *operation_parse_topup(const char *body, size_t n, struct operation_fault *fault);
+/* customer_id: as in the limits of a send. */
+struct operation *operation_parse_topup(const char *body, size_t n, int64_t customer_id,
+                                        struct operation_fault *fault);
 
 /* Takes the value of an Idempotency-Key header and hashes the fields that count. 0, or -1 with
  * *fault. */

@@ -109,8 +109,8 @@ static void put_history_row(struct buf *out, char **row, const unsigned long *n)
 }
 
 /* The rows of a page, and the cursor behind it. bottom: the last row looked at, when there may be
- * others behind it. */
-static void put_page(struct buf *out, struct db_set *rows, int64_t limit, int64_t bottom)
+ * others behind it. Whether there are any. */
+static bool put_page(struct buf *out, struct db_set *rows, int64_t limit, int64_t bottom)
 {
     int64_t last = 0;
     int64_t n = 0;
@@ -125,6 +125,7 @@ static void put_page(struct buf *out, struct db_set *rows, int64_t limit, int64_
     }
     put_cursor(out, db_next(rows) ? last : bottom);
     buf_putc(out, '}');
+    return n > 0;
 }
 
 /* How far down a search for a state may look: to the READ_SCAN_ROWS-th row, which the index alone
@@ -150,7 +151,29 @@ static int find_bottom(struct db *db, const struct read_job *job, int64_t *botto
     return 0;
 }
 
-static int history(struct db *db, const struct read_job *job, struct buf *out, struct err *err)
+/* Whether the customer has that message at all, which an empty page of it leaves open. */
+static int find_message(struct db *db, const struct read_job *job, bool *found, struct err *err)
+{
+    struct read_job any = *job;
+    struct db_results results;
+    struct buf sql = {0};
+    int rc;
+
+    any.by_state = false;
+    any.before = INT64_MAX;
+    any.limit = 0; /* and one row more */
+    put_history_query(db, &sql, &any, 0);
+    rc = db_run_buf(db, &history_label, &sql, &results, err);
+    buf_free(&sql);
+    if (rc)
+        return -1;
+    *found = db_next(db_only(&results));
+    db_results_free(&results);
+    return 0;
+}
+
+static int history(struct db *db, const struct read_job *job, struct buf *out, bool *found,
+                   struct err *err)
 {
     struct db_results results;
     struct buf sql = {0};
@@ -164,8 +187,11 @@ static int history(struct db *db, const struct read_job *job, struct buf *out, s
     buf_free(&sql);
     if (rc)
         return -1;
-    put_page(out, db_only(&results), job->limit, bottom);
+    *found = put_page(out, db_only(&results), job->limit, bottom);
     db_results_free(&results);
+    if (!*found && *job->message_id && job->for_itself)
+        return find_message(db, job, found, err);
+    *found = true;
     return 0;
 }
 
@@ -215,6 +241,7 @@ static int balance(struct db *db, const struct read_job *job, struct buf *out, s
 
 static enum read_outcome run_job(struct reader *r, const struct read_job *job, struct buf *out)
 {
+    bool found = true;
     struct err err;
     int rc;
 
@@ -223,9 +250,11 @@ static enum read_outcome run_job(struct reader *r, const struct read_job *job, s
         buf_reset(out);
         rc = db_acquire(r->db, &err);
         if (!rc)
-            rc = job->kind == READ_HISTORY ? history(r->db, job, out, &err)
+            rc = job->kind == READ_HISTORY ? history(r->db, job, out, &found, &err)
                                            : balance(r->db, job, out, &err);
         db_release(r->db);
+        if (!rc && !found)
+            return READ_ABSENT;
         if (!rc)
             return out->failed ? READ_UNAVAILABLE : READ_OK;
         if (err.kind != ERR_RETRY || clock_mono_ms() + RETRY_PAUSE_MS > job->deadline_ms)

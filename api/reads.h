@@ -25,6 +25,7 @@ struct read_job {
     enum read_kind kind;
     int64_t deadline_ms;
     int64_t user_id;
+    bool for_itself; /* user_id asks: a message that is none of its own is as if there were none */
     int64_t limit;
     int64_t before; /* rows with a smaller id only; INT64_MAX: from the newest */
     bool by_state;
@@ -32,7 +33,13 @@ struct read_job {
     char message_id[MESSAGE_ID_MAX + 1]; /* "": any */
 };
 
-enum read_outcome { READ_OK, READ_UNAVAILABLE, READ_TOO_LATE, READ_INTERNAL };
+enum read_outcome {
+    READ_OK,
+    READ_ABSENT, /* the message that is asked for is not there, for whoever asks for itself */
+    READ_UNAVAILABLE,
+    READ_TOO_LATE,
+    READ_INTERNAL,
+};
 
 /* Gives the answer (body: JSON when READ_OK), unless the deadline has been first; called on a
  * reading thread. The job is freed afterwards. */

@@ -6,7 +6,9 @@
 
 #include "api/admission.h"
 #include "api/audit_watch.h"
+#include "api/auth.h"
 #include "api/commit.h"
+#include "api/entrance.h"
 #include "api/housekeeping.h"
 #include "api/key_ring.h"
 #include "api/migrate.h"
@@ -27,7 +29,7 @@
 #define OTHER_DESCRIPTORS 16 /* database and broker, beside committers and readers; traces */
 
 struct server {
-    struct httpd *httpd;
+    struct entrance *entrance;
     struct commit *commit;
     struct reads *reads;
     struct swagger *swagger;
@@ -90,12 +92,6 @@ static void reply_unknown(struct httpd_request *req)
                 "Idempotency-Key, or "
                 "look at the history.",
                 RETRY_AFTER_SEC);
-}
-
-static bool admit(struct httpd_request *req, void *arg)
-{
-    (void)arg;
-    return admission_enter(server.admission, req);
 }
 
 static const char key_header[] = "Idempotency-Key";
@@ -183,9 +179,23 @@ static void reply_outcome(struct operation *op)
     }
 }
 
+/* Who has added money, and from where. */
+static void note_topup(const struct operation *op)
+{
+    bool done = op->outcome == OUTCOME_DONE;
+
+    if (op->key_id && (done || op->outcome == OUTCOME_UNKNOWN))
+        log_info("admin.topup", L_INT("key_id", op->key_id), L_STR("peer", op->peer),
+                 L_INT("customer_id", op->customer_id), L_INT("amount", op->amount),
+                 L_STR("transaction_id", op->message.transaction_id),
+                 L_STR("result", done ? "done" : "unknown"));
+}
+
 /* A committer has decided: runs on its thread. */
 static void answer_operation(struct operation *op)
 {
+    if (op->kind == OPERATION_TOPUP)
+        note_topup(op);
     if (op->outcome == OUTCOME_DONE && op->kind == OPERATION_SEND) {
         pressure_accepted(server.pressure, 1);
         doorbell_ring(server.doorbell, DOORBELL_FRESH(op->message.type));
@@ -239,8 +249,11 @@ static void submit(struct httpd_request *req, struct operation *op)
 
 static void handle_send(struct httpd_request *req, void *arg)
 {
-    const struct operation_limits limits = {.max_recipients = api_settings.max_recipients,
-                                            .prices = &api_settings.prices};
+    const struct operation_limits limits = {
+        .max_recipients = api_settings.max_recipients,
+        .prices = &api_settings.prices,
+        .customer_id = admission_identity(req)->key.customer_id,
+    };
     struct operation_fault fault;
     struct operation *op;
     const char *body;
@@ -272,6 +285,7 @@ static void handle_send(struct httpd_request *req, void *arg)
 
 static void handle_topup(struct httpd_request *req, void *arg)
 {
+    const struct key_grant *key = &admission_identity(req)->key;
     struct operation_fault fault;
     struct operation *op;
     const char *body;
@@ -279,11 +293,13 @@ static void handle_topup(struct httpd_request *req, void *arg)
 
     (void)arg;
     body = httpd_body(req, &n);
-    op = operation_parse_topup(body, n, &fault);
+    op = operation_parse_topup(body, n, key->customer_id, &fault);
     if (!op) {
         reply_fault(req, &fault);
         return;
     }
+    op->key_id = key->key_id;
+    snprintf(op->peer, sizeof(op->peer), "%s", httpd_peer(req));
     if (take_customer(req, op) && take_key(req, op))
         submit(req, op);
 }
@@ -299,6 +315,8 @@ static void answer_read(const struct read_job *job, enum read_outcome outcome,
         reply_unavailable(job->request);
     else if (outcome == READ_TOO_LATE)
         reply_too_late(job->request);
+    else if (outcome == READ_ABSENT)
+        auth_reply_absent(job->request);
     else
         httpd_reply_error(job->request, 500, "internal_error", "Something went wrong.", NULL);
 }
@@ -336,6 +354,7 @@ static bool take_filters(struct httpd_request *req, struct read_job *job)
 static void submit_read(struct httpd_request *req, struct read_job *job)
 {
     job->user_id = admission_identity(req)->customer_id;
+    job->for_itself = admission_identity(req)->key.customer_id;
     job->request = req;
     job->deadline_ms = clock_mono_ms() + api_settings.request_deadline_ms;
     httpd_set_deadline(req, job->deadline_ms, answer_late_read);
@@ -377,11 +396,16 @@ static void open_swagger(void)
         LOG_EVENT(*dir ? LOG_WARN : LOG_INFO, "swagger.absent", L_ERR(&err));
 }
 
-static const struct admission_needs send_needs = {.subject = SUBJECT_IN_BODY,
-                                                  .customer_limit = true};
-static const struct admission_needs topup_needs = {.subject = SUBJECT_IN_BODY};
-static const struct admission_needs read_needs = {.subject = SUBJECT_IN_QUERY, .read_limit = true};
-static const struct admission_needs page_needs = {.subject = SUBJECT_NOBODY};
+static const struct admission_needs send_needs = {
+    .scope = KEY_SEND, .subject = SUBJECT_IN_BODY, .customer_limit = true};
+static const struct admission_needs topup_needs = {.scope = KEY_TOPUP, .subject = SUBJECT_IN_BODY};
+static const struct admission_needs read_needs = {
+    .scope = KEY_READ, .subject = SUBJECT_IN_QUERY, .read_limit = true};
+static const struct admission_needs page_needs = {.group = GROUP_SWAGGER};
+static const struct admission_needs metrics_needs = {
+    .group = GROUP_METRICS, .scope = KEY_METRICS, .no_limit = true};
+static const struct admission_needs status_needs = {
+    .group = GROUP_STATUS, .scope = KEY_METRICS, .no_limit = true};
 
 static const struct httpd_route routes[] = {
     {"POST", "/messages/send", handle_send, 0, &send_needs},
@@ -390,7 +414,8 @@ static const struct httpd_route routes[] = {
     {"POST", "/balance/add", handle_topup, 0, &topup_needs},
     {"GET", "/swagger", handle_swagger, 0, &page_needs},
     {"GET", "/swagger/*", handle_swagger, 0, &page_needs},
-    DAEMON_ROUTES,
+    DAEMON_HEALTH_ROUTES,
+    DAEMON_WATCH_ROUTES(DAEMON_ROUTE_WORDS & ~HTTPD_NO_LIMIT, &metrics_needs, &status_needs),
 };
 
 static void register_metrics(void)
@@ -407,28 +432,20 @@ static void register_metrics(void)
 struct server *server_start(struct err *err)
 {
     const struct api_settings *s = &api_settings;
-    const struct httpd_config config = {
-        .settings = &s->httpd,
+    const struct entrance_config config = {
         .routes = routes,
-        .route_count = sizeof(routes) / sizeof(routes[0]),
-        .admit = admit,
+        .count = sizeof(routes) / sizeof(routes[0]),
+        .operation = DAEMON_HEALTH_COUNT + DAEMON_WATCH_COUNT,
+        .watch = DAEMON_WATCH_COUNT,
         .beside = s->committers + s->readers + OTHER_DESCRIPTORS,
     };
-    const struct admission_config limits = {
-        .global_rps = s->global_rps,
-        .global_burst = s->global_burst,
-        .customer_rps = s->user_rps,
-        .customer_burst = s->user_burst,
-        .reads_rps = s->user_read_rps,
-        .reads_burst = s->user_read_burst,
-    };
 
-    server.httpd = httpd_new(&config, err);
-    if (!server.httpd)
+    server.entrance = entrance_open(&config, err);
+    if (!server.entrance)
         return NULL;
+    server.admission = entrance_admission(server.entrance);
     register_metrics();
     open_swagger();
-    server.admission = admission_new(&limits);
     server.migrator = s->migrate_on_start ? migrator_start(&s->db) : NULL;
     server.pressure = pressure_start();
     server.audit = audit_watch_start();
@@ -436,20 +453,18 @@ struct server *server_start(struct err *err)
     server.doorbell = doorbell_start(&s->broker);
     server.commit = commit_start(answer_operation, enter_stage);
     server.reads = reads_start(answer_read);
-    if (httpd_start(server.httpd, err)) {
+    if (entrance_start(server.entrance, err)) {
         server_drain(&server);
         server_free(&server);
         return NULL;
     }
-    log_info("server.listening", L_INT("port", httpd_port(server.httpd)));
     return &server;
 }
 
 void server_drain(struct server *s)
 {
     janitor_begin_stop(s->janitor);
-    httpd_drain(s->httpd);
-    if (!httpd_wait_drained(s->httpd, daemon_drain_left_ms()))
+    if (!entrance_drain(s->entrance))
         log_warn("server.drain_cut_short", L_MSG("requests were still in hand at the deadline"));
     /* Committers and readers first: they answer into the server. */
     commit_stop(s->commit);
@@ -466,7 +481,6 @@ void server_free(struct server *s)
 {
     if (!s)
         return;
-    httpd_free(s->httpd);
-    admission_free(s->admission);
+    entrance_free(s->entrance);
     swagger_close(s->swagger);
 }

@@ -1,5 +1,6 @@
 #include "api/settings.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -95,6 +96,29 @@ static const struct setting rows[] = {
                     "switches it off."),
     SETTING_BOOL_ROW(api_settings, migrate_on_start, "MIGRATE_ON_START", "true",
                      "Bring the database's schema up to date at start."),
+    SETTING_CHOICE_ROW(api_settings, auth, "API_AUTH", "required", "required off",
+                       "Whether requests need an API key; off only where LISTEN_ADDR is of the "
+                       "loopback, as 127.0.0.1:8080."),
+    SETTING_BOOL_ROW(api_settings, auth_off_anywhere, "API_AUTH_OFF_ANYWHERE", "false",
+                     "Lets API_AUTH=off hold on any address: whoever reaches it may do anything."),
+    SETTING_INT_ROW(api_settings, keys_stale_sec, "API_KEYS_STALE_SEC", "30", 3, 86400,
+                    "How long reads go on when the keys can no longer be read; sends and top-ups "
+                    "end after 3 seconds."),
+    SETTING_INT_ROW(api_settings, auth_failure_rps, "AUTH_FAILURE_RATE_LIMIT_RPS", "5", 0, 10000000,
+                    "Requests a second of one address that may fail for their key before they get "
+                    "429 instead of an answer; 0 switches the limit off."),
+    SETTING_INT_ROW(api_settings, auth_failure_burst, "AUTH_FAILURE_RATE_LIMIT_BURST", "20", 1,
+                    10000000, "Such requests that are answered at once."),
+    SETTING_CHOICE_ROW(api_settings, metrics_access, "API_METRICS", "open", "open key off",
+                       "Who may see /metrics: everybody, a key with the scope metrics, nobody."),
+    SETTING_CHOICE_ROW(api_settings, status_access, "API_STATUS", "open", "open key off",
+                       "Who may see /status and /status.json."),
+    SETTING_CHOICE_ROW(api_settings, swagger_access, "API_SWAGGER", "open", "open key off",
+                       "Who may see /swagger/; with key, one of any scope."),
+    SETTING_TEXT_ROW(api_settings, admin_listen_addr, SETTING_ADDR, "ADMIN_LISTEN_ADDR", "", 0,
+                     NULL,
+                     "Address of a second listener, which then has /metrics and /status instead of "
+                     "the first; empty: none."),
     SETTING_TEXT_ROW(api_settings, key_cell, SETTING_STRING, "API_KEY_CELL", "live", KEY_CELL_MAX,
                      cell_ok,
                      "What new API keys have behind msg_, so that one knows which installation a "
@@ -122,6 +146,57 @@ static const struct settings_group groups[] = {
     {otlp_settings_rows, &api_settings.daemon.otlp},
 };
 
+bool settings_asks_for_keys(const struct api_settings *s)
+{
+    return !strcmp(s->auth, "required");
+}
+
+static bool is_loopback(const char *addr)
+{
+    unsigned char bytes[sizeof(struct in6_addr)];
+    char host[256];
+    uint16_t port;
+
+    if (!settings_split_addr(addr, host, sizeof(host), &port))
+        return false;
+    if (inet_pton(AF_INET, host, bytes) == 1)
+        return bytes[0] == 127;
+    return !strcmp(host, "::1") || !strcmp(host, "localhost");
+}
+
+bool settings_keys_off_in_the_open(const struct api_settings *s)
+{
+    return !settings_asks_for_keys(s) && !is_loopback(s->httpd.listen_addr);
+}
+
+static size_t check_group(const char *name, const char *access, struct buf *errors)
+{
+    if (strcmp(access, "key") != 0)
+        return 0;
+    buf_printf(errors, "%s=key needs API_AUTH=required\n", name);
+    return 1;
+}
+
+static size_t check_auth(const struct api_settings *s, struct buf *errors)
+{
+    size_t faults = 0;
+
+    if (settings_asks_for_keys(s))
+        return 0;
+    if (settings_keys_off_in_the_open(s) && !s->auth_off_anywhere) {
+        buf_printf(
+            errors,
+            "API_AUTH=off lets whoever reaches LISTEN_ADDR=%s spend and read for anybody: use "
+            "an address of the loopback, as 127.0.0.1:8080, or API_AUTH=required, or set "
+            "API_AUTH_OFF_ANYWHERE=true if something else keeps strangers away\n",
+            s->httpd.listen_addr);
+        faults++;
+    }
+    return faults + check_group("API_METRICS", s->metrics_access, errors) +
+           check_group("API_STATUS", s->status_access, errors) +
+           check_group("API_SWAGGER", s->swagger_access, errors);
+}
+
 static size_t check(struct buf *errors)
 {
     const struct api_settings *s = &api_settings;
@@ -139,6 +214,7 @@ static size_t check(struct buf *errors)
                                    s->commit_max_rows, errors);
     faults += settings_check_order("PAGE_SIZE_DEFAULT", s->page_default, "PAGE_SIZE_MAX",
                                    s->page_max, errors);
+    faults += check_auth(s, errors);
     return faults + topology_check(&s->broker, errors);
 }
 

@@ -28,9 +28,18 @@ struct api_settings {
     int64_t readers, read_queue_max, read_queue_user_max, read_scan_rows;
     int64_t idempotency_ttl_hours;
     int64_t audit_load_pct;
-    char *key_cell, *admin_key; /* of `key` verbs alone */
-    char *swagger_dir;          /* "": beside the program or installed */
+    char *auth; /* required, off */
+    bool auth_off_anywhere;
+    int64_t keys_stale_sec, auth_failure_rps, auth_failure_burst;
+    char *metrics_access, *status_access, *swagger_access; /* open, key, off */
+    char *admin_listen_addr;                               /* "": none */
+    char *key_cell, *admin_key;                            /* of `key` verbs alone */
+    char *swagger_dir;                                     /* "": beside the program or installed */
 };
+
+bool settings_asks_for_keys(const struct api_settings *s);
+/* Nobody is asked for a key, and not only this machine reaches LISTEN_ADDR. */
+bool settings_keys_off_in_the_open(const struct api_settings *s);
 
 extern struct api_settings api_settings;
 extern const struct daemon_program api_program;

@@ -362,6 +362,7 @@ def daemon_environment(config, name, assignments):
         return env
     for key, value in config.connection_environment().items():
         env[key] = assignments.get(key, value)  # one daemon may be pointed at a proxy
+    env.setdefault("API_AUTH", "off")  # for trials and tests; it listens on the loopback alone
     env.setdefault("OPERATORS", ",".join(
         f"operator{o[-1].upper()}={config.url(o)}" for o in OPERATORS))
     return env

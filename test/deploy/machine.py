@@ -182,7 +182,8 @@ class Platform:
         operators = ",".join(f"operator{p}=http://127.0.0.1:{p}" for p in self.operators)
         for kind, name in DAEMONS.items():
             listen = self.stack.url(f"{kind}-9").removeprefix("http://")
-            self.write(f"{name}.env", f"LISTEN_ADDR={listen}\nOPERATORS={operators}\nUSER_RATE_LIMIT_RPS=0\n")
+            self.write(f"{name}.env", f"LISTEN_ADDR={listen}\nAPI_AUTH=off\nOPERATORS={operators}\n"
+                                     "USER_RATE_LIMIT_RPS=0\n")
         for name, value in (("db_password", values["DB_PASSWORD"]), ("rabbit_uri", values["RABBIT_URI"])):
             self.write(f"credentials/{name}", value + "\n").chmod(0o600)
 

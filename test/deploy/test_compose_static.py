@@ -121,6 +121,15 @@ def test_memory_and_rights_are_bounded(resolved):
         assert service["cap_drop"] == ["ALL"] and "no-new-privileges" in service["security_opt"], name
 
 
+def test_keys_are_off_on_the_loopback_alone(resolved):
+    """... and on with one word."""
+    api = resolved["services"]["msg-api"]
+    assert api["environment"]["API_AUTH"] == "off"
+    assert [p for p in api["ports"] if not p.startswith("127.0.0.1:")] == []
+    strict = environment_of(compose_file({"API_AUTH": "required"})["services"]["msg-api"], {"API_AUTH": "required"})
+    assert strict["API_AUTH"] == "required"
+
+
 def test_names_and_users(resolved):
     services = resolved["services"]
     assert services["mysql"]["container_name"] == "messaging_platform_mysql"

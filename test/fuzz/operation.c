@@ -18,7 +18,7 @@
 #define TRACEPARENT "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 static const struct price_settings prices = {.of = {[MESSAGE_NORMAL] = 1, [MESSAGE_EXPRESS] = 3}};
-static const struct operation_limits limits = {MAX_RECIPIENTS, &prices};
+static const struct operation_limits limits = {.max_recipients = MAX_RECIPIENTS, .prices = &prices};
 
 /* ---- what jansson says ---- */
 
@@ -155,7 +155,7 @@ static void try_send(const char *body, size_t n, const json_t *root)
 static void try_topup(const char *body, size_t n, const json_t *root)
 {
     struct operation_fault fault;
-    struct operation *op = operation_parse_topup(body, n, &fault);
+    struct operation *op = operation_parse_topup(body, n, 0, &fault);
 
     MUST(!op == !(root && is_topup(root)));
     if (op)

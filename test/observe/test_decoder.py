@@ -74,7 +74,7 @@ def api(tmp_path):
 
     def start(**settings):
         port = free_port()
-        env = {"PATH": os.environ["PATH"], "LISTEN_ADDR": f"127.0.0.1:{port}", "DB_PORT": "1",
+        env = {"PATH": os.environ["PATH"], "LISTEN_ADDR": f"127.0.0.1:{port}", "API_AUTH": "off", "DB_PORT": "1",
                "DB_PASSWORD": "none", "RABBIT_URI": "amqp://a:b@127.0.0.1:1/", "REQUEST_DEADLINE_MS": "200",
                "OTEL_BSP_SCHEDULE_DELAY": "20", **settings}
         with open(tmp_path / "log", "w") as log:

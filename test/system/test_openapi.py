@@ -6,8 +6,11 @@ import uuid
 import pytest
 import requests
 from harness.client import new_customer, recipient
+from harness import keys
+from harness.keys import ROUTES, KeyedApi, ask
 from harness.openapi import Document
 from harness.proxy import FaultProxy
+from harness.wait import wait_until
 
 NOT_CLEAN = {"Transfer-Encoding": "gzip"}
 LARGE = b" " * (1 << 20) + b"{}"
@@ -161,10 +164,54 @@ def provoke_swagger(platform, module_world):
         yield "GET", "/swagger/{file}", whole.get(f"/swagger/{name}")
 
 
+PAGES = [route for route, (_, named) in ROUTES.items() if not named]
+KEYED = {"API_AUTH": "required", "API_METRICS": "key", "API_STATUS": "key", "API_SWAGGER": "key"}
+
+
+def without_database(stack):
+    """Its API has never heard of any key."""
+    proxy = FaultProxy(stack.values["DB_HOST"], int(stack.values["DB_PORT"]))
+    proxy.refuse()
+    stack.stop("api-1")
+    stack.start_without_waiting("api-1", DB_HOST="127.0.0.1", DB_PORT=proxy.port)
+    wait_until(lambda: stack.status("api-1", "/healthz") == 200, 20, "it listens")
+    return proxy
+
+
+def provoke_keys(module_world):
+    stack = module_world("api", **KEYED, AUTH_FAILURE_RATE_LIMIT_RPS=1, AUTH_FAILURE_RATE_LIMIT_BURST=50)
+    url, customer, other = stack.url("api-1"), new_customer(), new_customer()
+    admin = KeyedApi(url, keys.create(stack, scopes="admin"))
+    bound = KeyedApi(url, keys.create(stack, scopes="send,read,topup", customer=other))
+    wait_until(lambda: bound.get("/balance").status_code == 200, 10, "the keys are known")
+    for method, path in ROUTES:
+        yield method, path, ask(KeyedApi(url, None), method, path, customer)
+        if ROUTES[method, path][0] != "any":
+            yield method, path, ask(admin, method, path, customer)
+        if ROUTES[method, path][1]:
+            yield method, path, ask(bound, method, path, customer)
+    for method, path in PAGES:
+        for _ in range(100):
+            answer = ask(KeyedApi(url, None), method, path, customer)
+            if answer.status_code == 429:
+                break
+        yield method, path, answer
+    proxy = without_database(stack)
+    try:
+        for method, path in PAGES:
+            yield method, path, ask(admin, method, path, customer)
+        stack.stop("api-1")
+    finally:
+        proxy.close()
+    closed = module_world("api", API_METRICS="off", API_STATUS="off").api()
+    for path in ("/metrics", "/status", "/status.json"):
+        yield "GET", path, closed.get(path)
+
+
 def test_every_documented_answer(document, platform, limited, cut_off, module_world):
     seen = set()
     for provoked in (provoke_posts(platform, limited, cut_off), provoke_gets(platform, limited, cut_off),
-                     provoke_swagger(platform, module_world)):
+                     provoke_swagger(platform, module_world), provoke_keys(module_world)):
         for method, path, response in provoked:
             try:
                 document.check(method, path, response)

@@ -90,9 +90,9 @@ def test_units_differ_only_where_they_must():
 
 def settings(kind):
     """{name: default} as the program lists them; None: required."""
-    text = subprocess.run([binary(kind), "--help"], stdout=subprocess.PIPE, text=True, timeout=20).stdout
-    rows = re.findall(r"^  ([A-Z][A-Z0-9_]+) \(.*; default (.*)\)$", text, re.MULTILINE)
-    return {name: {"empty": "", "required": None}.get(default, default) for name, default in rows}
+    text = subprocess.run([binary(kind), "--settings-markdown"], stdout=subprocess.PIPE, text=True, timeout=20).stdout
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.MULTILINE)
+    return {name: {"empty": "", "required": None}.get(default, default.strip("`")) for name, default in rows}
 
 
 @pytest.mark.parametrize("path", SERVICES, ids=lambda p: p.name)
@@ -141,7 +141,7 @@ def etc(tmp_path):
         lines = {name: values[name] for name in names} | more
         (folder / "platform.env").write_text("".join(f"{k}={v}\n" for k, v in lines.items()))
         for kind in DAEMONS:
-            (folder / f"msg-{kind}.env").write_text(f"LISTEN_ADDR={stack.url(f'{kind}-9')[7:]}\n")
+            (folder / f"msg-{kind}.env").write_text(f"LISTEN_ADDR={stack.url(f'{kind}-9')[7:]}\nAPI_AUTH=off\n")
         with open(folder / "msg-consumerd.env", "a") as file:
             file.write(f"OPERATORS=operatorA={values['OPERATOR_A_URL']},operatorB={values['OPERATOR_B_URL']}\n")
         (folder / "credentials" / "db_password").write_text(values["DB_PASSWORD"] + "\n")

@@ -43,6 +43,9 @@ REFUSED = {
     "a PROXY header from nobody": ("api", {"HTTP_PROXY_PROTOCOL": "true"}, "TRUSTED_PROXIES"),
     "more threads than connections": ("api", {"HTTP_THREADS": "17", "HTTP_MAX_CONNECTIONS": "16"}, "HTTP_THREADS"),
     "pages": ("api", {"PAGE_SIZE_DEFAULT": "11", "PAGE_SIZE_MAX": "10"}, "PAGE_SIZE_DEFAULT"),
+    "keys off in the open": ("api", {"API_AUTH": "off", "LISTEN_ADDR": "0.0.0.0:8080"}, "API_AUTH=off"),
+    "figures for keys that nobody asks for": ("api", {"API_AUTH": "off", "LISTEN_ADDR": "127.0.0.1:8080",
+                                                      "API_METRICS": "key"}, "API_METRICS=key"),
     "one address twice": ("operator-sim", {"LISTEN_ADDR": ":9001", "CONTROL_ADDR": ":9001"}, "CONTROL_ADDR"),
     "a shut door without a key": ("operator-sim", {"SIM_FAULTS": '{"refuse":true}'}, "SIM_FAULTS"),
 } | {f"LISTEN_ADDR {addr}": ("api", {"LISTEN_ADDR": addr}, "LISTEN_ADDR")

@@ -24,6 +24,7 @@ PORT_SPAN = 70
 
 # Tests name the settings they are about; limits that are not the subject are out of the way.
 UNLIMITED = {"GLOBAL_RATE_LIMIT_RPS": "0", "USER_RATE_LIMIT_RPS": "0", "USER_READ_LIMIT_RPS": "0",
+             "AUTH_FAILURE_RATE_LIMIT_RPS": "0",
              "BACKPRESSURE_OUTBOX_PENDING_THRESHOLD": "1000000"}
 
 

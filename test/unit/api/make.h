@@ -36,7 +36,7 @@ static inline struct operation *make_topup(int customer, const char *amount)
     char body[128];
 
     snprintf(body, sizeof(body), "{\"user_id\":%d,\"balance\":%s}", customer, amount);
-    op = operation_parse_topup(body, strlen(body), &fault);
+    op = operation_parse_topup(body, strlen(body), 0, &fault);
     ck_assert_ptr_nonnull(op);
     return op;
 }

@@ -8,17 +8,22 @@
 #include <unistd.h>
 
 #include "api/admission.h"
+#include "api/auth.h"
 #include "libcommon/telemetry/metrics.h"
+#include "test/unit/api/fake_ring.h"
 #include "test/unit/suite.h"
 
 #define SECOND INT64_C(1000000)
 #define NOW_US (1000 * SECOND)
 
-static const struct admission_needs send_needs = {.subject = SUBJECT_IN_BODY,
-                                                  .customer_limit = true};
-static const struct admission_needs topup_needs = {.subject = SUBJECT_IN_BODY};
-static const struct admission_needs read_needs = {.subject = SUBJECT_IN_QUERY, .read_limit = true};
-static const struct admission_needs page_needs = {.subject = SUBJECT_NOBODY};
+static const struct admission_needs send_needs = {
+    .scope = KEY_SEND, .subject = SUBJECT_IN_BODY, .customer_limit = true};
+static const struct admission_needs topup_needs = {.scope = KEY_TOPUP, .subject = SUBJECT_IN_BODY};
+static const struct admission_needs read_needs = {
+    .scope = KEY_READ, .subject = SUBJECT_IN_QUERY, .read_limit = true};
+static const struct admission_needs page_needs = {.group = GROUP_SWAGGER};
+static const struct admission_needs metrics_needs = {
+    .group = GROUP_METRICS, .scope = KEY_METRICS, .no_limit = true};
 
 /* Refusals of a scope since it was asked for the last time. */
 static uint64_t refused(bool customer)
@@ -43,7 +48,8 @@ static void setup(void)
 
 START_TEST(all_share_one_limit)
 {
-    const struct admission_config config = {1, 2, 0, 1, 0, 1};
+    const struct admission_config config = {
+        .global_rps = 1, .global_burst = 2, .customer_rps = 0, .customer_burst = 1};
     struct admission *a = admission_new(&config);
     const struct identity nobody = {0};
     const struct identity seven = {.customer_id = 7};
@@ -61,7 +67,8 @@ END_TEST
 
 START_TEST(each_customer_has_a_limit_where_the_route_says_so)
 {
-    const struct admission_config config = {0, 1, 1, 1, 0, 1};
+    const struct admission_config config = {
+        .global_rps = 0, .global_burst = 1, .customer_rps = 1, .customer_burst = 1};
     struct admission *a = admission_new(&config);
     const struct identity seven = {.customer_id = 7};
     const struct identity eight = {.customer_id = 8};
@@ -124,7 +131,8 @@ static void handle(struct httpd_request *req, void *arg)
 
         ck_assert_int_eq(admission_identity(req)->customer_id, 0);
         snprintf(text, sizeof(text), "%.*s", (int)n, body);
-        if (!admission_name(admission, req, atoi(text)))
+        if (!admission_name(admission, req,
+                            n ? atoi(text) : admission_identity(req)->key.customer_id))
             return;
     }
     n = (size_t)snprintf(text, sizeof(text), "customer %lld",
@@ -133,16 +141,14 @@ static void handle(struct httpd_request *req, void *arg)
 }
 
 static const struct httpd_route routes[] = {
-    {"POST", "/send", handle, 0, &send_needs},
-    {"POST", "/topup", handle, 0, &topup_needs},
-    {"GET", "/read", handle, 0, &read_needs},
-    {"GET", "/page", handle, 0, &page_needs},
+    {"POST", "/send", handle, 0, &send_needs},      {"POST", "/topup", handle, 0, &topup_needs},
+    {"GET", "/read", handle, 0, &read_needs},       {"GET", "/page", handle, 0, &page_needs},
+    {"GET", "/figures", handle, 0, &metrics_needs},
 };
 
-static void open_server(int64_t global_burst, int64_t customer_burst)
+static void open_for(const struct admission_config *limits)
 {
     static char addr[] = "127.0.0.1:0";
-    const struct admission_config limits = {1, global_burst, 1, customer_burst, 0, 1};
     const struct httpd_settings settings = {.listen_addr = addr,
                                             .threads = 1,
                                             .max_connections = 100,
@@ -155,10 +161,35 @@ static void open_server(int64_t global_burst, int64_t customer_burst)
                                         NULL,      admit,  0};
     struct err err;
 
-    admission = admission_new(&limits);
+    admission = admission_new(limits);
     server = httpd_new(&config, &err);
     ck_assert_msg(server != NULL, "%s", err.msg);
     ck_assert_int_eq(httpd_start(server, &err), 0);
+}
+
+static void open_server(int64_t global_burst, int64_t customer_burst)
+{
+    const struct admission_config limits = {.global_rps = 1,
+                                            .global_burst = global_burst,
+                                            .customer_rps = 1,
+                                            .customer_burst = customer_burst};
+
+    open_for(&limits);
+}
+
+/* Keys for the API and the figures, the page is off. */
+static void open_for_keys(int64_t failure_burst)
+{
+    const struct admission_config config = {
+        .access =
+            {[GROUP_API] = ACCESS_KEY, [GROUP_METRICS] = ACCESS_KEY, [GROUP_SWAGGER] = ACCESS_OFF},
+        .ring = &fake_ring,
+        .stale_ms = 30000,
+        .failure_rps = failure_burst ? 1 : 0,
+        .failure_burst = failure_burst ? failure_burst : 1,
+    };
+
+    open_for(&config);
 }
 
 static void close_server(void)
@@ -169,7 +200,9 @@ static void close_server(void)
     admission_free(admission);
 }
 
-static const char *ask(const char *method, const char *target, const char *body)
+/* key: NULL for none. */
+static const char *ask_with(const char *key, const char *method, const char *target,
+                            const char *body)
 {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(httpd_port(server))};
     static char answer[2048];
@@ -181,14 +214,21 @@ static const char *ask(const char *method, const char *target, const char *body)
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     ck_assert_int_eq(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
     n = snprintf(request, sizeof(request),
-                 "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s",
-                 method, target, strlen(body), body);
+                 "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s%s%sContent-Length: %zu\r\n"
+                 "\r\n%s",
+                 method, target, key ? "X-Api-Key: " : "", key ? key : "", key ? "\r\n" : "",
+                 strlen(body), body);
     ck_assert_int_eq(write(fd, request, (size_t)n), n);
     while ((n = read(fd, answer + at, sizeof(answer) - 1 - at)) > 0)
         at += (size_t)n;
     answer[at] = '\0';
     close(fd);
     return answer;
+}
+
+static const char *ask(const char *method, const char *target, const char *body)
+{
+    return ask_with(NULL, method, target, body);
 }
 
 static void assert_answer(const char *answer, const char *status, const char *part)
@@ -236,6 +276,105 @@ START_TEST(all_are_refused_first)
 }
 END_TEST
 
+/* ---- with keys ---- */
+
+static uint64_t failures(const char *labels)
+{
+    return metrics_value(metrics_counter("msg_auth_failures_total", "", labels));
+}
+
+START_TEST(who_has_no_key_is_told_how)
+{
+    uint64_t missing;
+
+    fake_ring_make(0, KEY_SEND);
+    open_for_keys(0);
+    missing = failures("reason=\"missing\"");
+    assert_answer(ask("POST", "/send", "7"), "HTTP/1.1 401",
+                  "\r\nWWW-Authenticate: Bearer realm=\"messaging-platform\"\r\n");
+    assert_answer(ask("GET", "/read?user_id=7", ""), "HTTP/1.1 401", "\"error\":\"unauthorized\"");
+    assert_answer(ask_with("nonsense", "POST", "/send", "7"), "HTTP/1.1 401",
+                  ", error=\"invalid_token\"\r\n");
+    ck_assert_uint_eq(failures("reason=\"missing\"") - missing, 2);
+    fake_ring.answer = KEY_REVOKED;
+    assert_answer(ask_with(fake_ring.text, "POST", "/send", "7"), "HTTP/1.1 401",
+                  ", error=\"invalid_token\"\r\n");
+    ck_assert_str_eq(fake_ring.peer, "127.0.0.1");
+    close_server();
+}
+END_TEST
+
+START_TEST(a_missing_scope_is_named)
+{
+    fake_ring_make(0, KEY_SEND);
+    open_for_keys(0);
+    assert_answer(ask_with(fake_ring.text, "POST", "/send", "7"), "HTTP/1.1 200", "customer 7");
+    assert_answer(ask_with(fake_ring.text, "POST", "/topup", "7"), "HTTP/1.1 403",
+                  "error=\"insufficient_scope\", scope=\"topup\"\r\n");
+    assert_answer(ask_with(fake_ring.text, "GET", "/read?user_id=7", ""), "HTTP/1.1 403",
+                  "{\"error\":\"forbidden\",\"message\":\"The API key lacks the scope read.\"}");
+    assert_answer(ask_with(fake_ring.text, "GET", "/figures", ""), "HTTP/1.1 403", "metrics");
+    close_server();
+}
+END_TEST
+
+START_TEST(a_bound_key_is_its_customer)
+{
+    char absent[1024];
+
+    fake_ring_make(7, KEY_SEND | KEY_READ | KEY_METRICS);
+    open_for_keys(0);
+    assert_answer(ask_with(fake_ring.text, "POST", "/send", ""), "HTTP/1.1 200", "customer 7");
+    assert_answer(ask_with(fake_ring.text, "POST", "/send", "7"), "HTTP/1.1 200", "customer 7");
+    assert_answer(ask_with(fake_ring.text, "GET", "/read", ""), "HTTP/1.1 200", "customer 7");
+    assert_answer(ask_with(fake_ring.text, "GET", "/read?user_id=7", ""), "HTTP/1.1 200",
+                  "customer 7");
+    assert_answer(ask_with(fake_ring.text, "GET", "/figures", ""), "HTTP/1.1 200", "customer 0");
+    assert_answer(ask_with(fake_ring.text, "GET", "/read?user_id=x", ""), "HTTP/1.1 400",
+                  "\"field\":\"user_id\"");
+    snprintf(absent, sizeof(absent), "%s", ask_with(fake_ring.text, "POST", "/send", "8"));
+    assert_answer(absent, "HTTP/1.1 404", "{\"error\":\"not_found\",");
+    ck_assert_str_eq(strstr(absent, "{"),
+                     strstr(ask_with(fake_ring.text, "GET", "/read?user_id=9", ""), "{"));
+    close_server();
+}
+END_TEST
+
+START_TEST(what_is_off_is_not_there)
+{
+    fake_ring_make(0, KEY_SEND);
+    open_for_keys(0);
+    assert_answer(ask_with(fake_ring.text, "GET", "/page", ""), "HTTP/1.1 404", "not_found");
+    close_server();
+}
+END_TEST
+
+START_TEST(old_keys_spend_nothing)
+{
+    fake_ring_make(7, KEY_SEND | KEY_READ);
+    open_for_keys(1);
+    fake_ring.age_ms = AUTH_MONEY_STALE_MS + 1;
+    for (int i = 0; i < 3; i++) /* and nobody is to blame for it */
+        assert_answer(ask_with(fake_ring.text, "POST", "/send", ""), "HTTP/1.1 503",
+                      "\r\nRetry-After: 1\r\n");
+    assert_answer(ask_with(fake_ring.text, "GET", "/read", ""), "HTTP/1.1 200", "customer 7");
+    close_server();
+}
+END_TEST
+
+/* Who fails too often waits; a good key of the same address does not. */
+START_TEST(failures_of_an_address_are_limited)
+{
+    fake_ring_make(7, KEY_SEND);
+    open_for_keys(2);
+    assert_answer(ask("POST", "/send", ""), "HTTP/1.1 401", "unauthorized");
+    assert_answer(ask_with("nonsense", "POST", "/send", ""), "HTTP/1.1 401", "unauthorized");
+    assert_answer(ask("POST", "/send", ""), "HTTP/1.1 429", "\r\nRetry-After: 1\r\n");
+    assert_answer(ask_with(fake_ring.text, "POST", "/send", ""), "HTTP/1.1 200", "customer 7");
+    close_server();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("admission");
@@ -248,6 +387,12 @@ int main(void)
     tcase_add_test(tc, whom_a_request_is_about);
     tcase_add_test(tc, a_customer_is_refused_alone);
     tcase_add_test(tc, all_are_refused_first);
+    tcase_add_test(tc, who_has_no_key_is_told_how);
+    tcase_add_test(tc, a_missing_scope_is_named);
+    tcase_add_test(tc, a_bound_key_is_its_customer);
+    tcase_add_test(tc, what_is_off_is_not_there);
+    tcase_add_test(tc, old_keys_spend_nothing);
+    tcase_add_test(tc, failures_of_an_address_are_limited);
     suite_add_tcase(suite, tc);
     return suite_run(suite);
 }

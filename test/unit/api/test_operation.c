@@ -168,14 +168,43 @@ START_TEST(a_topup_takes_positive_amounts_that_fit)
     struct operation *op;
 
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
-        ck_assert_ptr_null(operation_parse_topup(wrong[i], strlen(wrong[i]), &fault));
+        ck_assert_ptr_null(operation_parse_topup(wrong[i], strlen(wrong[i]), 0, &fault));
         ck_assert_str_eq(fault.code, "invalid_input");
     }
-    op = operation_parse_topup(right, strlen(right), &fault);
+    op = operation_parse_topup(right, strlen(right), 0, &fault);
     ck_assert_ptr_nonnull(op);
     ck_assert_int_eq(op->amount, 100);
     ck_assert_int_eq(strncmp(op->message.transaction_id, "d-", 2), 0);
     operation_free(op);
+}
+END_TEST
+
+/* A key that is bound to a customer says whom a body is about that does not. */
+START_TEST(a_customer_may_be_known_already)
+{
+    static const struct operation_limits bound = {
+        .max_recipients = 3, .prices = &prices, .customer_id = 9};
+    static const char send[] = "{\"text\":\"hi\",\"recipients\":[\"1\"]}";
+    static const char named[] = "{\"customer_id\":5,\"text\":\"hi\",\"recipients\":[\"1\"]}";
+    static const char wrong[] = "{\"customer_id\":null,\"text\":\"hi\",\"recipients\":[\"1\"]}";
+    static const char topup[] = "{\"balance\":100}";
+    struct operation_fault fault;
+    struct operation *op = operation_parse_send(send, strlen(send), &bound, &fault);
+
+    ck_assert_ptr_nonnull(op);
+    ck_assert_int_eq(op->customer_id, 9);
+    ck_assert_int_eq(op->message.customer_id, 9);
+    operation_free(op);
+    op = operation_parse_send(named, strlen(named), &bound, &fault);
+    ck_assert_int_eq(op->customer_id, 5);
+    operation_free(op);
+    ck_assert_ptr_null(operation_parse_send(wrong, strlen(wrong), &bound, &fault));
+    ck_assert_str_eq(fault.field, "customer_id");
+    op = operation_parse_topup(topup, strlen(topup), 9, &fault);
+    ck_assert_int_eq(op->customer_id, 9);
+    operation_free(op);
+    ck_assert_ptr_null(operation_parse_topup(topup, strlen(topup), 0, &fault));
+    ck_assert_str_eq(fault.field, "user_id");
 }
 END_TEST
 
@@ -190,6 +219,7 @@ int main(void)
     tcase_add_test(t, the_body_hash_tells_bodies_apart);
     tcase_add_test(t, a_wrong_key_is_refused);
     tcase_add_test(t, a_topup_takes_positive_amounts_that_fit);
+    tcase_add_test(t, a_customer_may_be_known_already);
     suite_add_tcase(s, t);
     return suite_run(s);
 }

@@ -106,6 +106,38 @@ START_TEST(a_read_that_comes_too_late_asks_nothing)
 }
 END_TEST
 
+static enum read_outcome look_for(const char *id, bool for_itself, int64_t before)
+{
+    struct read_job job = {.kind = READ_HISTORY,
+                           .user_id = 1,
+                           .for_itself = for_itself,
+                           .limit = 10,
+                           .before = before,
+                           .by_state = true,
+                           .state = RECIPIENT_DONE,
+                           .deadline_ms = clock_mono_ms() + 1000};
+
+    snprintf(job.message_id, sizeof(job.message_id), "%s", id);
+    ck_assert(reads_submit(reads, &job));
+    sem_wait(&answered);
+    return outcome;
+}
+
+/* ... for who asks for itself: another's message and none are the same. */
+START_TEST(a_message_without_rows_is_absent)
+{
+    EXPECT("history", .has = {"status='done'"}, .rows = "");
+    EXPECT("history", .has = {"LIMIT 1"}, .lacks = {"status=", "id<7"}, .rows = "");
+    ck_assert_int_eq(look_for("m", true, 7), READ_ABSENT);
+    EXPECT("history", .rows = "");
+    EXPECT("history", .rows = "1");
+    ck_assert_int_eq(look_for("m", true, INT64_MAX), READ_OK); /* none of it is done */
+    ck_assert_str_eq(body, "{\"history\":[],\"next_cursor\":null}");
+    EXPECT("history", .rows = "");
+    ck_assert_int_eq(look_for("m", false, INT64_MAX), READ_OK);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("reads");
@@ -117,6 +149,7 @@ int main(void)
     tcase_add_test(t, a_search_to_the_end_has_no_cursor);
     tcase_add_test(t, a_statements_own_error_is_not_tried_again);
     tcase_add_test(t, a_read_that_comes_too_late_asks_nothing);
+    tcase_add_test(t, a_message_without_rows_is_absent);
     suite_add_tcase(s, t);
     return suite_run(s);
 }
