@@ -72,7 +72,7 @@ def test_the_secret_template_fits_and_is_applied_by_nobody(rendered):
     assert template["metadata"] == {"name": SECRET, "namespace": NAMESPACE}
     texts = template["stringData"]
     assert set(texts) == {f"{d}_DB_PASSWORD" for d in ("MIGRATE", "API", "OUTBOXD", "CONSUMERD")} | {
-        f"{d}_RABBIT_URI" for d in ("API", "OUTBOXD", "CONSUMERD")}
+        f"{d}_RABBIT_URI" for d in ("API", "OUTBOXD", "CONSUMERD")} | {"API_ADMIN_KEY"}
     files = [p for p in K8S.rglob("*") if p.suffix in (".yaml", ".yml", ".json")]
     assert files and not [p for p in files if "kind: Secret\n" in p.read_text()]
     # Left as it is, it starts nothing.
@@ -136,6 +136,16 @@ def test_jobs_are_those_of_the_rules(rendered):
             relabelled = [r["replacement"] for r in endpoint.get("relabelings", []) if r["targetLabel"] == "job"]
             jobs.add(relabelled[0] if relabelled else service["metadata"]["name"])
     assert jobs == {s["job_name"] for s in config["scrape_configs"]}
+
+
+def test_keys_are_asked_for(rendered):
+    """The first one is the installer's, and the migration alone sees it."""
+    for objects in rendered.values():
+        assert config(objects, "messaging-platform-api-settings")["API_AUTH"] == "required"
+        for w in objects.workloads():
+            seen = [v for v in w.pod.get("volumes", []) for i in v.get("secret", {}).get("items", [])
+                    if i["key"] == "API_ADMIN_KEY"]
+            assert bool(seen) == (w.name == "messaging-platform-migrate"), w
 
 
 def test_names_that_people_rely_on(rendered):

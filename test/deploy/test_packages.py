@@ -87,6 +87,8 @@ def test_life_of_an_installation(machine, servers, packages, tmp_path_factory): 
     versions = machine.checked("dpkg-query", "--show", "--showformat=${Version}\n", *PACKAGES).split()
     assert [version[-2:] for version in versions] == ["-2"] * len(PACKAGES)
     assert {path: (machine.root / path[1:]).read_text() for path in CONFFILES} == ours
+    key = machine.root / ETC / "admin_key"
+    assert re.fullmatch(r"msg_live_\w+_\w+\n", key.read_text()) and key.stat().st_mode & 0o777 == 0o600
     assert machine.active(platform.units[-1]) == "inactive"
     machine.checked("systemctl", "start", platform.units[-1])
     platform.wait_ready()

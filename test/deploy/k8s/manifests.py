@@ -106,6 +106,7 @@ def secrets_of(objects):
     """By name: those rendered, and the one that is made of the template."""
     uri = "amqps://user:x@broker.example.com:5671/"
     known = {SECRET: {key: uri if key.endswith("_RABBIT_URI") else "x" for key in secret_template()["stringData"]}}
+    known[SECRET]["API_ADMIN_KEY"] = "msg_test_000000000000000000000000000000000_16p4Y1"
     known.update((s["metadata"]["name"], secret_texts(s)) for s in objects.kind("Secret"))
     return known
 
