@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from harness import keys
 from harness.stack import BUILD, Stack, binary
 from harness.wait import Timeout, wait_until
 
@@ -73,6 +74,7 @@ class Platform:
 
     def __init__(self, name, servers, build=BUILD, **settings):
         self.servers = servers
+        self.key = None
         self.loadtest = build / LOADTEST
         self.stack = Stack(name, servers, settings={**SETTINGS, **settings}, build=build)
 
@@ -103,6 +105,15 @@ class Platform:
             return [], {**os.environ, "SEED_DB_DSN": self.dsn()}
         return ["-seed-db-dsn", self.dsn()], None
 
+    def key_options(self):
+        """With API_AUTH=required in the environment, what keys cost is measured along."""
+        if os.environ.get("API_AUTH") != "required":
+            return []
+        if self.key is None:
+            self.key = keys.create(self.stack, scopes="send,read,topup")
+            keys.wait_known(keys.KeyedApi(self.stack.url("api-1"), self.key))
+        return ["-api-key", self.key]
+
     # -- processes --------------------------------------------------------------------------------
 
     def pids(self):
@@ -131,7 +142,8 @@ class Platform:
                    "-user-start", str(user_start), "-recipients", str(recipients), "-express-ratio",
                    str(express), "-timeout", "10s", "-json",
                    "-drain-timeout", "15m", "-verify", "-operators",
-                   f"{v['OPERATOR_A_CONTROL_URL']},{v['OPERATOR_B_CONTROL_URL']}", *named, *more]
+                   f"{v['OPERATOR_A_CONTROL_URL']},{v['OPERATOR_B_CONTROL_URL']}", *named,
+                   *self.key_options(), *more]
         meter, spent = self.meter(), {}
 
         def so_far():
