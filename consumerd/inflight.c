@@ -7,8 +7,6 @@
 #include "libcommon/base/must.h"
 #include "libcommon/domain/bundle.h"
 
-#define BODY_MAX (4u << 20) /* far above what msg-api accepts */
-
 /* ---- arrivals ---- */
 
 struct arrival *arrival_new(const struct broker_event *event, uint64_t generation, size_t *sum)
@@ -126,9 +124,7 @@ static int read_one(struct reading *r, struct err *err)
     struct err why;
     bool given;
 
-    if (event->body_len > BODY_MAX)
-        one.why = "the body is too large";
-    else if (!message_decode(event->body, event->body_len, &decoded, &why))
+    if (!message_decode(event->body, event->body_len, &decoded, &why))
         one.message = &decoded;
     else if (why.kind == ERR_PERMANENT)
         one.why = why.msg;

@@ -139,7 +139,9 @@ int broker_listen(struct broker *b, const char *exchange, const char *queue, str
 /* Hands what has gathered to the kernel. */
 int broker_flush(struct broker *b, struct err *err);
 
-#define BROKER_BODY_MAX (4 << 20) /* a longer body is handed on as an empty one */
+/* A longer body is handed on as an empty one. It follows from the largest message and the largest
+ * bundle (domain/topology.c holds it to that). */
+#define BROKER_BODY_MAX (272 << 10)
 
 enum broker_event_type {
     BROKER_CONFIRMED,  /* tag; multiple: all up to tag */

@@ -99,14 +99,17 @@ static bool open_list(struct text *t, const char *json, size_t n)
     return true;
 }
 
-static bool next_member(struct text *t, struct text *member)
+/* How many members there are; one more than there may be: too many. */
+static size_t cut_members(const struct text *list, struct text members[BUNDLE_MESSAGES_MAX])
 {
-    if (t->at >= t->end)
-        return false;
-    member->at = t->at;
-    member->end = end_of_value(t->at, t->end);
-    t->at = member->end + 1;
-    return true;
+    const char *at = list->at;
+    size_t n = 0;
+
+    for (; at < list->end && n < BUNDLE_MESSAGES_MAX; n++) {
+        members[n] = (struct text){at, end_of_value(at, list->end)};
+        at = members[n].end + 1;
+    }
+    return at < list->end ? n + 1 : n;
 }
 
 static const char *text_of(const json_t *member, const char *name)
@@ -119,7 +122,7 @@ static const char *text_of(const json_t *member, const char *name)
 static bool give_one(const struct text *text, bundle_member_fn *fn, void *arg)
 {
     struct bundle_member m = {.json = text->at, .json_len = (size_t)(text->end - text->at)};
-    json_t *root = json_loadb(m.json, m.json_len, JSON_REJECT_DUPLICATES, NULL);
+    json_t *root = message_load(m.json, m.json_len);
     struct message message;
     struct err err = {0};
     bool on;
@@ -144,22 +147,26 @@ static bool give_one(const struct text *text, bundle_member_fn *fn, void *arg)
 int bundle_read(unsigned version, const char *json, size_t n, bundle_member_fn *fn, void *arg,
                 struct err *err)
 {
+    struct text members[BUNDLE_MESSAGES_MAX];
     struct text list;
-    struct text member;
+    size_t n_members;
 
     if (version != BUNDLE_VERSION)
         return err_set(err, ERR_PERMANENT, 0, "a bundle of version %u", version);
     if (!open_list(&list, json, n))
         return err_set(err, ERR_PERMANENT, 0, "not a bundle with members");
-    while (next_member(&list, &member))
-        if (!give_one(&member, fn, arg))
+    n_members = cut_members(&list, members);
+    if (n_members > BUNDLE_MESSAGES_MAX)
+        return err_set(err, ERR_PERMANENT, 0, "a bundle of too many members");
+    for (size_t i = 0; i < n_members; i++)
+        if (!give_one(&members[i], fn, arg))
             return err_set(err, ERR_RETRY, 0, "a bundle's member could not be taken");
     return 0;
 }
 
 bool bundle_put_alone(struct buf *out, const char *json, size_t n)
 {
-    json_t *root = json_loadb(json, n, JSON_REJECT_DUPLICATES, NULL);
+    json_t *root = message_load(json, n);
     char *text = NULL;
 
     if (json_is_object(root)) {

@@ -19,6 +19,8 @@
     (256u << 10) /* of a body that is written; a message alone may have more \
                   */
 
+#define BUNDLE_MESSAGES_MAX 500 /* the highest RABBIT_BUNDLE_MAX */
+
 /* What is written. */
 struct bundle_entry {
     const char *body; /* the message's JSON object, as it is published alone */
@@ -50,8 +52,8 @@ struct bundle_member {
 /* False: the reader cannot go on; bundle_read ends with ERR_RETRY. */
 typedef bool bundle_member_fn(const struct bundle_member *m, void *arg);
 
-/* Gives every member in turn. ERR_PERMANENT: not a bundle of a version that is known here, and
- * nothing was given; ERR_RETRY: memory, perhaps in the middle. */
+/* Gives every member in turn. ERR_PERMANENT: not a bundle of a version that is known here, or of
+ * more members than any has, and nothing was given; ERR_RETRY: memory, perhaps in the middle. */
 int bundle_read(unsigned version, const char *json, size_t n, bundle_member_fn *fn, void *arg,
                 struct err *err);
 

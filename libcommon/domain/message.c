@@ -4,10 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libcommon/base/json_size.h"
 #include "libcommon/base/utf8.h"
 #include "libcommon/domain/message_internal.h"
 
-#define RECIPIENTS_MAX 100000 /* far above any setting: a bound for what a broken peer may send */
+#define VALUES_MAX (MESSAGE_RECIPIENTS_MAX + 64) /* of a message's document */
 
 static const char *const type_names[] = {
     [MESSAGE_NORMAL] = "normal", [MESSAGE_EXPRESS] = "express"};
@@ -130,7 +131,7 @@ int message_from_json(json_t *root, struct message *out, struct err *err)
     struct message m = {0};
     const char *wrong;
 
-    if (!json_is_object(root) || count == 0 || count > RECIPIENTS_MAX)
+    if (!json_is_object(root) || count == 0 || count > MESSAGE_RECIPIENTS_MAX)
         return err_set(err, ERR_PERMANENT, 0, "no recipients");
     owned = malloc(sizeof(*owned) + count * sizeof(owned->recipients[0]));
     if (!owned)
@@ -146,9 +147,16 @@ int message_from_json(json_t *root, struct message *out, struct err *err)
     return 0;
 }
 
+json_t *message_load(const char *json, size_t n)
+{
+    if (n > MESSAGE_JSON_MAX || json_surplus(json, n, VALUES_MAX))
+        return NULL;
+    return json_loadb(json, n, JSON_REJECT_DUPLICATES, NULL);
+}
+
 int message_decode(const char *json, size_t n, struct message *out, struct err *err)
 {
-    json_t *root = json_loadb(json, n, JSON_REJECT_DUPLICATES, NULL);
+    json_t *root = message_load(json, n);
     int rc = root ? message_from_json(root, out, err) : err_set(err, ERR_PERMANENT, 0, "not JSON");
 
     json_decref(root);

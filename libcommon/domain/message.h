@@ -18,7 +18,13 @@
 
 #define MESSAGE_TEXT_MAX 4096 /* bytes */
 #define MESSAGE_RECIPIENT_MAX 20
-#define MESSAGE_ID_MAX 50 /* the column's width; ours are 36 */
+#define MESSAGE_ID_MAX 50            /* the column's width; ours are 36 */
+#define MESSAGE_RECIPIENTS_MAX 10000 /* the highest MAX_RECIPIENTS */
+/* Bytes of the largest message that can be accepted, as it is published: every character of its
+ * text escaped, and the blanks with which MySQL gives back what it has stored. */
+#define MESSAGE_JSON_MAX \
+    (512 + 6 * MESSAGE_TEXT_MAX + MESSAGE_RECIPIENTS_MAX * (MESSAGE_RECIPIENT_MAX + 4))
+#define MESSAGE_PAYLOAD_MAX (MESSAGE_JSON_MAX + 8192) /* the same in an outbox row */
 #define MESSAGE_LANES 2
 
 enum message_type { MESSAGE_NORMAL = 0, MESSAGE_EXPRESS = 1 };

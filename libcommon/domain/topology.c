@@ -4,10 +4,13 @@
 #include <string.h>
 
 #include "libcommon/base/utf8.h"
+#include "libcommon/domain/bundle.h"
 
 #define EXPRESS_BUNDLE_MAX 10
 
 _Static_assert(BROKER_QUEUES == MESSAGE_LANES, "a queue for each lane");
+_Static_assert(MESSAGE_PAYLOAD_MAX <= BROKER_BODY_MAX && BUNDLE_BYTES_MAX <= BROKER_BODY_MAX,
+               "whatever is published is taken");
 
 /* Such a name is a label of metrics too, and a word of the log. */
 static bool check_name(const char *value, char *why, size_t size)
@@ -43,7 +46,7 @@ const struct setting topology_settings_rows[] = {
                     "x-delivery-limit of quorum queues; large, because RabbitMQ 4 counts healthy "
                     "messages of a consumer that was killed."),
     SETTING_INT_ROW(
-        broker_settings, bundle_max, "RABBIT_BUNDLE_MAX", "50", 1, 500,
+        broker_settings, bundle_max, "RABBIT_BUNDLE_MAX", "50", 1, BUNDLE_MESSAGES_MAX,
         "Most messages that travel in one AMQP message, of express ones at most 10; the "
         "same everywhere. 1 while a msg-consumerd runs that does not know bundles."),
     SETTINGS_END,

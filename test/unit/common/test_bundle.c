@@ -42,6 +42,13 @@ static bool note(const struct bundle_member *m, void *arg)
     return true;
 }
 
+static bool count(const struct bundle_member *m, void *arg)
+{
+    (void)m;
+    ++*(size_t *)arg;
+    return true;
+}
+
 static struct bundle_entry entry(const char *body, const char *trace, const char *state,
                                  int64_t accepted_us)
 {
@@ -110,6 +117,29 @@ START_TEST(what_is_no_bundle_goes_whole)
                      -1);
     ck_assert_int_eq(err.kind, ERR_PERMANENT);
     ck_assert_uint_eq(seen.n, 0);
+}
+END_TEST
+
+START_TEST(one_of_more_members_than_any_has_goes_whole)
+{
+    static const char one[] = BODY("a", "one");
+    struct buf json = {0};
+    size_t seen;
+    struct err err;
+
+    for (int surplus = 0; surplus < 2; surplus++) {
+        buf_reset(&json);
+        buf_puts(&json, "{\"messages\":[");
+        for (int i = 1; i < BUNDLE_MESSAGES_MAX + surplus; i++)
+            buf_puts(&json, "{},");
+        buf_printf(&json, "%s]}", one);
+        seen = 0;
+        ck_assert_int_eq(bundle_read(BUNDLE_VERSION, json.data, json.len, count, &seen, &err),
+                         -surplus);
+        ck_assert_uint_eq(seen, surplus ? 0 : BUNDLE_MESSAGES_MAX);
+    }
+    ck_assert_int_eq(err.kind, ERR_PERMANENT);
+    buf_free(&json);
 }
 END_TEST
 
@@ -191,6 +221,7 @@ int main(void)
     tcase_add_test(t, a_poisoned_member_spoils_nothing_for_its_neighbours);
     tcase_add_loop_test(t, what_is_no_bundle_goes_whole, 0,
                         (int)(sizeof(whole) / sizeof(whole[0])));
+    tcase_add_test(t, one_of_more_members_than_any_has_goes_whole);
     tcase_add_test(t, a_version_of_another_time_goes_whole);
     tcase_add_test(t, a_reader_that_cannot_go_on_is_asked_again_later);
     tcase_add_test(t, any_bytes_end_somewhere);

@@ -1,4 +1,5 @@
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +33,94 @@ START_TEST(a_message_survives_the_wire)
     ck_assert_uint_eq(got.recipient_count, 2);
     ck_assert_str_eq(got.recipients[0], "+491");
     message_free(&got);
+    buf_free(&json);
+}
+END_TEST
+
+/* As MySQL gives it back, too: with a blank behind every comma and colon. */
+static void put_spaced(struct buf *out, const struct buf *json)
+{
+    bool quoted = false;
+
+    for (size_t i = 0; i < json->len; i++) {
+        char c = json->data[i];
+
+        quoted ^= c == '"';
+        buf_putc(out, c);
+        if (!quoted && (c == ',' || c == ':'))
+            buf_putc(out, ' ');
+    }
+}
+
+/* Names as long as they may be, all of quotes. */
+static void put_largest_payload(struct buf *out, const struct message *m)
+{
+    char name[256];
+    char state[TRACE_STATE_MAX + 1];
+    char parent[TRACE_PARENT_SIZE];
+
+    memset(name, '"', sizeof(name) - 1);
+    name[sizeof(name) - 1] = '\0';
+    memset(state, '"', TRACE_STATE_MAX);
+    state[TRACE_STATE_MAX] = '\0';
+    memset(parent, '0', sizeof(parent) - 1);
+    parent[sizeof(parent) - 1] = '\0';
+    message_put_payload(out, m, name, name, parent, state, INT64_MAX);
+}
+
+START_TEST(the_largest_message_that_can_be_accepted_is_taken)
+{
+    static char text[MESSAGE_TEXT_MAX + 1];
+    static char numbers[MESSAGE_RECIPIENTS_MAX][MESSAGE_RECIPIENT_MAX + 1];
+    static const char *recipients[MESSAGE_RECIPIENTS_MAX];
+    struct message m = {.customer_id = INT64_MAX,
+                        .type = MESSAGE_EXPRESS,
+                        .text = text,
+                        .text_len = MESSAGE_TEXT_MAX,
+                        .recipients = recipients,
+                        .recipient_count = MESSAGE_RECIPIENTS_MAX};
+    struct buf json = {0};
+    struct buf spaced = {0};
+    struct buf payload = {0};
+    struct message got;
+    struct err err;
+
+    memset(text, 1, MESSAGE_TEXT_MAX);
+    memset(m.id, 'i', MESSAGE_ID_MAX);
+    memset(m.transaction_id, 't', sizeof(m.transaction_id) - 1);
+    for (size_t i = 0; i < MESSAGE_RECIPIENTS_MAX; i++) {
+        snprintf(numbers[i], sizeof(numbers[i]), "+%0*zu", MESSAGE_RECIPIENT_MAX - 1, i);
+        recipients[i] = numbers[i];
+    }
+    message_put_json(&json, &m);
+    put_spaced(&spaced, &json);
+    ck_assert_uint_le(spaced.len, MESSAGE_JSON_MAX);
+    put_largest_payload(&payload, &m);
+    ck_assert_uint_le(payload.len + spaced.len - json.len + 100, MESSAGE_PAYLOAD_MAX);
+    buf_free(&payload);
+    ck_assert_int_eq(message_decode(spaced.data, spaced.len, &got, &err), 0);
+    ck_assert_uint_eq(got.recipient_count, MESSAGE_RECIPIENTS_MAX);
+    ck_assert_uint_eq(got.text_len, MESSAGE_TEXT_MAX);
+    message_free(&got);
+    buf_free(&json);
+    buf_free(&spaced);
+}
+END_TEST
+
+/* As a document it would take seventy times its bytes and more. */
+START_TEST(bulk_is_poison_before_it_is_parsed)
+{
+    struct buf json = {0};
+    struct message got;
+    struct err err;
+
+    buf_puts(&json, "{\"customer_id\":1,\"text\":\"a\",\"recipients\":[\"1\"],\"type\":\"normal\","
+                    "\"transaction_id\":\"c\",\"message_identifier\":\"m\",\"x\":[{}");
+    while (json.len < MESSAGE_JSON_MAX / 2)
+        buf_puts(&json, ",{}");
+    buf_puts(&json, "]}");
+    ck_assert_int_eq(message_decode(json.data, json.len, &got, &err), -1);
+    ck_assert_int_eq(err.kind, ERR_PERMANENT);
     buf_free(&json);
 }
 END_TEST
@@ -121,6 +210,8 @@ int main(void)
     TCase *t = tcase_create("wire");
 
     tcase_add_test(t, a_message_survives_the_wire);
+    tcase_add_test(t, the_largest_message_that_can_be_accepted_is_taken);
+    tcase_add_test(t, bulk_is_poison_before_it_is_parsed);
     tcase_add_loop_test(t, poison_is_permanent_and_never_quoted, 0,
                         (int)(sizeof(poison) / sizeof(poison[0])));
     tcase_add_test(t, texts_are_utf8_without_nul);
