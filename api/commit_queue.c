@@ -142,7 +142,7 @@ void commit_queue_take(struct commit_queue *q, struct commit_hand *hand)
             continue;
         }
         rows += rows_of(*at);
-        bytes += (*at)->bytes;
+        bytes += (*at)->packet_bytes;
         if (hand->n && (rows > q->limits.batch_rows || bytes > q->limits.batch_bytes))
             break;
         if (batch == NOBODY)

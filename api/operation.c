@@ -7,11 +7,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libcommon/base/json_size.h"
 #include "libcommon/base/must.h"
 #include "libcommon/domain/ledger.h"
 
-_Static_assert((int64_t)PRICE_MAX *OPERATION_RECIPIENTS_MAX <= LEDGER_TOPUP_MAX,
+/* Of a body: what its names and blanks take, and a recipient with its quotes, comma and blanks. */
+#define BODY_FRAME_BYTES 1024
+#define BODY_RECIPIENT_BYTES 40
+#define VALUES_MAX 64      /* beside recipients: more than there is a use for */
+#define ALLOC_BYTES 16     /* that an allocation costs beside what is asked for */
+#define RESPONSE_BYTES 256 /* of the answer that its committer writes */
+/* Of its rows in a packet. */
+#define PACKET_FRAME_BYTES 1024
+#define PACKET_RECIPIENT_BYTES 200
+#define PACKET_TEXT_TIMES 3 /* it is there twice, escaped */
+
+_Static_assert((int64_t)PRICE_MAX *MESSAGE_RECIPIENTS_MAX <= LEDGER_TOPUP_MAX,
                "what a send costs is an amount");
+_Static_assert(OPERATION_DESCRIPTION_MAX <= MESSAGE_TEXT_MAX, "a top-up fits where a send does");
 
 static EVP_MD *sha256;
 static pthread_once_t sha256_once = PTHREAD_ONCE_INIT;
@@ -126,40 +139,48 @@ static void refuse_json(struct operation_fault *fault, const char *body, const j
     }
 }
 
-static struct operation *parse(const char *body, size_t n, enum operation_kind kind,
-                               struct operation_fault *fault)
+/* Of values beyond those that are of any use no document is made. */
+static void refuse_surplus(struct operation_fault *fault, const char *body, const char *surplus)
+{
+    refuse(fault, NULL, "The body holds more values than there is a use for.");
+    name_field(fault, body, (size_t)(surplus - body));
+}
+
+static json_t *load(const char *body, size_t n, struct operation_fault *fault)
 {
     json_error_t error;
     json_t *root = json_loadb(body, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
-    struct operation *op;
 
     fault->code = NULL;
     if (!root) {
         refuse_json(fault, body, &error);
         return NULL;
     }
-    if (!json_is_object(root)) {
-        refuse(fault, NULL, "The body must be a JSON object.");
-        fault->code = "invalid_json";
-        json_decref(root);
+    if (json_is_object(root))
+        return root;
+    refuse(fault, NULL, "The body must be a JSON object.");
+    fault->code = "invalid_json";
+    json_decref(root);
+    return NULL;
+}
+
+static struct operation *operation_new(enum operation_kind kind)
+{
+    struct operation *op = calloc(1, sizeof(*op));
+
+    if (!op)
         return NULL;
-    }
-    op = calloc(1, sizeof(*op));
-    if (!op) {
-        json_decref(root);
-        return NULL;
-    }
-    op->json = root;
     op->kind = kind;
-    op->bytes = sizeof(*op) + n * 3;
+    op->bytes = sizeof(*op) + RESPONSE_BYTES + 2 * ALLOC_BYTES;
+    op->packet_bytes = PACKET_FRAME_BYTES;
     return op;
 }
 
 /* otherwise: whom a body without the field is about; 0: it must be there. */
-static int take_customer(struct operation *op, const char *field, int64_t otherwise,
-                         struct operation_fault *fault)
+static int take_customer(struct operation *op, const json_t *root, const char *field,
+                         int64_t otherwise, struct operation_fault *fault)
 {
-    const json_t *v = json_object_get(op->json, field);
+    const json_t *v = json_object_get(root, field);
 
     if (!v && !otherwise)
         return refuse(fault, field, "This field is required.");
@@ -169,22 +190,33 @@ static int take_customer(struct operation *op, const char *field, int64_t otherw
     return 0;
 }
 
-static int take_text(struct operation *op, struct operation_fault *fault)
+/* Copies it: the document goes. It holds no NUL. */
+static const char *keep_text(struct operation *op, const json_t *text)
 {
-    const json_t *v = json_object_get(op->json, "text");
+    size_t n = json_string_length(text);
+
+    op->text = strdup(json_string_value(text));
+    op->bytes += n + 1 + ALLOC_BYTES;
+    op->packet_bytes += n * PACKET_TEXT_TIMES;
+    return op->text;
+}
+
+static int take_text(struct operation *op, const json_t *root, struct operation_fault *fault)
+{
+    const json_t *v = json_object_get(root, "text");
 
     if (!v)
         return refuse(fault, "text", "This field is required.");
     if (!json_is_string(v) || !message_text_ok(json_string_value(v), json_string_length(v)))
         return refuse(fault, "text", "Must be a string of 1 to 4096 bytes of UTF-8 without NUL.");
-    op->message.text = json_string_value(v);
+    op->message.text = keep_text(op, v);
     op->message.text_len = json_string_length(v);
-    return 0;
+    return op->text ? 0 : -1;
 }
 
-static int take_type(struct operation *op, struct operation_fault *fault)
+static int take_type(struct operation *op, const json_t *root, struct operation_fault *fault)
 {
-    const json_t *v = json_object_get(op->json, "type");
+    const json_t *v = json_object_get(root, "type");
 
     op->message.type = MESSAGE_NORMAL;
     /* The parser lets a NUL into a string: it ends no name. */
@@ -233,24 +265,11 @@ static int keep_distinct(struct operation *op)
     return 0;
 }
 
-static int take_recipients(struct operation *op, const struct operation_limits *limits,
-                           struct operation_fault *fault)
+/* Refuses a list that holds what is no recipient. *digits: bytes of all of them. */
+static int check_recipients(const json_t *list, size_t n, size_t *digits,
+                            struct operation_fault *fault)
 {
-    const json_t *list = json_object_get(op->json, "recipients");
-    size_t n = json_array_size(list);
-    char text[160];
-
-    if (!list)
-        return refuse(fault, "recipients", "This field is required.");
-    if (!json_is_array(list) || n < 1 || n > (size_t)limits->max_recipients) {
-        snprintf(text, sizeof(text), "Must be a list of 1 to %lld recipients.",
-                 (long long)limits->max_recipients);
-        return refuse(fault, "recipients", text);
-    }
-    op->recipients = malloc(n * (sizeof(*op->recipients) + sizeof(*op->prices)));
-    if (!op->recipients)
-        return -1;
-    op->prices = (int64_t *)(void *)(op->recipients + n);
+    *digits = 0;
     for (size_t i = 0; i < n; i++) {
         const json_t *v = json_array_get(list, i);
 
@@ -261,13 +280,59 @@ static int take_recipients(struct operation *op, const struct operation_limits *
                           "Each recipient must be a string of digits, with an optional + in front, "
                           "of at most 20 characters.");
         }
-        op->recipients[i] = json_string_value(v);
+        *digits += json_string_length(v) + 1;
     }
+    return 0;
+}
+
+/* The pointers, the prices, the digits. */
+static int keep_recipients(struct operation *op, const json_t *list, size_t n, size_t digits)
+{
+    size_t size = n * (sizeof(*op->recipients) + sizeof(*op->prices)) + digits;
+    char *at;
+
+    op->recipients = malloc(size);
+    if (!op->recipients)
+        return -1;
+    op->prices = (int64_t *)(void *)(op->recipients + n);
+    at = (char *)(op->prices + n);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *v = json_array_get(list, i);
+
+        op->recipients[i] = memcpy(at, json_string_value(v), json_string_length(v) + 1);
+        at += json_string_length(v) + 1;
+    }
+    op->bytes += size + ALLOC_BYTES;
+    return 0;
+}
+
+static int refuse_count(const struct operation_limits *limits, struct operation_fault *fault)
+{
+    char text[64];
+
+    snprintf(text, sizeof(text), "Must be a list of 1 to %lld recipients.",
+             (long long)limits->max_recipients);
+    return refuse(fault, "recipients", text);
+}
+
+static int take_recipients(struct operation *op, const json_t *root,
+                           const struct operation_limits *limits, struct operation_fault *fault)
+{
+    const json_t *list = json_object_get(root, "recipients");
+    size_t n = json_array_size(list);
+    size_t digits;
+
+    if (!list)
+        return refuse(fault, "recipients", "This field is required.");
+    if (!json_is_array(list) || n < 1 || n > (size_t)limits->max_recipients)
+        return refuse_count(limits, fault);
+    if (check_recipients(list, n, &digits, fault) || keep_recipients(op, list, n, digits))
+        return -1;
     op->message.recipient_count = n;
     if (n > 1 && keep_distinct(op))
         return -1;
     op->message.recipients = op->recipients;
-    op->bytes += op->message.recipient_count * 160;
+    op->packet_bytes += op->message.recipient_count * PACKET_RECIPIENT_BYTES;
     return 0;
 }
 
@@ -279,30 +344,75 @@ static void set_prices(struct operation *op, const struct price_settings *prices
     }
 }
 
+size_t operation_body_bytes(int64_t max_recipients)
+{
+    return BODY_FRAME_BYTES + 6 * MESSAGE_TEXT_MAX + (size_t)max_recipients * BODY_RECIPIENT_BYTES;
+}
+
+static bool is_recipient(const char *body, const char *at)
+{
+    static const char name[] = "recipients";
+    struct place place = find_end(body, (size_t)(at - body));
+
+    return place.depth == 2 && place.in_list && place.name_len == sizeof(name) - 1 &&
+           !memcmp(place.name, name, sizeof(name) - 1);
+}
+
+static json_t *load_send(const char *body, size_t n, const struct operation_limits *limits,
+                         struct operation_fault *fault)
+{
+    const char *surplus = json_surplus(body, n, (size_t)limits->max_recipients + VALUES_MAX);
+
+    if (!surplus)
+        return load(body, n, fault);
+    if (is_recipient(body, surplus))
+        refuse_count(limits, fault);
+    else
+        refuse_surplus(fault, body, surplus);
+    return NULL;
+}
+
+static json_t *load_topup(const char *body, size_t n, struct operation_fault *fault)
+{
+    const char *surplus = json_surplus(body, n, VALUES_MAX);
+
+    if (!surplus)
+        return load(body, n, fault);
+    refuse_surplus(fault, body, surplus);
+    return NULL;
+}
+
+static void identify(struct operation *op, char kind)
+{
+    random_uuid7(op->message.id);
+    snprintf(op->message.transaction_id, sizeof(op->message.transaction_id), "%c-%s", kind,
+             op->message.id);
+}
+
 struct operation *operation_parse_send(const char *body, size_t n,
                                        const struct operation_limits *limits,
                                        struct operation_fault *fault)
 {
-    struct operation *op = parse(body, n, OPERATION_SEND, fault);
+    json_t *root = load_send(body, n, limits, fault);
+    struct operation *op = root ? operation_new(OPERATION_SEND) : NULL;
 
-    if (!op)
-        return NULL;
-    if (take_customer(op, "customer_id", limits->customer_id, fault) || take_text(op, fault) ||
-        take_recipients(op, limits, fault) || take_type(op, fault)) {
+    if (!op || take_customer(op, root, "customer_id", limits->customer_id, fault) ||
+        take_text(op, root, fault) || take_recipients(op, root, limits, fault) ||
+        take_type(op, root, fault)) {
         operation_free(op);
-        return NULL;
+        op = NULL;
+    } else {
+        set_prices(op, limits->prices);
+        op->message.customer_id = op->customer_id;
+        identify(op, 'c');
     }
-    set_prices(op, limits->prices);
-    op->message.customer_id = op->customer_id;
-    random_uuid7(op->message.id);
-    snprintf(op->message.transaction_id, sizeof(op->message.transaction_id), "c-%s",
-             op->message.id);
+    json_decref(root);
     return op;
 }
 
-static int take_amount(struct operation *op, struct operation_fault *fault)
+static int take_amount(struct operation *op, const json_t *root, struct operation_fault *fault)
 {
-    const json_t *v = json_object_get(op->json, "balance");
+    const json_t *v = json_object_get(root, "balance");
     char text[64];
 
     if (!v)
@@ -317,9 +427,9 @@ static int take_amount(struct operation *op, struct operation_fault *fault)
     return 0;
 }
 
-static int take_description(struct operation *op, struct operation_fault *fault)
+static int take_description(struct operation *op, const json_t *root, struct operation_fault *fault)
 {
-    const json_t *v = json_object_get(op->json, "description");
+    const json_t *v = json_object_get(root, "description");
 
     if (!v || json_is_null(v))
         return 0;
@@ -327,26 +437,25 @@ static int take_description(struct operation *op, struct operation_fault *fault)
         (json_string_length(v) && !message_text_ok(json_string_value(v), json_string_length(v))))
         return refuse(fault, "description",
                       "Must be a string of at most 1024 bytes of UTF-8 without NUL.");
-    op->description = json_string_value(v);
+    op->description = keep_text(op, v);
     op->description_len = json_string_length(v);
-    return 0;
+    return op->text ? 0 : -1;
 }
 
 struct operation *operation_parse_topup(const char *body, size_t n, int64_t customer_id,
                                         struct operation_fault *fault)
 {
-    struct operation *op = parse(body, n, OPERATION_TOPUP, fault);
+    json_t *root = load_topup(body, n, fault);
+    struct operation *op = root ? operation_new(OPERATION_TOPUP) : NULL;
 
-    if (!op)
-        return NULL;
-    if (take_customer(op, "user_id", customer_id, fault) || take_amount(op, fault) ||
-        take_description(op, fault)) {
+    if (!op || take_customer(op, root, "user_id", customer_id, fault) ||
+        take_amount(op, root, fault) || take_description(op, root, fault)) {
         operation_free(op);
-        return NULL;
+        op = NULL;
+    } else {
+        identify(op, 'd');
     }
-    random_uuid7(op->message.id);
-    snprintf(op->message.transaction_id, sizeof(op->message.transaction_id), "d-%s",
-             op->message.id);
+    json_decref(root);
     return op;
 }
 
@@ -387,14 +496,22 @@ int operation_set_key(struct operation *op, const char *key, struct operation_fa
             return refuse(fault, "Idempotency-Key", "Must be printable ASCII.");
     op->key = strdup(key);
     op->key_len = n;
+    op->bytes += n + 1 + ALLOC_BYTES;
     return op->key ? hash_body(op) : -1;
+}
+
+void operation_set_tracestate(struct operation *op, const char *tracestate)
+{
+    op->tracestate = strdup(tracestate);
+    op->bytes += strlen(tracestate) + 1 + ALLOC_BYTES;
+    op->packet_bytes += strlen(tracestate) * PACKET_TEXT_TIMES;
 }
 
 void operation_free(struct operation *op)
 {
     if (!op)
         return;
-    json_decref(op->json);
+    free(op->text);
     free(op->recipients);
     free(op->tracestate);
     free(op->key);

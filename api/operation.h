@@ -17,7 +17,6 @@
 
 #define OPERATION_KEY_MAX 255
 #define OPERATION_DESCRIPTION_MAX 1024
-#define OPERATION_RECIPIENTS_MAX 10000 /* the highest MAX_RECIPIENTS */
 
 struct httpd_request;
 
@@ -59,7 +58,8 @@ struct operation {
     enum operation_kind kind;
     int64_t customer_id;
     int64_t deadline_ms; /* monotonic */
-    size_t bytes;        /* about what it weighs in memory and in a packet */
+    size_t bytes;        /* of memory */
+    size_t packet_bytes; /* of a packet, about */
     bool replay_only;    /* under pressure: answer only what the key already knows */
 
     struct message message; /* a send */
@@ -85,8 +85,8 @@ struct operation {
     bool doubted; /* the answer to a transaction that wrote it was lost */
     struct buf response;
 
-    void *json; /* the parsed body, which text, recipients and description point into */
-    const char **recipients; /* prices stand behind them, in the same allocation */
+    char *text;              /* what message.text or description point to */
+    const char **recipients; /* prices and digits stand behind them, in the same allocation */
 };
 
 /* Why a body was refused: the answer's code, sentence and field (NULL: none; of a list the place is
@@ -104,8 +104,13 @@ struct operation_limits {
     int64_t customer_id; /* of a body that names none; 0: it must */
 };
 
+/* The most bytes that a body of either kind needs: every character of its text escaped, the
+ * recipients with white space among them. */
+size_t operation_body_bytes(int64_t max_recipients);
+
 /* NULL with *fault filled when the body is wrong; fault->code NULL when memory is out. Sets kind,
- * customer_id and the fields of its kind; a send gets its identifiers and prices. */
+ * customer_id and the fields of its kind; a send gets its identifiers and prices. Nothing of body
+ * is kept. */
 struct operation *operation_parse_send(const char *body, size_t n,
                                        const struct operation_limits *limits,
                                        struct operation_fault *fault);
@@ -116,6 +121,9 @@ struct operation *operation_parse_topup(const char *body, size_t n, int64_t cust
 /* Takes the value of an Idempotency-Key header and hashes the fields that count. 0, or -1 with
  * *fault. */
 int operation_set_key(struct operation *op, const char *key, struct operation_fault *fault);
+
+/* Notes the caller's tracestate. */
+void operation_set_tracestate(struct operation *op, const char *tracestate);
 
 void operation_free(struct operation *op); /* NULL is fine; does not answer */
 

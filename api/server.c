@@ -279,7 +279,7 @@ static void handle_send(struct httpd_request *req, void *arg)
     op->accepted_us = clock_wall_us();
     trace_format(httpd_trace(req), op->traceparent);
     if (*httpd_tracestate(req))
-        op->tracestate = strdup(httpd_tracestate(req));
+        operation_set_tracestate(op, httpd_tracestate(req));
     submit(req, op);
 }
 

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "api/key_text.h"
-#include "api/operation.h"
 #include "libcommon/base/buf.h"
 
 struct api_settings api_settings;
@@ -28,7 +27,7 @@ static bool admin_key_ok(const char *value, char *why, size_t size)
 
 static const struct setting rows[] = {
     SETTING_INT_ROW(api_settings, max_recipients, "MAX_RECIPIENTS", "1000", 1,
-                    OPERATION_RECIPIENTS_MAX, "Most recipients of one send."),
+                    MESSAGE_RECIPIENTS_MAX, "Most recipients of one send."),
     SETTING_INT_ROW(api_settings, page_default, "PAGE_SIZE_DEFAULT", "100", 1, 10000,
                     "Rows of a history or balance page when limit is absent."),
     SETTING_INT_ROW(api_settings, page_max, "PAGE_SIZE_MAX", "1000", 1, 10000,

@@ -33,6 +33,7 @@ static bool put(int i, int64_t customer_id)
     ops[i] = (struct operation){.kind = OPERATION_SEND,
                                 .customer_id = customer_id,
                                 .bytes = 10,
+                                .packet_bytes = 10,
                                 .message.recipient_count = 1};
     return commit_queue_put(queue, &ops[i]);
 }
@@ -131,7 +132,7 @@ START_TEST(a_single_request_above_the_limits_passes)
     ck_assert_uint_eq(hand.n, 1);
     commit_queue_done(queue, &hand);
     ops[2] = (struct operation){
-        .kind = OPERATION_TOPUP, .customer_id = 3, .bytes = limits.batch_bytes * 2};
+        .kind = OPERATION_TOPUP, .customer_id = 3, .packet_bytes = limits.batch_bytes * 2};
     ck_assert(commit_queue_put(queue, &ops[2]));
     take(&hand);
     ck_assert_uint_eq(hand.n, 1);

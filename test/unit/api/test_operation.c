@@ -1,4 +1,5 @@
 #include <check.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,11 @@
 
 static const struct price_settings prices = {.of = {[MESSAGE_NORMAL] = 2, [MESSAGE_EXPRESS] = 5}};
 static const struct operation_limits limits = {.max_recipients = 3, .prices = &prices};
+
+static void assert_begins(const char *text, const char *start)
+{
+    ck_assert_msg(!strncmp(text, start, strlen(start)), "not %s but %s", start, text);
+}
 
 static struct operation *send_of(const char *body, struct operation_fault *fault)
 {
@@ -96,6 +102,64 @@ START_TEST(a_send_keeps_its_recipients_once_in_order)
     ck_assert_str_eq(op->message.recipients[1], "1");
     ck_assert_int_eq(strncmp(op->message.transaction_id, "c-", 2), 0);
     ck_assert_str_eq(op->message.transaction_id + 2, op->message.id);
+    operation_free(op);
+}
+END_TEST
+
+static struct buf with_values(const char *before, size_t n)
+{
+    struct buf body = {0};
+
+    buf_puts(&body, before);
+    for (size_t i = 0; i < n; i++)
+        buf_puts(&body, "\"1\",");
+    buf_puts(&body, "\"1\"]}");
+    return body;
+}
+
+START_TEST(more_values_than_there_is_a_use_for_are_refused_where_they_are)
+{
+    struct buf recipients = with_values("{\"customer_id\":1,\"recipients\":[", 200);
+    struct buf unknown = with_values("{\"customer_id\":1,\"recipients\":[\"1\"],\"x\":[", 200);
+    struct buf few =
+        with_values("{\"customer_id\":1,\"text\":\"a\",\"recipients\":[\"1\"],\"x\":[", 40);
+    struct operation_fault fault;
+    struct operation *op;
+
+    ck_assert_ptr_null(operation_parse_send(recipients.data, recipients.len, &limits, &fault));
+    ck_assert_str_eq(fault.field, "recipients");
+    assert_begins(fault.message, "Must be a list of 1 to 3");
+    ck_assert_ptr_null(operation_parse_send(unknown.data, unknown.len, &limits, &fault));
+    ck_assert_str_eq(fault.code, "invalid_input");
+    assert_begins(fault.field, "x[");
+    ck_assert_ptr_null(operation_parse_topup(unknown.data, unknown.len, &fault));
+    assert_begins(fault.field, "x[");
+    op = operation_parse_send(few.data, few.len, &limits, &fault);
+    ck_assert_ptr_nonnull(op);
+    operation_free(op);
+    buf_free(&recipients);
+    buf_free(&unknown);
+    buf_free(&few);
+}
+END_TEST
+
+/* The body is gone by the time that a committer looks, and what is counted is what is there. */
+START_TEST(nothing_of_the_body_is_kept)
+{
+    static const char text[] =
+        "{\"customer_id\":5,\"text\":\"hi\",\"recipients\":[\"2\",\"1\"],\"x\":"
+        "\"0123456789012345678901234567890123456789\"}";
+    char *body = strdup(text);
+    struct operation_fault fault;
+    struct operation *op = send_of(body, &fault);
+
+    memset(body, 'x', strlen(body));
+    free(body);
+    ck_assert_str_eq(op->message.text, "hi");
+    ck_assert_str_eq(op->message.recipients[1], "1");
+    ck_assert_uint_ge(op->bytes, sizeof(*op) + malloc_usable_size(op->text) +
+                                     malloc_usable_size(op->recipients));
+    ck_assert_uint_le(op->bytes, sizeof(*op) + 1024);
     operation_free(op);
 }
 END_TEST
@@ -216,6 +280,8 @@ int main(void)
     tcase_add_loop_test(t, a_wrong_send_is_refused_with_its_field, 0,
                         (int)(sizeof(refused) / sizeof(refused[0])));
     tcase_add_test(t, a_send_keeps_its_recipients_once_in_order);
+    tcase_add_test(t, more_values_than_there_is_a_use_for_are_refused_where_they_are);
+    tcase_add_test(t, nothing_of_the_body_is_kept);
     tcase_add_test(t, the_body_hash_tells_bodies_apart);
     tcase_add_test(t, a_wrong_key_is_refused);
     tcase_add_test(t, a_topup_takes_positive_amounts_that_fit);
