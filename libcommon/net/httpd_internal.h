@@ -92,8 +92,8 @@ enum http_wire_state {
     WIRE_HEAD,    /* request line and headers */
     WIRE_BODY,    /* of a Content-Length */
     WIRE_CHUNK_SIZE,
-    WIRE_CHUNK,     /* its data */
-    WIRE_CHUNK_END, /* the end of line behind them */
+    WIRE_CHUNK,     /* its data and the end of line behind them */
+    WIRE_CHUNK_END, /* of which there is something else */
     WIRE_TRAILERS,
     WIRE_WRONG,   /* evhttp has still to be told */
     WIRE_REFUSED, /* it has been */

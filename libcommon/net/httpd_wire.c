@@ -246,11 +246,11 @@ static enum unit between(struct http_wire *w, char *p, size_t n, size_t *len)
     return find_line(w, p, n) == UNIT_PASS ? UNIT_SKIP : w->wrong ? UNIT_WRONG : UNIT_MORE;
 }
 
-static enum unit data(struct http_wire *w, size_t n, size_t *len, enum http_wire_state next)
+static enum unit body(struct http_wire *w, size_t n, size_t *len)
 {
     *len = n < w->left ? n : (size_t)w->left;
     w->left -= *len;
-    return pass(w, w->left ? w->state : next);
+    return pass(w, w->left ? WIRE_BODY : WIRE_BETWEEN);
 }
 
 static int hex_value(char c)
@@ -286,12 +286,34 @@ static enum unit chunk_size(struct http_wire *w, char *p, size_t n, size_t *len)
     return pass(w, w->left ? WIRE_CHUNK : WIRE_TRAILERS);
 }
 
-static enum unit chunk_end(struct http_wire *w, const char *p, size_t n, size_t *len)
+/* What evhttp is to refuse must not be taken for the chunk's. */
+static enum unit pass_last(struct http_wire *w, size_t *len)
 {
-    *len = 2;
-    if (*p != '\r' || (n > 1 && p[1] != '\n'))
-        return refuse(w, "A chunk is longer than its size says.");
-    return n > 1 ? pass(w, WIRE_CHUNK_SIZE) : UNIT_MORE;
+    w->left = 0;
+    *len = 1;
+    return pass(w, WIRE_CHUNK_END);
+}
+
+/* Of a chunk whose end is the last that evhttp sees it keeps the memory that it came in, however
+ * little of it was used: a body of small chunks would take hundreds of times its bytes. So a
+ * chunk's last byte waits for the end of line behind it. */
+static enum unit chunk_data(struct http_wire *w, const char *p, size_t n, size_t *len)
+{
+    size_t left = (size_t)w->left;
+
+    if (n >= left + 2 && p[left] == '\r' && p[left + 1] == '\n') {
+        w->left = 0;
+        *len = left + 2;
+        return pass(w, WIRE_CHUNK_SIZE);
+    }
+    if (left > 1) {
+        *len = n < left ? n : left - 1;
+        w->left -= *len;
+        return pass(w, WIRE_CHUNK);
+    }
+    if ((n > 1 && p[1] != '\r') || (n > 2 && p[2] != '\n'))
+        return pass_last(w, len);
+    return UNIT_MORE;
 }
 
 /* Nobody asks for trailers, so evhttp need not mix them with the headers. */
@@ -336,13 +358,13 @@ static enum unit next_unit(struct http_wire *w, char *p, size_t n, size_t *len)
     case WIRE_HEAD:
         return head(w, p, n, len);
     case WIRE_BODY:
-        return data(w, n, len, WIRE_BETWEEN);
+        return body(w, n, len);
     case WIRE_CHUNK_SIZE:
         return chunk_size(w, p, n, len);
     case WIRE_CHUNK:
-        return data(w, n, len, WIRE_CHUNK_END);
+        return chunk_data(w, p, n, len);
     case WIRE_CHUNK_END:
-        return chunk_end(w, p, n, len);
+        return refuse(w, "A chunk is longer than its size says.");
     case WIRE_TRAILERS:
         return trailers(w, p, n, len);
     default:
