@@ -19,6 +19,7 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
 #include "libcommon/daemon/failpoint.h"
+#include "libcommon/daemon/memory.h"
 #include "libcommon/daemon/readiness.h"
 #include "libcommon/db/restore_mode.h"
 #include "libcommon/telemetry/log.h"
@@ -291,6 +292,7 @@ static enum heard wait_signal(int64_t ms)
         n = poll(fds, 2, (int)(left_ms < d.look_every_ms ? left_ms : d.look_every_ms));
         if (n >= 0)
             look_at_loops();
+        memory_give_back(clock_mono_ms());
         if (n > 0 && fds[0].revents && read(d.signals, &info, sizeof(info)) == sizeof(info)) {
             log_info("signal", L_STR("signal", info.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM"),
                      L_INT("sender", info.ssi_pid));
