@@ -237,6 +237,7 @@ static bool take_key(struct httpd_request *req, struct operation *op)
 
 static void submit(struct httpd_request *req, struct operation *op)
 {
+    httpd_drop_body(req);
     op->request = req;
     op->deadline_ms = clock_mono_ms() + api_settings.request_deadline_ms;
     httpd_set_deadline(req, op->deadline_ms, answer_late_operation);
@@ -438,6 +439,7 @@ struct server *server_start(struct err *err)
         .operation = DAEMON_HEALTH_COUNT + DAEMON_WATCH_COUNT,
         .watch = DAEMON_WATCH_COUNT,
         .beside = s->committers + s->readers + OTHER_DESCRIPTORS,
+        .body_bytes = operation_body_bytes(s->max_recipients),
     };
 
     server.entrance = entrance_open(&config, err);

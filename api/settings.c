@@ -139,6 +139,7 @@ static const struct settings_group groups[] = {
     {rows, &api_settings},
     {daemon_settings_rows, &api_settings.daemon},
     {httpd_settings_rows, &api_settings.httpd},
+    {httpd_body_rows, &api_settings.httpd},
     {db_settings_rows, &api_settings.db},
     {broker_settings_rows, &api_settings.broker},
     {topology_settings_rows, &api_settings.broker},

@@ -162,7 +162,7 @@ static void answer_file(const struct swagger_file *f, struct httpd_request *req)
     httpd_set_header(req, "Cache-Control", "no-cache"); /* kept, and asked about: an update shows */
     httpd_set_header(req, "Content-Security-Policy", POLICY);
     httpd_set_header(req, "Referrer-Policy", "no-referrer");
-    httpd_reply_type(req, same ? 304 : 200, f->type, f->data, same ? 0 : f->len);
+    httpd_reply_constant(req, same ? 304 : 200, f->type, f->data, same ? 0 : f->len);
 }
 
 void swagger_answer(const struct swagger *s, struct httpd_request *req)

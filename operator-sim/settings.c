@@ -51,6 +51,7 @@ static const struct settings_group groups[] = {
     {listen_rows, &sim_settings.http},
     {rows, &sim_settings},
     {httpd_settings_rows, &sim_settings.http},
+    {httpd_body_rows, &sim_settings.http},
     {daemon_settings_rows, &sim_settings.daemon},
 };
 

@@ -11,6 +11,7 @@
 #include "operator-sim/sim_internal.h"
 
 #define CONTROL_THREADS 1
+#define BODY_MAX (1 << 20) /* of an audit that asks for many at once */
 
 static const char *const result_names[RESULTS] = {
     [RESULT_ACCEPTED] = "accepted", [RESULT_DUPLICATE] = "duplicate",
@@ -310,6 +311,7 @@ static int start_control(struct sim *sim, struct err *err)
         .routes = control_routes,
         .route_count = sizeof(control_routes) / sizeof(control_routes[0]),
         .arg = sim,
+        .body_bytes = BODY_MAX,
     };
 
     if (!*sim->settings->control_addr)
@@ -328,6 +330,7 @@ static int start_main(struct sim *sim, struct err *err)
         .routes = main_routes,
         .route_count = sizeof(main_routes) / sizeof(main_routes[0]),
         .arg = sim,
+        .body_bytes = BODY_MAX,
     };
 
     sim->door = door_new(&config, sim->faults.refuse, sim->faults.refuse_ms, err);

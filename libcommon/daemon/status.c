@@ -55,6 +55,6 @@ void status_handle_page(struct httpd_request *req, void *arg)
     httpd_set_header(req, "Content-Security-Policy", policy.data);
     httpd_set_header(req, "Referrer-Policy", "no-referrer");
     httpd_set_header(req, "Cache-Control", "no-cache");
-    httpd_reply_type(req, 200, "text/html; charset=utf-8", (const char *)status_page,
-                     status_page_len);
+    httpd_reply_constant(req, 200, "text/html; charset=utf-8", (const char *)status_page,
+                         status_page_len);
 }

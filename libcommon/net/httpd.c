@@ -38,8 +38,10 @@ const struct setting httpd_settings_rows[] = {
     SETTING_BOOL_ROW(httpd_settings, proxy_protocol, "HTTP_PROXY_PROTOCOL", "false",
                      "Connections from TRUSTED_PROXIES begin with a PROXY header (version 1 or 2), "
                      "which says who the client is."),
-    SETTING_INT_ROW(httpd_settings, max_body_bytes, "HTTP_MAX_BODY_BYTES", "1048576", 1024,
-                    67108864, "Largest request body; a larger one is answered with 413."),
+    SETTING_INT_ROW(httpd_settings, memory_bytes, "HTTP_MEMORY_BYTES", "0", 0, INT64_C(1) << 40,
+                    "Memory that connections may take together, for what has been read and what "
+                    "is not written yet; beyond it slow clients are cut. 0: 8192 for each of "
+                    "HTTP_MAX_CONNECTIONS."),
     SETTING_INT_ROW(httpd_settings, max_header_bytes, "HTTP_MAX_HEADER_BYTES", "16384", 1024,
                     1048576, "Largest request line and headers together."),
     SETTING_INT_ROW(httpd_settings, max_headers, "HTTP_MAX_HEADERS", "100", 10, 10000,
@@ -55,6 +57,12 @@ const struct setting httpd_settings_rows[] = {
                      "Names and addresses that clients may call the server by in Host, without "
                      "port, comma-separated; others are answered with 421, but for /healthz and "
                      "/readyz. Empty: any."),
+    SETTINGS_END};
+
+const struct setting httpd_body_rows[] = {
+    SETTING_INT_ROW(httpd_settings, max_body_bytes, "HTTP_MAX_BODY_BYTES", "0", 0, 67108864,
+                    "Largest request body, where more is wanted than the program has a use for; a "
+                    "larger one is answered with 413."),
     SETTINGS_END};
 
 static _Thread_local struct http_thread *current;
@@ -235,15 +243,28 @@ static void build_thread(struct httpd *h, struct http_thread *t)
     evhttp_set_max_body_size(t->http, (ev_ssize_t)s->max_body_bytes);
 }
 
+static int64_t body_limit(const struct httpd_config *config)
+{
+    int64_t most = 0;
+
+    for (size_t i = 0; i < config->route_count; i++)
+        if (!strcmp(config->routes[i].method, "POST") || !strcmp(config->routes[i].method, "PUT"))
+            most = (int64_t)config->body_bytes;
+    return most && config->settings->max_body_bytes > most ? config->settings->max_body_bytes
+                                                           : most;
+}
+
 struct httpd *httpd_new(const struct httpd_config *config, struct err *err)
 {
     struct httpd *h = must_alloc(1, sizeof(*h));
 
     h->settings = *config->settings;
+    h->settings.max_body_bytes = body_limit(config);
     h->arg = config->arg;
     h->admit = config->admit;
     h->thread_count = (unsigned)h->settings.threads;
     http_accept_clamp(h, config->beside);
+    http_memory_plan(h);
     if (h->settings.trusted_proxies)
         h->proxies = networks_parse(h->settings.trusted_proxies, &h->proxy_count);
     h->threads = must_alloc(h->thread_count, sizeof(*h->threads));

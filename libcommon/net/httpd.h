@@ -28,10 +28,12 @@ struct httpd_settings {
     char *hosts;           /* comma-separated; NULL or "": any */
     char *trusted_proxies; /* networks (address.h); NULL or "": none */
     bool proxy_protocol;   /* spoken by them */
-    int64_t threads, max_connections, max_body_bytes, max_header_bytes;
+    int64_t threads, max_connections, max_header_bytes;
     int64_t max_headers;         /* 0: any number */
     int64_t address_connections; /* at once from one address; 0: any number */
     int64_t connection_requests; /* one after another; 0: any number */
+    int64_t max_body_bytes;      /* 0: what the program needs */
+    int64_t memory_bytes;        /* of all connections, in and out; 0: by their number */
     int64_t read_timeout_ms;     /* from the first byte of a request to its last */
     int64_t idle_timeout_ms;     /* between requests of a kept-alive connection */
     int64_t write_timeout_ms;    /* a client that does not read its answer */
@@ -42,6 +44,7 @@ struct httpd_settings {
     SETTING_TEXT_ROW(httpd_settings, listen_addr, SETTING_ADDR, "LISTEN_ADDR", initial, 0, NULL, \
                      "Address the HTTP server listens on; :port means every address.")
 extern const struct setting httpd_settings_rows[]; /* the others */
+extern const struct setting httpd_body_rows[];     /* of a program that takes bodies */
 
 struct httpd;
 struct httpd_request;
@@ -74,6 +77,9 @@ struct httpd_config {
      * go on, or answers the request itself and returns false. */
     bool (*admit)(struct httpd_request *req, void *arg);
     int64_t beside; /* descriptors that the rest of the program needs; connections leave them */
+    /* The largest body that the program has a use for: the settings may allow more, not less. Where
+     * no route is for POST or PUT, any body is too large. */
+    size_t body_bytes;
 };
 
 struct httpd *httpd_new(const struct httpd_config *config,
@@ -100,6 +106,8 @@ const char *httpd_body(const struct httpd_request *req, size_t *n); /* never NUL
 /* The client's address as text, an IPv4 one without the prefix that it has on an IPv6 socket; ""
  * when it is not known. Any thread; stable until the answer. */
 const char *httpd_peer(const struct httpd_request *req);
+/* What was to be known of the body is known: it need not wait for the answer. */
+void httpd_drop_body(struct httpd_request *req);
 /* The client's X-Request-Id, if it is well-formed, else one of our own, the id of the request's
  * span; answers carry it. Any thread; stable until the answer. */
 const char *httpd_request_id(const struct httpd_request *req);
@@ -141,6 +149,9 @@ void httpd_set_header(struct httpd_request *req, const char *name, const char *v
 void httpd_reply(struct httpd_request *req, int status, const char *body, size_t n);
 void httpd_reply_type(struct httpd_request *req, int status, const char *content_type,
                       const char *body, size_t n);
+/* The body stays as it is until the server is freed, and is not copied. */
+void httpd_reply_constant(struct httpd_request *req, int status, const char *content_type,
+                          const char *body, size_t n);
 /* {"error":code,"message":message} and "field" unless NULL. */
 void httpd_reply_error(struct httpd_request *req, int status, const char *code, const char *message,
                        const char *field);

@@ -17,6 +17,7 @@
 
 #define BACKLOG 4096
 #define CONNECTIONS_MIN 16
+#define UNSENT_BYTES 65536      /* in the kernel, of a client that does not read */
 #define OWN_DESCRIPTORS 16      /* of a process: log, signals, clocks, timers and the like */
 #define THREAD_DESCRIPTORS 4    /* of a thread: its loop, its mailbox, its listener */
 #define DESCRIPTOR_PAUSE_MS 250 /* without descriptors nothing is accepted for this long */
@@ -28,6 +29,7 @@ static int open_socket(const struct addrinfo *ai, bool shared)
     int fd = socket(ai->ai_family, ai->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, ai->ai_protocol);
     int yes = 1;
     int no = 0;
+    int unsent = UNSENT_BYTES;
     int saved;
 
     if (fd < 0)
@@ -35,7 +37,9 @@ static int open_socket(const struct addrinfo *ai, bool shared)
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
     if (shared)
         setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &yes, sizeof(yes));
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes)); /* accepted ones inherit it */
+    /* Accepted ones inherit these. */
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
+    setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
     if (ai->ai_family == AF_INET6)
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof(no));
     if (!bind(fd, ai->ai_addr, ai->ai_addrlen))

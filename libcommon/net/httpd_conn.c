@@ -99,11 +99,20 @@ static void on_input(struct evbuffer *buffer, const struct evbuffer_cb_info *inf
 
     c->thread->last_input = c;
     c->was_read |= info->n_added > 0;
-    if (!info->n_added || c->filtering || c->gone)
+    if (c->filtering || c->gone)
+        return;
+    c->request_bytes += info->n_deleted; /* evhttp has them */
+    if (!info->n_added)
         return;
     c->used = true;
     c->filtering = true;
     http_wire_take(&c->wire, buffer, info->n_added);
+    http_memory_count(c);
+    if (c->over) { /* nothing of it will be needed */
+        evbuffer_drain(buffer, evbuffer_get_length(buffer));
+        buf_free(&c->wire.held);
+        http_memory_count(c);
+    }
     c->filtering = false;
     if (c->wire.proxied.known)
         http_peer_proxied(c);
@@ -119,6 +128,7 @@ static void on_output(struct evbuffer *buffer, const struct evbuffer_cb_info *in
     struct http_conn *c = arg;
 
     (void)buffer;
+    http_memory_count(c);
     if (!info->n_added || (c->state != CONN_READING && c->state != CONN_IDLE))
         return;
     c->rewrite = true;
@@ -148,6 +158,7 @@ struct bufferevent *http_conn_new(struct event_base *base, void *thread)
     c->wire.max_head = (size_t)s->max_header_bytes;
     c->wire.max_headers = (unsigned)s->max_headers;
     http_conn_set_state(c, CONN_IDLE);
+    http_memory_count(c);
     c->next = t->conns;
     if (c->next)
         c->next->prev = c;
@@ -191,6 +202,7 @@ static void release(struct http_conn *c)
         t->last_input = NULL;
     evbuffer_remove_cb(bufferevent_get_input(c->bev), on_input, c);
     evbuffer_remove_cb(bufferevent_get_output(c->bev), on_output, c);
+    http_memory_forget(c);
     buf_free(&c->wire.held);
     bufferevent_decref(c->bev); /* the last one: closes the socket */
     free(c);
@@ -212,6 +224,8 @@ void http_conn_write(struct http_conn *c)
 
 void http_conn_written(struct http_conn *c)
 {
+    c->request_bytes = 0;
+    http_memory_count(c);
     watch(c);
     http_conn_set_state(c, has_begun(c) ? CONN_READING : CONN_IDLE);
 }
@@ -356,7 +370,7 @@ static void cut_off(struct http_conn *c)
 
     c->reset = false;
     c->linger = false;
-    http_stats_dropped(HTTP_DROP_RESET);
+    http_stats_dropped(c->over ? HTTP_DROP_MEMORY : HTTP_DROP_RESET);
     (void)connect(bufferevent_getfd(c->bev), &nowhere, sizeof(nowhere));
     if (c->evcon)
         evhttp_connection_free(c->evcon); /* calls on_close */
@@ -368,6 +382,8 @@ void http_conn_act(evutil_socket_t fd, short what, void *thread)
 
     (void)fd;
     (void)what;
+    if (t->short_of_memory)
+        http_memory_make_room(t);
     while (t->due) {
         struct http_conn *c = t->due;
 
@@ -375,7 +391,7 @@ void http_conn_act(evutil_socket_t fd, short what, void *thread)
         c->due = false;
         if (c->fresh)
             welcome(c);
-        else if (c->reset && !c->gone)
+        else if ((c->reset || c->over) && !c->gone)
             cut_off(c); /* comes back as gone */
         else if (c->gone && c->linger && c->state == CONN_WRITING)
             start_linger(c);
@@ -450,6 +466,7 @@ void http_conn_sweep(evutil_socket_t fd, short what, void *thread)
         if (!c->gone || c->state == CONN_LINGERING)
             sweep_one(c, now_ms);
     }
+    http_stats_memory(t);
     if (!t->conns) {
         t->sweeping = false;
         event_del(t->sweep);

@@ -32,6 +32,17 @@ const char *httpd_body(const struct httpd_request *req, size_t *n)
     return body ? (const char *)body : "";
 }
 
+void httpd_drop_body(struct httpd_request *req)
+{
+    struct evbuffer *in = evhttp_request_get_input_buffer(req->ev);
+    struct http_conn *c = req->conn;
+    size_t n = evbuffer_get_length(in);
+
+    evbuffer_drain(in, n);
+    c->request_bytes -= n < c->request_bytes ? n : c->request_bytes;
+    http_memory_count(c);
+}
+
 const struct trace_context *httpd_trace(const struct httpd_request *req)
 {
     return &req->trace;

@@ -12,6 +12,7 @@
  *   httpd_wire.c     what evhttp gets to see of the bytes that come
  *   httpd_check.c    what is wrong with a request that evhttp has read
  *   httpd_deadline.c requests whose time is up
+ *   httpd_memory.c   the budget of bytes read and unwritten
  *   httpd_request.c  routing and answers
  *   httpd_input.c    what a handler may ask about its request
  *   httpd_stats.c    metrics
@@ -65,6 +66,7 @@ enum http_drop {
     HTTP_DROP_RESET,
     HTTP_DROP_CROWDED, /* idle, while others waited to be accepted */
     HTTP_DROP_ADDRESS, /* one too many from its address */
+    HTTP_DROP_MEMORY,
     HTTP_DROPS
 };
 
@@ -154,6 +156,7 @@ struct http_conn {
     bool linger;                  /* unread bytes of a refused request may still come */
     bool rewrite;                 /* evhttp has put a page of its own into the output */
     bool reset;                   /* to be cut off */
+    bool over;                    /* the same, for want of memory */
     bool filtering;               /* what changes the input is the wire */
     bool was_read;                /* since the watch has last looked */
     int64_t since_ms;             /* when the state began */
@@ -161,8 +164,11 @@ struct http_conn {
     char peer[ADDRESS_TEXT_SIZE]; /* the same as text, "" if not */
     uint16_t peer_port;
     bool known;
-    bool trusted; /* a proxy of ours */
-    bool counted; /* among those of its address */
+    bool trusted;         /* a proxy of ours */
+    bool counted;         /* among those of its address */
+    size_t bytes;         /* that it is charged with */
+    size_t request_bytes; /* of the request in evhttp's hands, until its answer is out */
+    size_t lent;          /* of the output: constant, and not copied */
     struct http_wire wire;
     uint64_t taken; /* requests that evhttp has found */
 };
@@ -185,9 +191,12 @@ struct http_thread {
     struct http_conn *due;
     struct http_conns silent, kept; /* the idle ones, longest first: without a byte yet, others */
     int64_t conn_count;
+    size_t bytes;              /* of all its connections */
+    int64_t told_bytes;        /* of those, in the gauge */
     int64_t draining_since_ms; /* 0: not draining */
     int64_t resume_ms;         /* accepting is paused until then for want of descriptors */
     bool paused, sweeping;
+    bool short_of_memory; /* room is to be made at the end of this turn */
     /* by path, method and status; made when first needed */
     struct metric *(*answers)[HTTP_METHODS][HTTP_STATUS_SLOTS];
 };
@@ -200,6 +209,7 @@ struct httpd {
     size_t path_count;
     struct http_thread *threads;
     unsigned thread_count;
+    size_t thread_bytes; /* that the connections of a thread may hold */
     uint16_t port;
     bool started;
     _Atomic bool draining, stopping;
@@ -252,8 +262,10 @@ struct httpd_request {
     bool waiting;          /* for the timer */
     struct buf headers;    /* name NUL value NUL ... */
     char content_type[64]; /* "": the default */
-    char *body;            /* small or allocated */
+    const char *body;      /* small, owned_body, or constant */
     size_t body_len;
+    char *owned_body;
+    bool constant; /* what it is answered with */
     char small[384];
 };
 
@@ -294,6 +306,12 @@ bool http_peer_enter(struct http_conn *c); /* false: its address has as many as 
 void http_peer_leave(struct http_conn *c);
 void http_peer_proxied(struct http_conn *c);         /* the wire has read who the client is */
 void http_peer_forwarded(struct httpd_request *req); /* ... what proxies of ours say */
+
+/* httpd_memory.c */
+void http_memory_plan(struct httpd *h);       /* the settings are known */
+void http_memory_count(struct http_conn *c);  /* what it holds has changed */
+void http_memory_forget(struct http_conn *c); /* it goes */
+void http_memory_make_room(struct http_thread *t);
 
 /* httpd_wire.c: the last n bytes of in are new; leaves of them what evhttp may see. */
 void http_wire_take(struct http_wire *w, struct evbuffer *in, size_t n);
@@ -364,5 +382,6 @@ void http_stats_held(int change);
 void http_stats_connections(int change);
 void http_stats_dropped(enum http_drop why);
 void http_stats_paused(bool descriptors);
+void http_stats_memory(struct http_thread *t);
 
 #endif

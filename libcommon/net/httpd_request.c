@@ -125,8 +125,7 @@ void http_request_free(struct httpd_request *req)
         event_free(req->timer);
     http_deadline_forget(req);
     buf_free(&req->headers);
-    if (req->body != req->small)
-        free(req->body);
+    free(req->owned_body);
     if (req->conn->req == req)
         req->conn->req = NULL;
     atomic_fetch_sub_explicit(&req->thread->server->held, 1, memory_order_relaxed);
@@ -164,6 +163,16 @@ static void on_written(struct evhttp_request *ev, void *arg)
     http_conn_written(arg);
 }
 
+static void put_body(struct httpd_request *req, const char *body, size_t n)
+{
+    struct evbuffer *out = evhttp_request_get_output_buffer(req->ev);
+
+    if (req->constant)
+        evbuffer_add_reference(out, body, n, NULL, NULL);
+    else
+        evbuffer_add(out, body, n);
+}
+
 /* evhttp would write a body where HTTP allows none, and the client would read it as the next
  * answer. */
 static void send_answer(struct httpd_request *req, const char *body, size_t n)
@@ -184,7 +193,9 @@ static void send_answer(struct httpd_request *req, const char *body, size_t n)
         evhttp_add_header(out, "Content-Length", length);
     }
     if (n && !bare && req->method != HTTP_HEAD)
-        evbuffer_add(evhttp_request_get_output_buffer(ev), body, n);
+        put_body(req, body, n);
+    httpd_drop_body(req); /* whose bytes the answer may have been */
+    c->lent = req->constant && n && !bare && req->method != HTTP_HEAD ? n : 0;
     traced = http_span_wanted(req);
     http_stats_answer(req->thread, req->path, req->method, status, req->start_us,
                       traced ? &req->trace : NULL);
@@ -248,14 +259,21 @@ void http_request_finish(struct httpd_request *req)
 
 static void keep_body(struct httpd_request *req, const char *body, size_t n)
 {
-    req->body = n <= sizeof(req->small) ? req->small : malloc(n);
-    if (!req->body) { /* the client sees the connection end: nothing false is said */
+    char *to = req->small;
+
+    req->body = body;
+    req->body_len = n;
+    if (req->constant)
+        return;
+    if (n > sizeof(req->small))
+        to = req->owned_body = malloc(n);
+    if (!to) { /* the client sees the connection end: nothing false is said */
         req->action = HTTP_RESET;
         return;
     }
     if (n)
-        memcpy(req->body, body, n);
-    req->body_len = n;
+        memcpy(to, body, n);
+    req->body = to;
 }
 
 void httpd_reply_type(struct httpd_request *req, int status, const char *content_type,
@@ -275,6 +293,13 @@ void httpd_reply_type(struct httpd_request *req, int status, const char *content
     } else {
         send_answer(req, body, n);
     }
+}
+
+void httpd_reply_constant(struct httpd_request *req, int status, const char *content_type,
+                          const char *body, size_t n)
+{
+    req->constant = true;
+    httpd_reply_type(req, status, content_type, body, n);
 }
 
 void httpd_reply(struct httpd_request *req, int status, const char *body, size_t n)

@@ -15,9 +15,9 @@ _Static_assert(KNOWN + 6 <= HTTP_STATUS_SLOTS, "a slot for each status and each 
 
 static unsigned char slot_of_status[600];
 
-static _Atomic int64_t connections, held;
+static _Atomic int64_t connections, held, bytes;
 static struct {
-    struct metric *connections, *held, *dropped[HTTP_DROPS], *paused_connections,
+    struct metric *connections, *held, *bytes, *dropped[HTTP_DROPS], *paused_connections,
         *paused_descriptors;
 } m;
 
@@ -62,6 +62,7 @@ static void register_dropped(void)
         [HTTP_DROP_RESET] = "reason=\"reset\"",
         [HTTP_DROP_CROWDED] = "reason=\"crowded\"",
         [HTTP_DROP_ADDRESS] = "reason=\"address_limit\"",
+        [HTTP_DROP_MEMORY] = "reason=\"memory\"",
     };
 
     for (int i = 0; i < HTTP_DROPS; i++)
@@ -80,6 +81,7 @@ static void register_shared(void)
         slot_of_status[statuses[i]] = (unsigned char)i;
     m.connections = metrics_gauge("http_connections", "Open connections.", "");
     m.held = metrics_gauge("http_requests_in_flight", "Requests not answered yet.", "");
+    m.bytes = metrics_gauge("http_memory_bytes", "Memory that connections take, about.", "");
     m.paused_connections = metrics_counter(
         "http_accept_pauses_total", "Times that accepting was paused.", "reason=\"connections\"");
     m.paused_descriptors = metrics_counter(
@@ -148,6 +150,15 @@ void http_stats_connections(int change)
 {
     metrics_set(m.connections,
                 atomic_fetch_add_explicit(&connections, change, memory_order_relaxed) + change);
+}
+
+/* Now and then, not with each request. */
+void http_stats_memory(struct http_thread *t)
+{
+    int64_t change = (int64_t)t->bytes - t->told_bytes;
+
+    t->told_bytes = (int64_t)t->bytes;
+    metrics_set(m.bytes, atomic_fetch_add_explicit(&bytes, change, memory_order_relaxed) + change);
 }
 
 void http_stats_dropped(enum http_drop why)

@@ -152,13 +152,12 @@ static void open_for(const struct admission_config *limits)
     const struct httpd_settings settings = {.listen_addr = addr,
                                             .threads = 1,
                                             .max_connections = 100,
-                                            .max_body_bytes = 4096,
                                             .max_header_bytes = 4096,
                                             .read_timeout_ms = 5000,
                                             .idle_timeout_ms = 5000,
                                             .write_timeout_ms = 5000};
-    const struct httpd_config config = {&settings, routes, sizeof(routes) / sizeof(routes[0]),
-                                        NULL,      admit,  0};
+    const struct httpd_config config = {
+        &settings, routes, sizeof(routes) / sizeof(routes[0]), NULL, admit, 0, 4096};
     struct err err;
 
     admission = admission_new(limits);

@@ -159,8 +159,8 @@ static const struct httpd_route routes[] = {
 
 static void open_server(void)
 {
-    struct httpd_config config = {&settings,   routes, sizeof(routes) / sizeof(routes[0]),
-                                  handler_arg, admit,  0};
+    struct httpd_config config = {
+        &settings, routes, sizeof(routes) / sizeof(routes[0]), handler_arg, admit, 0, 4096};
     struct err err = {0};
 
     held.n = 0;
@@ -174,7 +174,6 @@ static void setup(void)
     settings = (struct httpd_settings){.listen_addr = any_port,
                                        .threads = 2,
                                        .max_connections = 2000,
-                                       .max_body_bytes = 4096,
                                        .max_header_bytes = 2048,
                                        .read_timeout_ms = 600,
                                        .idle_timeout_ms = 1500,
@@ -1249,8 +1248,8 @@ START_TEST(connections_leave_descriptors_for_others)
 {
     struct rlimit before;
     struct rlimit few;
-    struct httpd_config config = {&settings,   routes, sizeof(routes) / sizeof(routes[0]),
-                                  handler_arg, admit,  40};
+    struct httpd_config config = {
+        &settings, routes, sizeof(routes) / sizeof(routes[0]), handler_arg, admit, 40, 4096};
     struct err err = {0};
 
     teardown();
@@ -1300,7 +1299,7 @@ END_TEST
 START_TEST(a_port_in_use_is_said)
 {
     struct httpd_settings same = settings;
-    struct httpd_config config = {&same, routes, 1, NULL, NULL, 0};
+    struct httpd_config config = {&same, routes, 1, NULL, NULL, 0, 0};
     struct err err = {0};
     char addr[32];
 

@@ -1,0 +1,109 @@
+#include <event2/buffer.h>
+
+#include "libcommon/base/clock.h"
+#include "libcommon/net/httpd_internal.h"
+
+/*
+ * What a connection costs is counted from the bytes that it holds, and the threads share the
+ * process's budget evenly. A connection with a request of the usual size is always served:
+ * connections are limited so that all of them fit. Who holds more than that lives on what the
+ * others leave: as the budget runs out those go first who have been at it for longest, since a
+ * client that reads and writes at its own speed is done long before. Should bytes come faster than
+ * room is made, whoever brings the one too many goes at once, and they with it.
+ */
+
+#define CONN_BYTES 4096    /* structs, and what lists of headers take beside their bytes */
+#define USUAL_BYTES 8192   /* of a connection with a request of the usual size */
+#define LARGEST_REQUESTS 4 /* of a thread: the least that is of any use */
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+void http_memory_plan(struct httpd *h)
+{
+    struct httpd_settings *s = &h->settings;
+    size_t request = (size_t)(s->max_header_bytes + s->max_body_bytes);
+    size_t wanted =
+        s->memory_bytes ? (size_t)s->memory_bytes : (size_t)s->max_connections * USUAL_BYTES;
+    size_t least = h->thread_count * LARGEST_REQUESTS * (USUAL_BYTES + request);
+
+    h->thread_bytes = larger(wanted, least) / h->thread_count;
+    if ((size_t)s->max_connections > h->thread_bytes * h->thread_count / USUAL_BYTES)
+        s->max_connections = (int64_t)(h->thread_bytes * h->thread_count / USUAL_BYTES);
+}
+
+/* What is there of the output and nobody else's. */
+static size_t unwritten(struct http_conn *c)
+{
+    size_t n = evbuffer_get_length(bufferevent_get_output(c->bev));
+
+    if (!n)
+        c->lent = 0;
+    return n > c->lent ? n - c->lent : 0;
+}
+
+static void count(struct http_conn *c)
+{
+    size_t bytes = CONN_BYTES + c->request_bytes + c->wire.held.cap +
+                   evbuffer_get_length(bufferevent_get_input(c->bev)) + unwritten(c);
+
+    c->thread->bytes += bytes - c->bytes; /* sizes wrap around, to the right sum */
+    c->bytes = bytes;
+}
+
+/* Whose request is in the program's hands is cut by nobody else. */
+static bool may_go(const struct http_conn *c)
+{
+    return c->bytes > USUAL_BYTES && !c->req && !c->gone && !c->over;
+}
+
+static void let_go(struct http_conn *c)
+{
+    c->over = true;
+    http_conn_schedule(c);
+}
+
+void http_memory_count(struct http_conn *c)
+{
+    struct http_thread *t = c->thread;
+    size_t all = t->server->thread_bytes;
+
+    count(c);
+    if (t->bytes <= all - all / 8)
+        return;
+    if (t->bytes > all && may_go(c))
+        let_go(c);
+    t->short_of_memory = true;
+    event_active(t->act, 0, 0);
+}
+
+void http_memory_forget(struct http_conn *c)
+{
+    c->thread->bytes -= c->bytes;
+    c->bytes = 0;
+}
+
+static struct http_conn *slowest(const struct http_thread *t)
+{
+    struct http_conn *found = NULL;
+
+    for (struct http_conn *c = t->conns; c; c = c->next)
+        if (may_go(c) && (!found || c->since_ms < found->since_ms))
+            found = c;
+    return found;
+}
+
+void http_memory_make_room(struct http_thread *t)
+{
+    size_t all = t->server->thread_bytes;
+    size_t going = 0; /* bytes of those that are told to */
+    struct http_conn *c;
+
+    t->short_of_memory = false;
+    while (t->bytes - going > all - all / 4 && (c = slowest(t))) {
+        going += c->bytes;
+        let_go(c);
+    }
+}
