@@ -202,9 +202,9 @@ def test_wrong_parameters_of_one_harm_nobody_else(stack):
         with requests.Session() as session:
             while not stop.is_set():
                 session.get(f"{api.url}/messages/history?user_id=1&message_identifier=%80", timeout=30)
-                stop.wait(0.01)
+                stop.wait(0.08)
 
-    attackers = [threading.Thread(target=attack) for _ in range(2)]
+    attackers = [threading.Thread(target=attack) for _ in range(8)]
     for thread in attackers:
         thread.start()
     try:
