@@ -12,6 +12,8 @@ GRANT INSERT, UPDATE ON messaging_platform.message_status TO 'msg_api'@'%';
 GRANT INSERT, UPDATE, DELETE ON messaging_platform.outbox_events TO 'msg_api'@'%';
 GRANT INSERT, UPDATE, DELETE ON messaging_platform.idempotency_keys TO 'msg_api'@'%';
 GRANT INSERT, UPDATE ON messaging_platform.platform_modes TO 'msg_api'@'%';
+GRANT INSERT, UPDATE ON messaging_platform.api_keys TO 'msg_api'@'%'; -- `msg-api key`; no row goes
+GRANT INSERT, UPDATE ON messaging_platform.change_counters TO 'msg_api'@'%';
 
 -- msg-outboxd: publishes; `msg-outboxd parked drop` fails and refunds.
 GRANT SELECT ON messaging_platform.schema_migrations TO 'msg_outboxd'@'%';

@@ -96,6 +96,8 @@ def test_everything_works(stack):
     verb(stack, "api", "restore-mode", "on")
     verb(stack, "api", "restore-mode", "resume")
     verb(stack, "api", "audit")
+    verb(stack, "api", "key", "create", "--label=of a test", "--scopes=read")
+    assert "of a test" in verb(stack, "api", "key", "list")
     audit(stack)
     for kind in DAEMONS:
         refused = [line for line in stack.log_text(f"{kind}-1").splitlines() if REFUSED.search(line)]
@@ -113,6 +115,9 @@ def test_the_doorbell_is_heard(stack):
     ("api", "DROP TABLE messages"),
     ("api", "UPDATE user_transactions SET amount=1"),
     ("api", "DELETE FROM user_transactions"),
+    ("api", "DELETE FROM api_keys"),
+    ("outboxd", "SELECT 1 FROM api_keys"),
+    ("consumerd", "INSERT INTO api_keys(hash,label,scopes) VALUES ('x','x','admin')"),
     ("outboxd", "DELETE FROM user_transactions"),
     ("outboxd", "SELECT 1 FROM idempotency_keys"),
     ("outboxd", "SELECT 1 FROM workers"),
