@@ -76,12 +76,19 @@ int64_t admission_take_global(struct admission *a, const struct identity *who, i
     return take(&a->global, 0, now_us);
 }
 
+/* A customer's keys do not take from each other: one that runs wild leaves the others theirs. Keys
+ * are few, and limiters bear with two that share a bucket. */
+static int64_t reader_of(const struct identity *who)
+{
+    return (int64_t)((uint64_t)who->customer_id ^ who->key.key_id << 40);
+}
+
 int64_t admission_take_customer(struct admission *a, const struct admission_needs *needs,
                                 const struct identity *who, int64_t now_us)
 {
     if (needs->customer_limit)
         return take(&a->customer, who->customer_id, now_us);
-    return needs->read_limit ? take(&a->reads, who->customer_id, now_us) : 0;
+    return needs->read_limit ? take(&a->reads, reader_of(who), now_us) : 0;
 }
 
 /* Whether the request may go on; answers when it must wait. */

@@ -43,7 +43,7 @@ struct admission_needs {
     unsigned scope; /* what a key must have, of enum key_scope; 0: any key will do */
     enum admission_subject subject;
     bool customer_limit; /* a request takes from its customer's limit too */
-    bool read_limit;     /* or from its customer's limit for reads */
+    bool read_limit;     /* or from its customer's limit for reads, of which each key has one */
     bool no_limit;       /* ... and not from the one that all share */
 };
 

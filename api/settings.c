@@ -42,8 +42,8 @@ static const struct setting rows[] = {
     SETTING_INT_ROW(api_settings, user_burst, "USER_RATE_LIMIT_BURST", "20", 1, 10000000,
                     "Sends the customer limit lets through at once."),
     SETTING_INT_ROW(api_settings, user_read_rps, "USER_READ_LIMIT_RPS", "50", 0, 10000000,
-                    "Reads of history and balance a second of one user_id; 0 switches the limit "
-                    "off."),
+                    "Reads of history and balance a second of one user_id, with each key; 0 "
+                    "switches the limit off."),
     SETTING_INT_ROW(api_settings, user_read_burst, "USER_READ_LIMIT_BURST", "100", 1, 10000000,
                     "Reads that limit lets through at once."),
     SETTING_BOOL_ROW(api_settings, pressure_enabled, "BACKPRESSURE_ENABLED", "true",

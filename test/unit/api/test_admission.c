@@ -95,12 +95,14 @@ START_TEST(reads_have_a_limit_of_their_own)
     struct admission *a = admission_new(&config);
     const struct identity seven = {.customer_id = 7};
     const struct identity eight = {.customer_id = 8};
+    const struct identity with_key = {.customer_id = 7, .key = {.key_id = 1}};
 
     ck_assert_int_eq(admission_take_customer(a, &send_needs, &seven, NOW_US), 0);
     ck_assert_int_eq(admission_take_customer(a, &read_needs, &seven, NOW_US), 0);
     ck_assert_int_eq(admission_take_customer(a, &read_needs, &seven, NOW_US), 0);
     ck_assert_int_eq(admission_take_customer(a, &read_needs, &seven, NOW_US), 1);
     ck_assert_int_eq(admission_take_customer(a, &read_needs, &eight, NOW_US), 0);
+    ck_assert_int_eq(admission_take_customer(a, &read_needs, &with_key, NOW_US), 0);
     ck_assert_int_eq(admission_take_customer(a, &read_needs, &seven, NOW_US + SECOND), 0);
     ck_assert_uint_eq(refused(true), 1);
     admission_free(a);
