@@ -8,8 +8,8 @@
 #include "libcommon/daemon/daemon.h"
 #include "libcommon/telemetry/log.h"
 
-#define REFRESH_MS \
-    1000 /* of the keys: followed within AUTH_MONEY_STALE_MS, with two tries to spare */
+/* Of the keys: followed within AUTH_MONEY_STALE_MS, with two tries to spare. */
+#define REFRESH_MS 1000
 
 struct entrance {
     struct httpd *httpd;
@@ -82,6 +82,7 @@ static int open_first(struct entrance *e, const struct entrance_config *c, struc
         .arg = e,
         .admit = admit,
         .beside = c->beside,
+        .body_bytes = c->body_bytes,
     };
 
     e->httpd = httpd_new(&config, err);

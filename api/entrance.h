@@ -22,6 +22,7 @@ struct entrance_config {
     size_t operation; /* the last of them: what a second listener has */
     size_t watch;     /* ... and what the first one then goes without */
     int64_t beside;   /* as in httpd_config */
+    size_t body_bytes;
 };
 
 /* Binds; the keys begin to be read. NULL when an address cannot be had. */

@@ -132,7 +132,7 @@ START_TEST(more_values_than_there_is_a_use_for_are_refused_where_they_are)
     ck_assert_ptr_null(operation_parse_send(unknown.data, unknown.len, &limits, &fault));
     ck_assert_str_eq(fault.code, "invalid_input");
     assert_begins(fault.field, "x[");
-    ck_assert_ptr_null(operation_parse_topup(unknown.data, unknown.len, &fault));
+    ck_assert_ptr_null(operation_parse_topup(unknown.data, unknown.len, 0, &fault));
     assert_begins(fault.field, "x[");
     op = operation_parse_send(few.data, few.len, &limits, &fault);
     ck_assert_ptr_nonnull(op);
