@@ -23,14 +23,20 @@ def bell(site):
 def deleted(site, servers):
     """The exchange goes, again and again."""
     for _ in range(10):
-        managed(site, "DELETE", f"exchanges/%2F/{bell(site)}", missing=True)
+        managed(site, "DELETE", f"exchanges/%2F/{bell(site)}", fine=(404,))
         yield SILENT_SEC / 10
+
+
+def redeclared(site):
+    """False: a daemon has declared it again in between."""
+    managed(site, "DELETE", f"exchanges/%2F/{bell(site)}", fine=(404,))
+    return managed(site, "PUT", f"exchanges/%2F/{bell(site)}", {"type": "direct", "durable": False},
+                   fine=(400,)).status_code != 400
 
 
 def of_another_kind(site, servers):
     """Somebody has declared it in another way."""
-    managed(site, "DELETE", f"exchanges/%2F/{bell(site)}", missing=True)
-    managed(site, "PUT", f"exchanges/%2F/{bell(site)}", {"type": "direct", "durable": False})
+    wait_until(lambda: redeclared(site), 10, "the exchange is of another kind")
     again(site)
     yield SILENT_SEC
     managed(site, "DELETE", f"exchanges/%2F/{bell(site)}")
