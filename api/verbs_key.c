@@ -49,6 +49,18 @@ static int try_once(struct db *db, order_fn *fn, struct order *o, struct err *er
     return rc;
 }
 
+static bool may_help(const struct err *err)
+{
+    return (err->kind == ERR_RETRY || err->kind == ERR_UNKNOWN) && !db_is_forbidden(err);
+}
+
+static const char *advice(const struct err *err)
+{
+    if (db_is_forbidden(err))
+        return " (the accounts of msg-api and of the migration may: sql/grants.sql)";
+    return err->kind == ERR_UNKNOWN ? " (may have been done: see msg-api key list)" : "";
+}
+
 /* Each of them may be repeated (key_store.h). */
 static int act(const char *verb, order_fn *fn, struct order *o)
 {
@@ -57,15 +69,13 @@ static int act(const char *verb, order_fn *fn, struct order *o)
     struct err err;
     int rc = try_once(db, fn, o, &err);
 
-    while (rc && (err.kind == ERR_RETRY || err.kind == ERR_UNKNOWN) &&
-           clock_mono_ms() < give_up_ms) {
+    while (rc && may_help(&err) && clock_mono_ms() < give_up_ms) {
         pause_sleep(RETRY_MS);
         rc = try_once(db, fn, o, &err);
     }
     db_free(db);
     if (rc)
-        fprintf(stderr, "msg-api key %s: %s%s\n", verb, err.msg,
-                err.kind == ERR_UNKNOWN ? " (may have been done: see msg-api key list)" : "");
+        fprintf(stderr, "msg-api key %s: %s%s\n", verb, err.msg, advice(&err));
     return rc;
 }
 

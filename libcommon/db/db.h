@@ -153,6 +153,8 @@ bool db_is_conflict(const struct err *err);
 bool db_is_duplicate(const struct err *err);
 /* The server takes no writes; nothing was done, and trying again at once is of no use. */
 bool db_is_read_only(const struct err *err);
+/* The account may not do that; nothing was done, and it is no use to try again. */
+bool db_is_forbidden(const struct err *err);
 /* The packet must be cut smaller; nothing of it was done. */
 bool db_is_too_large(const struct err *err);
 

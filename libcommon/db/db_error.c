@@ -12,6 +12,8 @@ enum {
     E_UNKNOWN_COM = 1047, /* what a Galera node says that is apart from the others */
     E_SERVER_SHUTDOWN = 1053,
     E_FILE_FULL = 1114,
+    E_TABLE_DENIED = 1142,
+    E_COLUMN_DENIED = 1143,
     E_NO_SUCH_TABLE = 1146,
     E_COMMIT = 1180,
     E_TOO_MANY_USER_CONNECTIONS = 1203,
@@ -182,4 +184,9 @@ bool db_is_too_large(const struct err *err)
 bool db_is_read_only(const struct err *err)
 {
     return is_read_only(err->code);
+}
+
+bool db_is_forbidden(const struct err *err)
+{
+    return err->code == E_TABLE_DENIED || err->code == E_COLUMN_DENIED;
 }

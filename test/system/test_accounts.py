@@ -5,6 +5,7 @@ and what is another's is refused.
 import re
 import shlex
 import subprocess
+import time
 
 import pika
 import pymysql
@@ -61,6 +62,17 @@ def verb(stack, kind, *words):
     done = subprocess.run([binary(kind), *words], env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_who_may_not_make_keys_is_told_so_at_once(stack):
+    words = [binary("api"), "key", "create", "--label=x", "--scopes=send"]
+    database = {k: v for k, v in stack.values.items() if k in ("DB_HOST", "DB_PORT", "DB_NAME")}
+    began = time.monotonic()
+    done = subprocess.run(words, env={**database, **account("consumerd")}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stdout == "" and time.monotonic() - began < 10  # it is no use to try again
+    assert "the accounts of msg-api and of the migration may" in done.stderr
+    done = subprocess.run(words, env={**database, **account("migrate")}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.startswith("msg_live_"), done.stderr
 
 
 def test_everything_works(stack):

@@ -63,6 +63,17 @@ START_TEST(texts_that_hold_values_or_statements_are_not_shown)
 }
 END_TEST
 
+START_TEST(what_an_account_may_not_do_is_known)
+{
+    struct err table = of(1142);
+    struct err column = of(1143);
+    struct err other = of(1146);
+
+    ck_assert(db_is_forbidden(&table) && db_is_forbidden(&column) && !db_is_forbidden(&other));
+    ck_assert(table.kind == ERR_RETRY); /* of a daemon: somebody may mend it */
+}
+END_TEST
+
 START_TEST(what_nobody_thought_of_is_the_servers_trouble)
 {
     struct err err = of(1999);
@@ -105,6 +116,7 @@ int main(void)
     tcase_add_test(t, a_packet_that_is_too_large_was_not_done_and_ends_the_session);
     tcase_add_test(t, a_server_that_refuses_writes_did_nothing_and_is_left);
     tcase_add_test(t, texts_that_hold_values_or_statements_are_not_shown);
+    tcase_add_test(t, what_an_account_may_not_do_is_known);
     tcase_add_test(t, what_nobody_thought_of_is_the_servers_trouble);
     tcase_add_test(t, the_statements_own_errors_are_not_tried_again);
     tcase_add_test(t, what_a_person_may_mend_is_tried_again);
