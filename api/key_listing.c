@@ -6,6 +6,7 @@
 #include "api/key_store.h"
 #include "libcommon/base/buf.h"
 #include "libcommon/base/clock.h"
+#include "libcommon/base/terminal.h"
 
 struct listing {
     bool json;
@@ -30,21 +31,32 @@ static void put_time(struct buf *b, const char *name, int64_t us)
     clock_put_rfc3339(b, us);
 }
 
-static void put_line(struct buf *b, const struct key_row *row, const struct listing *l)
+/* False: memory is out. */
+static bool print_line(const struct key_row *row, const struct listing *l)
 {
-    buf_printf(b, "%llu\t%s\t%s\tscopes=", (unsigned long long)row->id, state_of(row, l->now_us),
-               row->label);
-    key_scopes_put(b, row->scopes);
+    struct buf b = {0};
+    bool ok;
+
+    buf_puts(&b, "\tscopes=");
+    key_scopes_put(&b, row->scopes);
     if (row->customer_id)
-        buf_printf(b, " customer=%lld", (long long)row->customer_id);
-    if (*row->networks)
-        buf_printf(b, " networks=%s", row->networks);
-    put_time(b, "created_at", row->created_us);
-    put_time(b, "expires_at", row->expires_us);
-    put_time(b, "revoked_at", row->revoked_us);
+        buf_printf(&b, " customer=%lld", (long long)row->customer_id);
+    put_time(&b, "created_at", row->created_us);
+    put_time(&b, "expires_at", row->expires_us);
+    put_time(&b, "revoked_at", row->revoked_us);
     if (row->replaced_by)
-        buf_printf(b, " replaced_by=%llu", (unsigned long long)row->replaced_by);
-    buf_putc(b, '\n');
+        buf_printf(&b, " replaced_by=%llu", (unsigned long long)row->replaced_by);
+    ok = !b.failed;
+    printf("%llu\t%s\t", (unsigned long long)row->id, state_of(row, l->now_us));
+    terminal_puts(stdout, row->label);
+    if (ok)
+        fwrite(b.data, 1, b.len, stdout);
+    if (*row->networks)
+        fputs(" networks=", stdout);
+    terminal_puts(stdout, row->networks);
+    putchar('\n');
+    buf_free(&b);
+    return ok;
 }
 
 /* "a,b" as ["a","b"]. */
@@ -80,42 +92,40 @@ static void put_json_number(struct buf *b, const char *name, uint64_t n)
         buf_puts(b, "null");
 }
 
-static void put_json(struct buf *b, const struct key_row *row, const struct listing *l)
+static bool print_json(const struct key_row *row, const struct listing *l)
 {
     struct buf scopes = {0};
+    struct buf b = {0};
+    bool ok;
 
     key_scopes_put(&scopes, row->scopes);
-    buf_printf(b, "%s{\"id\":%llu,\"state\":\"%s\",\"label\":", l->n ? ",\n" : "",
+    buf_printf(&b, "%s{\"id\":%llu,\"state\":\"%s\",\"label\":", l->n ? ",\n" : "",
                (unsigned long long)row->id, state_of(row, l->now_us));
-    buf_put_json(b, row->label, strlen(row->label));
-    buf_puts(b, ",\"scopes\":");
-    put_json_list(b, scopes.data ? scopes.data : "");
-    put_json_number(b, "customer_id", (uint64_t)row->customer_id);
-    buf_puts(b, ",\"networks\":");
-    put_json_list(b, row->networks);
-    put_json_time(b, "created_at", row->created_us);
-    put_json_time(b, "expires_at", row->expires_us);
-    put_json_time(b, "revoked_at", row->revoked_us);
-    put_json_number(b, "replaced_by", row->replaced_by);
-    buf_putc(b, '}');
+    buf_put_json(&b, row->label, strlen(row->label));
+    buf_puts(&b, ",\"scopes\":");
+    put_json_list(&b, scopes.data ? scopes.data : "");
+    put_json_number(&b, "customer_id", (uint64_t)row->customer_id);
+    buf_puts(&b, ",\"networks\":");
+    put_json_list(&b, row->networks);
+    put_json_time(&b, "created_at", row->created_us);
+    put_json_time(&b, "expires_at", row->expires_us);
+    put_json_time(&b, "revoked_at", row->revoked_us);
+    put_json_number(&b, "replaced_by", row->replaced_by);
+    buf_putc(&b, '}');
+    ok = !b.failed && !scopes.failed;
+    if (ok)
+        fwrite(b.data, 1, b.len, stdout);
     buf_free(&scopes);
+    buf_free(&b);
+    return ok;
 }
 
 static bool print_row(const struct key_row *row, void *arg)
 {
     struct listing *l = arg;
-    struct buf b = {0};
-    bool ok;
+    bool ok = l->json ? print_json(row, l) : print_line(row, l);
 
-    if (l->json)
-        put_json(&b, row, l);
-    else
-        put_line(&b, row, l);
-    ok = !b.failed;
-    if (ok)
-        fwrite(b.data, 1, b.len, stdout);
     l->n++;
-    buf_free(&b);
     return ok;
 }
 

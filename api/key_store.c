@@ -36,11 +36,12 @@ static bool label_ok(const char *label)
 {
     size_t n = strlen(label);
 
-    for (size_t i = 0; i < n; i++)
-        if ((unsigned char)label[i] < 0x20 || label[i] == 0x7f ||
-            ((unsigned char)label[i] == 0xc2 && (unsigned char)label[i + 1] < 0xa0))
+    for (size_t i = 0, length; i < n; i += length) {
+        length = utf8_character(label + i, n - i);
+        if (!length || utf8_is_control(label + i, length))
             return false;
-    return n > 0 && n <= KEY_LABEL_MAX && utf8_ok(label, n);
+    }
+    return n > 0 && n <= KEY_LABEL_MAX;
 }
 
 static bool networks_ok(const char *networks)

@@ -293,3 +293,11 @@ def test_the_migration_may_be_cut_off_and_repeated(fresh):
     assert done.returncode == 0, done.stdout + done.stderr
     assert row_of(fresh, text)["id"] == row["id"] and fresh.db.value("SELECT COUNT(*) FROM change_counters") == 0
     assert key(fresh, "revoke", str(row["id"]))[0] == 0 and changes(fresh) == 1
+
+
+def test_a_label_that_somebody_else_has_written_steers_no_terminal(stack):
+    stack.db.execute("INSERT INTO api_keys(hash,label,scopes,networks) VALUES (REPEAT('x',32),%s,'send,later',%s)",
+                     "a\x1b[31mb\x9b", "\x1b[2J")
+    code, out, _ = key(stack, "list")
+    assert code == 0 and "\x1b" not in out and "\x9b" not in out and "\\x1b[31mb" in out
+    assert "a\x1b[31mb\x9b" in {k["label"] for k in listed(stack).values()}
