@@ -43,10 +43,11 @@ def programs_and_settings(objects):
         found = environment(objects, w, c)
         problems += [f"{w}: {text}" for text in found.problems]
         problems += [f"{w}: {p.name} has no setting {n}" for n in found.values if n not in p.settings]
-        # A migration has nothing to do with the broker, and no secret that it does not need.
-        if verbs == ["migrate"] and "RABBIT_URI" in found.values:
+        # A verb of msg-api has nothing to do with the broker, and no secret that it does not need.
+        verb_alone = verbs and p.name == "msg-api"
+        if verb_alone and "RABBIT_URI" in found.values:
             problems.append(f"{w}: a migration with the broker's secret")
-        complaint = p.check(found.values | ({"RABBIT_URI": "amqp://none/"} if verbs == ["migrate"] else {}))
+        complaint = p.check(found.values | ({"RABBIT_URI": "amqp://none/"} if verb_alone else {}))
         if complaint:
             problems.append(f"{w}: {complaint}")
     for name, configs in own_configs(objects).items():
