@@ -52,6 +52,11 @@ const struct setting httpd_settings_rows[] = {
                     "Longest time a connection is kept between requests."),
     SETTING_INT_ROW(httpd_settings, write_timeout_ms, "HTTP_WRITE_TIMEOUT_MS", "10000", 100, 600000,
                     "Longest time a client may take to read its answer."),
+    SETTING_TEXT_ROW(
+        httpd_settings, cors_origins, SETTING_STRING, "HTTP_CORS_ORIGINS", "", 4096,
+        http_cors_check,
+        "Origins (https://app.example) whose pages may call the server from a browser, "
+        "comma-separated. Empty: none."),
     SETTING_TEXT_ROW(httpd_settings, hosts, SETTING_STRING, "HTTP_HOSTS", "", 4096,
                      http_check_hosts_setting,
                      "Names and addresses that clients may call the server by in Host, without "

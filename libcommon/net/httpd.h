@@ -26,6 +26,7 @@
 struct httpd_settings {
     char *listen_addr;
     char *hosts;           /* comma-separated; NULL or "": any */
+    char *cors_origins;    /* comma-separated; NULL or "": none */
     char *trusted_proxies; /* networks (address.h); NULL or "": none */
     bool proxy_protocol;   /* spoken by them */
     int64_t threads, max_connections, max_header_bytes;

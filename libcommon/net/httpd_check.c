@@ -58,7 +58,7 @@ static size_t host_len(const char *s)
 }
 
 /* RFC 9112 section 3.2: it may be empty, for a target that has no name. */
-static bool host_ok(const char *s)
+bool http_check_authority(const char *s)
 {
     size_t n = host_len(s);
 
@@ -134,7 +134,8 @@ const char *http_check(struct evhttp_request *ev, struct http_facts *facts)
     }
     if (!facts->once[HTTP_ONCE_HOST])
         return ev->minor == 0 ? NULL : "Host is missing.";
-    return host_ok(facts->once[HTTP_ONCE_HOST]) ? NULL : "Host is not a name with a port.";
+    return http_check_authority(facts->once[HTTP_ONCE_HOST]) ? NULL
+                                                             : "Host is not a name with a port.";
 }
 
 /* The media type without its parameters, "" for none at all. */

@@ -11,6 +11,7 @@
  *   httpd_proxy.c    what a proxy says before the first request
  *   httpd_wire.c     what evhttp gets to see of the bytes that come
  *   httpd_check.c    what is wrong with a request that evhttp has read
+ *   httpd_cors.c     pages of other origins
  *   httpd_deadline.c requests whose time is up
  *   httpd_memory.c   the budget of bytes read and unwritten
  *   httpd_request.c  routing and answers
@@ -347,6 +348,7 @@ bool http_check_type(const struct http_facts *facts);
 /* Whether the request is for one of these hosts, comma-separated. */
 bool http_check_host(const char *hosts, const struct http_facts *facts);
 bool http_check_hosts_setting(const char *value, char *why, size_t size);
+bool http_check_authority(const char *s); /* a name or an address with or without a port, or "" */
 
 /* httpd_request.c */
 void http_on_request(struct evhttp_request *ev, void *thread);
@@ -355,6 +357,11 @@ void http_request_free(struct httpd_request *req);
 enum http_method http_method_parse(const char *name);
 const char *http_method_name(enum http_method method);
 const char *http_phrase(int status); /* NULL: evhttp knows it */
+
+/* httpd_cors.c: path NULL: there is none. True: it was a browser's question, and is answered. */
+bool http_cors(struct httpd_request *req, const struct http_path *path,
+               const struct http_facts *facts);
+bool http_cors_check(const char *value, char *why, size_t size);
 
 /* httpd_deadline.c */
 void http_deadline_pass(evutil_socket_t fd, short what, void *thread);

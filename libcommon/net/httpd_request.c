@@ -388,6 +388,8 @@ static void dispatch(struct httpd_request *req, const struct http_facts *facts)
         req->path = path;
     if (!is_our_host(h, route, facts)) {
         httpd_reply_error(req, 421, "misdirected_request", "The server has no such host.", "Host");
+    } else if (http_cors(req, path, facts)) {
+        return;
     } else if (!path) {
         httpd_reply_error(req, 404, "not_found", "There is nothing at this path.", NULL);
     } else if (!route) {

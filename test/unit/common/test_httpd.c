@@ -663,6 +663,94 @@ START_TEST(the_host_is_a_name_and_one_of_ours)
 }
 END_TEST
 
+#define FROM(origin) CLOSE "Origin: " origin "\r\n"
+#define MAY_READ "\r\nAccess-Control-Allow-Origin: https://app.example\r\n"
+#define WISH "Access-Control-Request-Method: DELETE\r\n"
+
+START_TEST(pages_of_listed_origins_may_call)
+{
+    static char origins[] = "https://app.example,http://localhost:3000";
+    const char *answer = ask(REQUEST("OPTIONS", "/show", FROM("https://app.example") WISH));
+
+    assert_begins(answer, "HTTP/1.1 405"); /* nobody, as long as nobody is listed */
+    ck_assert_ptr_null(strstr(answer, "Access-Control"));
+    teardown();
+    settings.cors_origins = origins;
+    open_server();
+    answer = ask(REQUEST("OPTIONS", "/show", FROM("https://app.example") WISH));
+    assert_begins(answer, "HTTP/1.1 204");
+    assert_has(answer, MAY_READ);
+    assert_has(answer, "\r\nAccess-Control-Allow-Methods: GET, HEAD, DELETE\r\n");
+    assert_has(answer, "\r\nAccess-Control-Allow-Headers: Authorization, Content-Type, ");
+    ck_assert_ptr_null(strstr(answer, "Allow-Credentials"));
+    answer = ask(REQUEST("GET", "/show", FROM("https://app.example")));
+    assert_begins(answer, "HTTP/1.1 200");
+    assert_has(answer, MAY_READ);
+    assert_has(answer, "\r\nVary: Origin\r\n");
+    assert_has(ask(REQUEST("GET", "/show", FROM("http://localhost:3000"))),
+               "\r\nAccess-Control-Allow-Origin: http://localhost:3000\r\n");
+    assert_has(ask(REQUEST("OPTIONS", "/nothing", FROM("https://app.example") WISH)),
+               "HTTP/1.1 404");
+    assert_has(ask(REQUEST("OPTIONS", "/show", FROM("https://app.example"))), "HTTP/1.1 405");
+    assert_has(
+        ask(REQUEST(
+            "POST", "/echo",
+            FROM("https://app.example") "Content-Type: text/plain\r\nContent-Length: 2\r\n") "{}"),
+        "HTTP/1.1 415");
+}
+END_TEST
+
+START_TEST(pages_of_others_may_not)
+{
+    static char origins[] = "https://app.example";
+    static const char *const others[] = {
+        REQUEST("OPTIONS", "/show", FROM("https://app.example.evil") WISH),
+        REQUEST("OPTIONS", "/show", FROM("http://app.example") WISH),
+        REQUEST("OPTIONS", "/show", FROM("https://app.example:8443") WISH),
+        REQUEST("OPTIONS", "/show", FROM("https://xapp.example") WISH),
+        REQUEST("OPTIONS", "/show", FROM("null") WISH),
+        REQUEST("OPTIONS", "/show", FROM("") WISH),
+        REQUEST("OPTIONS", "/show", CLOSE WISH),
+    };
+
+    teardown();
+    settings.cors_origins = origins;
+    open_server();
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        const char *answer = ask(others[i]);
+
+        assert_begins(answer, "HTTP/1.1 405");
+        assert_has(answer, "\r\nVary: Origin\r\n");
+        ck_assert_ptr_null(strstr(answer, "Access-Control"));
+    }
+}
+END_TEST
+
+START_TEST(origins_are_written_as_browsers_do)
+{
+    static const char *const good[] = {"https://app.example",
+                                       "http://localhost:3000,https://[::1]:8"};
+    static const char *const bad[] = {"*",
+                                      "null",
+                                      "app.example",
+                                      "https://",
+                                      "https://app.example/",
+                                      "https://App.example",
+                                      "ftp://app.example",
+                                      "httpx://a",
+                                      "https://a,",
+                                      "https://a, https://b",
+                                      "https://a@b",
+                                      "://a"};
+    char why[128];
+
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+        ck_assert_msg(http_cors_check(good[i], why, sizeof(why)), "%s", good[i]);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        ck_assert_msg(!http_cors_check(bad[i], why, sizeof(why)), "%s", bad[i]);
+}
+END_TEST
+
 static const struct {
     const char *value;
     bool ok;
@@ -1454,6 +1542,9 @@ int main(void)
     tcase_add_loop_test(t, a_body_is_json_by_its_type, 0, (int)(sizeof(types) / sizeof(types[0])));
     tcase_add_test(t, the_host_is_a_name_and_one_of_ours);
     tcase_add_test(t, names_without_ports_are_hosts);
+    tcase_add_test(t, pages_of_listed_origins_may_call);
+    tcase_add_test(t, pages_of_others_may_not);
+    tcase_add_test(t, origins_are_written_as_browsers_do);
     tcase_add_test(t, a_query_is_bounded_and_has_no_nul);
     tcase_add_test(t, blanks_where_they_may_be);
     tcase_add_test(t, old_clients_hear_how_long_an_answer_is);
