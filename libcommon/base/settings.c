@@ -252,9 +252,11 @@ static void put_public(struct buf *out, const char *value)
     const char *colon = at ? memchr(user, ':', (size_t)(at - user)) : NULL;
     const char *rest = at ? at : value;
     const char *query = strchr(rest, '?');
+    size_t shown = (size_t)((colon && user != value ? colon + 1 : user) - value);
+    size_t path = strcspn(value, "?"); /* a query may stand before the user of the next URL */
 
     if (at) {
-        buf_put(out, value, (size_t)((colon && user != value ? colon + 1 : user) - value));
+        buf_put(out, value, shown > path ? path + 1 : shown);
         buf_puts(out, "***");
     }
     if (!query) {

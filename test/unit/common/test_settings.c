@@ -196,9 +196,13 @@ START_TEST(secrets_in_uris_are_masked)
 }
 END_TEST
 
-static const char *const lists[] = {"a=http://user:pass@h", "a=http://pass@h",
-                                    "a=user:pass@h",        "a=http://h,b=http://u:pa/s,s:pass@h",
-                                    "a=http://h/?key=pass", "user:pa//pass@h"};
+static const char *const lists[] = {"a=http://user:pass@h",
+                                    "a=http://pass@h",
+                                    "a=user:pass@h",
+                                    "a=http://h,b=http://u:pa/s,s:pass@h",
+                                    "a=http://h/?key=pass",
+                                    "user:pa//pass@h",
+                                    "a=http://h/?key=pass,b=http://u:p@h"};
 
 /* Whoever puts a password where none belongs reads of it neither in the faults nor in the log. */
 START_TEST(a_password_in_a_plain_text_is_not_quoted)
