@@ -36,19 +36,21 @@ static void handle(struct httpd_request *req, void *arg)
 {
     int64_t number[3];
     struct address peer;
-    const char *text = httpd_query(req, "message_identifier");
+    char id[51];
     size_t n;
     const char *body = httpd_body(req, &n);
 
     (void)arg;
     MUST(*httpd_path(req) == '/' && strlen(httpd_tracestate(req)) <= TRACE_STATE_MAX);
-    MUST(!text || strlen(text) <= MAX_HEAD);
     MUST(address_parse(httpd_peer(req), strlen(httpd_peer(req)), &peer));
     check_id(httpd_request_id(req));
     if (!query_number(req, "user_id", 1, INT64_MAX, 0, &number[0]) ||
         !query_number(req, "limit", 1, 1000, 100, &number[1]) ||
-        !query_number(req, "cursor", 1, INT64_MAX, INT64_MAX, &number[2]))
+        !query_number(req, "cursor", 1, INT64_MAX, INT64_MAX, &number[2]) ||
+        !query_ascii(req, "message_identifier", id, sizeof(id)))
         return;
+    for (const char *c = id; *c; c++)
+        MUST(*c >= ' ' && *c <= '~');
     MUST(number[0] >= 0 && number[1] >= 1 && number[1] <= 1000 && number[2] >= 1);
     httpd_reply_type(req, 200, "application/octet-stream", body, n);
 }

@@ -15,6 +15,7 @@
 #include "test/fuzz/fuzz.h"
 
 #define MAX_RECIPIENTS 50
+#define BOUND 7
 #define TRACEPARENT "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 static const struct price_settings prices = {.of = {[MESSAGE_NORMAL] = 1, [MESSAGE_EXPRESS] = 3}};
@@ -166,6 +167,30 @@ static void try_topup(const char *body, size_t n, const json_t *root)
     operation_free(op);
 }
 
+static int64_t customer_of(const json_t *root, const char *field)
+{
+    const json_t *v = json_object_get(root, field);
+
+    return v ? json_integer_value(v) : BOUND;
+}
+
+/* Of a customer's own key: the body need not say whose it is; whom it names is compared later. */
+static void try_bound(const char *body, size_t n, const json_t *root)
+{
+    struct operation_limits bound = limits;
+    struct operation_fault fault;
+    struct operation *op;
+
+    bound.customer_id = BOUND;
+    op = operation_parse_send(body, n, &bound, &fault);
+    MUST(!op || (op->customer_id == customer_of(root, "customer_id") &&
+                 op->message.customer_id == op->customer_id));
+    operation_free(op);
+    op = operation_parse_topup(body, n, BOUND, &fault);
+    MUST(!op || op->customer_id == customer_of(root, "user_id"));
+    operation_free(op);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const char *body = (const char *)data;
@@ -173,6 +198,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     try_send(body, size, root);
     try_topup(body, size, root);
+    try_bound(body, size, root);
     json_decref(root);
     return 0;
 }

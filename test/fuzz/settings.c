@@ -14,7 +14,7 @@
 #define LINES_MAX 64
 #define SECRET "S3cr3t"
 
-static bool is_ours(const char *line)
+static const struct setting *setting_of(const char *line)
 {
     const struct daemon_program *p = &consumerd_program;
     size_t n = strcspn(line, "=");
@@ -22,28 +22,37 @@ static bool is_ours(const char *line)
     for (size_t i = 0; i < p->group_count; i++)
         for (const struct setting *s = p->groups[i].rows; s->name; s++)
             if (strlen(s->name) == n && !memcmp(s->name, line, n) && line[n])
-                return true;
-    return false;
+                return s;
+    return NULL;
 }
 
-static bool is_secret(const char *line)
+/* Whether a word stands in URLs alone where secrets do: in a query, or as a user's password. */
+static bool is_private(const char *value)
 {
-    const struct daemon_program *p = &consumerd_program;
-    size_t n = strcspn(line, "=");
+    const char *last = strrchr(value, '@');
+    const char *scheme = strstr(value, "://");
+    const char *colon = scheme ? strchr(scheme + 3, ':') : NULL;
 
-    for (size_t i = 0; i < p->group_count; i++)
-        for (const struct setting *s = p->groups[i].rows; s->name; s++)
-            if (s->type == SETTING_SECRET && strlen(s->name) == n && !memcmp(s->name, line, n))
-                return true;
-    return false;
+    if (last && (!scheme || scheme > last))
+        colon = value;
+    for (const char *at = strstr(value, SECRET); at; at = strstr(at + 1, SECRET))
+        if (!memchr(value, '?', (size_t)(at - value)) &&
+            !(last && last > at && colon && colon < at))
+            return false;
+    return true;
 }
 
-/* Whether a word is told that secrets have, and no other setting. */
+/* Whether a word is told that stands where secrets do, and nowhere else. */
 static bool tells(const struct buf *text, char *const *lines)
 {
-    for (size_t i = 0; lines[i]; i++)
-        if (strstr(lines[i], SECRET) && !is_secret(lines[i]))
+    for (size_t i = 0; lines[i]; i++) {
+        const struct setting *s = setting_of(lines[i]);
+        bool urls = s->type == SETTING_URI || !strcmp(s->name, "OPERATORS");
+
+        if (s->type != SETTING_SECRET && strstr(lines[i], SECRET) &&
+            !(urls && is_private(strchr(lines[i], '=') + 1)))
             return false;
+    }
     return text->len && strstr(text->data, SECRET);
 }
 
@@ -74,7 +83,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     while (input.n && n < LINES_MAX) {
         lines[n] = fuzz_string(fuzz_line(&input));
-        if (is_ours(lines[n])) /* no NAME_FILE: what is in files is not the input's */
+        if (setting_of(lines[n])) /* no NAME_FILE: what is in files is not the input's */
             n++;
         else
             free(lines[n]);
