@@ -5,8 +5,32 @@
 #include <strings.h>
 
 #include "libcommon/base/must.h"
+#include "libcommon/base/random.h"
 #include "libcommon/net/httpd_internal.h"
 
+static uint64_t seed;
+static pthread_once_t seeded = PTHREAD_ONCE_INIT;
+
+static void draw_seed(void)
+{
+    seed = random_u64();
+}
+
+/* FNV-1a from where nobody knows: clients choose their addresses, and would choose those that fall
+ * into one place. */
+static unsigned hash_address(const void *address, size_t n)
+{
+    const unsigned char *bytes = address;
+    uint64_t hash;
+
+    pthread_once(&seeded, draw_seed);
+    hash = seed;
+    for (size_t i = 0; i < n; i++)
+        hash = (hash ^ bytes[i]) * 1099511628211u;
+    return (unsigned)(hash ^ hash >> 32);
+}
+
+#define HASH_FUNCTION(key, n, hash) (hash) = hash_address(key, n)
 #define uthash_fatal(what) must_fail(what, __FILE__, __LINE__)
 #include <uthash.h>
 
