@@ -11,7 +11,7 @@
 /* A checksum holds against a slip of the hand. */
 static void check_neighbours(const char *text, size_t n, const uint8_t hash[KEY_HASH_LEN])
 {
-    char *other = malloc(n);
+    char *other = malloc(n + 1);
 
     MUST(other != NULL);
     memcpy(other, text, n);
