@@ -17,6 +17,7 @@ RUN apt-get update \
       libcurl4 \
       libevent-core-2.1-7 \
       libevent-extra-2.1-7 \
+      libevent-openssl-2.1-7 \
       libjansson4 \
       libmariadb3 \
       libprotobuf-c1 \

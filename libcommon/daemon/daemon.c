@@ -69,12 +69,7 @@ size_t daemon_settings_check(const struct daemon_settings *daemon,
 {
     size_t faults = otlp_settings_check(&daemon->otlp, errors);
 
-    faults += settings_check_order("HTTP_THREADS", httpd->threads, "HTTP_MAX_CONNECTIONS",
-                                   httpd->max_connections, errors);
-    if (httpd->proxy_protocol && !*httpd->trusted_proxies) {
-        buf_puts(errors, "HTTP_PROXY_PROTOCOL needs TRUSTED_PROXIES: nobody else may speak it\n");
-        faults++;
-    }
+    faults += httpd_settings_check(httpd, errors);
     if (db)
         faults += db_settings_check(db, errors);
     return faults;
@@ -164,6 +159,7 @@ static void open_signals(void)
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
     MUST(pthread_sigmask(SIG_BLOCK, &set, NULL) == 0);
     d.signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     d.stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -273,10 +269,22 @@ static void look_at_loops(void)
         sd_notify(0, "WATCHDOG=1");
 }
 
+static bool ends(const struct signalfd_siginfo *info)
+{
+    const char *name = info->ssi_signo == SIGHUP   ? "SIGHUP"
+                       : info->ssi_signo == SIGINT ? "SIGINT"
+                                                   : "SIGTERM";
+
+    log_info("signal", L_STR("signal", name), L_INT("sender", info->ssi_pid));
+    if (info->ssi_signo == SIGHUP)
+        httpd_reload();
+    return info->ssi_signo != SIGHUP;
+}
+
 enum heard { HEARD_SIGNAL, HEARD_END, HEARD_NOTHING };
 
-/* Looks at the loops and feeds the watchdog until a signal comes, the watcher is told to end, or
- * the time is up (-1: never). */
+/* Looks at the loops and feeds the watchdog until a signal comes that ends the process, the watcher
+ * is told to end, or the time is up (-1: never). */
 static enum heard wait_signal(int64_t ms)
 {
     struct pollfd fds[] = {{.fd = d.signals, .events = POLLIN}, {.fd = d.stop, .events = POLLIN}};
@@ -293,11 +301,9 @@ static enum heard wait_signal(int64_t ms)
         if (n >= 0)
             look_at_loops();
         memory_give_back(clock_mono_ms());
-        if (n > 0 && fds[0].revents && read(d.signals, &info, sizeof(info)) == sizeof(info)) {
-            log_info("signal", L_STR("signal", info.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM"),
-                     L_INT("sender", info.ssi_pid));
+        if (n > 0 && fds[0].revents && read(d.signals, &info, sizeof(info)) == sizeof(info) &&
+            ends(&info))
             return HEARD_SIGNAL;
-        }
         if (n > 0 && fds[1].revents)
             return HEARD_END;
         if (ms >= 0 && clock_mono_ms() >= until_ms)

@@ -67,8 +67,9 @@ struct daemon_verb {
 int daemon_main(const struct daemon_program *program, const struct daemon_verb *verbs,
                 int (*serve)(void), int argc, char **argv);
 
-/* Log, tracing, signals (SIGTERM and SIGINT blocked in all threads, SIGPIPE ignored), file limit,
- * the start-up line with the effective settings. Before any thread is started. */
+/* Log, tracing, signals (SIGTERM, SIGINT and SIGHUP blocked in all threads, SIGPIPE ignored; SIGHUP
+ * has certificates read again), file limit, the start-up line with the effective settings. Before
+ * any thread is started. */
 void daemon_start(const struct daemon_program *program, const struct daemon_settings *settings);
 
 /* Progress: each long-lived loop has a beat and beats it on every turn. One that is silent for
@@ -102,7 +103,7 @@ struct httpd *daemon_http_start(const struct httpd_settings *settings, int64_t b
  * "?for=traffic" asks the first dependency alone),
  * /metrics, and /status, a page for people, with the /status.json it reads. */
 #define DAEMON_ROUTE_WORDS (HTTPD_NO_LIMIT | HTTPD_NO_SPAN | HTTPD_EXPECT_200)
-#define DAEMON_PROBE_WORDS (DAEMON_ROUTE_WORDS | HTTPD_ANY_HOST)
+#define DAEMON_PROBE_WORDS (DAEMON_ROUTE_WORDS | HTTPD_PROBE)
 #define DAEMON_HEALTH_COUNT 2
 #define DAEMON_WATCH_COUNT 3
 /* clang-format off */

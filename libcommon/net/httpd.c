@@ -62,6 +62,23 @@ const struct setting httpd_settings_rows[] = {
                      "Names and addresses that clients may call the server by in Host, without "
                      "port, comma-separated; others are answered with 421, but for /healthz and "
                      "/readyz. Empty: any."),
+    SETTING_TEXT_ROW(httpd_settings, tls_cert_file, SETTING_STRING, "HTTP_TLS_CERT_FILE", "", 4096,
+                     NULL,
+                     "PEM file of the certificate to show, followed by those between it and its "
+                     "authority; with its key: HTTPS takes HTTP's place. The files are read again "
+                     "when they change, and on SIGHUP."),
+    SETTING_TEXT_ROW(httpd_settings, tls_key_file, SETTING_STRING, "HTTP_TLS_KEY_FILE", "", 4096,
+                     NULL, "PEM file of that certificate's key, not encrypted."),
+    SETTING_CHOICE_ROW(httpd_settings, tls_min_version, "HTTP_TLS_MIN_VERSION", "1.2", "1.2 1.3",
+                       "Lowest version of TLS that clients may use."),
+    SETTING_TEXT_ROW(httpd_settings, tls_client_ca_file, SETTING_STRING, "HTTP_TLS_CLIENT_CA_FILE",
+                     "", 4096, NULL,
+                     "PEM file of the authorities of clients' certificates; empty: clients are "
+                     "asked for none."),
+    SETTING_CHOICE_ROW(httpd_settings, tls_client_auth, "HTTP_TLS_CLIENT_AUTH", "required",
+                       "optional required",
+                       "Whether a client may come without a certificate where "
+                       "HTTP_TLS_CLIENT_CA_FILE is set; to /healthz and /readyz each may."),
     SETTINGS_END};
 
 const struct setting httpd_body_rows[] = {
@@ -69,6 +86,29 @@ const struct setting httpd_body_rows[] = {
                     "Largest request body, where more is wanted than the program has a use for; a "
                     "larger one is answered with 413."),
     SETTINGS_END};
+
+static size_t fault(bool wrong, struct buf *errors, const char *sentence)
+{
+    if (wrong)
+        buf_printf(errors, "%s\n", sentence);
+    return wrong;
+}
+
+size_t httpd_settings_check(const struct httpd_settings *s, struct buf *errors)
+{
+    return settings_check_order("HTTP_THREADS", s->threads, "HTTP_MAX_CONNECTIONS",
+                                s->max_connections, errors) +
+           fault(*s->tls_cert_file && !*s->tls_key_file, errors,
+                 "HTTP_TLS_KEY_FILE is missing: HTTP_TLS_CERT_FILE is set") +
+           fault(*s->tls_key_file && !*s->tls_cert_file, errors,
+                 "HTTP_TLS_CERT_FILE is missing: HTTP_TLS_KEY_FILE is set") +
+           fault(*s->tls_client_ca_file && !*s->tls_cert_file, errors,
+                 "HTTP_TLS_CERT_FILE is missing: HTTP_TLS_CLIENT_CA_FILE is set") +
+           fault(s->proxy_protocol && !*s->trusted_proxies, errors,
+                 "HTTP_PROXY_PROTOCOL needs TRUSTED_PROXIES: nobody else may speak it") +
+           fault(s->proxy_protocol && *s->tls_cert_file, errors,
+                 "HTTP_PROXY_PROTOCOL is for HTTP alone: HTTP_TLS_CERT_FILE is set");
+}
 
 static _Thread_local struct http_thread *current;
 static _Atomic bool given_up;
@@ -281,7 +321,7 @@ struct httpd *httpd_new(const struct httpd_config *config, struct err *err)
         h->threads[i].listen_fd = -1;
     for (unsigned i = 0; i < h->thread_count; i++)
         build_thread(h, &h->threads[i]);
-    if (http_accept_bind(h, err)) {
+    if (http_tls_new(&h->settings, &h->tls, err) || http_accept_bind(h, err)) {
         httpd_free(h);
         return NULL;
     }
@@ -308,6 +348,8 @@ int httpd_start(struct httpd *h, struct err *err)
     for (unsigned i = 0; i < h->thread_count; i++)
         if (http_accept_start(&h->threads[i], err))
             return -1;
+    if (h->tls)
+        http_tls_follow(h->tls, h->threads[0].base);
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before);
     for (unsigned i = 0; i < h->thread_count; i++) {
@@ -428,6 +470,7 @@ void httpd_free(struct httpd *h)
         log_warn("http.requests_abandoned", L_INT("requests", held));
         return;
     }
+    http_tls_free(h->tls);
     for (unsigned i = 0; i < h->thread_count; i++)
         free_thread(&h->threads[i]);
     pthread_cond_destroy(&h->drained);

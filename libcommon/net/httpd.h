@@ -38,6 +38,11 @@ struct httpd_settings {
     int64_t read_timeout_ms;     /* from the first byte of a request to its last */
     int64_t idle_timeout_ms;     /* between requests of a kept-alive connection */
     int64_t write_timeout_ms;    /* a client that does not read its answer */
+
+    char *tls_cert_file, *tls_key_file; /* PEM; both or, without TLS, none (NULL or "") */
+    char *tls_client_ca_file;           /* "": clients are asked for no certificate */
+    char *tls_client_auth;              /* "optional", "required" */
+    char *tls_min_version;              /* "1.2", "1.3" */
 };
 
 /* Each program has a row of its own for LISTEN_ADDR: the default port differs. */
@@ -46,6 +51,8 @@ struct httpd_settings {
                      "Address the HTTP server listens on; :port means every address.")
 extern const struct setting httpd_settings_rows[]; /* the others */
 extern const struct setting httpd_body_rows[];     /* of a program that takes bodies */
+/* What spans the rows: appends a line to errors for each fault, returns their number. */
+size_t httpd_settings_check(const struct httpd_settings *settings, struct buf *errors);
 
 struct httpd;
 struct httpd_request;
@@ -58,7 +65,7 @@ enum httpd_route_word {
     HTTPD_NO_SPAN = 1 << 1,    /* its answers are no spans */
     HTTPD_NO_METRIC = 1 << 2,  /* its answers are neither counted nor timed */
     HTTPD_EXPECT_200 = 1 << 3, /* for machines of ours: 200 alone has its counter from the start */
-    HTTPD_ANY_HOST = 1 << 4,   /* probes call us by any address */
+    HTTPD_PROBE = 1 << 4,      /* who asks is no client: by any address, without a certificate */
 };
 
 struct httpd_route {
@@ -82,6 +89,10 @@ struct httpd_config {
      * no route is for POST or PUT, any body is too large. */
     size_t body_bytes;
 };
+
+/* The files of certificates are read again, within a second or so, by all servers of the process.
+ * They are when they change, too. Any thread; no signal handler. */
+void httpd_reload(void);
 
 struct httpd *httpd_new(const struct httpd_config *config,
                         struct err *err);          /* binds; NULL on failure */

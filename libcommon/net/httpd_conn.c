@@ -12,7 +12,9 @@
 #define SWEEP_MS 200
 #define LINGER_MS 2000    /* for a refused client to finish writing and read its answer */
 #define DRAIN_IDLE_MS 500 /* a draining server waits this long for a request under way */
-#define READ_SLACK 4096   /* chunk sizes and line ends beside headers and body */
+/* Chunk sizes and line ends beside headers and body; and a record of TLS, of which nothing may be
+ * left in OpenSSL, as no event would tell of it. */
+#define READ_SLACK (4096 + 16384)
 
 static void keep_sweeping(struct http_thread *t)
 {
@@ -60,6 +62,8 @@ static void on_close(struct evhttp_connection *evcon, void *arg)
     struct http_conn *c = arg;
 
     (void)evcon;
+    if (c->ssl && !c->reset)
+        http_tls_end(c);
     c->gone = true;
     c->evcon = NULL;
     unlist(c);
@@ -139,21 +143,23 @@ struct bufferevent *http_conn_new(struct event_base *base, void *thread)
 {
     struct http_thread *t = thread;
     const struct httpd_settings *s = &t->server->settings;
-    struct bufferevent *bev = bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
     struct http_conn *c = calloc(1, sizeof(*c));
+    struct bufferevent *bev;
 
-    if (!bev || !c) {
-        free(c);
-        if (bev)
-            bufferevent_free(bev);
+    if (!c)
         return NULL; /* evhttp makes one itself, or drops the connection */
+    c->thread = t;
+    bev = t->server->tls ? http_tls_bufferevent(c)
+                         : bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
+    if (!bev) {
+        free(c);
+        return NULL;
     }
     bufferevent_incref(bev);
     bufferevent_setwatermark(bev, EV_READ, 0,
                              (size_t)(s->max_header_bytes + s->max_body_bytes) + READ_SLACK);
     evbuffer_add_cb(bufferevent_get_input(bev), on_input, c);
     evbuffer_add_cb(bufferevent_get_output(bev), on_output, c);
-    c->thread = t;
     c->bev = bev;
     c->wire.max_head = (size_t)s->max_header_bytes;
     c->wire.max_headers = (unsigned)s->max_headers;
@@ -204,6 +210,8 @@ static void release(struct http_conn *c)
     evbuffer_remove_cb(bufferevent_get_output(c->bev), on_output, c);
     http_memory_forget(c);
     buf_free(&c->wire.held);
+    if (c->ssl)
+        http_tls_release(c);
     bufferevent_decref(c->bev); /* the last one: closes the socket */
     free(c);
     t->conn_count--;
@@ -219,6 +227,8 @@ static void release(struct http_conn *c)
  * the bufferevent waits for it. */
 void http_conn_write(struct http_conn *c)
 {
+    if (c->ssl)
+        http_tls_gather(c);
     event_active(&c->bev->ev_write, EV_WRITE, 0);
 }
 
@@ -324,6 +334,7 @@ static void rewrite_page(struct http_conn *c)
     c->rewrite = false;
     evbuffer_unfreeze(out, 1); /* bufferevents keep others from the bytes in front */
     status = status_of(out);
+    c->continued = status == 100;
     if (status >= 400) {
         if (is_refused(c))
             status = 400; /* of a bad chunk evhttp says that it is too large */
@@ -335,7 +346,8 @@ static void rewrite_page(struct http_conn *c)
         http_stats_dropped(HTTP_DROP_BAD_REQUEST);
         c->linger = true;
     }
-    evbuffer_freeze(out, 1);
+    if (!c->ssl) /* those of TLS do not, and could not write any more */
+        evbuffer_freeze(out, 1);
 }
 
 /* evhttp has made its connection in the same turn, so nothing has been read yet. Without one, it
@@ -368,12 +380,12 @@ static void cut_off(struct http_conn *c)
 {
     struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
 
-    c->reset = false;
     c->linger = false;
     http_stats_dropped(c->over ? HTTP_DROP_MEMORY : HTTP_DROP_RESET);
     (void)connect(bufferevent_getfd(c->bev), &nowhere, sizeof(nowhere));
     if (c->evcon)
         evhttp_connection_free(c->evcon); /* calls on_close */
+    c->reset = false;
 }
 
 void http_conn_act(evutil_socket_t fd, short what, void *thread)
@@ -401,6 +413,8 @@ void http_conn_act(evutil_socket_t fd, short what, void *thread)
             rewrite_page(c);
         /* all of them may have freed c or put it on the list again */
     }
+    if (t->server->tls)
+        http_tls_make_room(t);
 }
 
 static void expire(struct http_conn *c, enum http_drop why, short what)
@@ -430,7 +444,8 @@ static void sweep_one(struct http_conn *c, int64_t now_ms)
         if (t->draining_since_ms > c->since_ms)
             age_ms = now_ms - t->draining_since_ms;
         if (age_ms > idle_limit_ms(t, c))
-            expire(c, HTTP_DROP_IDLE_TIMEOUT, BEV_EVENT_READING);
+            expire(c, http_tls_is_shaking(c) ? HTTP_DROP_HANDSHAKE_TIMEOUT : HTTP_DROP_IDLE_TIMEOUT,
+                   BEV_EVENT_READING);
         break;
     case CONN_READING:
         if (age_ms > s->read_timeout_ms)

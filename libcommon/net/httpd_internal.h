@@ -7,6 +7,7 @@
  *   httpd.c          settings, threads, drain, the mailbox of each thread
  *   httpd_accept.c   listening sockets, how many connections there may be, who makes room
  *   httpd_conn.c     connections: deadlines, lingering close, evhttp's own pages
+ *   httpd_tls.c      certificates; httpd_tls_conn.c: connections with TLS under them
  *   httpd_peer.c     who the client is
  *   httpd_proxy.c    what a proxy says before the first request
  *   httpd_wire.c     what evhttp gets to see of the bytes that come
@@ -40,6 +41,7 @@
 #include "libcommon/base/buf.h"
 #include "libcommon/net/address.h"
 #include "libcommon/net/httpd.h"
+#include "libcommon/net/httpd_tls.h"
 #include "libcommon/telemetry/metrics.h"
 
 enum http_method {
@@ -60,6 +62,7 @@ enum http_method {
 
 /* Why a connection was cut off. */
 enum http_drop {
+    HTTP_DROP_HANDSHAKE_TIMEOUT,
     HTTP_DROP_READ_TIMEOUT,
     HTTP_DROP_IDLE_TIMEOUT,
     HTTP_DROP_WRITE_TIMEOUT,
@@ -146,6 +149,7 @@ struct http_conn {
     struct http_conns *list; /* of idle ones that it is on; NULL: none */
     struct http_thread *thread;
     struct bufferevent *bev;
+    struct ssl_st *ssl; /* the bufferevent's; NULL: without TLS */
     struct event watch; /* keeps the socket in the kernel's set while evhttp does not read */
     struct evhttp_connection *evcon; /* NULL after evhttp let go */
     struct httpd_request *req;       /* CONN_HANDLING only */
@@ -155,6 +159,8 @@ struct http_conn {
     bool gone;                    /* evhttp let go */
     bool due;                     /* on the thread's due list */
     bool linger;                  /* unread bytes of a refused request may still come */
+    bool shaken;                  /* the handshake is done */
+    bool continued;               /* evhttp has said 100 Continue since the last request */
     bool rewrite;                 /* evhttp has put a page of its own into the output */
     bool reset;                   /* to be cut off */
     bool over;                    /* the same, for want of memory */
@@ -192,6 +198,7 @@ struct http_thread {
     struct http_conn *due;
     struct http_conns silent, kept; /* the idle ones, longest first: without a byte yet, others */
     int64_t conn_count;
+    int64_t shaking;           /* of them, handshakes under way */
     size_t bytes;              /* of all its connections */
     int64_t told_bytes;        /* of those, in the gauge */
     int64_t draining_since_ms; /* 0: not draining */
@@ -209,6 +216,7 @@ struct httpd {
     struct http_path *paths; /* path_count, then the one for all others */
     size_t path_count;
     struct http_thread *threads;
+    struct http_tls *tls; /* NULL: none */
     unsigned thread_count;
     size_t thread_bytes; /* that the connections of a thread may hold */
     uint16_t port;
@@ -260,6 +268,7 @@ struct httpd_request {
     struct httpd_request *earlier, *later;
     struct event *timer;   /* holds the answer back */
     int64_t delay_us;      /* 0: not held back, or not any more */
+    bool settle;           /* the answer waits for the next turn at least */
     bool waiting;          /* for the timer */
     struct buf headers;    /* name NUL value NUL ... */
     char content_type[64]; /* "": the default */
@@ -387,6 +396,7 @@ void http_stats_answer(struct http_thread *t, const struct http_path *path, enum
                        int status, int64_t start_us, const struct trace_context *trace);
 void http_stats_held(int change);
 void http_stats_connections(int change);
+void http_stats_handshake(bool done);
 void http_stats_dropped(enum http_drop why);
 void http_stats_paused(bool descriptors);
 void http_stats_memory(struct http_thread *t);

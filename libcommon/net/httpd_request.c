@@ -105,6 +105,10 @@ static struct httpd_request *request_new(struct http_thread *t, struct http_conn
     /* RACE: evhttp writes a "100 Continue" that is still on its way while the request is handled,
      * and would free the connection under it when that fails. It writes again with the answer. */
     bufferevent_disable(c->bev, EV_WRITE);
+    /* RACE: under TLS libevent tells evhttp at the end of the turn that it has written, and evhttp
+     * would take it for the end of an answer that is given meanwhile. */
+    req->settle = c->ssl && c->continued;
+    c->continued = false;
     http_conn_set_state(c, CONN_HANDLING);
     atomic_fetch_add_explicit(&t->server->held, 1, memory_order_relaxed);
     http_stats_held(1);
@@ -230,6 +234,7 @@ static bool hold_back(struct httpd_request *req)
     struct timeval after = {req->delay_us / 1000000, req->delay_us % 1000000};
 
     req->delay_us = 0;
+    req->settle = false;
     req->timer = event_new(req->thread->base, -1, 0, on_timer, req);
     if (!req->timer || evtimer_add(req->timer, &after))
         return false;
@@ -246,7 +251,7 @@ void http_request_finish(struct httpd_request *req)
 {
     struct http_conn *c = req->conn;
 
-    if (req->delay_us > 0 && !httpd_draining(req) && hold_back(req))
+    if (((req->delay_us > 0 && !httpd_draining(req)) || req->settle) && hold_back(req))
         return;
     if (req->action == HTTP_ANSWER) {
         send_answer(req, req->body, req->body_len);
@@ -287,7 +292,7 @@ void httpd_reply_type(struct httpd_request *req, int status, const char *content
     if (http_current_thread() != req->thread) {
         keep_body(req, body, n);
         http_post(req);
-    } else if (req->delay_us > 0) {
+    } else if (req->delay_us > 0 || req->settle) {
         keep_body(req, body, n);
         http_request_finish(req);
     } else {
@@ -369,13 +374,21 @@ static const struct http_path *find_path(const struct httpd *h, const char *path
 static bool is_our_host(const struct httpd *h, const struct httpd_route *route,
                         const struct http_facts *facts)
 {
-    return !h->settings.hosts || !*h->settings.hosts || (route && route->words & HTTPD_ANY_HOST) ||
+    return !h->settings.hosts || !*h->settings.hosts || (route && route->words & HTTPD_PROBE) ||
            http_check_host(h->settings.hosts, facts);
 }
 
 static bool has_body(enum http_method method)
 {
     return method == HTTP_POST || method == HTTP_PUT || method == HTTP_PATCH;
+}
+
+/* A certificate that is not good has ended the handshake; here there is none. */
+static bool lacks_certificate(const struct httpd_request *req)
+{
+    const struct http_tls *tls = req->thread->server->tls;
+
+    return tls && http_tls_wants_certificate(tls) && !http_tls_has_certificate(req->conn);
 }
 
 static void dispatch(struct httpd_request *req, const struct http_facts *facts)
@@ -386,7 +399,11 @@ static void dispatch(struct httpd_request *req, const struct http_facts *facts)
 
     if (path)
         req->path = path;
-    if (!is_our_host(h, route, facts)) {
+    if (lacks_certificate(req) && !(route && route->words & HTTPD_PROBE)) {
+        req->close = true;
+        httpd_reply_error(req, 403, "certificate_required", "A client certificate is required.",
+                          NULL);
+    } else if (!is_our_host(h, route, facts)) {
         httpd_reply_error(req, 421, "misdirected_request", "The server has no such host.", "Host");
     } else if (http_cors(req, path, facts)) {
         return;

@@ -18,7 +18,7 @@ static unsigned char slot_of_status[600];
 static _Atomic int64_t connections, held, bytes;
 static struct {
     struct metric *connections, *held, *bytes, *dropped[HTTP_DROPS], *paused_connections,
-        *paused_descriptors;
+        *paused_descriptors, *handshakes_done, *handshakes_failed;
 } m;
 
 static struct metric *register_seconds(const struct http_path *path, enum http_method method)
@@ -55,6 +55,7 @@ static struct metric *register_answers(const struct http_path *path, enum http_m
 static void register_dropped(void)
 {
     static const char *const reasons[HTTP_DROPS] = {
+        [HTTP_DROP_HANDSHAKE_TIMEOUT] = "reason=\"handshake_timeout\"",
         [HTTP_DROP_READ_TIMEOUT] = "reason=\"read_timeout\"",
         [HTTP_DROP_IDLE_TIMEOUT] = "reason=\"idle_timeout\"",
         [HTTP_DROP_WRITE_TIMEOUT] = "reason=\"write_timeout\"",
@@ -86,6 +87,10 @@ static void register_shared(void)
         "http_accept_pauses_total", "Times that accepting was paused.", "reason=\"connections\"");
     m.paused_descriptors = metrics_counter(
         "http_accept_pauses_total", "Times that accepting was paused.", "reason=\"descriptors\"");
+    m.handshakes_done =
+        metrics_counter("http_tls_handshakes_total", "TLS handshakes.", "result=\"done\"");
+    m.handshakes_failed =
+        metrics_counter("http_tls_handshakes_total", "TLS handshakes.", "result=\"failed\"");
     register_dropped();
 }
 
@@ -150,6 +155,11 @@ void http_stats_connections(int change)
 {
     metrics_set(m.connections,
                 atomic_fetch_add_explicit(&connections, change, memory_order_relaxed) + change);
+}
+
+void http_stats_handshake(bool done)
+{
+    metrics_add(done ? m.handshakes_done : m.handshakes_failed, 1);
 }
 
 /* Now and then, not with each request. */

@@ -154,7 +154,7 @@ static const struct httpd_route routes[] = {
     {"GET", "/open", handle_show, HTTPD_NO_LIMIT, NULL},
     {"GET", "/needy", handle_needy, 0, needs},
     {"GET", "/uncounted", handle_show, HTTPD_NO_METRIC, NULL},
-    {"GET", "/machines", handle_show, HTTPD_EXPECT_200 | HTTPD_ANY_HOST, NULL},
+    {"GET", "/machines", handle_show, HTTPD_EXPECT_200 | HTTPD_PROBE, NULL},
 };
 
 static void open_server(void)
