@@ -133,6 +133,7 @@ static long get(struct policy_watch *w, const char *url)
     ok = !curl_easy_setopt(e, CURLOPT_URL, url) && !curl_easy_setopt(e, CURLOPT_PROXY, "") &&
          !curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L) &&
          !curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)POLICY_WATCH_MS) &&
+         !curl_easy_setopt(e, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2) &&
          !curl_easy_setopt(e, CURLOPT_CAINFO, w->settings->broker.tls_ca) &&
          !curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, take_answer) &&
          !curl_easy_setopt(e, CURLOPT_WRITEDATA, &w->answer) &&

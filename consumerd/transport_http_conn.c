@@ -180,6 +180,7 @@ static bool set_options(struct op_conn *c, const char *url)
     ok &= !curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
     ok &= !curl_easy_setopt(e, CURLOPT_PROXY, "");
     ok &= !curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    ok &= !curl_easy_setopt(e, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     ok &= !curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long)conns->timeout_ms);
     ok &= !curl_easy_setopt(e, CURLOPT_DNS_CACHE_TIMEOUT, (long)(conns->life_ms / 1000));
     ok &= !curl_easy_setopt(e, CURLOPT_ERRORBUFFER, c->error);

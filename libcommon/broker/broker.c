@@ -189,7 +189,7 @@ static int open_socket(struct broker *b, const struct amqp_connection_info *to, 
     amqp_socket_t *socket;
     int rc;
 
-    b->distrust = NULL;
+    b->distrust = b->alert = NULL;
     err_set(err, ERR_RETRY, 0, "broker: out of memory");
     socket = b->tls ? broker_tls_socket(b, to->host, err) : amqp_tcp_socket_new(b->conn);
     if (!socket) {
@@ -201,6 +201,10 @@ static int open_socket(struct broker *b, const struct amqp_connection_info *to, 
         broker_drop(b);
         return err_set(err, ERR_PERMANENT, (unsigned)-rc,
                        "broker: connect: the certificate is not trusted: %s", b->distrust);
+    }
+    if (rc && b->alert) {
+        broker_drop(b);
+        return err_set(err, ERR_RETRY, (unsigned)-rc, "broker: connect: TLS alert: %s", b->alert);
     }
     return rc ? broker_fail(b, rc, "connect", err) : 0;
 }

@@ -53,6 +53,7 @@ struct broker {
     bool late;            /* a delivery came for a channel that was gone */
     bool deaf;            /* what comes in makes no sense any more */
     const char *distrust; /* why the broker's certificate was refused; NULL: it was not */
+    const char *alert;    /* what else ended a handshake; NULL: nothing that was said */
     uint64_t generation, next_tag;
     char consumer[96];  /* the tag of the present one, or the last */
     unsigned consumers; /* so far: each has a tag of its own */

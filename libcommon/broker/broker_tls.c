@@ -18,6 +18,15 @@ static int on_verify(int trusted, X509_STORE_CTX *store)
     return trusted;
 }
 
+/* What ended the handshake otherwise, in the word that TLS has for it: "protocol version", say. */
+static void on_alert(const SSL *ssl, int where, int alert)
+{
+    struct broker *b = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+
+    if ((where & SSL_CB_ALERT) && alert >> 8 == SSL3_AL_FATAL)
+        b->alert = SSL_alert_desc_string_long(alert);
+}
+
 static bool expect_name(SSL_CTX *context, const char *host)
 {
     X509_VERIFY_PARAM *expected = SSL_CTX_get0_param(context);
@@ -34,6 +43,7 @@ static int prepare(struct broker *b, amqp_socket_t *socket, const char *host, st
     amqp_ssl_socket_set_verify_hostname(socket, 0); /* expect_name */
     SSL_CTX_set_app_data(context, b);
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER, on_verify);
+    SSL_CTX_set_info_callback(context, on_alert);
     if (!expect_name(context, host) ||
         amqp_ssl_socket_set_ssl_versions(socket, AMQP_TLSv1_2, AMQP_TLSvLATEST))
         return err_set(err, ERR_RETRY, 0, "broker: TLS could not be set up");

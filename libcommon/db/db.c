@@ -375,6 +375,20 @@ static int set_session(struct db *db, struct err *err)
     return rc;
 }
 
+/* Of a certificate for another host the library does not say what is wrong with it. */
+static void fail_to_connect(struct db *db, struct err *err)
+{
+    const char *text = mysql_error(db->mysql);
+
+    if (strstr(text, "Validation of SSL server certificate failed"))
+        err_set(err, ERR_RETRY, mysql_errno(db->mysql),
+                "connect: TLS/SSL error: the certificate is for another host than DB_HOST %s",
+                db->settings->host);
+    else
+        fail(db->mysql, "connect", err);
+    err->kind = ERR_RETRY;
+}
+
 static int connect_now(struct db *db, struct err *err)
 {
     const struct db_settings *s = db->settings;
@@ -394,14 +408,14 @@ static int connect_now(struct db *db, struct err *err)
     mysql_optionsv(db->mysql, MYSQL_OPT_WRITE_TIMEOUT, &answer_sec);
     mysql_optionsv(db->mysql, MYSQL_SET_CHARSET_NAME, "utf8mb4");
     if (*s->tls_ca) {
+        mysql_optionsv(db->mysql, MARIADB_OPT_TLS_VERSION, "TLSv1.2,TLSv1.3");
         mysql_optionsv(db->mysql, MYSQL_OPT_SSL_CA, s->tls_ca);
         mysql_optionsv(db->mysql, MYSQL_OPT_SSL_ENFORCE, &yes);
         mysql_optionsv(db->mysql, MYSQL_OPT_SSL_VERIFY_SERVER_CERT, &yes);
     }
     if (!mysql_real_connect(db->mysql, s->host, s->user, s->password, s->name, (unsigned)s->port,
                             NULL, CLIENT_MULTI_STATEMENTS | CLIENT_FOUND_ROWS)) {
-        fail(db->mysql, "connect", err);
-        err->kind = ERR_RETRY;
+        fail_to_connect(db, err);
         close_politely(db);
         return -1;
     }

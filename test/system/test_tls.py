@@ -1,13 +1,14 @@
-"""TLS to database and broker, with the servers' own: who is trusted, who is not, and why not."""
+"""TLS to database, broker and operators: who is trusted, who is not, and why not."""
 
 import json
 import shutil
 import socket
-import ssl
 import threading
 
 import pytest
 from harness.authority import Authority
+from harness.carrier import Carrier
+from harness.secured import server_context
 from harness.stack import Stack
 from harness.wait import wait_until
 
@@ -104,7 +105,7 @@ def refusal(stack, dependency, **options):
 
 
 @pytest.mark.parametrize("case, said", [
-    ("foreign", "self-signed certificate"), ("elsewhere", "Validation of SSL server certificate failed"),
+    ("foreign", "self-signed certificate"), ("elsewhere", "for another host than DB_HOST 127.0.0.1"),
     ("expired", "certificate has expired"), ("missing", "DB_TLS_CA")])
 def test_a_database_that_is_not_trusted(secure, certificates, tmp_path, case, said):
     authority = {"foreign": certificates.foreign.certificate, "missing": tmp_path / "none.pem"}
@@ -126,12 +127,42 @@ def test_a_database_without_tls(shared, certificates, world):
     assert "the server does not support it" in text
 
 
-class Impostor:
-    """Shows a certificate, and takes nothing that a client says afterwards."""
+def test_a_database_that_speaks_old_tls(secure, certificates):
+    """Its greeting is the real one; in TLS 1.1 it would be told the password."""
+    impostor = Impostor(certificates.issued["good"], old=True, begin=greet(int(secure.values["DB_PORT"])))
+    try:
+        text = refusal(secure, "mysql", **settings(secure, certificates, DB_PORT=impostor.port))
+        assert "protocol version" in text or "unsupported protocol" in text, text
+        assert not impostor.heard
+    finally:
+        impostor.close()
 
-    def __init__(self, files):
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.load_cert_chain(*files)
+
+def greet(port):
+    """How a MariaDB at this port begins, up to the client's wish for TLS."""
+    def begin(client):
+        with socket.create_connection(("127.0.0.1", port), 5) as real:
+            client.sendall(real.recv(4096))
+        length = int.from_bytes(receive(client, 4)[:3], "little")
+        receive(client, length)
+    return begin
+
+
+def receive(sock, n):
+    data = b""
+    while len(data) < n:
+        piece = sock.recv(n - len(data))
+        if not piece:
+            raise ConnectionError
+        data += piece
+    return data
+
+
+class Impostor:
+    """Shows a certificate, and takes nothing that a client says afterwards. begin: what comes before TLS."""
+
+    def __init__(self, files, old=False, begin=lambda client: None):
+        self.context, self.begin = server_context(files, old), begin
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
         self.heard = b""
@@ -144,6 +175,7 @@ class Impostor:
             except OSError:
                 return
             try:
+                self.begin(connection)
                 with self.context.wrap_socket(connection, server_side=True) as tls:
                     tls.settimeout(5)
                     self.heard += tls.recv(100)
@@ -156,10 +188,10 @@ class Impostor:
 
 @pytest.mark.parametrize("case, said", [
     ("foreign", "unable to get local issuer certificate"), ("elsewhere", "IP address mismatch"), ("expired", "certificate has expired"),
-    ("missing", "RABBIT_TLS_CA")])
+    ("missing", "RABBIT_TLS_CA"), ("old", "protocol version")])
 def test_a_broker_that_is_not_trusted(secure, certificates, tmp_path, case, said):
     authority = {"foreign": certificates.foreign.certificate, "missing": tmp_path / "none.pem"}
-    impostor = Impostor(certificates.issued.get(case, certificates.issued["good"]))
+    impostor = Impostor(certificates.issued.get(case, certificates.issued["good"]), old=case == "old")
     try:
         text = refusal(secure, "rabbitmq", **settings(
             secure, certificates, RABBIT_URI=f"amqps://rabbit_user:rabbit_pass@127.0.0.1:{impostor.port}/",
@@ -174,3 +206,22 @@ def test_a_broker_without_tls(secure, certificates):
     plain = secure.values["RABBIT_URI"].replace("amqp://", "amqps://")
     text = refusal(secure, "rabbitmq", **settings(secure, certificates, RABBIT_URI=plain))
     assert "SSL handshake failed" in text
+
+
+@pytest.mark.parametrize("case, said", [
+    ("foreign", "unable to get local issuer certificate"), ("elsewhere", "no alternative certificate subject name matches"),
+    ("expired", "certificate has expired"), ("old", "protocol version"), ("missing", "none.pem")])
+def test_an_operator_that_is_not_trusted(world, certificates, tmp_path, case, said):
+    """It hears nothing of the message, which waits."""
+    authority = {"foreign": certificates.foreign.certificate, "missing": tmp_path / "none.pem"}
+    with Carrier("operatorA", certificates.issued.get(case, certificates.issued["good"]), old=case == "old") as carrier:
+        stack = world(carriers=[carrier], OPERATOR_TLS_CA=authority.get(case, certificates.ours.certificate),
+                      DELIVERY_RETRY_BASE_MS=100)
+        api = stack.api()
+        api.sent(api.funded(), type="express")
+
+        def told():
+            lines = [line for line in stack.log_text("consumerd-1").splitlines() if '"delivery.retry"' in line]
+            return json.loads(lines[-1])["last_error"] if lines else None
+        assert said in wait_until(told, 30, "it is refused")
+        assert not carrier.calls()

@@ -26,6 +26,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
+from .secured import server_context
 from .wait import wait_until
 
 POLL_SEC = 0.05  # how soon a thread that waits sees that the carrier closes
@@ -117,19 +118,16 @@ LIES = {
 
 
 class Carrier:
-    """`issued`: certificate and key, files: it speaks TLS. seed: of the shares."""
+    """`issued`: certificate and key, files: it speaks TLS. old: an old one. seed: of the shares."""
 
-    def __init__(self, name, issued=None, seed=1):
+    def __init__(self, name, issued=None, old=False, seed=1):
         self.name = name
         self.knows_references = True  # else each POST is a new SMS
         self.knows_after = 0          # seconds from the SMS until a lookup finds it
         self.make_id = lambda n: f"{name}-{n}"  # a value for JSON, or bytes: the JSON itself
         self._lock = threading.RLock()
         self._random = random.Random(seed)
-        self._tls = None
-        if issued:
-            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self._tls.load_cert_chain(*issued)
+        self._tls = server_context(issued, old) if issued else None
         self._calls, self._sms = [], []
         self._of_reference, self._duplicates = {}, 0
         self._connections, self._open, self._dropped = 0, set(), set()

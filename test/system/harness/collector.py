@@ -18,6 +18,7 @@ import h2.config
 import h2.connection
 import h2.events
 
+from .secured import server_context
 from .wait import wait_until
 
 PROTO = Path(__file__).resolve().parents[3] / "libcommon/net/otlp.proto"
@@ -57,10 +58,9 @@ class Answer:
         return self.body if isinstance(self.body, bytes) else self.body.SerializeToString()
 
 
-def server_tls(issued, clients=None):
-    """issued: certificate and key, files. clients: the authority of those who may come."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*issued)
+def server_tls(issued, clients=None, old=False):
+    """issued: certificate and key, files. clients: the authority of those who may come. old: see secured.py."""
+    context = server_context(issued, old)
     context.set_alpn_protocols(["h2", "http/1.1"])
     if clients:
         context.verify_mode = ssl.CERT_REQUIRED
