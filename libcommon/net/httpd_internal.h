@@ -6,7 +6,8 @@
  *
  *   httpd.c          settings, threads, drain, the mailbox of each thread
  *   httpd_accept.c   listening sockets, how many connections there may be, who makes room
- *   httpd_conn.c     connections: deadlines, lingering close, evhttp's own pages
+ *   httpd_conn.c     connections: deadlines, lingering close
+ *   httpd_page.c     what evhttp says by itself, in our words
  *   httpd_tls.c      certificates; httpd_tls_conn.c: connections with TLS under them
  *   httpd_peer.c     who the client is
  *   httpd_proxy.c    what a proxy says before the first request
@@ -309,6 +310,9 @@ void http_conn_sweep(evutil_socket_t fd, short what, void *thread);
 void http_conn_drain(struct http_thread *t);
 void http_conn_forget_timers(struct http_thread *t); /* the loop has ended */
 void http_conn_free_all(struct http_thread *t);      /* evhttp is gone */
+
+/* httpd_page.c */
+void http_page_rewrite(struct http_conn *c); /* what evhttp says lies in the output */
 
 /* httpd_peer.c */
 void http_peer_note(struct http_conn *c);  /* evcon is there */
