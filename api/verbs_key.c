@@ -255,13 +255,14 @@ static int run_list(struct order *o)
 /* "--name=value" or "--name value"; NULL: another word, or nothing after it. */
 static const char *value_of(const char *name, int argc, char **argv, int *i)
 {
+    const char *word = argv[*i];
     size_t n = strlen(name);
 
-    if (strncmp(argv[*i], name, n) != 0)
+    if (!word || strncmp(word, name, n) != 0)
         return NULL;
-    if (argv[*i][n] == '=')
-        return argv[*i] + n + 1;
-    return !argv[*i][n] && *i + 1 < argc ? argv[++*i] : NULL;
+    if (word[n] == '=')
+        return word + n + 1;
+    return !word[n] && *i + 1 < argc ? argv[++*i] : NULL;
 }
 
 static bool parse_number(const char *text, uint64_t *number)

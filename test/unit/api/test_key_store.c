@@ -73,7 +73,7 @@ START_TEST(long_words_are_no_wish)
     wish.networks = networks;
     while (strlen(networks) <= KEY_NETWORKS_MAX) {
         ck_assert(!key_wish_fault(&wish));
-        strcat(networks, ",10.0.0.1");
+        snprintf(networks + strlen(networks), sizeof(networks) - strlen(networks), ",10.0.0.1");
     }
     ck_assert(key_wish_fault(&wish));
 }

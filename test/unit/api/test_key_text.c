@@ -144,7 +144,8 @@ START_TEST(other_shapes_are_no_keys)
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
         ck_assert_msg(!reads(wrong[i], strlen(wrong[i])), "%s", wrong[i]);
     memset(large, '0', sizeof(large));
-    memcpy(large, "msg_live_", 9);
+    for (size_t i = 0; i < strlen("msg_live_"); i++)
+        large[i] = "msg_live_"[i];
     for (size_t n = 0; n < sizeof(large); n++)
         ck_assert(!reads(large, n));
 }

@@ -234,6 +234,7 @@ START_TEST(the_environment_forgets_its_secrets)
     setenv("T_URI", "amqp://user:pass@host/", 1);
     setenv("T_TEXT", "stays", 1);
     there = getenv("T_SECRET");
+    ck_assert_ptr_nonnull(there);
     ck_assert_uint_eq(load(&errors), 0);
     settings_forget_environment(&group, 1);
     ck_assert_str_eq(target.secret, "hush");
