@@ -243,49 +243,38 @@ static void take(struct sample *s, double ns)
     s->squares += off * (ns - s->mean);
 }
 
-/* Welch's t of the two kinds, taken in a random turn; what was interrupted is left out. */
-static double welch(double longest_ns)
-{
-    struct sample kinds[2] = {0};
-    double variance = 0;
-
-    for (int i = 0; i < SAMPLES; i++) {
-        uint8_t hash[KEY_HASH_LEN];
-        bool near = random_u64() & 1;
-        double ns;
-
-        wrong_hash(near, hash);
-        ns = time_of(hash);
-        if (ns < longest_ns)
-            take(&kinds[near], ns);
-    }
-    for (int k = 0; k < 2; k++) {
-        ck_assert_uint_gt(kinds[k].n, SAMPLES / 4);
-        variance += kinds[k].squares / (double)(kinds[k].n - 1) / (double)kinds[k].n;
-    }
-    return (kinds[0].mean - kinds[1].mean) / sqrt(variance);
-}
-
 static int by_value(const void *a, const void *b)
 {
     return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b);
 }
 
-/* What nine of ten searches take at most. */
-static double usual_ns(void)
+/* Welch's t of the two kinds, taken in a random turn; the slowest tenth was interrupted, and is
+ * left out. */
+static double welch(void)
 {
-    static double all[2000];
+    static double ns[SAMPLES];
+    static double sorted[SAMPLES];
+    static bool near[SAMPLES];
+    struct sample kinds[2] = {0};
+    double variance = 0;
 
-    for (size_t i = 0; i < 2000; i++) {
+    for (size_t i = 0; i < SAMPLES; i++) {
         uint8_t hash[KEY_HASH_LEN];
 
-        wrong_hash(i % 2, hash);
-        all[i] = time_of(hash);
+        near[i] = random_u64() & 1;
+        wrong_hash(near[i], hash);
+        ns[i] = sorted[i] = time_of(hash);
     }
-    qsort(all, 2000, sizeof(all[0]), by_value);
-    return all[1800];
+    qsort(sorted, SAMPLES, sizeof(sorted[0]), by_value);
+    for (size_t i = 0; i < SAMPLES; i++)
+        if (ns[i] <= sorted[SAMPLES / 10 * 9])
+            take(&kinds[near[i]], ns[i]);
+    for (int k = 0; k < 2; k++)
+        variance += kinds[k].squares / (double)(kinds[k].n - 1) / (double)kinds[k].n;
+    return (kinds[0].mean - kinds[1].mean) / sqrt(variance);
 }
 
+/* For a quiet machine, and not with the others: KEY_TIMING=1. */
 START_TEST(time_does_not_tell_how_near_a_wrong_key_is)
 {
     double t = INFINITY;
@@ -294,7 +283,7 @@ START_TEST(time_does_not_tell_how_near_a_wrong_key_is)
         add_number(n);
     key_table_seal(table);
     for (int i = 0; i < TRIES && fabs(t) >= 4.5; i++)
-        t = welch(usual_ns());
+        t = welch();
     ck_assert_msg(fabs(t) < 4.5, "t = %.2f", t);
 }
 END_TEST
@@ -312,7 +301,8 @@ int main(void)
     tcase_add_test(t, what_a_key_grants);
     tcase_add_test(t, a_key_ends_when_its_time_has_come);
     tcase_add_test(t, a_key_is_used_from_where_it_may_be);
-    tcase_add_test(t, time_does_not_tell_how_near_a_wrong_key_is);
+    if (getenv("KEY_TIMING"))
+        tcase_add_test(t, time_does_not_tell_how_near_a_wrong_key_is);
     suite_add_tcase(s, t);
     return suite_run(s);
 }
