@@ -40,11 +40,12 @@ def test_units_verify(tmp_path):
         shutil.copy(path, units)
         if path.suffix == ".service":
             shutil.copy(binary(kind_of(path)), tmp_path / "usr/bin")
-    for name in ("usr/bin/env", "usr/lib/systemd/system/sysinit.target", "usr/lib/systemd/system/basic.target",
-                 "usr/lib/systemd/system/shutdown.target", "usr/lib/systemd/system/network-online.target",
-                 "usr/lib/systemd/system/network.target"):
+    for name in ("usr/bin/env", "usr/bin/kill", "usr/lib/systemd/system/sysinit.target",
+                 "usr/lib/systemd/system/basic.target", "usr/lib/systemd/system/shutdown.target",
+                 "usr/lib/systemd/system/network-online.target", "usr/lib/systemd/system/network.target"):
         (tmp_path / name).write_bytes(open("/" + name, "rb").read())
-    (tmp_path / "usr/bin/env").chmod(0o755)
+    for name in ("env", "kill"):
+        (tmp_path / "usr/bin" / name).chmod(0o755)
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", f"--root={tmp_path}", *names],
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "")

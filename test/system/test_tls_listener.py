@@ -286,6 +286,8 @@ def test_a_wrong_pair_keeps_the_one_before(server_of, files, tmp_path):
 def test_sighup_reads_again_what_looks_the_same(server_of, files, tmp_path):
     server = server_of(certificate=Shown(tmp_path, files.good))
     with server.dial() as s:
+        s.sendall(HEALTH)  # from now on it may be idle for longer
+        assert s.recv(65536).startswith(b"HTTP/1.1 200 ")
         server.process.send_signal(signal.SIGHUP)
         wait_until(lambda: len(server.said("tls.certificate")) == 2, 10, "it was read again")
         s.sendall(CLOSE)
