@@ -11,8 +11,6 @@
 #include "libcommon/base/must.h"
 #include "libcommon/telemetry/metrics.h"
 
-#define RATE_MESSAGE "Too many requests. Please retry later."
-
 struct limit {
     struct limiter *buckets;
     struct metric *refused;
@@ -94,13 +92,9 @@ int64_t admission_take_customer(struct admission *a, const struct admission_need
 /* Whether the request may go on; answers when it must wait. */
 static bool pass(struct httpd_request *req, int64_t wait_sec)
 {
-    char text[24];
-
     if (!wait_sec)
         return true;
-    snprintf(text, sizeof(text), "%lld", (long long)wait_sec);
-    httpd_set_header(req, "Retry-After", text);
-    httpd_reply_error(req, 429, "rate_limit_exceeded", RATE_MESSAGE, NULL);
+    httpd_reply_retry(req, 429, LIMITER_CODE, LIMITER_MESSAGE, wait_sec);
     return false;
 }
 

@@ -168,17 +168,6 @@ static void reply_scope(struct httpd_request *req, unsigned scope)
     httpd_reply_error(req, 403, "forbidden", text, NULL);
 }
 
-static void reply_limited(struct auth *a, struct httpd_request *req, int64_t wait_sec)
-{
-    char text[24];
-
-    metrics_add(a->limited, 1);
-    snprintf(text, sizeof(text), "%lld", (long long)wait_sec);
-    httpd_set_header(req, "Retry-After", text);
-    httpd_reply_error(req, 429, "rate_limit_exceeded", "Too many requests. Please retry later.",
-                      NULL);
-}
-
 static void reply(struct httpd_request *req, enum auth_verdict verdict, unsigned scope)
 {
     if (verdict == AUTH_SCOPE) {
@@ -186,8 +175,7 @@ static void reply(struct httpd_request *req, enum auth_verdict verdict, unsigned
     } else if (verdict == AUTH_CUSTOMER) {
         auth_reply_absent(req);
     } else if (verdict == AUTH_STALE) {
-        httpd_set_header(req, "Retry-After", "1");
-        httpd_reply_error(req, 503, "unavailable", refusals[verdict].message, NULL);
+        httpd_reply_retry(req, 503, "unavailable", refusals[verdict].message, 1);
     } else {
         httpd_set_header(req, "WWW-Authenticate", refusals[verdict].challenge);
         httpd_reply_error(req, 401, "unauthorized", refusals[verdict].message, NULL);
@@ -208,7 +196,8 @@ static void refuse(struct auth *a, struct httpd_request *req, enum auth_verdict 
     }
     wait_sec = limiter_take(a->failures, address_key(peer), clock_mono_us());
     if (wait_sec) {
-        reply_limited(a, req, wait_sec);
+        metrics_add(a->limited, 1);
+        httpd_reply_retry(req, 429, LIMITER_CODE, LIMITER_MESSAGE, wait_sec);
         return;
     }
     log_info("auth.refused", L_STR("reason", refusals[verdict].reason), L_STR("peer", peer),

@@ -11,6 +11,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* What whoever has to wait is told, with status 429 and the code. */
+#define LIMITER_CODE "rate_limit_exceeded"
+#define LIMITER_MESSAGE "Too many requests. Please retry later."
+
 struct limiter;
 
 /* rate: tokens a second, 0 allows everything; burst: size of the bucket, at least 1. */

@@ -25,7 +25,7 @@
 #include "libcommon/telemetry/metrics.h"
 
 #define OVERLOAD_MESSAGE "The system is temporarily overloaded. Please retry later."
-#define RETRY_AFTER_SEC "1"
+#define RETRY_AFTER_SEC 1
 #define OTHER_DESCRIPTORS 16 /* database and broker, beside committers and readers; traces */
 
 struct server {
@@ -45,53 +45,48 @@ struct server {
 
 static struct server server;
 
-static void reply_retry(struct httpd_request *req, int status, const char *code,
-                        const char *message, const char *retry_after)
-{
-    httpd_set_header(req, "Retry-After", retry_after);
-    httpd_reply_error(req, status, code, message, NULL);
-}
-
 static void reply_overloaded(struct httpd_request *req)
 {
     metrics_add(server.pressed, 1);
-    reply_retry(req, 503, "system_overloaded", OVERLOAD_MESSAGE, RETRY_AFTER_SEC);
+    httpd_reply_retry(req, 503, "system_overloaded", OVERLOAD_MESSAGE, RETRY_AFTER_SEC);
 }
 
 static void reply_unavailable(struct httpd_request *req)
 {
-    reply_retry(req, 503, "unavailable", "The database is not available. Please retry later.",
-                RETRY_AFTER_SEC);
+    httpd_reply_retry(req, 503, "unavailable", "The database is not available. Please retry later.",
+                      RETRY_AFTER_SEC);
 }
 
 static void reply_too_late(struct httpd_request *req)
 {
-    reply_retry(req, 503, "unavailable",
-                "The database did not answer in time, and nothing was done. Please retry later.",
-                RETRY_AFTER_SEC);
+    httpd_reply_retry(
+        req, 503, "unavailable",
+        "The database did not answer in time, and nothing was done. Please retry later.",
+        RETRY_AFTER_SEC);
 }
 
 /* With a key, it may be its own first request that has the row. */
 static void reply_held(struct httpd_request *req, bool has_key)
 {
     if (has_key)
-        reply_retry(req, 409, "idempotency_in_progress",
-                    "A request with this Idempotency-Key may still be running. Please retry.",
-                    RETRY_AFTER_SEC);
+        httpd_reply_retry(req, 409, "idempotency_in_progress",
+                          "A request with this Idempotency-Key may still be running. Please retry.",
+                          RETRY_AFTER_SEC);
     else
-        reply_retry(req, 503, "unavailable",
-                    "Another transaction holds this customer's balance, and nothing was done. "
-                    "Please retry later.",
-                    RETRY_AFTER_SEC);
+        httpd_reply_retry(
+            req, 503, "unavailable",
+            "Another transaction holds this customer's balance, and nothing was done. "
+            "Please retry later.",
+            RETRY_AFTER_SEC);
 }
 
 static void reply_unknown(struct httpd_request *req)
 {
-    reply_retry(req, 503, "outcome_unknown",
-                "It is not known whether the request was carried out. Retry with the same "
-                "Idempotency-Key, or "
-                "look at the history.",
-                RETRY_AFTER_SEC);
+    httpd_reply_retry(req, 503, "outcome_unknown",
+                      "It is not known whether the request was carried out. Retry with the same "
+                      "Idempotency-Key, or "
+                      "look at the history.",
+                      RETRY_AFTER_SEC);
 }
 
 static const char key_header[] = "Idempotency-Key";
@@ -208,7 +203,7 @@ static void answer_operation(struct operation *op)
 static void reply_fault(struct httpd_request *req, const struct operation_fault *fault)
 {
     if (!fault->code) /* memory is out: refuse new work, keep what was accepted */
-        reply_retry(req, 503, "system_overloaded", OVERLOAD_MESSAGE, RETRY_AFTER_SEC);
+        httpd_reply_retry(req, 503, "system_overloaded", OVERLOAD_MESSAGE, RETRY_AFTER_SEC);
     else
         httpd_reply_error(req, 400, fault->code, fault->message, fault->field);
 }
@@ -360,7 +355,7 @@ static void submit_read(struct httpd_request *req, struct read_job *job)
     job->deadline_ms = clock_mono_ms() + api_settings.request_deadline_ms;
     httpd_set_deadline(req, job->deadline_ms, answer_late_read);
     if (!reads_submit(server.reads, job) && httpd_take(req))
-        reply_retry(req, 503, "system_overloaded", OVERLOAD_MESSAGE, RETRY_AFTER_SEC);
+        httpd_reply_retry(req, 503, "system_overloaded", OVERLOAD_MESSAGE, RETRY_AFTER_SEC);
 }
 
 static void handle_history(struct httpd_request *req, void *arg)

@@ -167,5 +167,8 @@ void httpd_reply_constant(struct httpd_request *req, int status, const char *con
 /* {"error":code,"message":message} and "field" unless NULL. */
 void httpd_reply_error(struct httpd_request *req, int status, const char *code, const char *message,
                        const char *field);
+/* The same of what may be tried again, after so many seconds (Retry-After). */
+void httpd_reply_retry(struct httpd_request *req, int status, const char *code, const char *message,
+                       int64_t after_sec);
 
 #endif

@@ -330,6 +330,16 @@ void httpd_reply_error(struct httpd_request *req, int status, const char *code, 
     buf_free(&b);
 }
 
+void httpd_reply_retry(struct httpd_request *req, int status, const char *code, const char *message,
+                       int64_t after_sec)
+{
+    char text[24];
+
+    snprintf(text, sizeof(text), "%lld", (long long)after_sec);
+    httpd_set_header(req, "Retry-After", text);
+    httpd_reply_error(req, status, code, message, NULL);
+}
+
 void httpd_reset(struct httpd_request *req)
 {
     MUST(!req->answered);
