@@ -242,28 +242,31 @@ static bool store(const struct settings_group *g, const struct setting *s, const
 }
 
 /* What may be a secret is not shown. Of a URI, or of text that may hold some: everything from the
- * first "://", or the colon behind it, to the last @, and all queries.
- * (amqp://user:...@host, http://host/?...), with three asterisks in its place. */
+ * first "://", or the colon behind it, to the last @, and everything behind the first ?, where an @
+ * need not end a user's name (amqp://user:...@host, http://host/?...), with three asterisks in its
+ * place. */
 static void put_public(struct buf *out, const char *value)
 {
+    size_t path = strcspn(value, "?");
+    const char *query = value[path] ? value + path : NULL;
     const char *at = strrchr(value, '@');
     const char *scheme = strstr(value, "://");
     const char *user = scheme && at && scheme < at ? scheme + 3 : value;
     const char *colon = at ? memchr(user, ':', (size_t)(at - user)) : NULL;
-    const char *rest = at ? at : value;
-    const char *query = strchr(rest, '?');
     size_t shown = (size_t)((colon && user != value ? colon + 1 : user) - value);
-    size_t path = strcspn(value, "?"); /* a query may stand before the user of the next URL */
 
-    if (at) {
-        buf_put(out, value, shown > path ? path + 1 : shown);
+    if (at && shown <= path) {
+        buf_put(out, value, shown);
         buf_puts(out, "***");
+        if (query && query < at)
+            return;
+        value = at;
     }
     if (!query) {
-        buf_puts(out, rest);
+        buf_puts(out, value);
         return;
     }
-    buf_put(out, rest, (size_t)(query - rest) + 1);
+    buf_put(out, value, (size_t)(query - value) + 1);
     buf_puts(out, "***");
 }
 

@@ -176,7 +176,9 @@ static const struct {
     {"https://pass@host/a", "https://***@host/a"},
     {"https://host/v1?api-key=pass&x=1", "https://host/v1?***"},
     {"https://user:pass@host/v1?key=pass", "https://user:***@host/v1?***"},
-    {"https://host/v1?key=pass@word", "https://***@word"},
+    {"https://host/v1?key=pass@word", "https://***"},
+    {"https://user:p?a@pass@host/", "https://user:***"},
+    {"http://host/?k=p://u:p@pass", "http://host/?***"},
     {"host:4317", "host:4317"},
 };
 
