@@ -16,7 +16,7 @@
 
 #define LEADER "audit"
 #define RANGE 1000         /* rows a step looks at */
-#define PAUSE_MIN_MS 500   /* small tables need no haste */
+#define PAUSE_MIN_MS 1000  /* small tables need no haste */
 #define PAUSE_MAX_MS 60000 /* nor may one slow statement end the walk */
 
 struct audit_watch {

@@ -6,13 +6,10 @@
 
 /* Customers that share a slot wait for each other: few do, and it is harmless. */
 #define SLOT_BITS 14
-#define GATHER_MAX_US 1300
-#define GATHER_TIMES 3 /* what the last one took */
-#define GATHER_TIMES                                                                         \
-    3              /* what the last one took: a quarter of the time is spent in transactions \
-                    */
-#define GATHERED 8 /* requests: so many have come by themselves */
-#define CLOSELY 4  /* within so many times what a batch took */
+#define GATHER_MAX_US 1500
+#define GATHER_TIMES 3 /* what the last one took: a fourth of the time goes to transactions */
+#define GATHERED 8     /* requests: so many have come by themselves */
+#define CLOSELY 4      /* within so many times what a batch took */
 #define NOBODY 0
 
 struct slot {

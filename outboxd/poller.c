@@ -8,7 +8,7 @@
 #define ASK_LIMIT 20      /* questions are not urgent, and take an operator's slots from messages */
 #define DUE_HELD_US 10000 /* before the next page, when others hold all of this one */
 #define DUE_AFTER_US 500  /* the row's time, and the clocks' difference */
-#define ROW_APART_US 10000 /* up to a hundred rows a second are worth a batch each */
+#define ROW_APART_US 20000 /* up to fifty rows a second are worth a batch each */
 #define LOOK_APART 4       /* a look that takes nothing may cost a fourth of the time */
 #define PAUSES_SAVED 3     /* as many batches follow each other at once after a quiet time */
 

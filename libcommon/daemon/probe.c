@@ -16,8 +16,8 @@
 #include "libcommon/telemetry/log.h"
 #include "libcommon/telemetry/metrics.h"
 
-#define CHECK_EVERY_MS 500
-#define RESTORE_MODE_EVERY 4 /* checks: it is only shown */
+#define CHECK_EVERY_MS 1000
+#define RESTORE_MODE_EVERY 2 /* checks: it is only shown */
 #define BACKOFF_MAX_MS 2000
 #define STALE_MS 2000
 #define NEVER_MS (-1)

@@ -276,7 +276,7 @@ END_TEST
 START_TEST(small_batches_that_follow_closely_gather)
 {
     ck_assert_int_eq(commit_queue_gather_us(100, 400, 1), 1200);
-    ck_assert_int_eq(commit_queue_gather_us(0, 50000, 7), 1300); /* bounded */
+    ck_assert_int_eq(commit_queue_gather_us(0, 50000, 7), 1500); /* bounded */
     ck_assert_int_eq(commit_queue_gather_us(20000, 700, 1), 0);  /* after a quiet time */
     ck_assert_int_eq(commit_queue_gather_us(0, 700, 8), 0); /* enough have come by themselves */
 }

@@ -516,8 +516,8 @@ static struct pace paced(int64_t every_us)
 
 START_TEST(rows_that_come_one_by_one_go_at_once)
 {
-    ck_assert_int_ge(paced(20 * MS).batches, 990);
-    ck_assert_int_ge(paced(12 * MS).batches, 990);
+    ck_assert_int_ge(paced(40 * MS).batches, 990);
+    ck_assert_int_ge(paced(24 * MS).batches, 990);
 }
 END_TEST
 
