@@ -2,8 +2,7 @@
 
 #include <errno.h>
 #include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -14,6 +13,7 @@
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
 #include "test/loadtest/response.h"
+#include "test/loadtest/stream.h"
 
 #define EVENTS 256
 #define TICK_US 100000
@@ -22,7 +22,7 @@
 #define REST_MAX_SEC 60
 
 struct connection {
-    int fd; /* -1: closed */
+    struct stream stream;
     bool busy;
     uint64_t number;
     int64_t due_us, began_us, rest_until_us;
@@ -36,39 +36,59 @@ struct client {
     struct sockaddr_storage address;
     socklen_t address_len;
     struct buf host, path;
+    struct ssl_ctx_st *tls; /* NULL: http:// */
+    char name[256];         /* the host's alone */
     struct connection *connections, *idle;
     size_t in_flight;
     int epoll_fd, timer_fd;
-    bool ended;
+    bool ended, distrusts;
     const struct client_work *work;
 };
 
-static int resolve(struct client *c, struct err *err)
+/* https:// has TLS from then on. */
+static const char *take_scheme(struct client *c, struct err *err)
 {
     const char *url = c->settings.base_url;
-    const char *host = url + strlen("http://");
+    const char *ca_file = c->settings.ca_file;
+
+    if (!strncmp(url, "http://", strlen("http://")))
+        return url + strlen("http://");
+    if (strncmp(url, "https://", strlen("https://")) != 0) {
+        err_set(err, ERR_PERMANENT, 0, "the base URL must begin with http:// or https://");
+        return NULL;
+    }
+    c->tls = stream_tls_new(ca_file ? ca_file : "", err);
+    return c->tls ? url + strlen("https://") : NULL;
+}
+
+static int resolve(struct client *c, struct err *err)
+{
     const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+    const char *host = take_scheme(c, err);
     struct addrinfo *found;
-    char name[256];
+    const char *port;
     const char *colon;
     size_t n;
     int rc;
 
-    if (strncmp(url, "http://", strlen("http://")) != 0)
-        return err_set(err, ERR_PERMANENT, 0, "the base URL must begin with http://");
+    if (!host)
+        return -1;
+    port = c->tls ? "443" : "80";
     n = strcspn(host, "/");
     colon = memchr(host, ':', n);
-    if (!n || n >= sizeof(name))
+    if (!n || n >= sizeof(c->name))
         return err_set(err, ERR_PERMANENT, 0, "the base URL has no usable host");
     buf_put(&c->host, host, n);
     buf_puts(&c->path, host + n);
     while (c->path.len && c->path.data[c->path.len - 1] == '/')
         c->path.data[--c->path.len] = '\0';
-    memcpy(name, host, n);
-    name[colon ? (size_t)(colon - host) : n] = '\0';
-    if (colon)
-        name[n] = '\0';
-    rc = getaddrinfo(name, colon ? name + (colon - host) + 1 : "80", &hints, &found);
+    memcpy(c->name, host, n);
+    c->name[n] = '\0';
+    if (colon) {
+        c->name[colon - host] = '\0';
+        port = c->name + (colon - host) + 1;
+    }
+    rc = getaddrinfo(c->name, port, &hints, &found);
     if (rc)
         return err_set(err, ERR_RETRY, 0, "the base URL's host: %s", gai_strerror(rc));
     for (const struct addrinfo *a = found; a; a = a->ai_next) /* the daemons listen on IPv4 */
@@ -92,7 +112,7 @@ struct client *client_new(const struct client_settings *settings, struct err *er
     MUST(epoll_ctl(c->epoll_fd, EPOLL_CTL_ADD, c->timer_fd, &event) == 0);
     c->connections = must_alloc(settings->connections, sizeof(*c->connections));
     for (size_t i = 0; i < settings->connections; i++)
-        c->connections[i].fd = -1;
+        c->connections[i].stream.fd = -1;
     if (resolve(c, err)) {
         client_free(c);
         return NULL;
@@ -102,9 +122,7 @@ struct client *client_new(const struct client_settings *settings, struct err *er
 
 static void drop(struct connection *k)
 {
-    if (k->fd >= 0)
-        close(k->fd);
-    k->fd = -1;
+    stream_close(&k->stream);
     buf_reset(&k->in);
 }
 
@@ -119,6 +137,7 @@ void client_free(struct client *c)
     }
     close(c->epoll_fd);
     close(c->timer_fd);
+    stream_tls_free(c->tls);
     buf_free(&c->host);
     buf_free(&c->path);
     free(c->connections);
@@ -156,18 +175,12 @@ static void answer(struct client *c, struct connection *k, const struct response
         put_idle(c, k); /* else the tick brings it back */
 }
 
-static bool open_socket(struct client *c, struct connection *k)
+static bool open_stream(struct client *c, struct connection *k)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = k};
-    int yes = 1;
 
-    k->fd = socket(c->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (k->fd < 0)
-        return false;
-    setsockopt(k->fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
-    if (connect(k->fd, (struct sockaddr *)&c->address, c->address_len) && errno != EINPROGRESS)
-        return false;
-    return epoll_ctl(c->epoll_fd, EPOLL_CTL_ADD, k->fd, &event) == 0;
+    return stream_open(&k->stream, &c->address, c->address_len, c->tls, c->name) &&
+           epoll_ctl(c->epoll_fd, EPOLL_CTL_ADD, k->stream.fd, &event) == 0;
 }
 
 static void fail(struct client *c, struct connection *k)
@@ -179,6 +192,11 @@ static void fail(struct client *c, struct connection *k)
 /* Never written again by itself: a send whose answer was lost may have been carried out. */
 static void broken(struct client *c, struct connection *k)
 {
+    const char *why = stream_distrust(&k->stream);
+
+    if (why && !c->distrusts)
+        fprintf(stderr, "msg-loadtest: the server's certificate: %s\n", why);
+    c->distrusts |= why != NULL;
     if (k->busy)
         fail(c, k);
     else
@@ -187,8 +205,8 @@ static void broken(struct client *c, struct connection *k)
 
 static void write_more(struct client *c, struct connection *k)
 {
-    while (k->fd >= 0 && k->sent < k->out.len) {
-        ssize_t n = send(k->fd, k->out.data + k->sent, k->out.len - k->sent, MSG_NOSIGNAL);
+    while (k->stream.fd >= 0 && k->sent < k->out.len) {
+        ssize_t n = stream_send(&k->stream, k->out.data + k->sent, k->out.len - k->sent);
 
         if (n > 0) {
             k->sent += (size_t)n;
@@ -230,7 +248,7 @@ static void start(struct client *c, struct connection *k, const struct client_re
     buf_puts(&k->out, "\r\n\r\n");
     if (r->body)
         buf_put(&k->out, r->body->data, r->body->len);
-    if (k->out.failed || (k->fd < 0 && !open_socket(c, k)))
+    if (k->out.failed || (k->stream.fd < 0 && !open_stream(c, k)))
         fail(c, k);
     else
         write_more(c, k);
@@ -278,17 +296,17 @@ static void read_more(struct client *c, struct connection *k)
 {
     bool ended = false;
 
-    while (k->fd >= 0) {
+    while (k->stream.fd >= 0) {
         size_t room;
         ssize_t n;
 
         if (!buf_reserve(&k->in, READ_BYTES))
             break;
         room = k->in.cap - k->in.len - 1;
-        n = recv(k->fd, k->in.data + k->in.len, room, 0);
+        n = stream_recv(&k->stream, k->in.data + k->in.len, room);
         if (n > 0) {
             k->in.len += (size_t)n;
-            if ((size_t)n < room)
+            if ((size_t)n < room && !c->tls)
                 break; /* edge-triggered: what comes later is told */
         } else if (n < 0 && errno == EINTR) {
             continue;
@@ -298,7 +316,7 @@ static void read_more(struct client *c, struct connection *k)
         }
     }
     take_response(c, k);
-    if (ended && k->fd >= 0)
+    if (ended && k->stream.fd >= 0)
         broken(c, k);
 }
 
@@ -333,9 +351,9 @@ static void take_events(struct client *c, const struct epoll_event *events, int 
 
         if (!k) /* the timer: it has only to wake; edge-triggered, it need not be read */
             continue;
-        if (k->fd >= 0 && k->busy && (events[i].events & EPOLLOUT))
+        if (k->stream.fd >= 0 && k->busy && (c->tls || (events[i].events & EPOLLOUT)))
             write_more(c, k);
-        if (k->fd >= 0 && (events[i].events & ~(uint32_t)EPOLLOUT))
+        if (k->stream.fd >= 0 && (events[i].events & ~(uint32_t)EPOLLOUT))
             read_more(c, k);
     }
 }

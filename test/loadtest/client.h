@@ -45,7 +45,8 @@ struct client_work {
 };
 
 struct client_settings {
-    const char *base_url; /* http://host[:port][/path] */
+    const char *base_url; /* http[s]://host[:port][/path] */
+    const char *ca_file;  /* https: who signs the server's certificate; NULL or "": the system's */
     const char *api_key;  /* NULL or "": none */
     size_t connections;
     int64_t timeout_us;

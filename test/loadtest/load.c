@@ -141,6 +141,7 @@ int load_run(const struct options *options, struct book *book, struct load_resul
     struct load load = {.options = options, .book = book, .result = result};
     const struct client_settings settings = {
         .base_url = options->base_url,
+        .ca_file = options->ca_file,
         .api_key = options->api_key,
         .connections = (size_t)options->concurrency,
         .timeout_us = options->timeout_us,

@@ -1,3 +1,4 @@
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -88,5 +89,6 @@ int main(int argc, char **argv)
         options_print_help(stdout);
         return EXIT_SUCCESS;
     }
+    signal(SIGPIPE, SIG_IGN);
     return run(&options);
 }

@@ -26,6 +26,8 @@ struct option {
 
 static const struct option table[] = {
     {"base-url", KIND_STRING, AT(base_url), "http://localhost:8080", 0, 0, "where msg-api listens"},
+    {"ca-file", KIND_STRING, AT(ca_file), "", 0, 0,
+     "https: file with the authority of the server's certificate; empty: the system's"},
     {"api-key", KIND_STRING, AT(api_key), "", 0, 0,
      "API key, where msg-api asks for one; others on this machine see it among the processes"},
     {"api-key-file", KIND_STRING, AT(api_key_file), "", 0, 0, "file with the API key"},

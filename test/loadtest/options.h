@@ -19,7 +19,7 @@
 enum seed_method { SEED_DB, SEED_HTTP };
 
 struct options {
-    const char *base_url, *seed_desc, *seed_method, *seed_db_dsn, *operators;
+    const char *base_url, *ca_file, *seed_desc, *seed_method, *seed_db_dsn, *operators;
     const char *rate_curve;
     char dsn_of_file[512];
     const char *api_key, *api_key_file; /* after parsing, api_key has the key of either */

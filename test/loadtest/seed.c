@@ -149,6 +149,7 @@ static int seed_http(const struct options *o, struct err *err)
     struct seeding s = {.options = o, .until_us = clock_mono_us() + o->seed_timeout_us};
     const struct client_settings settings = {
         .base_url = o->base_url,
+        .ca_file = o->ca_file,
         .api_key = o->api_key,
         .connections = (size_t)o->seed_concurrency,
         .timeout_us = o->seed_timeout_us,

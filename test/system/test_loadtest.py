@@ -7,6 +7,9 @@ import subprocess
 
 import pytest
 import requests
+from harness import raw
+from harness.authority import Authority
+from harness.secured import context, dial
 from harness.stack import BUILD
 from harness.wait import wait_until
 
@@ -131,3 +134,34 @@ def test_what_was_tampered_with_is_noticed(world, tamper, word):
     result = json.loads(output)
     assert result["drained"] and not result["passed"]
     assert result["audit"][word] == 1, output
+
+
+class Secured(raw.Server):
+    """A simulator over TLS: it knows no /messages/send, and says so."""
+
+    def __init__(self, authority, san):
+        self.tls = context(authority.certificate, None)
+        self.name = san.split(":")[1]
+        certificate, key = authority.issue("server", san)
+        super().__init__(HTTP_TLS_CERT_FILE=certificate, HTTP_TLS_KEY_FILE=key)
+
+    def dial(self, timeout=10):
+        return dial(self.port, self.tls, timeout, name=self.name)
+
+
+@pytest.mark.parametrize("san,trusted,answers,said", [
+    ("IP:127.0.0.1", True, 50, ""),
+    ("IP:127.0.0.1", False, 0, "certificate: unable to get local issuer certificate\n"),
+    ("DNS:elsewhere.example", True, 0, "certificate: IP address mismatch\n")])
+def test_https_is_spoken_with_whom_the_authority_vouches_for(tmp_path, san, trusted, answers, said):
+    ours, other = Authority(tmp_path, "ours"), Authority(tmp_path, "other")
+    server = Secured(ours, san)
+    try:
+        done = subprocess.run([PROGRAM, "-base-url", f"https://127.0.0.1:{server.port}", "-ca-file",
+                               (ours if trusted else other).certificate, "-rps", "100", "-duration", "500ms",
+                               "-concurrency", "5"], text=True, capture_output=True, timeout=60)
+    finally:
+        server.stop()
+    assert re.search(rf"sent=50 ok=0 non2xx={answers} http_err={50 - answers} ", done.stdout), done.stdout + done.stderr
+    assert done.returncode == 1
+    assert done.stderr.count("certificate: ") == bool(said) and said in done.stderr

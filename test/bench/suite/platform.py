@@ -9,6 +9,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import requests
+
 from harness import keys
 from harness.stack import BUILD, Stack, binary
 from harness.wait import Timeout, wait_until
@@ -74,7 +76,8 @@ class Platform:
 
     def __init__(self, name, servers, build=BUILD, **settings):
         self.servers = servers
-        self.key = None
+        self.asks_keys = settings.get("API_AUTH", os.environ.get("API_AUTH")) == "required"
+        self.key = self.certificate = None
         self.loadtest = build / LOADTEST
         self.stack = Stack(name, servers, settings={**SETTINGS, **settings}, build=build)
 
@@ -107,12 +110,33 @@ class Platform:
 
     def key_options(self):
         """With API_AUTH=required in the environment, what keys cost is measured along."""
-        if os.environ.get("API_AUTH") != "required":
+        if not self.asks_keys:
             return []
         if self.key is None:
             self.key = keys.create(self.stack, scopes="send,read,topup")
             keys.wait_known(keys.KeyedApi(self.stack.url("api-1"), self.key))
         return ["-api-key", self.key]
+
+    def secure(self, authority):
+        """HTTPS in front of msg-api from now on."""
+        self.key_options()  # it is waited for without TLS
+        certificate, key = authority.issue("msg-api", "IP:127.0.0.1")
+        self.stack.stop("api-1")
+        self.stack.start_without_waiting("api-1", HTTP_TLS_CERT_FILE=certificate, HTTP_TLS_KEY_FILE=key)
+        self.certificate = authority.certificate
+        url = self.url_options()[1]
+
+        def ready():
+            with contextlib.suppress(requests.ConnectionError):
+                return requests.get(f"{url}/readyz", verify=str(self.certificate), timeout=5).status_code == 200
+
+        wait_until(ready, 60, "msg-api answers over TLS")
+
+    def url_options(self):
+        url = self.stack.url("api-1")
+        if not self.certificate:
+            return ["-base-url", url]
+        return ["-base-url", url.replace("http:", "https:"), "-ca-file", str(self.certificate)]
 
     # -- processes --------------------------------------------------------------------------------
 
@@ -137,7 +161,7 @@ class Platform:
         """`more`: options of the load tool. `meanwhile` is called when all is sent, with a function that says the processor time so far."""
         v = self.stack.values
         named, environment = self.database
-        command = [self.loadtest, "-base-url", self.stack.url("api-1"), "-rps", str(rps), "-duration",
+        command = [self.loadtest, *self.url_options(), "-rps", str(rps), "-duration",
                    f"{duration_sec}s", "-concurrency", str(concurrency), "-users", str(users),
                    "-user-start", str(user_start), "-recipients", str(recipients), "-express-ratio",
                    str(express), "-timeout", "10s", "-json",

@@ -8,10 +8,13 @@ steady and slower after each that was not, then held for the whole row.
 """
 
 import statistics
+import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
+from pathlib import Path
 
+from harness.authority import Authority
 from harness.metrics import Metrics
 
 from . import fill
@@ -364,6 +367,46 @@ def tracing(bench, result):
     result.notes.append("off {:,.0f}, traced {:,.0f}, traced {:,.0f}, off {:,.0f}/s".format(
         off[0], *on, off[1]) + f"; receiver: {receiver.said}")
     result.require(ratio >= 0.95, "below target")
+
+
+# -- at the door --------------------------------------------------------------------------------------
+
+
+GUARDS = ("neither", "keys", "both")
+
+
+def guarded_us(bench, result, authority, guard):
+    """Processor time a message of everything, and of msg-api."""
+    with bench.platform("guards", **LIFTED, API_AUTH="off" if guard == "neither" else "required").up() as p:
+        if guard == "both":
+            p.secure(authority)
+        p.seed()
+        p.load(0, 2)  # caches, connections, handshakes
+        p.wait_purged()
+        load = p.load(0, 5)
+        result.cost(load.cpu_sec, load.recipients)
+        clean(result, load)
+        result.rss_mib = p.peaks_mib()
+    return sum(result.cpu_us.values()), result.cpu_us["msg-api"]
+
+
+@row("guards", "what API keys cost, and HTTPS on top of them: 200 workers in a closed loop, end to end, 5 s, in turn "
+     "with neither", "keys: processor time a message ≤ 1.03")
+def guards(bench, result):
+    runs = {guard: [] for guard in GUARDS}
+    with tempfile.TemporaryDirectory() as folder:
+        authority = Authority(Path(folder), "bench")
+        for turn in (GUARDS, GUARDS[::-1]) * 2:  # what drifts, drifts for all
+            for guard in turn:
+                runs[guard].append(guarded_us(bench, result, authority, guard))
+                print("      {}: {:.0f} µs, msg-api {:.0f}".format(guard, *runs[guard][-1]), flush=True)
+    us = {guard: [statistics.median(kind) for kind in zip(*found)] for guard, found in runs.items()}
+    ratio = {guard: us[guard][0] / us["neither"][0] for guard in GUARDS}
+    result.measured = (f"keys {ratio['keys']:.2f}, with HTTPS {ratio['both']:.2f}; of msg-api " + ", ".join(
+        f"{us[guard][1]:.0f}" for guard in GUARDS) + " µs a message without, with keys, with both")
+    result.notes.append("; ".join(f"{guard} " + " ".join(f"{all_us:.0f}" for all_us, _ in found)
+                                  for guard, found in runs.items()) + " µs a message")
+    result.require(ratio["keys"] <= 1.03, "above what is promised")
 
 
 # -- backlogs -----------------------------------------------------------------------------------------
