@@ -50,7 +50,7 @@ void http_span_answer(const struct httpd_request *req)
         const struct tracer_attr attrs[] = {
             T_STR("http.request.method", http_method_name(req->method)),
             T_STR("http.route", req->path->pattern),
-            T_STR("url.scheme", "http"),
+            T_STR("url.scheme", req->conn->ssl ? "https" : "http"),
             T_STR("url.path", evhttp_uri_get_path(uri)),
             T_INT("http.response.status_code", req->status),
             T_STR("error.type", failed ? status : NULL),

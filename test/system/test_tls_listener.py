@@ -18,6 +18,7 @@ import urllib.request
 import pytest
 from harness import raw
 from harness.authority import Authority
+from harness.collector import Collector
 from harness.raw import CLOSE, HEALTH, read_all
 from harness.secured import Secured, context, dial
 from harness.stack import binary
@@ -493,6 +494,15 @@ def test_a_reset_is_one(server_of):
             with pytest.raises(ConnectionResetError):
                 s.recv(100)
     server.healthy()
+
+
+def test_a_span_says_https(server_of):
+    with Collector() as collector:
+        server = server_of(kind="api", OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY=20)
+        with server.dial() as s:
+            s.sendall(b"GET /balance HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert read_all(s).startswith(b"HTTP/1.1 401 ")
+        assert collector.wait_spans(1)[0].attributes["url.scheme"] == "https"
 
 
 def test_records_of_all_sizes(server_of):
