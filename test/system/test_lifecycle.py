@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
+from harness import raw
 from harness.audit import audit, quiesce
 from harness.client import Load
 from harness.stack import binary
@@ -125,6 +126,14 @@ def test_health_says_whether_the_daemon_runs(shared):
     # Another answer than 200: the broker's own page for what it does not know.
     code, text = run("api", "--health", LISTEN_ADDR=urlsplit(shared.values["RABBIT_MANAGEMENT_URL"]).netloc)
     assert code == 1 and "answered 404" in text
+
+
+def test_health_is_asked_where_a_proxy_has_to_introduce_its_client():
+    ways = {"HTTP_PROXY_PROTOCOL": "true", "TRUSTED_PROXIES": "127.0.0.1"}
+    server = raw.Server(source="127.0.0.2", **ways)
+    code, text = run("operator-sim", "--health", LISTEN_ADDR=f":{server.port}", **ways)
+    assert server.stop() == 0
+    assert code == 0, text
 
 
 def test_migrate_verb_and_waiting_for_it(world):
