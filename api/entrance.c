@@ -8,6 +8,11 @@
 #include "libcommon/daemon/daemon.h"
 #include "libcommon/telemetry/log.h"
 
+/* Whoever watches needs few: the rest are the first listener's. */
+#define ADMIN_CONNECTIONS 64
+#define ADMIN_DESCRIPTORS (ADMIN_CONNECTIONS + 4) /* and its thread's */
+#define ADMIN_BYTES (ADMIN_CONNECTIONS * 40960)   /* over TLS */
+
 /* Of the keys: followed within AUTH_MONEY_STALE_MS, with two tries to spare. */
 #define REFRESH_MS 1000
 
@@ -81,7 +86,7 @@ static int open_first(struct entrance *e, const struct entrance_config *c, struc
         .route_count = c->count - (*s->admin_listen_addr ? c->watch : 0),
         .arg = e,
         .admit = admit,
-        .beside = c->beside,
+        .beside = c->beside + (*s->admin_listen_addr ? ADMIN_DESCRIPTORS : 0),
         .body_bytes = c->body_bytes,
     };
 
@@ -104,6 +109,9 @@ static int open_second(struct entrance *e, const struct entrance_config *c, stru
 
     settings.listen_addr = api_settings.admin_listen_addr;
     settings.threads = 1;
+    settings.memory_bytes = ADMIN_BYTES;
+    if (settings.max_connections > ADMIN_CONNECTIONS)
+        settings.max_connections = ADMIN_CONNECTIONS;
     e->admin = httpd_new(&config, err);
     return e->admin ? 0 : -1;
 }

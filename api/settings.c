@@ -117,7 +117,7 @@ static const struct setting rows[] = {
     SETTING_TEXT_ROW(api_settings, admin_listen_addr, SETTING_ADDR, "ADMIN_LISTEN_ADDR", "", 0,
                      NULL,
                      "Address of a second listener, which then has /metrics and /status instead of "
-                     "the first; empty: none."),
+                     "the first; it holds 64 connections at most. Empty: none."),
     SETTING_TEXT_ROW(api_settings, key_cell, SETTING_STRING, "API_KEY_CELL", "live", KEY_CELL_MAX,
                      cell_ok,
                      "What new API keys have behind msg_, so that one knows which installation a "
