@@ -41,7 +41,8 @@ const struct setting httpd_settings_rows[] = {
     SETTING_INT_ROW(httpd_settings, memory_bytes, "HTTP_MEMORY_BYTES", "0", 0, INT64_C(1) << 40,
                     "Memory that connections may take together, for what has been read and what "
                     "is not written yet; beyond it slow clients are cut. 0: 8192 for each of "
-                    "HTTP_MAX_CONNECTIONS."),
+                    "HTTP_MAX_CONNECTIONS. There are no more connections than have room in it: "
+                    "each needs 8192, and 32768 more over TLS."),
     SETTING_INT_ROW(httpd_settings, max_header_bytes, "HTTP_MAX_HEADER_BYTES", "16384", 1024,
                     1048576, "Largest request line and headers together."),
     SETTING_INT_ROW(httpd_settings, max_headers, "HTTP_MAX_HEADERS", "100", 10, 10000,

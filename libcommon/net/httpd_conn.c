@@ -400,6 +400,8 @@ void http_conn_sweep(evutil_socket_t fd, short what, void *thread)
         next = c->next;
         if (!c->gone || c->state == CONN_LINGERING)
             sweep_one(c, now_ms);
+        if (c->ssl && !c->gone)
+            http_memory_count(c);
     }
     http_stats_memory(t);
     if (!t->conns) {

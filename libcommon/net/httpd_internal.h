@@ -220,6 +220,7 @@ struct httpd {
     struct http_tls *tls; /* NULL: none */
     unsigned thread_count;
     size_t thread_bytes; /* that the connections of a thread may hold */
+    size_t usual_bytes;  /* of a connection with a request of the usual size */
     uint16_t port;
     bool started;
     _Atomic bool draining, stopping;

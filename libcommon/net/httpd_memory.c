@@ -2,6 +2,7 @@
 
 #include "libcommon/base/clock.h"
 #include "libcommon/net/httpd_internal.h"
+#include "libcommon/telemetry/log.h"
 
 /*
  * What a connection costs is counted from the bytes that it holds, and the threads share the
@@ -12,7 +13,8 @@
  * room is made, whoever brings the one too many goes at once, and they with it.
  */
 
-#define CONN_BYTES 4096    /* structs, and what lists of headers take beside their bytes */
+#define CONN_BYTES 4096    /* structs */
+#define HEADER_BYTES 100   /* of a header in evhttp's list, beside its text */
 #define USUAL_BYTES 8192   /* of a connection with a request of the usual size */
 #define LARGEST_REQUESTS 4 /* of a thread: the least that is of any use */
 
@@ -25,13 +27,22 @@ void http_memory_plan(struct httpd *h)
 {
     struct httpd_settings *s = &h->settings;
     size_t request = (size_t)(s->max_header_bytes + s->max_body_bytes);
+    bool tls = s->tls_cert_file && *s->tls_cert_file;
     size_t wanted =
         s->memory_bytes ? (size_t)s->memory_bytes : (size_t)s->max_connections * USUAL_BYTES;
-    size_t least = h->thread_count * LARGEST_REQUESTS * (USUAL_BYTES + request);
+    size_t least;
+    int64_t room;
 
+    h->usual_bytes = USUAL_BYTES + (tls ? HTTP_TLS_BYTES_MAX : 0);
+    least = h->thread_count * LARGEST_REQUESTS * (h->usual_bytes + request);
     h->thread_bytes = larger(wanted, least) / h->thread_count;
-    if ((size_t)s->max_connections > h->thread_bytes * h->thread_count / USUAL_BYTES)
-        s->max_connections = (int64_t)(h->thread_bytes * h->thread_count / USUAL_BYTES);
+    room = (int64_t)(h->thread_bytes * h->thread_count / h->usual_bytes);
+    if (room >= s->max_connections)
+        return;
+    log_info("http.connections_planned", L_INT("wanted", s->max_connections),
+             L_INT("connections", room), L_INT("bytes", (int64_t)wanted),
+             L_MSG("HTTP_MEMORY_BYTES has room for no more"));
+    s->max_connections = room;
 }
 
 /* What is there of the output and nobody else's. */
@@ -46,8 +57,11 @@ static size_t unwritten(struct http_conn *c)
 
 static void count(struct http_conn *c)
 {
-    size_t bytes = CONN_BYTES + c->request_bytes + c->wire.held.cap +
+    size_t bytes = CONN_BYTES + http_tls_bytes(c) + c->request_bytes + c->wire.held.cap +
                    evbuffer_get_length(bufferevent_get_input(c->bev)) + unwritten(c);
+
+    if (c->wire.state > WIRE_HEAD) /* evhttp has a list of them, and waits for the rest */
+        bytes += c->wire.headers * HEADER_BYTES;
 
     c->thread->bytes += bytes - c->bytes; /* sizes wrap around, to the right sum */
     c->bytes = bytes;
@@ -56,7 +70,7 @@ static void count(struct http_conn *c)
 /* Whose request is in the program's hands is cut by nobody else. */
 static bool may_go(const struct http_conn *c)
 {
-    return c->bytes > USUAL_BYTES && !c->req && !c->gone && !c->over;
+    return c->bytes > c->thread->server->usual_bytes && !c->req && !c->gone && !c->over;
 }
 
 static void let_go(struct http_conn *c)

@@ -37,6 +37,9 @@ void http_tls_make_room(struct http_thread *t);
 bool http_tls_is_shaking(const struct http_conn *c);
 /* Whether the client has shown a certificate, which was verified then. */
 bool http_tls_has_certificate(const struct http_conn *c);
+/* What OpenSSL takes for it now, about. */
+size_t http_tls_bytes(const struct http_conn *c);
+#define HTTP_TLS_BYTES_MAX 32768
 /* An answer lies in the output. */
 void http_tls_gather(struct http_conn *c);
 /* evhttp is about to end its side: tells the client that this is meant. */

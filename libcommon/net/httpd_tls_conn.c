@@ -8,7 +8,10 @@
 #include "libcommon/net/httpd_internal.h"
 #include "libcommon/telemetry/log.h"
 
-#define SHAKING_MAX 512 /* handshakes under way, of a server: 45 KiB each */
+#define SHAKING_MAX 512     /* handshakes under way, of a server: 45 KiB each */
+#define SESSION_BYTES 14336 /* its structs, and the bufferevent's */
+#define RECORD_BYTES 17408  /* room for one, until it is read to its end */
+_Static_assert(SESSION_BYTES + RECORD_BYTES <= HTTP_TLS_BYTES_MAX, "as others count on");
 
 /* What a client has sent is taken away, or closing would reset the connection under what it is told
  * last. */
@@ -114,6 +117,16 @@ void http_tls_end(struct http_conn *c)
     ERR_clear_error();
     (void)SSL_shutdown(c->ssl);
     ERR_clear_error(); /* the client may have gone already */
+}
+
+/* Of a record that has begun nothing is told before its end: whoever wants to know asks now and
+ * then.
+ */
+size_t http_tls_bytes(const struct http_conn *c)
+{
+    if (!c->ssl)
+        return 0;
+    return SESSION_BYTES + (!c->shaken || SSL_has_pending(c->ssl) ? RECORD_BYTES : 0);
 }
 
 /* Headers and a small body lie apart, and would be two records and two system calls. */

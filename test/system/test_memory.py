@@ -236,6 +236,21 @@ def test_a_budget_for_all_bodies(world):
     wait_until(lambda: memory.kept() < 16, 30, lambda: f"{memory.kept():.1f} MiB are kept")
 
 
+def test_headers_cost_what_they_take(world):
+    """As many and as short as may be, of requests that nobody finishes."""
+    stack = world("api", HTTP_MEMORY_BYTES=8 * MIB)
+    memory = Memory(stack, "api-1")
+    lines = "".join(f"a{i}:b\r\n" for i in range(97)).encode()
+    with connections(stack, 1000) as slow:
+        for s in slow:
+            say(s, head(100)[:-2], lines, b"\r\n ")
+        assert stack.status("api-1", "/healthz") == 200
+        grown = memory.growth()
+        assert stack.api().metrics().sum("http_connections_dropped_total", reason="memory") > 100
+    print(f"{grown:.1f} MiB")
+    assert grown < 10
+
+
 def test_small_chunks_cost_what_they_bring(stack):
     """A byte a chunk, and a packet for each part of it."""
     memory = Memory(stack, "api-1")

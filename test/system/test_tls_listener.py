@@ -379,6 +379,26 @@ def test_two_thousand_handshakes_that_never_finish(server_of, files):
     wait_until(lambda: server.metric("http_connections") == 1, 5, "all are gone")
 
 
+def test_what_openssl_keeps_is_in_the_budget(server_of):
+    """Handshakes that are done, and behind each a record whose end does not come."""
+    server = server_of(HTTP_MEMORY_BYTES=16 << 20, HTTP_READ_TIMEOUT_MS=30000)
+    before, many = server.resident_mib(), []
+    for _ in range(1000):
+        many.append(server.dial())  # who waits for longest makes room
+        with contextlib.suppress(OSError):
+            many[-1].raw(b"\x17\x03\x03\x40\x00" + bytes(16000))
+    assert server.healthy() < 5
+    grown = server.resident_mib() - before
+    print(f"{grown:.1f} MiB")
+    assert grown < 24
+    held = wait_until(lambda: server.metric("http_memory_bytes"), 5, "it is counted")
+    assert (8 << 20) < held <= (16 << 20)
+    for s in many:
+        s.close()
+    wait_until(lambda: server.metric("http_connections") == 1, 5, "all are gone")
+    wait_until(lambda: server.metric("http_memory_bytes") < 1 << 16, 5, "nothing of them is counted")
+
+
 def test_half_open_handshakes_make_room(server_of, files):
     """At the limit those that do not come on go early."""
     server = server_of(HTTP_MAX_CONNECTIONS=64, HTTP_READ_TIMEOUT_MS=30000)
