@@ -34,3 +34,12 @@ size_t fuzz_cut(struct fuzz_cuts *cuts, size_t left)
     n = 1 + (size_t)(cuts->state >> 33) % longest;
     return n < left ? n : left;
 }
+
+void fuzz_same_message(const struct message *a, const struct message *b)
+{
+    MUST(a->customer_id == b->customer_id && a->type == b->type && a->text_len == b->text_len);
+    MUST(!memcmp(a->text, b->text, a->text_len) && a->recipient_count == b->recipient_count);
+    MUST(!strcmp(a->id, b->id) && !strcmp(a->transaction_id, b->transaction_id));
+    for (size_t i = 0; i < a->recipient_count; i++)
+        MUST(!strcmp(a->recipients[i], b->recipients[i]));
+}

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "libcommon/base/must.h"
+#include "libcommon/domain/message.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -44,5 +45,8 @@ struct fuzz_cuts {
 struct fuzz_cuts fuzz_cuts(const uint8_t *data, size_t size);
 /* The next segment's length: 1 to left. */
 size_t fuzz_cut(struct fuzz_cuts *cuts, size_t left);
+
+/* That nothing of a message was lost or altered on its way. */
+void fuzz_same_message(const struct message *a, const struct message *b);
 
 #endif

@@ -12,15 +12,6 @@ static void check(const struct message *m)
         MUST(message_recipient_ok(m->recipients[i], strlen(m->recipients[i])));
 }
 
-static void check_same(const struct message *a, const struct message *b)
-{
-    MUST(a->customer_id == b->customer_id && a->type == b->type && a->text_len == b->text_len);
-    MUST(!memcmp(a->text, b->text, a->text_len) && a->recipient_count == b->recipient_count);
-    MUST(!strcmp(a->id, b->id) && !strcmp(a->transaction_id, b->transaction_id));
-    for (size_t i = 0; i < a->recipient_count; i++)
-        MUST(!strcmp(a->recipients[i], b->recipients[i]));
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct message m;
@@ -35,7 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check(&m);
     message_put_json(&text, &m);
     MUST(!message_decode(text.data, text.len, &again, &err));
-    check_same(&m, &again);
+    fuzz_same_message(&m, &again);
     message_free(&again);
     message_free(&m);
     buf_free(&text);
