@@ -10,7 +10,7 @@
 #include "libcommon/net/httpd_internal.h"
 
 #define SWEEP_MS 200
-#define LINGER_MS 2000    /* for a refused client to finish writing and read its answer */
+#define LINGER_MS 2000    /* for a client to finish writing and read its last answer */
 #define DRAIN_IDLE_MS 500 /* a draining server waits this long for a request under way */
 /* Chunk sizes and line ends beside headers and body; and a record of TLS, of which nothing may be
  * left in OpenSSL, as no event would tell of it. */
@@ -236,6 +236,8 @@ void http_conn_written(struct http_conn *c)
 {
     c->request_bytes = 0;
     http_memory_count(c);
+    if (c->linger) /* evhttp is about to let go */
+        return;
     watch(c);
     http_conn_set_state(c, has_begun(c) ? CONN_READING : CONN_IDLE);
 }
@@ -264,6 +266,9 @@ static void start_linger(struct http_conn *c)
 {
     http_conn_set_state(c, CONN_LINGERING);
     on_linger_read(c->bev, c);
+    buf_free(&c->wire.held);
+    c->request_bytes = 0;
+    http_memory_count(c);
     bufferevent_setwatermark(c->bev, EV_READ, 0, 0);
     bufferevent_setcb(c->bev, on_linger_read, NULL, on_linger_event, c);
     if (bufferevent_enable(c->bev, EV_READ))
@@ -380,7 +385,7 @@ static void sweep_one(struct http_conn *c, int64_t now_ms)
         }
         break;
     case CONN_LINGERING:
-        if (age_ms > LINGER_MS || t->draining_since_ms) {
+        if (age_ms > LINGER_MS) {
             c->linger = false;
             http_conn_schedule(c);
         }

@@ -159,7 +159,7 @@ struct http_conn {
     bool used;                    /* a byte has come */
     bool gone;                    /* evhttp let go */
     bool due;                     /* on the thread's due list */
-    bool linger;                  /* unread bytes of a refused request may still come */
+    bool linger;                  /* it ends, and bytes that nobody reads may still come */
     bool shaken;                  /* the handshake is done */
     bool continued;               /* evhttp has said 100 Continue since the last request */
     bool rewrite;                 /* evhttp has put a page of its own into the output */
@@ -250,6 +250,7 @@ struct httpd_request {
     enum http_action action;
     bool answered;
     bool close; /* the connection ends with this answer */
+    bool ended; /* its client has asked for that */
     bool kept;  /* the handler has said how caches may keep the answer */
     int status;
     int64_t start_us;

@@ -137,7 +137,7 @@ void http_request_free(struct httpd_request *req)
     http_deadline_let_go(req);
 }
 
-static void add_headers(struct httpd_request *req, struct evkeyvalq *out)
+static void add_headers(struct httpd_request *req, struct evkeyvalq *out, bool last)
 {
     const char *at = req->headers.data;
     const char *end = at ? at + req->headers.len : at;
@@ -157,7 +157,7 @@ static void add_headers(struct httpd_request *req, struct evkeyvalq *out)
     evhttp_add_header(out, "X-Content-Type-Options", "nosniff");
     if (!req->kept) /* it is about somebody's money */
         evhttp_add_header(out, "Cache-Control", "no-store");
-    if (req->close || atomic_load_explicit(&req->thread->server->draining, memory_order_relaxed))
+    if (last)
         evhttp_add_header(out, "Connection", "close");
 }
 
@@ -186,9 +186,10 @@ static void send_answer(struct httpd_request *req, const char *body, size_t n)
     struct http_conn *c = req->conn;
     int status = req->status;
     bool bare = status == 204 || status == 304;
+    bool last = req->close || httpd_draining(req);
     bool traced;
 
-    add_headers(req, out);
+    add_headers(req, out, last);
     /* evhttp adds it to other answers. */
     if ((req->method == HTTP_HEAD || ev->minor == 0) && !bare) {
         char length[24];
@@ -200,6 +201,7 @@ static void send_answer(struct httpd_request *req, const char *body, size_t n)
         put_body(req, body, n);
     httpd_drop_body(req); /* whose bytes the answer may have been */
     c->lent = req->constant && n && !bare && req->method != HTTP_HEAD ? n : 0;
+    c->linger = last && !req->ended;
     traced = http_span_wanted(req);
     http_stats_answer(req->thread, req->path, req->method, status, req->start_us,
                       traced ? &req->trace : NULL);
@@ -447,13 +449,13 @@ void http_on_request(struct evhttp_request *ev, void *thread)
     if (!http_wire_agrees(&c->wire, ++c->taken, evbuffer_get_length(bufferevent_get_input(c->bev))))
         wrong = "It is not clear where the request ends.";
     if (wrong) {
-        c->linger = true;
         req->close = true;
         http_stats_dropped(HTTP_DROP_BAD_REQUEST);
         httpd_reply_error(req, 400, facts.field ? "invalid_input" : "bad_request", wrong,
                           facts.field);
         return;
     }
+    req->ended = facts.close;
     req->close = facts.close || c->taken == (uint64_t)t->server->settings.connection_requests;
     http_peer_forwarded(req);
     http_input_path(req);

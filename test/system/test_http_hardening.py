@@ -1,6 +1,7 @@
 """The HTTP server of every daemon under hostile clients, over raw sockets. operator-sim carries it
 here: it needs no database."""
 
+import contextlib
 import json
 import os
 import random
@@ -388,6 +389,29 @@ def test_a_stop_answers_what_has_come(serve):
         server.dial(1)
     for s in [*busy, *idle, half]:
         s.close()
+
+
+@pytest.mark.parametrize("why", ["limit", "stop"])
+def test_the_last_answer_is_not_overtaken(serve, why):
+    """Who goes on sending where the server ends the connection still reads all that was answered."""
+    limit = 10 if why == "limit" else 0
+    server = serve(HTTP_MAX_REQUESTS_PER_CONNECTION=limit, HTTP_WRITE_TIMEOUT_MS=20000, DRAIN_TIMEOUT_MS=20000)
+    ask = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+    with server.dial() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        s.sendall(ask * 20)
+        data = b""
+        while piece := s.recv(4000):
+            if why == "stop" and not data:
+                server.process.terminate()
+            data += piece
+            with contextlib.suppress(OSError):
+                s.sendall(ask)
+    last = data[data.rindex(b"HTTP/1.1 200 "):]
+    head, _, body = last.partition(b"\r\n\r\n")
+    assert b"Connection: close" in head
+    assert len(body) == int(re.search(rb"Content-Length: (\d+)", head)[1])
+    assert not limit or data.count(b"HTTP/1.1 200 ") == limit
 
 
 def test_a_second_signal_ends_the_patience(serve):

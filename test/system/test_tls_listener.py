@@ -35,6 +35,7 @@ from test_http_hardening import (POST, order,
                                  test_pipelined_requests_are_answered_in_order,  # noqa: F401
                                  test_rubbish_ends_nothing_but_its_connection,  # noqa: F401
                                  test_slow_clients_are_cut_and_harm_nobody,  # noqa: F401
+                                 test_the_last_answer_is_not_overtaken,  # noqa: F401
                                  test_what_a_proxy_may_read_differently_ends_the_connection)  # noqa: F401
 
 HERE = "IP:127.0.0.1,DNS:localhost"
