@@ -1,3 +1,4 @@
+#include <limits.h>
 #include <string.h>
 #include <sys/time.h>
 
@@ -53,15 +54,20 @@ static int finish(struct pump *p, const void *body, size_t body_len, struct err 
     return 0;
 }
 
-/* A header too long to be ours is dropped, not cut: half a trace state is none. */
-static void copy_header(char *to, size_t size, const amqp_field_value_t *value)
+/* What is too long to be ours, or holds a NUL, is dropped, not cut: half a trace state is none. */
+static void copy_whole(char *to, size_t size, amqp_bytes_t from)
 {
-    if ((value->kind == AMQP_FIELD_KIND_UTF8 || value->kind == AMQP_FIELD_KIND_BYTES) &&
-        value->value.bytes.len < size)
-        broker_copy_text(to, size, value->value.bytes);
+    if (from.len < size && !(from.len && memchr(from.bytes, '\0', from.len)))
+        broker_copy_text(to, size, from);
 }
 
-/* The broker uses whatever width it likes. */
+static void copy_header(char *to, size_t size, const amqp_field_value_t *value)
+{
+    if (value->kind == AMQP_FIELD_KIND_UTF8 || value->kind == AMQP_FIELD_KIND_BYTES)
+        copy_whole(to, size, value->value.bytes);
+}
+
+/* Whoever wrote it uses whatever width he likes. */
 static int64_t number_of(const amqp_field_value_t *value)
 {
     switch (value->kind) {
@@ -84,28 +90,12 @@ static int64_t number_of(const amqp_field_value_t *value)
     }
 }
 
-static void read_headers(struct broker_incoming *in, const amqp_table_t *headers)
+/* 0 is no bundle's. */
+static unsigned version_of(const amqp_field_value_t *value)
 {
-    for (int i = 0; i < headers->num_entries; i++) {
-        const amqp_table_entry_t *entry = &headers->entries[i];
-        char key[24];
+    int64_t n = number_of(value);
 
-        broker_copy_text(key, sizeof(key), entry->key);
-        if (!strcmp(key, "traceparent"))
-            copy_header(in->traceparent, sizeof(in->traceparent), &entry->value);
-        else if (!strcmp(key, "tracestate"))
-            copy_header(in->tracestate, sizeof(in->tracestate), &entry->value);
-        else if (!strcmp(key, "accepted_us") && entry->value.kind == AMQP_FIELD_KIND_I64)
-            in->accepted_us = entry->value.value.i64;
-        else if (!strcmp(key, DEATH_REASON))
-            copy_header(in->death_reason, sizeof(in->death_reason), &entry->value);
-        else if (!strcmp(key, DEATH_QUEUE))
-            copy_header(in->death_queue, sizeof(in->death_queue), &entry->value);
-        else if (!strcmp(key, BROKER_BUNDLE_VERSION))
-            in->bundle = (unsigned)number_of(&entry->value);
-        else if (!strcmp(key, "x-delivery-count"))
-            in->delivery_count = number_of(&entry->value);
-    }
+    return n > 0 && n <= UINT_MAX ? (unsigned)n : 0;
 }
 
 static bool is_text(amqp_bytes_t bytes, const char *text)
@@ -113,13 +103,31 @@ static bool is_text(amqp_bytes_t bytes, const char *text)
     return bytes.len == strlen(text) && !memcmp(bytes.bytes, text, bytes.len);
 }
 
-static int on_header(struct pump *p, const amqp_frame_t *frame, struct err *err)
+static void read_headers(struct broker_incoming *in, const amqp_table_t *headers)
 {
-    struct broker_incoming *in = &p->b->in;
-    const amqp_basic_properties_t *properties = frame->payload.properties.decoded;
+    for (int i = 0; i < headers->num_entries; i++) {
+        amqp_bytes_t key = headers->entries[i].key;
+        const amqp_field_value_t *value = &headers->entries[i].value;
 
-    if (in->expects != INCOMING_HEADER)
-        return malformed(p->b, err);
+        if (is_text(key, "traceparent"))
+            copy_header(in->traceparent, sizeof(in->traceparent), value);
+        else if (is_text(key, "tracestate"))
+            copy_header(in->tracestate, sizeof(in->tracestate), value);
+        else if (is_text(key, "accepted_us") && value->kind == AMQP_FIELD_KIND_I64)
+            in->accepted_us = value->value.i64;
+        else if (is_text(key, DEATH_REASON))
+            copy_header(in->death_reason, sizeof(in->death_reason), value);
+        else if (is_text(key, DEATH_QUEUE))
+            copy_header(in->death_queue, sizeof(in->death_queue), value);
+        else if (is_text(key, BROKER_BUNDLE_VERSION))
+            in->bundle = version_of(value);
+        else if (is_text(key, "x-delivery-count"))
+            in->delivery_count = number_of(value);
+    }
+}
+
+void broker_read_properties(struct broker_incoming *in, const amqp_basic_properties_t *properties)
+{
     in->accepted_us = in->delivery_count = 0;
     in->message_id[0] = in->traceparent[0] = in->tracestate[0] = '\0';
     in->death_reason[0] = in->death_queue[0] = '\0';
@@ -128,9 +136,18 @@ static int on_header(struct pump *p, const amqp_frame_t *frame, struct err *err)
     if (properties->_flags & AMQP_BASIC_CONTENT_TYPE_FLAG)
         in->is_bundle = is_text(properties->content_type, BROKER_BUNDLE_TYPE);
     if (properties->_flags & AMQP_BASIC_MESSAGE_ID_FLAG)
-        broker_copy_text(in->message_id, sizeof(in->message_id), properties->message_id);
+        copy_whole(in->message_id, sizeof(in->message_id), properties->message_id);
     if (properties->_flags & AMQP_BASIC_HEADERS_FLAG)
         read_headers(in, &properties->headers);
+}
+
+static int on_header(struct pump *p, const amqp_frame_t *frame, struct err *err)
+{
+    struct broker_incoming *in = &p->b->in;
+
+    if (in->expects != INCOMING_HEADER)
+        return malformed(p->b, err);
+    broker_read_properties(in, frame->payload.properties.decoded);
     in->body_size = frame->payload.properties.body_size;
     in->body_seen = 0;
     buf_reset(&in->body);

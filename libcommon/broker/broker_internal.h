@@ -81,6 +81,8 @@ int broker_aside_reply(struct broker *b, amqp_rpc_reply_t reply, const char *wha
 /* The broker has closed the channel: confirm that, and forget what belonged to it. */
 int broker_channel_gone(struct broker *b, struct err *err);
 void broker_copy_text(char *to, size_t size, amqp_bytes_t from);
+/* What a message says of itself, of its properties' fields and headers. Pure. */
+void broker_read_properties(struct broker_incoming *in, const amqp_basic_properties_t *properties);
 /* The channel is open and what had gathered is out; else -1 and the connection is closed. */
 int broker_need_channel(struct broker *b, const char *what, struct err *err);
 int broker_topology_declare(struct broker *b, struct err *err);
