@@ -58,11 +58,35 @@ void ledger_client_free(struct ledger_client *c)
     free(c);
 }
 
-/* c->url is set. NULL on failure. */
-static json_t *exchange(struct ledger_client *c, struct err *err)
+/* Where the page after the one at cursor begins; -1: there is none; cursor itself: that cannot be.
+ */
+static int64_t next_of(const json_t *root, int64_t cursor)
 {
+    const char *next = json_string_value(json_object_get(root, "next_cursor"));
+    int64_t at = next ? strtoll(next, NULL, 10) : -1;
+
+    return next && at < cursor ? cursor : at;
+}
+
+json_t *ledger_page_read(const char *text, size_t n, int64_t *cursor)
+{
+    json_t *root = json_loadb(text, n, 0, NULL);
+    int64_t next = next_of(root, *cursor);
+    json_t *entries = NULL;
+
+    if (json_is_array(json_object_get(root, "ledger")) && next != *cursor) {
+        entries = json_incref(json_object_get(root, "ledger"));
+        *cursor = next;
+    }
+    json_decref(root);
+    return entries;
+}
+
+/* c->url is set. The entries of what is answered; NULL on failure. */
+static json_t *exchange(struct ledger_client *c, int64_t *cursor, struct err *err)
+{
+    json_t *entries = NULL;
     long status = 0;
-    json_t *root;
     CURLcode rc;
 
     if (c->url.failed) {
@@ -77,55 +101,43 @@ static json_t *exchange(struct ledger_client *c, struct err *err)
         return NULL;
     }
     curl_easy_getinfo(c->easy, CURLINFO_RESPONSE_CODE, &status);
-    root = json_loadb(c->answer.len ? c->answer.data : "", c->answer.len, 0, NULL);
-    if (status != 200 || !json_is_array(json_object_get(root, "ledger"))) {
-        json_decref(root);
+    if (status == 200)
+        entries = ledger_page_read(c->answer.len ? c->answer.data : "", c->answer.len, cursor);
+    if (!entries)
         err_set(err, ERR_PERMANENT, (unsigned)status, "ledger: status %ld is no ledger's answer",
                 status);
-        return NULL;
-    }
-    return root;
-}
-
-static json_t *entries_of(json_t *root)
-{
-    json_t *entries = json_incref(json_object_get(root, "ledger"));
-
-    json_decref(root);
     return entries;
 }
 
 int ledger_client_find(struct ledger_client *c, const struct buf *body, json_t **entries,
                        struct err *err)
 {
-    json_t *root;
+    int64_t cursor = 0; /* all at once */
+    json_t *found;
 
     buf_reset(&c->url);
     buf_printf(&c->url, "%s/ledger/find", c->base.data);
     curl_easy_setopt(c->easy, CURLOPT_HTTPHEADER, c->headers);
     curl_easy_setopt(c->easy, CURLOPT_POSTFIELDS, body->data);
     curl_easy_setopt(c->easy, CURLOPT_POSTFIELDSIZE, (long)body->len);
-    root = exchange(c, err);
-    if (!root)
+    found = exchange(c, &cursor, err);
+    if (!found)
         return -1;
-    *entries = entries_of(root);
+    *entries = found;
     return 0;
 }
 
 int ledger_client_page(struct ledger_client *c, int64_t *cursor, json_t **entries, struct err *err)
 {
-    const char *next;
-    json_t *root;
+    json_t *found;
 
     buf_reset(&c->url);
     buf_printf(&c->url, "%s/ledger?cursor=%lld", c->base.data, (long long)*cursor);
     curl_easy_setopt(c->easy, CURLOPT_HTTPHEADER, NULL);
     curl_easy_setopt(c->easy, CURLOPT_HTTPGET, 1L);
-    root = exchange(c, err);
-    if (!root)
+    found = exchange(c, cursor, err);
+    if (!found)
         return -1;
-    next = json_string_value(json_object_get(root, "next_cursor"));
-    *cursor = next ? strtoll(next, NULL, 10) : -1;
-    *entries = entries_of(root);
+    *entries = found;
     return 0;
 }

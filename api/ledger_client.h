@@ -14,6 +14,10 @@
 
 struct ledger_client;
 
+/* Pure. The entries of a page of n bytes that was asked for at *cursor, which moves on, and is
+ * negative after the last one. NULL: it is no ledger's, or leads back. */
+json_t *ledger_page_read(const char *text, size_t n, int64_t *cursor);
+
 struct ledger_client *ledger_client_new(const char *base_url, size_t len);
 void ledger_client_free(struct ledger_client *c); /* NULL is fine */
 
