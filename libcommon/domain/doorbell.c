@@ -88,7 +88,7 @@ unsigned doorbell_parse(const void *text, size_t n)
         const char *stop = space ? space : end;
 
         what |= parse_word(at, (size_t)(stop - at));
-        at = stop + 1;
+        at = space ? space + 1 : end;
     }
     return what;
 }

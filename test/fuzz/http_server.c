@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "api/operation.h"
 #include "api/query.h"
 #include "libcommon/net/address.h"
 #include "libcommon/net/httpd.h"
@@ -19,6 +20,7 @@
 
 #define MAX_HEAD 2048
 #define MAX_BODY 4096
+#define ORIGIN "https://app.example"
 #define WAIT_MS 30000 /* for a local answer: only one that does not come takes so long */
 
 static uint16_t port;
@@ -29,6 +31,24 @@ static void check_id(const char *id)
     MUST(*id);
     for (; *id; id++)
         MUST(*id > ' ' && *id <= '~' && *id != '"');
+}
+
+/* It is compared as bytes, and goes into statements and answers. */
+static void check_key(const char *key)
+{
+    static const char body[] = "{\"user_id\":1,\"balance\":1}";
+    struct operation_fault fault;
+    struct operation *op = operation_parse_topup(body, sizeof(body) - 1, 0, &fault);
+
+    MUST(op != NULL);
+    if (operation_set_key(op, key, &fault)) {
+        MUST(fault.code && !op->key);
+    } else {
+        MUST(*key && strlen(key) <= OPERATION_KEY_MAX && !strcmp(op->key, key));
+        for (; *key; key++)
+            MUST(*key >= ' ' && *key <= '~');
+    }
+    operation_free(op);
 }
 
 /* The body comes back; parameters as the reads have them. */
@@ -44,6 +64,8 @@ static void handle(struct httpd_request *req, void *arg)
     MUST(*httpd_path(req) == '/' && strlen(httpd_tracestate(req)) <= TRACE_STATE_MAX);
     MUST(address_parse(httpd_peer(req), strlen(httpd_peer(req)), &peer));
     check_id(httpd_request_id(req));
+    if (httpd_header(req, "Idempotency-Key"))
+        check_key(httpd_header(req, "Idempotency-Key"));
     if (!query_number(req, "user_id", 1, INT64_MAX, 0, &number[0]) ||
         !query_number(req, "limit", 1, 1000, 100, &number[1]) ||
         !query_number(req, "cursor", 1, INT64_MAX, INT64_MAX, &number[2]) ||
@@ -75,8 +97,10 @@ static void start_server(void)
 {
     static char any_port[] = "127.0.0.1:0";
     static char proxies[] = "127.0.0.0/8";
+    static char origins[] = ORIGIN;
     static const struct httpd_settings settings = {.listen_addr = any_port,
                                                    .trusted_proxies = proxies,
+                                                   .cors_origins = origins,
                                                    .max_headers = 100,
                                                    .threads = 1,
                                                    .max_connections = 64,
@@ -166,6 +190,19 @@ static bool has_line(struct fuzz_text head, const char *line)
     return false;
 }
 
+/* No other origin is let in, whatever asks. */
+static bool lets_others_in(struct fuzz_text head)
+{
+    static const char name[] = "\r\nAccess-Control-Allow-Origin: ";
+    size_t n = sizeof(name) - 1;
+
+    for (size_t i = 0; i + n <= head.n; i++)
+        if (!strncasecmp(head.p + i, name, n))
+            return head.n - i - n < sizeof(ORIGIN) + 1 ||
+                   memcmp(head.p + i + n, ORIGIN "\r\n", sizeof(ORIGIN) + 1) != 0;
+    return false;
+}
+
 /* The length that the head gives; 0: none. */
 static size_t length_of(struct fuzz_text head)
 {
@@ -186,7 +223,9 @@ static struct answer take_answer(struct fuzz_text *in, bool bodiless)
 
     MUST(end && head.n > 12 && !memcmp(in->p, "HTTP/1.", 7));
     a.status = atoi(head.p + 9);
-    MUST(a.status == 100 || a.status == 200 || (a.status >= 400 && a.status < 600));
+    MUST(a.status == 100 || a.status == 200 || a.status == 204 ||
+         (a.status >= 400 && a.status < 600));
+    MUST(!lets_others_in(head));
     a.close = has_line(head, "\r\nConnection: close\r\n");
     in->p += head.n + 2;
     in->n -= head.n + 2;
@@ -227,6 +266,8 @@ static void check_answers(struct fuzz_text sent, struct fuzz_text answers)
         if (n && a.status == 200)
             MUST(is(r.method, "GET") || is(r.method, "HEAD") || is(r.method, "POST") ||
                  is(r.method, "DELETE"));
+        if (n && a.status == 204) /* to a page that asks beforehand */
+            MUST(is(r.method, "OPTIONS") && !a.body.n);
         close |= n && r.minor == 0 && !http_parts_header(&r, "connection");
         http_parts_free(&r);
         sent.p += n;

@@ -1,22 +1,26 @@
 /*
- * Settings of msg-consumerd, the largest set, a NAME=value a line: they are taken or refused in
- * words, and neither those nor the line at the start tell a secret.
+ * Settings, a NAME=value a line, as each daemon reads them: they are taken or refused in words, and
+ * neither those nor the line at the start tell a secret.
  */
-
-#include "consumerd/settings.h"
 
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "api/settings.h"
+#include "consumerd/settings.h"
 #include "libcommon/base/buf.h"
+#include "outboxd/settings.h"
 #include "test/fuzz/fuzz.h"
 
 #define LINES_MAX 64
 #define SECRET "S3cr3t"
 
-static const struct setting *setting_of(const char *line)
+static const struct daemon_program *const programs[] = {&api_program, &outboxd_program,
+                                                        &consumerd_program};
+#define PROGRAMS (sizeof(programs) / sizeof(programs[0]))
+
+static const struct setting *setting_of(const struct daemon_program *p, const char *line)
 {
-    const struct daemon_program *p = &consumerd_program;
     size_t n = strcspn(line, "=");
 
     for (size_t i = 0; i < p->group_count; i++)
@@ -24,6 +28,14 @@ static const struct setting *setting_of(const char *line)
             if (strlen(s->name) == n && !memcmp(s->name, line, n) && line[n])
                 return s;
     return NULL;
+}
+
+static bool is_setting(const char *line)
+{
+    for (size_t i = 0; i < PROGRAMS; i++)
+        if (setting_of(programs[i], line))
+            return true;
+    return false;
 }
 
 /* Whether a word stands in URLs alone where secrets do: in a query, or as a user's password. */
@@ -43,22 +55,21 @@ static bool is_private(const char *value)
 }
 
 /* Whether a word is told that stands where secrets do, and nowhere else. */
-static bool tells(const struct buf *text, char *const *lines)
+static bool tells(const struct daemon_program *p, const struct buf *text, char *const *lines)
 {
     for (size_t i = 0; lines[i]; i++) {
-        const struct setting *s = setting_of(lines[i]);
-        bool urls = s->type == SETTING_URI || !strcmp(s->name, "OPERATORS");
+        const struct setting *s = setting_of(p, lines[i]);
+        bool urls = s && (s->type == SETTING_URI || !strcmp(s->name, "OPERATORS"));
 
-        if (s->type != SETTING_SECRET && strstr(lines[i], SECRET) &&
+        if (s && s->type != SETTING_SECRET && strstr(lines[i], SECRET) &&
             !(urls && is_private(strchr(lines[i], '=') + 1)))
             return false;
     }
     return text->len && strstr(text->data, SECRET);
 }
 
-static void try(char *const *lines)
+static void try(const struct daemon_program *p, char *const *lines)
 {
-    const struct daemon_program *p = &consumerd_program;
     struct buf errors = {0};
     struct buf shown = {0};
     size_t faults = settings_load(p->groups, p->group_count, &errors);
@@ -68,7 +79,7 @@ static void try(char *const *lines)
         settings_describe(p->groups, p->group_count, &shown);
     }
     MUST(!faults == !errors.len);
-    MUST(!tells(&errors, lines) && !tells(&shown, lines));
+    MUST(!tells(p, &errors, lines) && !tells(p, &shown, lines));
     settings_free(p->groups, p->group_count);
     buf_free(&errors);
     buf_free(&shown);
@@ -83,14 +94,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     while (input.n && n < LINES_MAX) {
         lines[n] = fuzz_string(fuzz_line(&input));
-        if (setting_of(lines[n])) /* no NAME_FILE: what is in files is not the input's */
+        if (is_setting(lines[n])) /* no NAME_FILE: what is in files is not the input's */
             n++;
         else
             free(lines[n]);
     }
     lines[n] = NULL;
     environ = lines; /* setenv would keep every value for ever */
-    try(lines);
+    for (size_t i = 0; i < PROGRAMS; i++)
+        try(programs[i], lines);
     environ = before;
     while (n)
         free(lines[--n]);
