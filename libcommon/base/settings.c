@@ -31,9 +31,10 @@ static void wipe(char *text)
         explicit_bzero(text, strlen(text));
 }
 
-/* One trailing newline is cut. NULL: an empty file. The stream has no buffer, and text here
- * is wiped: what is returned is the only copy. */
-static char *read_file(FILE *f)
+/* One trailing newline is cut. NULL: an empty file. whole: there is no NUL in it, where the value
+ * would end. The stream has no buffer, and text here is wiped: what is returned is the only copy.
+ */
+static char *read_file(FILE *f, bool *whole)
 {
     char text[VALUE_MAX];
     char *value;
@@ -46,6 +47,7 @@ static char *read_file(FILE *f)
     if (n && text[n - 1] == '\r')
         n--;
     text[n] = '\0';
+    *whole = strlen(text) == n;
     value = n ? must_strdup(text) : NULL;
     explicit_bzero(text, sizeof(text));
     return value;
@@ -58,6 +60,7 @@ static char *read_value(const struct setting *s, struct buf *errors, size_t *fau
     char name[128];
     const char *path;
     char *file_value;
+    bool whole;
     FILE *f;
 
     snprintf(name, sizeof(name), "%s_FILE", s->name);
@@ -77,8 +80,12 @@ static char *read_value(const struct setting *s, struct buf *errors, size_t *fau
         (*faults)++;
         return NULL;
     }
-    file_value = read_file(f);
+    file_value = read_file(f, &whole);
     fclose(f);
+    if (!whole) {
+        buf_printf(errors, "%s: %s holds a NUL\n", name, path);
+        (*faults)++;
+    }
     return file_value;
 }
 

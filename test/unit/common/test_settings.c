@@ -153,6 +153,26 @@ START_TEST(secrets_come_from_files_and_reach_no_output)
 }
 END_TEST
 
+/* A file in UTF-16 would be a password of one character. */
+START_TEST(a_file_with_a_nul_is_refused)
+{
+    static const char text[] = "p\0a\0s\0s";
+    char path[] = "/tmp/test_settings_XXXXXX";
+    int fd = mkstemp(path);
+    struct buf errors = {0};
+
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(write(fd, text, sizeof(text)), sizeof(text));
+    unsetenv("T_SECRET");
+    setenv("T_SECRET_FILE", path, 1);
+    ck_assert_uint_eq(load(&errors), 1);
+    ck_assert_ptr_nonnull(strstr(errors.data, "holds a NUL"));
+    unlink(path);
+    close(fd);
+    buf_free(&errors);
+}
+END_TEST
+
 START_TEST(a_wrong_secret_is_not_quoted)
 {
     struct buf errors = {0};
@@ -335,6 +355,7 @@ int main(void)
     tcase_add_loop_test(t, numbers_are_strict, 0,
                         (int)(sizeof(no_numbers) / sizeof(no_numbers[0])));
     tcase_add_test(t, secrets_come_from_files_and_reach_no_output);
+    tcase_add_test(t, a_file_with_a_nul_is_refused);
     tcase_add_test(t, a_wrong_secret_is_not_quoted);
     tcase_add_loop_test(t, secrets_in_uris_are_masked, 0, (int)(sizeof(uris) / sizeof(uris[0])));
     tcase_add_loop_test(t, a_password_in_a_plain_text_is_not_quoted, 0,
