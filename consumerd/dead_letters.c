@@ -109,7 +109,7 @@ static int act_on_letter(struct dead_session *d, struct letter *l, const char *e
         return -1;
     if (a.stays)
         return 0;
-    if (!d->dry_run && dead_settle(d, l, err))
+    if (!d->dry_run && dead_settle(l, err))
         return -1;
     log_info(event, L_STR("message_id", l->id), L_STR("dry_run", d->dry_run ? "true" : "false"));
     return 0;
@@ -156,7 +156,7 @@ static int run_verb(struct dead_session *d, const char *verb, struct err *err)
                 verb, why.msg);
     if (!dead_saw_all(d, verb) && !rc && d->all)
         rc = err_set(err, ERR_RETRY, 0, "that was not all");
-    if (!d->n || !dead_give_back(d, &why))
+    if (!(d->n + d->deaf_count) || !dead_give_back(d, &why))
         return rc;
     fprintf(stderr, "msg-consumerd dead %s: %s\n", verb, why.msg);
     return rc ? rc : err_set(err, ERR_RETRY, 0, "letters may come again: list them");
@@ -194,6 +194,8 @@ static void session_free(struct dead_session *d)
 {
     dead_forget(d);
     broker_free(d->in);
+    for (size_t i = 0; i < d->deaf_count; i++)
+        broker_free(d->deaf[i]);
     broker_free(d->back);
     for (int i = 0; i < MESSAGE_LANES; i++)
         broker_free(d->out[i]);

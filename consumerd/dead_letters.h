@@ -17,7 +17,7 @@
  *         bring, is left, and stays a letter
  *
  * drop --unreadable takes away the letters that the library cannot take in (more headers than a
- * frame may hold). Until then the other verbs say that there is one, and do nothing.
+ * frame may hold). The other verbs step over them, and say how many there are.
  *
  * Every verb sees what is in the queue when it begins, once whoever looked before has given it
  * back, and nothing that comes later; of that as much as its memory may hold, and the next time

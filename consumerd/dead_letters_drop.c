@@ -144,7 +144,7 @@ int dead_drop(struct acting *a)
  * repaired. Each costs a connection. */
 static int drop_next_unreadable(struct dead_session *d, bool *found, struct err *err)
 {
-    int rc = dead_gather_now(d, err);
+    int rc = dead_gather_readable(d, err);
 
     *found = !rc && d->unreadable;
     dead_forget(d);

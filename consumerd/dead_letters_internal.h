@@ -12,10 +12,15 @@
 #include "consumerd/letter.h"
 #include "libcommon/db/db.h"
 
+#define DEAF_MAX 16 /* letters that cannot be read which a run steps over: a connection each */
+
 struct dead_session {
     const struct settings *settings;
     const char *queue;
     struct broker *in, *back, *out[MESSAGE_LANES]; /* each of out declares its lane's queue */
+    struct broker
+        *deaf[DEAF_MAX]; /* were in: hold what they took, and then one that nobody reads */
+    size_t deaf_count;
     struct db *db;
     struct letter *letters;
     size_t n, wanted, ready; /* letters taken, to be taken, there when we came */
@@ -24,7 +29,8 @@ struct dead_session {
     uint32_t readers;        /* others: what they have in hand is not seen */
     bool dry_run, all;
     bool only_unreadable; /* drop: those, which have no other name */
-    bool unreadable;      /* this connection met one, of that tag, behind those taken */
+    bool unreadable;      /* in met one, of that tag, behind those taken */
+    bool singly;          /* one is among them: letters are taken one at a time */
     uint64_t unreadable_tag;
     char **ids;
     size_t id_count;
@@ -34,12 +40,12 @@ struct dead_session {
 
 /* dead_letters_queue.c */
 void dead_keep_alive(struct dead_session *d);
-int dead_gather_now(struct dead_session *d, struct err *err);
 int dead_gather(struct dead_session *d, struct err *err);
+int dead_gather_readable(struct dead_session *d, struct err *err); /* up to the first that is not */
 void dead_forget(struct dead_session *d); /* the letters taken; they stay with the connection */
 int dead_publish(struct dead_session *d, struct broker *out, const struct broker_message *m,
                  struct err *err); /* and waits until it is confirmed */
-int dead_settle(struct dead_session *d, struct letter *l, struct err *err);
+int dead_settle(struct letter *l, struct err *err);
 int dead_put_all_back(struct dead_session *d, struct err *err);
 bool dead_saw_all(const struct dead_session *d, const char *verb); /* says what not */
 int dead_give_back(struct dead_session *d, struct err *err);

@@ -29,6 +29,8 @@ void dead_keep_alive(struct dead_session *d)
 {
     beat(d->in);
     beat(d->back);
+    for (size_t i = 0; i < d->deaf_count; i++)
+        beat(d->deaf[i]);
     for (int i = 0; i < MESSAGE_LANES; i++)
         beat(d->out[i]);
 }
@@ -54,6 +56,12 @@ static int await_letters(struct dead_session *d, uint32_t others, size_t least, 
     return -1;
 }
 
+/* Of those that are wanted, with such as cannot be read. */
+static size_t taken(const struct dead_session *d)
+{
+    return d->n + d->deaf_count;
+}
+
 static bool has_room(const struct dead_session *d)
 {
     return d->kept_bytes + BUNDLE_BYTES_MAX <= KEPT_BYTES_MAX;
@@ -70,8 +78,10 @@ static void take_letter(const struct broker_event *e, void *arg)
     if (e->type != BROKER_DELIVERED || d->n == d->wanted || !has_room(d))
         return;
     /* not enough memory for all of them: those that fit are dealt with */
-    if (letter_take(&d->letters[d->n], e, d->n + 1))
-        d->kept_bytes += letter_bytes(&d->letters[d->n++]);
+    if (!letter_take(&d->letters[d->n], e, d->n + 1))
+        return;
+    d->letters[d->n].in = d->in;
+    d->kept_bytes += letter_bytes(&d->letters[d->n++]);
 }
 
 /* No more than there is room for, so that what is left was not so much as delivered. Returns how
@@ -80,8 +90,10 @@ static size_t ask_for_letters(struct dead_session *d, struct err *err)
 {
     size_t step = (KEPT_BYTES_MAX - d->kept_bytes) / BUNDLE_BYTES_MAX;
 
-    if (step > d->wanted - d->n)
-        step = d->wanted - d->n;
+    if (step > d->wanted - taken(d))
+        step = d->wanted - taken(d);
+    if (d->singly)
+        step = 1;
     return broker_consume(d->in, d->queue, (uint16_t)step, err) ? 0 : step;
 }
 
@@ -92,6 +104,7 @@ static int await_step(struct dead_session *d, size_t end, struct err *err)
     while (d->n < end && has_room(d) && !d->unreadable && clock_mono_ms() < give_up_ms) {
         size_t before = d->n;
 
+        dead_keep_alive(d);
         if (broker_pump(d->in, PUMP_MS, 0, take_letter, d, err))
             return -1;
         if (d->n > before)
@@ -100,9 +113,10 @@ static int await_step(struct dead_session *d, size_t end, struct err *err)
     return d->unreadable ? 0 : broker_cancel(d->in, err);
 }
 
+/* Up to the first that cannot be read. */
 static int take_letters(struct dead_session *d, struct err *err)
 {
-    while (d->n < d->wanted && has_room(d)) {
+    while (taken(d) < d->wanted && has_room(d)) {
         size_t step = ask_for_letters(d, err), end = d->n + step;
 
         if (!step || await_step(d, end, err))
@@ -111,7 +125,7 @@ static int take_letters(struct dead_session *d, struct err *err)
             return 0; /* they do not come */
     }
     if (!has_room(d))
-        d->wanted = d->n;
+        d->wanted = taken(d);
     return 0;
 }
 
@@ -126,12 +140,12 @@ void dead_forget(struct dead_session *d)
 
 /* All that are there now, and no other: not what comes meanwhile, nor what we put there ourselves.
  */
-int dead_gather_now(struct dead_session *d, struct err *err)
+static int open_queue(struct dead_session *d, uint32_t others, size_t least, struct err *err)
 {
-    bool alone;
+    bool came;
 
     d->unreadable = false;
-    if (broker_open(d->in, err) || await_letters(d, 0, 0, &alone, err))
+    if (broker_open(d->in, err) || await_letters(d, others, least, &came, err))
         return -1;
     if (!d->ready)
         return 0; /* perhaps there is no queue yet */
@@ -140,16 +154,42 @@ int dead_gather_now(struct dead_session *d, struct err *err)
     return take_letters(d, err);
 }
 
-/* One that cannot be read keeps the rest from being seen: what is given back changes places. */
+int dead_gather_readable(struct dead_session *d, struct err *err)
+{
+    return open_queue(d, 0, 0, err);
+}
+
+/* Nothing more is heard on a connection that has met a letter that cannot be read. It keeps that
+ * one, and those in front of it, while the next connection takes what is behind. */
+static int step_over(struct dead_session *d, struct err *err)
+{
+    d->unreadable = false;
+    d->deaf[d->deaf_count++] = d->in;
+    d->in = broker_new(&d->settings->broker, 0, "consumerd dead letters");
+    return broker_open(d->in, err);
+}
+
+/* Whatever was delivered behind such a letter is out of sight until it has been given back. So all
+ * of them are, and come again one at a time. */
+static int gather_singly(struct dead_session *d, struct err *err)
+{
+    uint32_t others = d->readers;
+    size_t least = others ? 0 : d->ready;
+
+    d->singly = true;
+    dead_forget(d);
+    if (broker_leave(d->in, err) || open_queue(d, others, least, err))
+        return -1;
+    while (d->unreadable)
+        if (step_over(d, err) || (d->deaf_count < DEAF_MAX && take_letters(d, err)))
+            return -1;
+    return 0;
+}
+
 int dead_gather(struct dead_session *d, struct err *err)
 {
-    if (dead_gather_now(d, err))
+    if (dead_gather_readable(d, err) || (d->unreadable && gather_singly(d, err)))
         return -1;
-    if (d->unreadable)
-        return err_set(err, ERR_PERMANENT, 0,
-                       "letter #%zu cannot be read (more headers than a frame may hold); dead drop "
-                       "--unreadable takes such letters away",
-                       d->n + 1);
     letters_mark_copies(d->letters, d->n);
     return 0;
 }
@@ -188,9 +228,9 @@ int dead_publish(struct dead_session *d, struct broker *out, const struct broker
     return 0;
 }
 
-int dead_settle(struct dead_session *d, struct letter *l, struct err *err)
+int dead_settle(struct letter *l, struct err *err)
 {
-    if (broker_ack(d->in, l->tag, false, err) || broker_flush(d->in, err))
+    if (broker_ack(l->in, l->tag, false, err) || broker_flush(l->in, err))
         return -1;
     l->settled = true;
     return 0;
@@ -210,7 +250,7 @@ static int put_back(struct dead_session *d, struct letter *l, struct err *err)
     m.exchange = m.routing_key = d->queue;
     m.death_reason = l->death_reason;
     m.death_queue = l->death_queue;
-    return dead_publish(d, d->back, &m, err) || dead_settle(d, l, err) ? -1 : 0;
+    return dead_publish(d, d->back, &m, err) || dead_settle(l, err) ? -1 : 0;
 }
 
 int dead_put_all_back(struct dead_session *d, struct err *err)
@@ -232,15 +272,33 @@ bool dead_saw_all(const struct dead_session *d, const char *verb)
                 "msg-consumerd dead %s: another reader has the queue open: letters that it has in "
                 "hand were not seen\n",
                 verb);
-    if (d->n < d->wanted)
+    if (d->deaf_count)
+        fprintf(stderr,
+                "msg-consumerd dead %s: %zu letters cannot be read (more headers than a frame may "
+                "hold): dead drop --unreadable takes such letters away\n",
+                verb, d->deaf_count);
+    if (d->deaf_count == DEAF_MAX && taken(d) < d->wanted)
+        fprintf(stderr, "msg-consumerd dead %s: %zu letters behind those were not looked at\n",
+                verb, d->wanted - taken(d));
+    else if (taken(d) < d->wanted)
         fprintf(stderr,
                 "msg-consumerd dead %s: %zu letters that were there did not come: another reader "
                 "has them, or there is not enough memory\n",
-                verb, d->wanted - d->n);
+                verb, d->wanted - taken(d));
     if (d->wanted < d->ready)
         fprintf(stderr, "msg-consumerd dead %s: %zu letters are left for the next time\n", verb,
                 d->ready - d->wanted);
     return !d->readers && d->n == d->ready;
+}
+
+static int leave_deaf(struct dead_session *d, struct err *err)
+{
+    int rc = 0;
+
+    for (size_t i = 0; i < d->deaf_count; i++)
+        if (broker_is_open(d->deaf[i]) && broker_leave(d->deaf[i], err))
+            rc = -1;
+    return rc;
 }
 
 /* Nothing is in our hands any more: whoever looks next, at once, is to find what we left, and
@@ -248,12 +306,13 @@ bool dead_saw_all(const struct dead_session *d, const char *verb)
 int dead_give_back(struct dead_session *d, struct err *err)
 {
     uint32_t others = d->readers, ready;
-    size_t held = 0;
+    size_t held = d->deaf_count;
     bool gone;
 
     for (size_t i = 0; i < d->n; i++)
         held += !d->letters[i].settled;
-    if (broker_depth(d->in, d->queue, &ready, NULL, err) || broker_requeue(d->in, err) ||
+    if (broker_depth(d->in, d->queue, &ready, NULL, err) || leave_deaf(d, err) ||
+        broker_requeue(d->in, err) ||
         await_letters(d, others, others ? 0 : ready + held, &gone, err))
         return -1;
     if (!gone)

@@ -18,7 +18,8 @@ struct letter_member {
 };
 
 struct letter {
-    uint64_t tag;
+    struct broker *in;           /* the connection that it came on, */
+    uint64_t tag;                /* and its delivery tag there */
     char id[MESSAGE_ID_MAX + 1]; /* of the AMQP message; "#<place>" when it has none */
     char traceparent[TRACE_PARENT_SIZE];
     char *message_id, *tracestate, *body, *death_reason, *death_queue;

@@ -126,7 +126,9 @@ int broker_requeue(struct broker *b, struct err *err);
 int broker_cancel(struct broker *b,
                   struct err *err); /* no new deliveries; unacked ones stay ours */
 
-/* In place of broker_pump, and as often, while nothing may be read: keeps heartbeats going. */
+/* In place of broker_pump, and as often, while nothing may be read: keeps heartbeats going. After
+ * BROKER_UNREADABLE what comes is thrown away: the broker gives up a connection that takes nothing.
+ */
 int broker_beat(struct broker *b, struct err *err);
 
 /* What may be lost (transient) goes to whoever listens, through a fanout exchange. Declares it. */

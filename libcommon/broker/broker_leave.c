@@ -40,6 +40,13 @@ static bool throw_away(int fd, struct tail *t)
     return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR);
 }
 
+void broker_ignore(struct broker *b)
+{
+    struct tail tail = {{0}};
+
+    (void)throw_away(amqp_get_sockfd(b->conn), &tail);
+}
+
 /* Whether the broker has heard our goodbye, and all before it, by the deadline. */
 static bool is_heard(const struct broker *b, int64_t deadline_ms)
 {

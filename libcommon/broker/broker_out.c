@@ -269,6 +269,8 @@ int broker_beat(struct broker *b, struct err *err)
 
     if (broker_flush(b, err))
         return -1;
+    if (b->deaf)
+        broker_ignore(b);
     if (clock_mono_ms() < b->beat_at_ms)
         return 0;
     b->beat_at_ms = clock_mono_ms() + b->settings->heartbeat_sec * 500;

@@ -8,7 +8,7 @@ import pytest
 from harness.audit import audit, quiesce
 from harness.metrics import Metrics
 from harness.wait import wait_until
-from test_dead import dead
+from test_dead import dead, letter  # noqa: F401
 from test_tls import DAEMONS, certificates, secure  # noqa: F401
 from test_tls import settings as over_tls
 
@@ -140,7 +140,7 @@ def test_deep_nesting_stops_nobody(world, nesting):
 
 
 def test_the_dead_letters_beside_one(world):
-    """The verbs say that there is one, and take it away when they are told to."""
+    """The verbs step over it, say so, and take it away when they are told to."""
     stack = world("operators", "api", "consumerd")
     queue = stack.broker.normal
     for n in (0, 2):
@@ -148,14 +148,46 @@ def test_the_dead_letters_beside_one(world):
         wait_until(lambda: stack.broker.ready(stack.broker.dead) == n + 1, 20)
         bad(stack, queue, 200 * KIB)
         wait_until(lambda: stack.broker.ready(stack.broker.dead) == n + 2, 20)
-    for words in (["list"], ["list"], ["replay", "--all"], ["drop", "--all"]):
-        text = dead(stack, *words, code=1, everything=True)
-        assert "cannot be read" in text and "--unreadable" in text and "good" not in text, text
+    for _ in range(2):
+        text = dead(stack, "list", code=1, everything=True)
+        assert "good-0\t" in text and "good-2\t" in text, text
+        assert "2 letters cannot be read" in text and "--unreadable" in text, text
+        assert stack.broker.ready(stack.broker.dead) == 4
+    assert "2 letters cannot be read" in dead(stack, "show", "good-2", everything=True)
+    dead(stack, "drop", "good-2")
+    assert stack.broker.ready(stack.broker.dead) == 3
     dead(stack, "drop", "--unreadable", "--dry-run")
-    wait_until(lambda: stack.broker.ready(stack.broker.dead) == 4, 10)
+    wait_until(lambda: stack.broker.ready(stack.broker.dead) == 3, 10)
+    assert "that was not all" in dead(stack, "drop", "--all", code=1, everything=True)
+    assert stack.broker.ready(stack.broker.dead) == 2
     dead(stack, "drop", "--unreadable")
-    wait_until(lambda: stack.broker.ready(stack.broker.dead) == 2, 10)
-    text = dead(stack, "list")
-    assert "good-0\t" in text and "good-2\t" in text, text
-    dead(stack, "drop", "--all")
     wait_until(lambda: stack.broker.ready(stack.broker.dead) == 0, 10)
+    assert dead(stack, "list") == ""
+
+
+def test_more_of_them_than_a_run_steps_over(world):
+    stack = world("operators", "api", "consumerd")
+    for _ in range(17):
+        bad(stack, stack.broker.normal, 200 * KIB)
+    wait_until(lambda: stack.broker.ready(stack.broker.dead) == 17, 30)
+    stack.broker.publish(stack.broker.normal, b"no message", message_id="good")
+    wait_until(lambda: stack.broker.ready(stack.broker.dead) == 18, 20)
+    text = dead(stack, "list", code=1, everything=True)
+    assert "16 letters cannot be read" in text and "2 letters behind those were not looked at" in text, text
+    assert stack.broker.ready(stack.broker.dead) == 18
+    dead(stack, "drop", "--unreadable")
+    assert "good\t" in dead(stack, "list")
+    assert stack.broker.ready(stack.broker.dead) == 1
+
+
+def test_a_replay_past_some(letter):  # noqa: F811
+    """In front of a letter that is replayed, and behind it."""
+    stack, customer, identifier = letter
+    for n in range(3):
+        bad(stack, stack.broker.normal, 200 * KIB)
+        wait_until(lambda: stack.broker.ready(stack.broker.dead) == n + 2, 20)
+    assert "that was not all" in dead(stack, "replay", "--all", code=1, everything=True)
+    assert set(stack.api().wait_final(customer, identifier).values()) == {"done"}
+    assert stack.broker.ready(stack.broker.dead) == 3
+    quiesce(stack)
+    assert audit(stack, dead=3) == []
