@@ -52,7 +52,9 @@ def running(of, *words, options=()):
 
 
 def health(name, test, *options):
-    assert test[0] == "CMD" and not any("sh" == w.rpartition("/")[2] or "curl" in w for w in test), test
+    """No shell stands between the engine and a program, and nothing else is needed."""
+    assert test[0] == "CMD" and not any("curl" in w for w in test), test
+    assert test[1].rpartition("/")[2] != "sh" or test[3].startswith("exec "), test
     return container("exec", *options, name, *test[1:], check=False)
 
 
