@@ -310,21 +310,19 @@ def test_a_listener_of_their_own(world):
 def test_listeners_share_the_descriptors():
     """Both crowded by connections that say nothing, they leave those that database and broker need."""
     ports, files, beside = PortRange(), 200, 22
-    try:
+    with contextlib.ExitStack() as crowd:
+        crowd.callback(ports.release)
         server = raw.Server("api", files=files, HTTP_READ_TIMEOUT_MS=30000, ADMIN_LISTEN_ADDR=f"127.0.0.1:{ports.base}")
+        crowd.callback(server.stop)
         addresses = [("127.0.0.1", port) for port in (server.port, ports.base)]
-        with contextlib.ExitStack() as crowd:
-            for _ in range(300):
-                for address in addresses:
-                    crowd.enter_context(socket.create_connection(address, 10))
+        for _ in range(300):
             for address in addresses:
-                with socket.create_connection(address, 10) as s:
-                    s.sendall(raw.CLOSE)
-                    assert raw.read_all(s).startswith(b"HTTP/1.1 200 ")
-                assert len(os.listdir(f"/proc/{server.process.pid}/fd")) <= files - beside
-        assert server.stop() == 0
-    finally:
-        ports.release()
+                crowd.enter_context(socket.create_connection(address, 10))
+        for address in addresses:
+            with socket.create_connection(address, 10) as s:
+                s.sendall(raw.CLOSE)
+                assert raw.read_all(s).startswith(b"HTTP/1.1 200 ")
+            assert len(os.listdir(f"/proc/{server.process.pid}/fd")) <= files - beside
 
 
 # ---- without keys ----
