@@ -279,6 +279,7 @@ static void build_thread(struct httpd *h, struct http_thread *t)
     MUST(t->http && t->wake && t->sweep && t->act && t->stop_accepting && t->deadline && t->crowd);
     TAILQ_INIT(&t->silent);
     TAILQ_INIT(&t->kept);
+    TAILQ_INIT(&t->lingering);
     MUST(event_add(t->wake, NULL) == 0);
     t->answers = must_alloc(h->path_count + 1, sizeof(*t->answers));
     evhttp_set_bevcb(t->http, http_conn_new, t);

@@ -202,17 +202,35 @@ static int64_t count_waiting(const struct http_thread *t)
                : info.tcpi_unacked;
 }
 
-/* Ends at most so many idle connections, the longest idle first; such as have asked before only
- * when there are no others. */
+/* Such as have been told why they end, then idle ones; of these such as have asked before only when
+ * there are no others. */
+static struct http_conns *first_to_go(struct http_thread *t)
+{
+    if (!TAILQ_EMPTY(&t->lingering))
+        return &t->lingering;
+    return TAILQ_EMPTY(&t->silent) ? &t->kept : &t->silent;
+}
+
+/* It leaves its list now, and the memory later. */
+static void end_early(struct http_conn *c)
+{
+    if (c->state == CONN_LINGERING) {
+        http_conn_end_linger(c);
+        return;
+    }
+    http_stats_dropped(HTTP_DROP_CROWDED);
+    evhttp_connection_free(c->evcon);
+}
+
+/* Ends at most so many connections of one kind, the longest at it first. */
 static bool make_room(struct http_thread *t, int64_t wanted, int64_t now_ms)
 {
-    struct http_conns *from = TAILQ_EMPTY(&t->silent) ? &t->kept : &t->silent;
+    struct http_conns *from = first_to_go(t);
     bool made = false;
     struct http_conn *c;
 
     while (wanted-- > 0 && (c = TAILQ_FIRST(from)) && now_ms - c->since_ms >= CROWD_IDLE_MS) {
-        http_stats_dropped(HTTP_DROP_CROWDED);
-        evhttp_connection_free(c->evcon); /* it leaves the list now, and the memory later */
+        end_early(c);
         made = true;
     }
     return made;

@@ -29,7 +29,7 @@ static void keep_sweeping(struct http_thread *t)
 static void unlist(struct http_conn *c)
 {
     if (c->list)
-        TAILQ_REMOVE(c->list, c, idle);
+        TAILQ_REMOVE(c->list, c, place);
     c->list = NULL;
 }
 
@@ -38,10 +38,12 @@ void http_conn_set_state(struct http_conn *c, enum http_conn_state state)
     unlist(c);
     c->state = state;
     c->since_ms = clock_mono_ms();
-    if (state != CONN_IDLE || c->gone)
-        return;
-    c->list = c->used ? &c->thread->kept : &c->thread->silent;
-    TAILQ_INSERT_TAIL(c->list, c, idle);
+    if (state == CONN_LINGERING)
+        c->list = &c->thread->lingering;
+    else if (state == CONN_IDLE && !c->gone)
+        c->list = c->used ? &c->thread->kept : &c->thread->silent;
+    if (c->list)
+        TAILQ_INSERT_TAIL(c->list, c, place);
 }
 
 void http_conn_schedule(struct http_conn *c)
@@ -250,14 +252,18 @@ static void on_linger_read(struct bufferevent *bev, void *arg)
     evbuffer_drain(input, evbuffer_get_length(input));
 }
 
-static void on_linger_event(struct bufferevent *bev, short what, void *arg)
+void http_conn_end_linger(struct http_conn *c)
 {
-    struct http_conn *c = arg;
-
-    (void)bev;
-    (void)what;
+    unlist(c);
     c->linger = false;
     http_conn_schedule(c);
+}
+
+static void on_linger_event(struct bufferevent *bev, short what, void *arg)
+{
+    (void)bev;
+    (void)what;
+    http_conn_end_linger(arg);
 }
 
 /* Closing a socket with unread bytes resets the connection, and the reset may overtake the answer
@@ -385,10 +391,8 @@ static void sweep_one(struct http_conn *c, int64_t now_ms)
         }
         break;
     case CONN_LINGERING:
-        if (age_ms > LINGER_MS) {
-            c->linger = false;
-            http_conn_schedule(c);
-        }
+        if (age_ms > LINGER_MS)
+            http_conn_end_linger(c);
         break;
     }
 }

@@ -146,8 +146,8 @@ TAILQ_HEAD(http_conns, http_conn);
 struct http_conn {
     struct http_conn *next, *prev;
     struct http_conn *next_due;
-    TAILQ_ENTRY(http_conn) idle;
-    struct http_conns *list; /* of idle ones that it is on; NULL: none */
+    TAILQ_ENTRY(http_conn) place;
+    struct http_conns *list; /* of those that may make room; NULL: none */
     struct http_thread *thread;
     struct bufferevent *bev;
     struct ssl_st *ssl; /* the bufferevent's; NULL: without TLS */
@@ -199,6 +199,7 @@ struct http_thread {
     struct http_conn *due;
     struct http_conns silent, kept; /* the idle ones, longest first: without a byte yet, others */
     int64_t conn_count;
+    struct http_conns lingering;    /* likewise */
     int64_t shaking;           /* of them, handshakes under way */
     size_t bytes;              /* of all its connections */
     int64_t told_bytes;        /* of those, in the gauge */
@@ -307,6 +308,7 @@ void http_conn_set_state(struct http_conn *c, enum http_conn_state state);
 void http_conn_write(struct http_conn *c); /* an answer lies in the output: in this turn */
 void http_conn_written(struct http_conn *c);
 void http_conn_schedule(struct http_conn *c); /* look at it at the end of this turn of the loop */
+void http_conn_end_linger(struct http_conn *c);
 void http_conn_act(evutil_socket_t fd, short what, void *thread);
 void http_conn_sweep(evutil_socket_t fd, short what, void *thread);
 void http_conn_drain(struct http_thread *t);

@@ -90,7 +90,7 @@ void http_tls_make_room(struct http_thread *t)
     struct http_conn *next;
 
     for (struct http_conn *c = TAILQ_FIRST(&t->silent); c && surplus > 0; c = next) {
-        next = TAILQ_NEXT(c, idle);
+        next = TAILQ_NEXT(c, place);
         if (!http_tls_is_shaking(c))
             continue;
         surplus--;

@@ -69,6 +69,18 @@ def test_connection_limit_makes_room(serve):
 
 
 def test_out_of_descriptors(serve):
+def test_who_has_been_refused_makes_room(serve):
+    """It is waited for, that it may read why; but not while others wait to come in."""
+    server = serve(HTTP_MAX_CONNECTIONS=16, HTTP_THREADS=1)
+    refused = [server.dial() for _ in range(16)]
+    for s in refused:
+        s.sendall(b"nonsense\r\n\r\n")
+        assert s.recv(100).startswith(b"HTTP/1.1 400 ")
+    assert server.healthy() < 1
+    for s in refused:
+        s.close()
+
+
     """No spinning while descriptors are short, and service again once they are back."""
     server = serve(files=64, HTTP_THREADS=1)
     many = [server.dial() for _ in range(150)]
