@@ -130,7 +130,8 @@ struct http_wire {
     size_t skipped;      /* bytes of blank lines or trailers */
     size_t line, looked; /* of what is held: where the last line begins, how far it is known */
     struct buf held;     /* not decided yet: at most max_head and what one read brings */
-    const char *wrong;   /* a sentence, from WIRE_WRONG on */
+    int status;          /* from WIRE_WRONG on: of the answer, */
+    const char *wrong;   /* and what is wrong, a sentence */
 };
 
 enum http_conn_state {

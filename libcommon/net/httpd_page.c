@@ -13,6 +13,9 @@ static const char *page_for(int status, const char **code)
     case 417:
         *code = "expectation_failed";
         return "Expect may only be 100-continue.";
+    case 431:
+        *code = "headers_too_large";
+        return "The headers are too large.";
     case 501:
         *code = "method_not_allowed";
         return "The method is not known.";
@@ -41,28 +44,47 @@ static int status_of(struct evbuffer *out)
     return (int)strtol(line + 9, NULL, 10);
 }
 
-static void put_page(struct evbuffer *out, int status, const char *code, const char *message)
+/* wrong: a sentence in place of the usual one; NULL: none. */
+static void put_page(struct buf *page, int status, const char *wrong)
 {
     struct buf body = {0};
+    const char *code;
+    const char *message = page_for(status, &code);
 
-    buf_printf(&body, "{\"error\":\"%s\",\"message\":\"%s\"}", code, message);
-    if (!body.failed) {
-        evbuffer_drain(out, evbuffer_get_length(out));
-        evbuffer_add_printf(out,
-                            "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n"
-                            "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
-                            "Content-Length: %zu\r\nConnection: close\r\n\r\n%s",
-                            status, http_phrase(status) ? http_phrase(status) : "Error", body.len,
-                            body.data);
-    }
+    buf_printf(&body, "{\"error\":\"%s\",\"message\":\"%s\"}", code, wrong ? wrong : message);
+    buf_printf(page,
+               "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n"
+               "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
+               "Content-Length: %zu\r\nConnection: close\r\n\r\n%s",
+               status, http_phrase(status) ? http_phrase(status) : "Error", body.len,
+               body.failed ? "" : body.data);
+    page->failed |= body.failed;
     buf_free(&body);
+}
+
+static void tell_stats(struct http_conn *c, int status, enum http_drop why)
+{
+    struct httpd *h = c->thread->server;
+
+    http_stats_answer(c->thread, &h->paths[h->path_count], HTTP_OTHER, status, 0, NULL);
+    http_stats_dropped(why);
+}
+
+static void replace(struct evbuffer *out, int status, const char *wrong)
+{
+    struct buf page = {0};
+
+    put_page(&page, status, wrong);
+    if (!page.failed) {
+        evbuffer_drain(out, evbuffer_get_length(out));
+        evbuffer_add(out, page.data, page.len);
+    }
+    buf_free(&page);
 }
 
 void http_page_rewrite(struct http_conn *c)
 {
     struct evbuffer *out = bufferevent_get_output(c->bev);
-    const char *code;
-    const char *message;
     int status;
 
     c->rewrite = false;
@@ -70,14 +92,13 @@ void http_page_rewrite(struct http_conn *c)
     status = status_of(out);
     c->continued = status == 100;
     if (status >= 400) {
-        if (is_refused(c))
-            status = 400; /* of a bad chunk evhttp says that it is too large */
-        message = page_for(status, &code);
+        bool refused = is_refused(c);
+
+        if (refused)
+            status = c->wire.status;          /* of a bad chunk evhttp says that it is too large */
         http_conn_set_state(c, CONN_WRITING); /* first, or this page would be rewritten too */
-        put_page(out, status, code, is_refused(c) ? c->wire.wrong : message);
-        http_stats_answer(c->thread, &c->thread->server->paths[c->thread->server->path_count],
-                          HTTP_OTHER, status, 0, NULL);
-        http_stats_dropped(HTTP_DROP_BAD_REQUEST);
+        replace(out, status, refused ? c->wire.wrong : NULL);
+        tell_stats(c, status, HTTP_DROP_BAD_REQUEST);
         c->linger = true;
     }
     if (!c->ssl) /* those of TLS do not, and could not write any more */

@@ -76,6 +76,8 @@ const char *http_phrase(int status)
         return "Too Early";
     case 429:
         return "Too Many Requests";
+    case 431:
+        return "Request Header Fields Too Large";
     case 503:
         return "Service Unavailable";
     default:

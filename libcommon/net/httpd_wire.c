@@ -19,11 +19,28 @@ enum unit {
     UNIT_WRONG, /* state is WIRE_WRONG */
 };
 
-static enum unit refuse(struct http_wire *w, const char *wrong)
+static enum unit refuse_with(struct http_wire *w, int status, const char *wrong)
 {
+    w->status = status;
     w->wrong = wrong;
     w->state = WIRE_WRONG;
     return UNIT_WRONG;
+}
+
+static enum unit refuse(struct http_wire *w, const char *wrong)
+{
+    return refuse_with(w, 400, wrong);
+}
+
+/* RFC 6585 section 5 */
+static enum unit refuse_large(struct http_wire *w, const char *wrong)
+{
+    return refuse_with(w, 431, wrong);
+}
+
+static enum unit refuse_for_memory(struct http_wire *w)
+{
+    return refuse_with(w, 503, "The server is out of memory.");
 }
 
 static enum unit pass(struct http_wire *w, enum http_wire_state next)
@@ -184,8 +201,6 @@ static const char *take_header(struct http_wire *w, char *line, size_t n)
 
     if (wrong)
         return wrong;
-    if (++w->headers > w->max_headers && w->max_headers)
-        return "There are too many headers.";
     value = trim_value(line + name_len, line + n, &value_len);
     if (name_len == 14 && !strncasecmp(line, "Content-Length", 14) &&
         !take_length(w, value, value_len))
@@ -220,11 +235,13 @@ static enum unit head(struct http_wire *w, char *p, size_t n, size_t *len)
         if (unit == UNIT_WRONG)
             return unit;
         if (w->looked > w->max_head)
-            return refuse(w, "The headers are too large.");
+            return refuse_large(w, "The headers are too large.");
         if (unit == UNIT_MORE)
             return unit;
         if (!line_len)
             return end_head(w, len);
+        if (w->line && ++w->headers > w->max_headers && w->max_headers)
+            return refuse_large(w, "There are too many headers.");
         wrong = w->line ? take_header(w, p + w->line, line_len) : take_request_line(w, p, line_len);
         if (wrong)
             return refuse(w, wrong);
@@ -326,7 +343,7 @@ static enum unit trailers(struct http_wire *w, char *p, size_t n, size_t *len)
     if (unit == UNIT_WRONG)
         return unit;
     if (w->skipped + w->looked > w->max_head)
-        return refuse(w, "The trailers are too large.");
+        return refuse_large(w, "The trailers are too large.");
     if (unit == UNIT_MORE)
         return unit;
     *len = w->looked + 2;
@@ -412,7 +429,7 @@ static void hold(struct http_wire *w, struct evbuffer *in, size_t n)
 
     w->held.len += done ? n : 0;
     if (!cut_tail(in, n) || !done)
-        refuse(w, "The server is out of memory.");
+        refuse_for_memory(w);
 }
 
 static void skip(struct http_wire *w, size_t n)
@@ -434,7 +451,7 @@ static void pass_held(struct http_wire *w, struct evbuffer *in)
 
         unit = next_unit(w, w->held.data + at, w->held.len - at, &len);
         if (unit == UNIT_PASS && evbuffer_add(in, w->held.data + at, len))
-            unit = refuse(w, "The server is out of memory.");
+            unit = refuse_for_memory(w);
         if (unit == UNIT_SKIP)
             skip(w, len);
         at += unit == UNIT_PASS || unit == UNIT_SKIP ? len : 0;

@@ -14,6 +14,7 @@ from harness.wait import wait_until
 
 NOT_CLEAN = {"Transfer-Encoding": "gzip"}
 LARGE = b" " * (1 << 20) + b"{}"
+LARGE_HEAD = {"X-Large": "x" * 20000}
 # Above a lock wait of the database, beyond which a request is known to be locked out, not unlucky.
 SETTINGS = {"REQUEST_DEADLINE_MS": 2500}
 # Our own faults cannot be asked for; nothing is known that brings them about.
@@ -108,6 +109,7 @@ def provoke_posts(platform, limited, cut_off):
         yield "POST", path, call(b"{}")
         yield "POST", path, call(headers={"Idempotency-Key": "\x7f"})
         yield "POST", path, call(headers=NOT_CLEAN)
+        yield "POST", path, call(headers=LARGE_HEAD)
         yield "POST", path, api.request("DELETE", path)
         yield "POST", path, locked(platform, path, body)
         yield "POST", path, call(LARGE)
@@ -125,6 +127,7 @@ def provoke_gets(platform, limited, cut_off):
     for path, url in GETS.items():
         yield "GET", path, api.get(url)
         yield "GET", path, api.request("GET", url, headers=NOT_CLEAN)
+        yield "GET", path, api.request("GET", url, headers=LARGE_HEAD)
         yield "GET", path, api.request("POST", url, data=b"{}")
         if path in LIMITED:
             yield "GET", path, limited("GET", url)
