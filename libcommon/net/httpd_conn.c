@@ -306,6 +306,20 @@ static void welcome(struct http_conn *c)
     evhttp_connection_free(c->evcon);
 }
 
+/* What it holds goes at once; it lingers for what the client has still to say. */
+static void end_overloaded(struct http_conn *c)
+{
+    struct evbuffer *input = bufferevent_get_input(c->bev);
+
+    c->linger = true;
+    http_conn_set_state(c, CONN_WRITING);
+    evhttp_connection_free(c->evcon); /* calls on_close */
+    evbuffer_drain(input, evbuffer_get_length(input));
+    buf_free(&c->wire.held);
+    c->request_bytes = 0;
+    http_memory_count(c);
+}
+
 /* A disconnect of the socket sends the reset at once; shutdown and close would end it in order. */
 static void cut_off(struct http_conn *c)
 {
@@ -334,8 +348,10 @@ void http_conn_act(evutil_socket_t fd, short what, void *thread)
         c->due = false;
         if (c->fresh)
             welcome(c);
+        else if (c->over && !c->gone && http_page_overloaded(c))
+            end_overloaded(c); /* comes back as gone */
         else if ((c->reset || c->over) && !c->gone)
-            cut_off(c); /* comes back as gone */
+            cut_off(c); /* likewise */
         else if (c->gone && c->linger && c->state == CONN_WRITING)
             start_linger(c);
         else if (c->gone)

@@ -7,7 +7,7 @@
  *   httpd.c          settings, threads, drain, the mailbox of each thread
  *   httpd_accept.c   listening sockets, how many connections there may be, who makes room
  *   httpd_conn.c     connections: deadlines, lingering close
- *   httpd_page.c     what evhttp says by itself, in our words
+ *   httpd_page.c     answers to what never becomes a request: what evhttp says, in our words
  *   httpd_tls.c      certificates; httpd_tls_conn.c: connections with TLS under them
  *   httpd_peer.c     who the client is
  *   httpd_proxy.c    what a proxy says before the first request
@@ -199,8 +199,8 @@ struct http_thread {
     struct http_conn *last_input; /* whose bytes evhttp has looked at last */
     struct http_conn *due;
     struct http_conns silent, kept; /* the idle ones, longest first: without a byte yet, others */
-    int64_t conn_count;
     struct http_conns lingering;    /* likewise */
+    int64_t conn_count;
     int64_t shaking;           /* of them, handshakes under way */
     size_t bytes;              /* of all its connections */
     int64_t told_bytes;        /* of those, in the gauge */
@@ -308,8 +308,8 @@ struct http_conn *http_conn_of(struct http_thread *t, struct evhttp_connection *
 void http_conn_set_state(struct http_conn *c, enum http_conn_state state);
 void http_conn_write(struct http_conn *c); /* an answer lies in the output: in this turn */
 void http_conn_written(struct http_conn *c);
-void http_conn_schedule(struct http_conn *c); /* look at it at the end of this turn of the loop */
 void http_conn_end_linger(struct http_conn *c);
+void http_conn_schedule(struct http_conn *c); /* look at it at the end of this turn of the loop */
 void http_conn_act(evutil_socket_t fd, short what, void *thread);
 void http_conn_sweep(evutil_socket_t fd, short what, void *thread);
 void http_conn_drain(struct http_thread *t);
@@ -318,6 +318,9 @@ void http_conn_free_all(struct http_thread *t);      /* evhttp is gone */
 
 /* httpd_page.c */
 void http_page_rewrite(struct http_conn *c); /* what evhttp says lies in the output */
+/* Says that the request, of which the rest is still to come, takes too much memory. False: the
+ * client waits for no such answer, or could not be told. */
+bool http_page_overloaded(struct http_conn *c);
 
 /* httpd_peer.c */
 void http_peer_note(struct http_conn *c);  /* evcon is there */

@@ -10,11 +10,13 @@
  * connections are limited so that all of them fit. Who holds more than that lives on what the
  * others leave: as the budget runs out those go first who have been at it for longest, since a
  * client that reads and writes at its own speed is done long before. Should bytes come faster than
- * room is made, whoever brings the one too many goes at once, and they with it.
+ * room is made, whoever brings the one too many goes at once, and they with it. Who is still
+ * sending a request is told so (503); who does not read what there is for it is reset.
  */
 
 #define CONN_BYTES 4096    /* structs */
 #define HEADER_BYTES 100   /* of a header in evhttp's list, beside its text */
+#define GONE_BYTES 2048    /* of one that evhttp has let go and that lingers */
 #define USUAL_BYTES 8192   /* of a connection with a request of the usual size */
 #define LARGEST_REQUESTS 4 /* of a thread: the least that is of any use */
 
@@ -57,10 +59,12 @@ static size_t unwritten(struct http_conn *c)
 
 static void count(struct http_conn *c)
 {
-    size_t bytes = CONN_BYTES + http_tls_bytes(c) + c->request_bytes + c->wire.held.cap +
-                   evbuffer_get_length(bufferevent_get_input(c->bev)) + unwritten(c);
+    size_t bytes = (c->gone ? GONE_BYTES : CONN_BYTES) + http_tls_bytes(c) + c->request_bytes +
+                   c->wire.held.cap + evbuffer_get_length(bufferevent_get_input(c->bev)) +
+                   unwritten(c);
 
-    if (c->wire.state > WIRE_HEAD) /* evhttp has a list of them, and waits for the rest */
+    if (!c->gone &&
+        c->wire.state > WIRE_HEAD) /* evhttp has a list of them, and waits for the rest */
         bytes += c->wire.headers * HEADER_BYTES;
 
     c->thread->bytes += bytes - c->bytes; /* sizes wrap around, to the right sum */

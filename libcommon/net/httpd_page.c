@@ -1,8 +1,11 @@
 #include <event2/buffer.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "libcommon/net/httpd_internal.h"
+
+#define RETRY_AFTER "Retry-After: 1\r\n"
 
 static const char *page_for(int status, const char **code)
 {
@@ -20,8 +23,8 @@ static const char *page_for(int status, const char **code)
         *code = "method_not_allowed";
         return "The method is not known.";
     case 503:
-        *code = "unavailable";
-        return "The server cannot take the request now.";
+        *code = "system_overloaded";
+        return "The system is temporarily overloaded. Please retry later.";
     default:
         *code = "bad_request";
         return "The request is not valid HTTP.";
@@ -54,10 +57,10 @@ static void put_page(struct buf *page, int status, const char *wrong)
     buf_printf(&body, "{\"error\":\"%s\",\"message\":\"%s\"}", code, wrong ? wrong : message);
     buf_printf(page,
                "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n"
-               "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
+               "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n%s"
                "Content-Length: %zu\r\nConnection: close\r\n\r\n%s",
-               status, http_phrase(status) ? http_phrase(status) : "Error", body.len,
-               body.failed ? "" : body.data);
+               status, http_phrase(status) ? http_phrase(status) : "Error",
+               status == 503 ? RETRY_AFTER : "", body.len, body.failed ? "" : body.data);
     page->failed |= body.failed;
     buf_free(&body);
 }
@@ -103,4 +106,24 @@ void http_page_rewrite(struct http_conn *c)
     }
     if (!c->ssl) /* those of TLS do not, and could not write any more */
         evbuffer_freeze(out, 1);
+}
+
+/* Past libevent and evhttp, which would keep what they have of the request until it is written. An
+ * empty output has been taken by the kernel; one that is not waits for a client that does not read.
+ */
+bool http_page_overloaded(struct http_conn *c)
+{
+    struct buf page = {0};
+    bool said = c->state == CONN_READING && !evbuffer_get_length(bufferevent_get_output(c->bev));
+
+    if (said) {
+        put_page(&page, 503, NULL);
+        said = !page.failed && (c->ssl ? http_tls_say(c, page.data, page.len)
+                                       : send(bufferevent_getfd(c->bev), page.data, page.len,
+                                              MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)page.len);
+    }
+    if (said)
+        tell_stats(c, 503, HTTP_DROP_MEMORY);
+    buf_free(&page);
+    return said;
 }

@@ -40,6 +40,8 @@ bool http_tls_has_certificate(const struct http_conn *c);
 /* What OpenSSL takes for it now, about. */
 size_t http_tls_bytes(const struct http_conn *c);
 #define HTTP_TLS_BYTES_MAX 32768
+/* Past the bufferevent, whose output is empty. False: not all of it could be said. */
+bool http_tls_say(struct http_conn *c, const char *p, size_t n);
 /* An answer lies in the output. */
 void http_tls_gather(struct http_conn *c);
 /* evhttp is about to end its side: tells the client that this is meant. */

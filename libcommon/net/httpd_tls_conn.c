@@ -129,6 +129,16 @@ size_t http_tls_bytes(const struct http_conn *c)
     return SESSION_BYTES + (!c->shaken || SSL_has_pending(c->ssl) ? RECORD_BYTES : 0);
 }
 
+bool http_tls_say(struct http_conn *c, const char *p, size_t n)
+{
+    bool said;
+
+    ERR_clear_error();
+    said = c->shaken && SSL_write(c->ssl, p, (int)n) == (int)n;
+    ERR_clear_error(); /* the client may have gone already */
+    return said;
+}
+
 /* Headers and a small body lie apart, and would be two records and two system calls. */
 void http_tls_gather(struct http_conn *c)
 {

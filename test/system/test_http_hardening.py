@@ -14,6 +14,7 @@ import time
 import pytest
 
 from harness.raw import CLOSE, HEALTH, Server, cut_off, read_all, send_in_segments
+from harness.wait import wait_until
 
 
 @pytest.fixture
@@ -68,7 +69,6 @@ def test_connection_limit_makes_room(serve):
     assert server.healthy() < 6
 
 
-def test_out_of_descriptors(serve):
 def test_who_has_been_refused_makes_room(serve):
     """It is waited for, that it may read why; but not while others wait to come in."""
     server = serve(HTTP_MAX_CONNECTIONS=16, HTTP_THREADS=1)
@@ -81,6 +81,7 @@ def test_who_has_been_refused_makes_room(serve):
         s.close()
 
 
+def test_out_of_descriptors(serve):
     """No spinning while descriptors are short, and service again once they are back."""
     server = serve(files=64, HTTP_THREADS=1)
     many = [server.dial() for _ in range(150)]
@@ -164,6 +165,34 @@ def test_a_huge_body_is_answered(serve):
         assert b"Connection: close" in head
         assert json.loads(body)["error"] == "body_too_large"
     assert server.resident_mib() < 64
+
+
+def heard(s):
+    """All that the server has said, if it has come to its end."""
+    s.settimeout(0.1)
+    try:
+        return read_all(s)
+    except TimeoutError:
+        return None
+
+
+def test_who_is_over_the_budget_is_told(serve):
+    """In the middle of a body: when to try again, whoever goes on sending and whoever waits."""
+    server = serve(HTTP_MEMORY_BYTES=1 << 22, HTTP_THREADS=1, HTTP_READ_TIMEOUT_MS=30000)
+    slow = [server.dial() for _ in range(200)]
+    for s in slow:
+        s.sendall(b"POST /messages HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n" + b" " * 50000)
+    wait_until(lambda: server.metric("http_connections_dropped_total") >= 100, 10, "those go that are too many")
+    answers = list(filter(None, map(heard, slow)))
+    assert len(answers) >= 100
+    for answer in answers:
+        head, body = answer.split(b"\r\n\r\n", 1)
+        assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n"), answer
+        assert b"\r\nRetry-After: 1\r\n" in head and b"\r\nConnection: close" in head
+        assert json.loads(body)["error"] == "system_overloaded"
+    for s in slow:
+        s.close()
+    server.healthy()
 
 
 ENDLESS = {"request line": (b"GET /", b"a" * 4096), "header": (b"GET / HTTP/1.1\r\nX: ", b"a" * 4096),

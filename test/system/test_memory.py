@@ -128,6 +128,17 @@ def say(s, *parts):
             s.sendall(part)
 
 
+def heard(s):
+    """What has come; None: nothing."""
+    s.setblocking(False)
+    try:
+        return s.recv(65536)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b"a reset"
+
+
 def head(size, path="/messages/send"):
     return (f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             f"Content-Length: {size}\r\n\r\n").encode()
@@ -227,8 +238,10 @@ def test_a_budget_for_all_bodies(world):
                 assert api.send(customer).status_code == 200
         p99_ms = health.p99_ms()
         grown = memory.growth()
-    print(f"{grown:.1f} MiB, healthz p99 {p99_ms:.1f} ms")
+        told = [answer for answer in map(heard, slow) if answer]
+    print(f"{grown:.1f} MiB, healthz p99 {p99_ms:.1f} ms, {len(told)} told")
     assert grown < 48
+    assert len(told) > 500 and all(a.startswith(b"HTTP/1.1 503 ") and b"\r\nRetry-After: 1\r\n" in a for a in told)
     assert p99_ms < HEALTHY_MS
     metrics = api.metrics()
     assert metrics.sum("http_connections_dropped_total", reason="memory") > 500

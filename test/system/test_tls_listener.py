@@ -36,7 +36,8 @@ from test_http_hardening import (POST, order,
                                  test_rubbish_ends_nothing_but_its_connection,  # noqa: F401
                                  test_slow_clients_are_cut_and_harm_nobody,  # noqa: F401
                                  test_the_last_answer_is_not_overtaken,  # noqa: F401
-                                 test_what_a_proxy_may_read_differently_ends_the_connection)  # noqa: F401
+                                 test_what_a_proxy_may_read_differently_ends_the_connection,  # noqa: F401
+                                 test_who_is_over_the_budget_is_told)  # noqa: F401
 
 HERE = "IP:127.0.0.1,DNS:localhost"
 V1_1, V1_2, V1_3 = ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
