@@ -9,7 +9,7 @@
 #include "libcommon/telemetry/log.h"
 
 /* Whoever watches needs few: the rest are the first listener's. */
-#define ADMIN_CONNECTIONS 64
+#define ADMIN_CONNECTIONS 32
 #define ADMIN_DESCRIPTORS (ADMIN_CONNECTIONS + 4) /* and its thread's */
 #define ADMIN_BYTES (ADMIN_CONNECTIONS * 40960)   /* over TLS */
 

@@ -2,6 +2,7 @@
 it as without. operator-sim carries it here: it needs no database."""
 
 import contextlib
+import copy
 import json
 import os
 import random
@@ -557,6 +558,68 @@ def test_a_thousand_connections_come_and_go(server_of, files):
 
 
 # ---- the API itself ----
+
+def with_admin(server_of, **options):
+    """msg-api, and the same with the port of its second listener."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    first = server_of(kind="api", ADMIN_LISTEN_ADDR=f"127.0.0.1:{port}", **options)
+    admin = copy.copy(first)
+    admin.port = port
+    return first, admin
+
+
+def status_of(server, tls, request=METRICS):
+    with server.dial(tls=tls) as s:
+        s.sendall(request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        return int(read_all(s)[9:12])
+
+
+def test_the_admin_listener_speaks_https_as_well(server_of, files, tmp_path):
+    shown = Shown(tmp_path, files.good)
+    first, admin = with_admin(server_of, certificate=shown)
+    assert (status_of(first, first.tls), status_of(admin, admin.tls)) == (404, 200)
+    assert status_of(admin, admin.tls, HEALTH) == 200
+    assert "PROTOCOL_VERSION" in refused(admin, context(old=True, highest=V1_1))
+    with admin.plain() as s:
+        s.sendall(METRICS)
+        assert b"this port speaks HTTPS" in read_all(s)
+    before = serial(first)
+    assert serial(admin) == before
+    shown.use(*files.other)
+    for server in (first, admin):
+        wait_until(lambda: serial(server) != before, 10, "the new one is shown")
+    assert admin.metric("msg_tls_certificate_expiry_seconds") > 90 * 86400
+    loaded = len(first.said("tls.certificate"))
+    first.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: len(first.said("tls.certificate")) == loaded + 2, 10, "both have read it again")
+
+
+@pytest.mark.parametrize("auth", ["optional", "required"])
+def test_the_admin_listener_asks_for_certificates_as_well(server_of, files, auth):
+    first, admin = with_admin(server_of, HTTP_TLS_CLIENT_CA_FILE=files.ours.certificate, HTTP_TLS_CLIENT_AUTH=auth)
+    known, nobody, stranger = (context(files.ours.certificate, c) for c in (files.client, None, files.stranger))
+    assert status_of(admin, known) == 200
+    assert status_of(admin, nobody) == (200 if auth == "optional" else 403)
+    assert status_of(admin, nobody, HEALTH) == 200, "a probe has none"
+    assert "UNKNOWN_CA" in refused(admin, stranger)
+    assert status_of(first, known) == 404
+
+
+def test_a_crowd_at_the_admin_listener(server_of, files):
+    """It has few connections of its own, and takes none from the first."""
+    first, admin = with_admin(server_of, files=256, HTTP_READ_TIMEOUT_MS=30000)
+    start = hello(files)
+    crowd = [admin.plain() for _ in range(400)]
+    for s in crowd:
+        with contextlib.suppress(OSError):
+            s.sendall(start[:-7])
+    assert first.healthy(20) < 15 and admin.healthy(20) < 15
+    assert admin.metric("process_open_fds") < 100
+    for s in crowd:
+        s.close()
+
 
 def test_the_main_path_over_tls(shared, world, files):
     stack = world()
