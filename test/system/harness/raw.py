@@ -70,10 +70,16 @@ class Server:
 
     def resident_mib(self):
         """0 under a sanitizer, which keeps freed memory."""
+        return self._memory_mib("VmRSS")
+
+    def peak_mib(self):
+        return self._memory_mib("VmHWM")
+
+    def _memory_mib(self, field):
         if re.search(r"/lib[at]san", open(f"/proc/{self.process.pid}/maps").read()):
             return 0
         status = open(f"/proc/{self.process.pid}/status").read()
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+        return int(re.search(rf"{field}:\s+(\d+)", status)[1]) / 1024
 
     def stop(self):
         self.process.terminate()
