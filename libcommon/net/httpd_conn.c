@@ -320,14 +320,20 @@ static void end_overloaded(struct http_conn *c)
     http_memory_count(c);
 }
 
-/* A disconnect of the socket sends the reset at once; shutdown and close would end it in order. */
-static void cut_off(struct http_conn *c)
+/* Sends a reset at once. Shutdown and close would end it in order, and the kernel would keep what a
+ * client does not read for as long as that lives. */
+static void disconnect(struct http_conn *c)
 {
     struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
 
     c->linger = false;
-    http_stats_dropped(c->over ? HTTP_DROP_MEMORY : HTTP_DROP_RESET);
     (void)connect(bufferevent_getfd(c->bev), &nowhere, sizeof(nowhere));
+}
+
+static void cut_off(struct http_conn *c)
+{
+    http_stats_dropped(c->over ? HTTP_DROP_MEMORY : HTTP_DROP_RESET);
+    disconnect(c);
     if (c->evcon)
         evhttp_connection_free(c->evcon); /* calls on_close */
     c->reset = false;
@@ -402,7 +408,7 @@ static void sweep_one(struct http_conn *c, int64_t now_ms)
         break;
     case CONN_WRITING:
         if (age_ms > s->write_timeout_ms) {
-            c->linger = false;
+            disconnect(c);
             expire(c, HTTP_DROP_WRITE_TIMEOUT, BEV_EVENT_WRITING);
         }
         break;
