@@ -2,8 +2,10 @@
 judged against their own record.
 """
 
+import gzip
 import http.client
 import json
+import re
 import time
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ from harness.audit import audit, quiesce
 from harness.authority import Authority
 from harness.carrier import LIES, REQUEST_TIMEOUT, Carrier, answer, taken
 from harness.client import recipient
+from harness.memory import peak_mib
 from harness.metrics import Metrics
 from harness.wait import wait_until
 
@@ -260,6 +263,62 @@ def test_a_redirect_is_no_acceptance_and_no_reason_to_try_again(site, status):
     assert by(finals) == {("done", "operatorB")}
     check(site, finals)
     assert [len(site.a.posts(r)) for r in finals] == [1] == [len(site.b.posts(r)) for r in finals]
+    site.a.heal()
+    warm(site)
+
+
+# -- answers that are meant to hurt -----------------------------------------------------------------
+
+OK = b"HTTP/1.1 200 OK\r\n"
+HOSTILE = {
+    "endless headers": {"raw": OK, "endless": b"X-Header: " + b"x" * 1000 + b"\r\n"},
+    "an endless header": {"raw": OK + b"X-Header: ", "endless": b"x" * 4096},
+    "an endless status line": {"raw": b"HTTP/1.1 200 ", "endless": b"x" * 4096},
+    "an endless body": {"raw": OK + b"Content-Length: 999999999999\r\n\r\n", "endless": b" " * 4096},
+    "endless chunks": {"raw": OK + b"Transfer-Encoding: chunked\r\n\r\n", "endless": b"1\r\n \r\n" * 500},
+    "an endless chunk size": {"raw": OK + b"Transfer-Encoding: chunked\r\n\r\n", "endless": b"0" * 4096},
+    "endless trailers": {"raw": OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n", "endless": b"X: y\r\n" * 500},
+    "endless interim answers": {"raw": b"", "endless": b"HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n" * 100},
+    "a gzip bomb": {"headers": (("Content-Encoding", "gzip"),), "body": gzip.compress(b" " * (32 << 20))},
+    "a length too short": {"length": 5},
+    "a length too long": {"length": 100_000},
+    "a length beyond all numbers": {"length": "9" * 40},
+    "a negative length": {"length": -5},
+    "two lengths": {"headers": (("Content-Length", "5"), ("Content-Length", "6"))},
+    "both lengths": {"raw": OK + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"},
+    "control characters": {"raw": OK + b"X: \x1b[2J\0\x07\r\nContent-Length: 23\r\n\r\n" + b'{"id":"\x1b[31m\0","a":1}\0'},
+    "a byte a second": {"every": 1},
+    "no HTTP": {"raw": bytes(range(256)) * 40},
+}
+
+
+@pytest.mark.parametrize("way", HOSTILE)
+def test_a_hostile_operator_costs_little(site, way):
+    """Whatever it answers to a message, or to the question what became of it: the next one delivers, soon, and
+    nothing of it is believed."""
+    pid = site.stack.pid("consumerd-1")
+    before, began = peak_mib(pid, begin=True), time.monotonic()
+    site.a.on_post(takes=False, **HOSTILE[way])
+    site.a.on_lookup(**HOSTILE[way])
+    finals = delivered(site, 20)
+    took, grown = time.monotonic() - began, peak_mib(pid) - before
+    print(f"{way}: {took:.1f} s, {grown:.1f} MiB")
+    assert by(finals) == {("done", "operatorB")}
+    check(site, finals)
+    assert grown < 16
+    assert site.stack.pid("consumerd-1") == pid and site.stack.status("consumerd-1", "/healthz") == 200
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", site.stack.log_text("consumerd-1"))
+    site.a.heal()
+    warm(site)
+
+
+@pytest.mark.parametrize("inside", ["http://169.254.169.254/latest/meta-data/", "file:///etc/passwd", "gopher://127.0.0.1:1/x"])
+def test_a_redirect_leads_nowhere(site, inside):
+    site.a.on_post(takes=False, status=307, headers=(("Location", inside),))
+    site.a.on_lookup(status=307, headers=(("Location", inside),))
+    finals = delivered(site)
+    assert by(finals) == {("done", "operatorB")}
+    check(site, finals)
     site.a.heal()
     warm(site)
 

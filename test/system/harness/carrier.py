@@ -51,6 +51,8 @@ class Manner:
     body: object = None     # bytes, or a function of the honest answer's object that returns bytes
     length: int = None      # Content-Length, where it is not the body's
     raw: bytes = None       # these bytes instead of a whole answer
+    endless: bytes = None   # behind it, again and again, until the other side has had enough
+    every: float = 0        # a byte of the answer at a time, so long apart
     again: bytes = None     # a second answer, that nobody has asked for
     again_after: float = 0  # so long after the first; not if a call comes before. 0: right behind it
     closes: bool = False    # the connection after the answer, without having said so
@@ -422,7 +424,11 @@ class _Connection:
             data = {"answer": b"", "headers": head, "body": head + body[:len(body) // 2]}[manner.cut]
         elif manner.again and not manner.again_after:
             data += manner.again
+        if manner.every:
+            return self._drip(data, manner.every)
         self._send(data)
+        while manner.endless and not self.carrier.gone(self.number):
+            self._send(manner.endless)
         if manner.again_after and not self._readable(manner.again_after):
             self._send(manner.again)
         if not (manner.cut or manner.closes):
@@ -430,6 +436,12 @@ class _Connection:
         if manner.resets:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         return False
+
+    def _drip(self, data, every):
+        for i in range(len(data)):
+            self._send(data[i:i + 1])
+            self._pause(every)
+        return True
 
     # Until the other side gives up, at most.
     def _pause(self, seconds):
