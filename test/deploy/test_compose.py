@@ -6,6 +6,7 @@ an image cannot be had, COMPOSE_TEST_WITHOUT names the services to leave out ("g
 
 import json
 import os
+import re
 import subprocess
 import time
 
@@ -13,14 +14,17 @@ import pytest
 import requests
 from containers import COMPOSE, COMPOSE_FILE, DAEMON_SERVICES, REPOSITORY, compose_file, container, interpolated
 from harness.client import Api
+from harness.keys import KeyedApi, wait_known
 from harness.operators import Operator
 from harness.stack import PortRange
 from harness.wait import wait_until
 
 PROJECT = "messaging-test"
+DOCUMENT = (REPOSITORY / "docs" / "compose.md").read_text()
 REPLICAS = 3
 PORTS = ["API", "DB", "RABBITMQ", "RABBITMQ_MANAGEMENT", "RABBITMQ_METRICS", "OPERATOR_A", "OPERATOR_B", "PROMETHEUS",
          "GRAFANA", "JAEGER", "OTLP_GRPC", "OTLP_HTTP"]
+ENDING = ["migrate", "accounts"]
 WITHOUT = set((os.environ.get("COMPOSE_TEST_WITHOUT") or "").split())
 
 
@@ -30,7 +34,8 @@ class Platform:
         self.environment = {
             **os.environ, "COMPOSE_PROFILES": "observability", "CONSUMERD_REPLICAS": str(REPLICAS),
             "PRICE_EXPRESS": "7",  # a setting as somebody's shell gives it
-            "USER_RATE_LIMIT_RPS": "0", "GLOBAL_RATE_LIMIT_RPS": "0",
+            "CONSUMERD_DB_PASSWORD": "it's \\ odd",
+            "USER_RATE_LIMIT_RPS": "0", "USER_READ_LIMIT_RPS": "0", "GLOBAL_RATE_LIMIT_RPS": "0",
             **{f"{name}_HOST_PORT": str(self.ports.base + i) for i, name in enumerate(PORTS)}}
         self.file = interpolated(compose_file(), self.environment)
         self.services = [s for s, d in self.file["services"].items() if s not in WITHOUT and "load" not in d.get("profiles", [])]
@@ -47,6 +52,12 @@ class Platform:
 
     def state(self, name):
         return json.loads(container("container", "inspect", name))[0]["State"]
+
+    def ended(self, service):
+        (name,) = self.containers(service)
+        state = self.state(name)
+        assert state["Status"] != "exited" or state["ExitCode"] == 0, self.logs(name)
+        return state["Status"] == "exited"
 
     def logs(self, name):
         done = container("logs", name, check=False)
@@ -66,14 +77,10 @@ class Platform:
         self.compose("up", "-d", "--no-build", *first)
         for service in first:
             wait_until(lambda service=service: self.healthy(service), 120, lambda: f"{service}: {self.logs(self.containers(service)[0])[-2000:]}", pause=1)
+        for service in ENDING:  # one after the other: not every engine waits until one has ended
+            self.compose("up", "-d", "--no-build", service)
+            wait_until(lambda service=service: self.ended(service), 60, service, pause=0.5)
         self.compose("up", "-d", "--no-build", *self.services)
-
-        def migrated():
-            state = self.state(self.containers("migrate")[0])
-            assert state["Status"] != "exited" or state["ExitCode"] == 0, self.logs(self.containers("migrate")[0])
-            return state["Status"] == "exited"
-
-        wait_until(migrated, 60, "migrations", pause=0.5)
         api = Api(self.url("API"))
 
         def ready():
@@ -109,7 +116,7 @@ def test_everything_runs(platform):
         assert len(names) == (REPLICAS if service == "msg-consumerd" else 1), service
         for name in names:
             state = platform.state(name)
-            if service == "migrate":
+            if service in ("passwords", *ENDING):
                 assert (state["Status"], state["ExitCode"]) == ("exited", 0)
             else:
                 assert state["Status"] == "running", platform.logs(name)[-2000:]
@@ -129,6 +136,26 @@ def test_a_message_goes_through(platform):
     assert platform.api.balance(customer) == 86
     accepted = Operator("operatorA", platform.url("OPERATOR_A")).counts()["accepted"]
     assert accepted >= 2
+
+
+def in_database(account, password, statement):
+    return container("exec", "-i", "messaging_platform_mysql", "sh", "-c",
+                     'MYSQL_PWD=$2 "$(command -v mysql || command -v mariadb)" --protocol=tcp --host=127.0.0.1 -u"$1" '
+                     'messaging_platform -N -e "$3"', "sh", account, password, statement, check=False)
+
+
+def test_each_daemon_has_its_own_account(platform):
+    """... and no more rights than it needs."""
+    users = in_database("root", "root_pass", "SELECT DISTINCT user FROM information_schema.processlist WHERE db = 'messaging_platform'")
+    assert {"msg_api", "msg_outboxd", "msg_consumerd"} == set(users.stdout.split()) - {"root"}, users
+    password = platform.environment["CONSUMERD_DB_PASSWORD"]
+    assert in_database("msg_consumerd", password, "SELECT COUNT(*) FROM messages").returncode == 0
+    for account, secret, statement in (("msg_consumerd", password, "SELECT * FROM api_keys"),
+                                       ("msg_consumerd", password, "DELETE FROM user_transactions"),
+                                       ("msg_api", "api_pass", "ALTER TABLE messages ADD COLUMN x INT"),
+                                       ("msg_outboxd", "outboxd_pass", "SELECT * FROM idempotency_keys")):
+        refused = in_database(account, secret, statement)
+        assert refused.returncode != 0 and "denied" in refused.stderr, refused
 
 
 def test_all_replicas_take_part(platform):
@@ -206,7 +233,11 @@ def test_grafana_is_provisioned(platform):
 
 
 def test_the_documented_commands(platform):
-    """What docs/compose.md runs inside the database's container, and the audit as a one-off container."""
+    """What docs/compose.md has a newcomer call, and run inside the database's container; and the audit."""
+    (calls,) = re.findall(r"^Charge an account and send:\n\n```sh\n(.*?)```", DOCUMENT, re.M | re.S)
+    done = subprocess.run(["sh", "-e", "-c", calls.replace("http://localhost:8080", platform.url("API"))],
+                          env={**os.environ, "no_proxy": "*"}, capture_output=True, text=True, timeout=30)
+    assert re.search(r'"balance":\d+.*"status":"processing","recipients":2.*"recipient":"091285284834"', done.stdout, re.S), done
     rows = container("exec", "-i", "messaging_platform_mysql", "mysql", "-umessage_user", "-pmessage_pass", "messaging_platform",
                      "-N", "-e", "SELECT COUNT(*) FROM messages")
     assert int(rows.split()[-1]) >= 301
@@ -241,3 +272,17 @@ def test_data_outlives_the_containers(platform):
     assert platform.api.balance(customer) == 49
     again = platform.api.sent(customer)
     assert set(platform.api.wait_final(customer, again["message_identifier"]).values()) == {"done"}
+
+
+def test_keys_are_one_word_away(platform):
+    """... and the first one comes from the migration's container."""
+    platform.compose("down")
+    platform.environment["API_AUTH"] = "required"
+    platform.api = platform.start()
+    assert platform.api.get("/balance", user_id=1).status_code == platform.api.send(1).status_code == 401
+    said = platform.compose("run", "--rm", "migrate", "key", "bootstrap")
+    platform.api = KeyedApi(platform.api.url, re.search(r"\bmsg_live_\w+", said)[0])
+    wait_known(platform.api)
+    customer = platform.api.funded(10)
+    platform.api.wait_final(customer, platform.api.sent(customer)["message_identifier"])
+    assert "msg_live_" not in platform.compose("run", "--rm", "migrate", "key", "bootstrap"), "a second first key"

@@ -15,6 +15,9 @@ TOOLS = REPOSITORY / "test" / "deploy" / "compose" / "node_modules"
 SERVICES = {"migrate": "msg-api", **DAEMONS}
 # The same in every container: published ports, other services and Prometheus rely on them.
 FIXED = {"LISTEN_ADDR", "SIM_NAME"}
+# The daemons' accounts in the database, as sql/grants.sql names them, and where their passwords come from.
+ACCOUNTS = {service: (service.replace("-", "_"), service.removeprefix("msg-").upper() + "_DB_PASSWORD")
+            for service in ("msg-api", "msg-outboxd", "msg-consumerd")}
 tools = pytest.mark.skipif(not TOOLS.is_dir(), reason="needs `npm ci` in test/deploy/compose")
 
 
@@ -36,7 +39,7 @@ def test_every_setting_can_be_given(raw, service):
     given = raw["services"][service]["environment"]
     known = settings(DAEMONS[service])
     assert set(known) == set(given), "missing, or not the program's"
-    for name in set(given) - FIXED:
+    for name in set(given) - FIXED - ({"DB_USER_NAME", "DB_PASSWORD"} if service in ACCOUNTS else set()):
         assert given[name] is None or f"${{{name}:-" in given[name], name
 
 
@@ -60,12 +63,13 @@ def test_the_programs_accept_what_they_are_given(resolved, service):
 def test_overrides_win():
     """The examples of the documentation: limits and back-pressure for one start."""
     shell = {"GLOBAL_RATE_LIMIT_RPS": "2", "BACKPRESSURE_OUTBOX_PENDING_THRESHOLD": "0", "DB_PASSWORD": "other",
-             "CONSUMERD_REPLICAS": "5", "DB_IMAGE": "mariadb:10.11", "API_HOST_PORT": "9999"}
+             "OUTBOXD_DB_PASSWORD": "own", "CONSUMERD_REPLICAS": "5", "DB_IMAGE": "mariadb:10.11", "API_HOST_PORT": "9999"}
     services = compose_file(shell)["services"]
     api = environment_of(services["msg-api"], shell)
     assert api["GLOBAL_RATE_LIMIT_RPS"] == "2" and api["BACKPRESSURE_OUTBOX_PENDING_THRESHOLD"] == "0"
     assert "USER_RATE_LIMIT_RPS" not in api
-    assert {environment_of(services[s], shell)["DB_PASSWORD"] for s in ("msg-api", "msg-outboxd", "migrate")} == {"other"}
+    assert environment_of(services["migrate"], shell)["DB_PASSWORD"] == "other"
+    assert environment_of(services["msg-outboxd"], shell)["DB_PASSWORD"] == "own"
     assert services["mysql"]["environment"]["MYSQL_PASSWORD"] == "other"
     assert services["mysql"]["image"] == "mariadb:10.11"
     assert services["msg-consumerd"]["deploy"]["replicas"] == "5"
@@ -89,14 +93,15 @@ def test_ports_are_published_on_the_loopback_alone(resolved):
     assert pairs == {(p, p) for p in (8080, 3000, 9090, 16686, 15672, 15692, 5672, 3306, 4317, 4318, 9001)} | {(9002, 9001)}
 
 
-KNOWN = {"DB_PASSWORD", "DB_ROOT_PASSWORD", "RABBITMQ_DEFAULT_PASS", "GRAFANA_PASSWORD", "API_AUTH"}
+KNOWN = {"DB_PASSWORD", "DB_ROOT_PASSWORD", "RABBITMQ_DEFAULT_PASS", "GRAFANA_PASSWORD", "API_AUTH",
+         *(password for _, password in ACCOUNTS.values())}
 
 
 @pytest.mark.parametrize("shell, refused", [
     ({}, set()),
     ({"PUBLISH_ADDR": "127.0.0.2"}, set()),
     ({"PUBLISH_ADDR": "0.0.0.0"}, KNOWN),
-    ({"PUBLISH_ADDR": "192.0.2.1", "DB_PASSWORD": "x", "GRAFANA_PASSWORD": "y", "API_AUTH": "required"}, {"DB_ROOT_PASSWORD", "RABBITMQ_DEFAULT_PASS"}),
+    ({"PUBLISH_ADDR": "192.0.2.1", "DB_PASSWORD": "x", "GRAFANA_PASSWORD": "y", "API_AUTH": "required"}, KNOWN - {"DB_PASSWORD", "GRAFANA_PASSWORD", "API_AUTH"}),
     ({"PUBLISH_ADDR": "0.0.0.0", **dict.fromkeys(KNOWN, "x"), "API_AUTH": "required"}, set()),
 ], ids=["default", "loopback", "everywhere", "some", "own"])
 def test_known_passwords_are_not_published(shell, refused):
@@ -106,10 +111,16 @@ def test_known_passwords_are_not_published(shell, refused):
                           capture_output=True, text=True)
     assert (done.returncode != 0) == bool(refused), done.stderr
     assert {name for name in KNOWN if re.search(rf"\b{name}\b", done.stderr)} == refused
-    # Nobody publishes anything before it has ended well.
-    for name, service in services.items():
-        if any(not p.startswith("127.") for p in service.get("ports", [])) and "build" not in service:
-            assert service["depends_on"]["passwords"] == {"condition": "service_completed_successfully"}, name
+    # Nobody begins before it has ended well.
+    for name in set(services) - {"passwords"}:
+        before, left = set(), [name]
+        while left:
+            waits = services[left.pop()].get("depends_on", {})
+            left += set(waits) - before
+            before |= set(waits)
+        assert "passwords" in before or services[name].get("profiles") == ["load"], name
+        condition = services[name].get("depends_on", {}).get("passwords", {}).get("condition")
+        assert condition in (None, "service_completed_successfully"), name
     # What it looks at is what the others get.
     given = [str(v) for s in services.values() for v in s.get("environment", {}).values()]
     assert all(given.count(v) > 1 for n, v in guard["environment"].items() if n in KNOWN - {"API_AUTH"})
@@ -143,10 +154,29 @@ def test_names_and_users(resolved):
     for service in DAEMONS:
         if "DB_HOST" in services[service]["environment"]:
             environment = services[service]["environment"]
-            assert environment["DB_HOST"] == "mysql" and environment["DB_PASSWORD"] == mysql["MYSQL_PASSWORD"]
+            assert environment["DB_HOST"] == "mysql"
             assert environment["RABBIT_URI"] == "amqp://rabbit_user:rabbit_pass@rabbitmq:5672/"
     for url in re.findall(r"http://([\w-]+):(\d+)", services["msg-consumerd"]["environment"]["OPERATORS"]):
         assert url[0] in services and int(url[1]) == PORTS["operator-sim"]
+
+
+def test_each_daemon_has_an_account_of_its_own():
+    """What `accounts` makes is what sql/grants.sql grants to, and what the daemons come with; no two share a password."""
+    shell = {"DB_NAME": "other", **{password: f"of {account}" for account, password in ACCOUNTS.values()}}
+    services = compose_file(shell)["services"]
+    accounts = services["accounts"]
+    script = accounts["entrypoint"][-1]
+    granted = (REPOSITORY / "sql" / "grants.sql").read_text()
+    assert set(re.findall(r"TO '(\w+)'@", granted)) == {account for account, _ in ACCOUNTS.values()}
+    for service, (account, password) in ACCOUNTS.items():
+        given = services[service]["environment"]
+        assert (given["DB_USER_NAME"], given["DB_PASSWORD"]) == (account, f"of {account}")
+        assert accounts["environment"][password] == f"of {account}" and f'account {account} "${password}"' in script
+    assert accounts["environment"]["MYSQL_PWD"] == services["mysql"]["environment"]["MYSQL_ROOT_PASSWORD"]
+    source, target, _ = accounts["volumes"][0].split(":")
+    assert (COMPOSE_FILE.parent / source).resolve() == REPOSITORY / "sql" / "grants.sql" and target in script
+    defaults = compose_file({})["services"]
+    assert len({defaults[s]["environment"]["DB_PASSWORD"] for s in ("migrate", *ACCOUNTS)}) == 4
 
 
 def test_starts_wait_for_what_they_need(resolved):
@@ -156,9 +186,10 @@ def test_starts_wait_for_what_they_need(resolved):
         return {k: v["condition"] for k, v in services[service].get("depends_on", {}).items()}
 
     assert waits("migrate") == {"mysql": "service_healthy"}
+    assert waits("accounts") == {"migrate": "service_completed_successfully"}
     assert waits("mysql") == waits("rabbitmq") == {"passwords": "service_completed_successfully"}
     for service in ("msg-api", "msg-outboxd", "msg-consumerd"):
-        assert waits(service)["migrate"] == "service_completed_successfully", service
+        assert waits(service)["accounts"] == "service_completed_successfully", service
     for service in ("msg-outboxd", "msg-consumerd"):
         assert waits(service)["rabbitmq"] == "service_healthy", service
     for service in services:
@@ -166,11 +197,10 @@ def test_starts_wait_for_what_they_need(resolved):
             assert other in services
             if condition == "service_healthy":
                 assert services[other]["healthcheck"]["test"], other
-    assert services["migrate"]["restart"] == "no"
     assert services["msg-api"]["environment"]["MIGRATE_ON_START"] == "false"
-    assert services["passwords"]["restart"] == "no"
-    lasting = set(services) - {"migrate", "msg-loadtest", "passwords"}
-    assert all(services[s]["restart"] == "unless-stopped" for s in lasting)
+    ending = {"migrate", "accounts", "msg-loadtest", "passwords"}
+    for name, service in services.items():
+        assert service["restart"] == ("no" if name in ending else "unless-stopped"), name
 
 
 def test_daemons_are_confined(resolved):
