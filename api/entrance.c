@@ -11,7 +11,7 @@
 /* Whoever watches needs few: the rest are the first listener's. */
 #define ADMIN_CONNECTIONS 32
 #define ADMIN_DESCRIPTORS (ADMIN_CONNECTIONS + 4) /* and its thread's */
-#define ADMIN_BYTES (ADMIN_CONNECTIONS * 40960)   /* over TLS */
+#define ADMIN_BYTES (4 << 20)                     /* 36 KiB each over TLS, and pages of metrics */
 
 /* Of the keys: followed within AUTH_MONEY_STALE_MS, with two tries to spare. */
 #define REFRESH_MS 1000

@@ -178,13 +178,13 @@ def heard(s):
 
 def test_who_is_over_the_budget_is_told(serve):
     """In the middle of a body: when to try again, whoever goes on sending and whoever waits."""
-    server = serve(HTTP_MEMORY_BYTES=1 << 22, HTTP_THREADS=1, HTTP_READ_TIMEOUT_MS=30000)
+    server = serve(HTTP_MEMORY_BYTES=9 << 20, HTTP_THREADS=1, HTTP_READ_TIMEOUT_MS=30000)  # 230 over TLS may connect
     slow = [server.dial() for _ in range(200)]
     for s in slow:
         s.sendall(b"POST /messages HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n" + b" " * 50000)
-    wait_until(lambda: server.metric("http_connections_dropped_total") >= 100, 10, "those go that are too many")
+    wait_until(lambda: server.metric("http_connections_dropped_total") >= 40, 10, "those go that are too many")
     answers = list(filter(None, map(heard, slow)))
-    assert len(answers) >= 100
+    assert len(answers) >= 40
     for answer in answers:
         head, body = answer.split(b"\r\n\r\n", 1)
         assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n"), answer

@@ -21,8 +21,8 @@
 #define MEMORY_BYTES (512 << 10)
 /* Each holds a little more than its body; an eighth of the budget is kept free. */
 #define FIT (MEMORY_BYTES / 8 * 7 / (BODY_BYTES + 4096 + 200))
-#define MANY (2 * FIT) /* and no more than may be connected: a crowd at the door comes in at once \
-                        */
+/* No more than may be connected: a crowd at the door comes in at once. */
+#define MANY (2 * FIT)
 #define CONSTANT_BYTES (1 << 20)
 
 static char any_port[] = "127.0.0.1:0";
