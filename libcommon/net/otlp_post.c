@@ -10,7 +10,8 @@
 #include "libcommon/base/must.h"
 #include "libcommon/net/otlp_internal.h"
 
-#define ANSWER_MAX (4 * 1024 * 1024) /* with its headers; the specification's limit */
+#define ANSWER_MAX (4 * 1024 * 1024) /* the specification's limit */
+#define HEAD_MAX (64 * 1024)         /* with trailers: curl keeps them, in many times their bytes */
 #define ANSWER_KEPT (64 * 1024)      /* a number and a sentence fit many times over */
 #define CONNECTION_IDLE_SEC 60L
 #define POLL_MAX_MS 60000
@@ -24,8 +25,9 @@ struct otlp_post {
     CURL *easy;
     struct curl_slist *headers;
     z_stream deflate;
-    struct buf body; /* what goes out, where it is not the request itself */
-    size_t received;
+    struct buf body;       /* what goes out, where it is not the request itself */
+    size_t received, head; /* of the answer: body; headers and trailers */
+    bool too_large;
     struct otlp_grpc_status status;
     uint8_t answer[ANSWER_KEPT];
     size_t answer_len;
@@ -34,10 +36,11 @@ struct otlp_post {
 
 /* ---- what comes in ---- */
 
-static size_t count(struct otlp_post *p, size_t n)
+static size_t count(struct otlp_post *p, size_t *sum, size_t n, size_t most)
 {
-    p->received += n;
-    return p->received <= ANSWER_MAX ? n : 0; /* less than n: curl ends the transfer */
+    *sum += n;
+    p->too_large |= *sum > most;
+    return p->too_large ? 0 : n; /* less than n: curl ends the transfer */
 }
 
 static size_t on_answer(char *data, size_t one, size_t n, void *arg)
@@ -49,7 +52,7 @@ static size_t on_answer(char *data, size_t one, size_t n, void *arg)
     (void)one;
     memcpy(p->answer + p->answer_len, data, keep);
     p->answer_len += keep;
-    return count(p, n);
+    return count(p, &p->received, n, ANSWER_MAX);
 }
 
 static bool take_header(const char *line, size_t n, const char *name, char *out, size_t size)
@@ -88,7 +91,7 @@ static size_t on_header(char *line, size_t one, size_t n, void *arg)
         take_header(line, n, "grpc-status-details-bin", p->status.details,
                     sizeof(p->status.details));
     }
-    return count(p, n);
+    return count(p, &p->head, n, HEAD_MAX);
 }
 
 /* ---- set up once ---- */
@@ -315,9 +318,9 @@ static void judge(struct otlp_post *p, CURLcode code, struct otlp_answer *out)
         *out = (struct otlp_answer){.verdict = may_repeat(code) ? OTLP_RETRY : OTLP_REFUSED,
                                     .wait_ms = -1};
         snprintf(out->why, sizeof(out->why), "%.180s",
-                 p->received > ANSWER_MAX ? "the answer is too large"
-                 : *p->error              ? p->error
-                                          : curl_easy_strerror(code));
+                 p->too_large ? "the answer is too large"
+                 : *p->error  ? p->error
+                              : curl_easy_strerror(code));
         return;
     }
     otlp_judge_http(status, p->answer, p->answer_len, out);
@@ -332,7 +335,8 @@ void otlp_post(struct otlp_post *p, const struct buf *request, int64_t (*until_m
     const struct buf *body = make_body(p, request);
     CURLcode code = CURLE_OUT_OF_MEMORY;
 
-    p->received = p->answer_len = 0;
+    p->received = p->head = p->answer_len = 0;
+    p->too_large = false;
     p->status = (struct otlp_grpc_status){.code = -1};
     p->error[0] = '\0';
     if (body && !curl_easy_setopt(p->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)body->len) &&

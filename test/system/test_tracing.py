@@ -1,12 +1,15 @@
 """Spans that leave msg-api, and collectors that behave badly."""
 
+import gzip
 import http.client  # where requests would join repeated headers
+import re
 import time
 from email.utils import formatdate
 
 import pytest
 from harness.client import recipient
 from harness.collector import GRPC_PATH, Answer, Collector, partial, retry_info
+from harness.memory import peak_mib
 from harness.metrics import Metrics
 from harness.wait import wait_until
 
@@ -241,6 +244,43 @@ def test_a_bad_collector_costs_dropped_spans_alone(traced, way, answer):
         took = time.monotonic() - began
         stack.start("api-1")
         assert took < 8
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+HOSTILE = {
+    "endless headers": Answer(garbage=OK, endless=b"X-Header: " + b"x" * 1000 + b"\r\n"),
+    "an endless header": Answer(garbage=OK + b"X-Header: ", endless=b"x" * 4096),
+    "an endless body": Answer(garbage=OK + b"Content-Length: 999999999999\r\n\r\n", endless=b"x" * 4096),
+    "endless chunks": Answer(garbage=OK + b"Transfer-Encoding: chunked\r\n\r\n", endless=b"1\r\nx\r\n" * 500),
+    "endless trailers": Answer(garbage=OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", endless=b"X: y\r\n" * 500),
+    "endless interim answers": Answer(garbage=b"", endless=b"HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n" * 100),
+    "a gzip bomb": Answer(headers={"Content-Encoding": "gzip"}, body=gzip.compress(bytes(1 << 28))),
+    "a redirect inside": Answer(307, {"Location": "http://169.254.169.254/latest/meta-data/"}),
+    "a length too short": Answer(headers={"Content-Length": 5}, body=b"x" * 50),
+    "a length too long": Answer(headers={"Content-Length": 5000}, body=b"x" * 50),
+    "a length beyond all numbers": Answer(headers={"Content-Length": "9" * 40}),
+    "control characters": Answer(headers={"X": "\x1b[2J\x07"}, body=partial(1, "\x1b[2J\0\x07\r\n\u2028")),
+    "a byte a second": Answer(byte_every=1),
+    "no HTTP": Answer(garbage=bytes(range(256)) * 40),
+}
+
+
+@pytest.mark.parametrize("way", HOSTILE)
+def test_a_hostile_collector_costs_little(traced, way):
+    with Collector([HOSTILE[way]]) as collector:
+        stack = traced(over_http(collector), OTEL_EXPORTER_OTLP_TIMEOUT=2000,
+                       OTEL_BSP_EXPORT_TIMEOUT=3000)
+        before, began = peak_mib(stack.pid("api-1"), begin=True), time.monotonic()
+        for _ in range(20):
+            assert stack.api().get("/balance", user_id=1).status_code == 200
+        answered = time.monotonic() - began
+        wait_until(lambda: sum(counts(stack).values()) >= 20, 30, "each span has its end")
+        grown = peak_mib(stack.pid("api-1")) - before
+        print(f"{way}: {counts(stack)}, {answered:.1f} s, {grown:.1f} MiB")
+        assert answered < 5 and grown < 16
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", stack.log_text("api-1"))
+        stack.stop("api-1")
+        stack.start("api-1")
 
 
 def test_what_waits_is_delivered_on_stop(traced):

@@ -51,6 +51,7 @@ class Answer:
     details: object = None
     trailers_only: bool = False
     garbage: bytes = None
+    endless: bytes = None  # behind garbage, again and again until the client has had enough
     silent: bool = False
     byte_every: float = 0
 
@@ -214,6 +215,8 @@ class Collector:
                 return
             if answer.garbage is not None:
                 connection.sendall(answer.garbage)
+                while answer.endless and not self._stop.is_set():
+                    connection.sendall(answer.endless)
                 return
             body = answer.raw_body()
             given = {"Content-Length": len(body), **answer.headers}
