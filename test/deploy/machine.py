@@ -14,7 +14,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "system"))
 
+from harness.authority import Authority  # noqa: E402, F401
 from harness.client import Api  # noqa: E402
+from harness.keys import KeyedApi, wait_known  # noqa: E402
 from harness.stack import BUILD, REPOSITORY, Stack  # noqa: E402
 from harness.wait import wait_until  # noqa: E402
 
