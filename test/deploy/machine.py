@@ -184,7 +184,7 @@ class Platform:
         operators = ",".join(f"operator{p}=http://127.0.0.1:{p}" for p in self.operators)
         for kind, name in DAEMONS.items():
             listen = self.stack.url(f"{kind}-9").removeprefix("http://")
-            self.write(f"{name}.env", f"LISTEN_ADDR={listen}\nAPI_AUTH=off\nOPERATORS={operators}\n"
+            self.write(f"{name}.env", f"LISTEN_ADDR={listen}\nOPERATORS={operators}\n"
                                      "USER_RATE_LIMIT_RPS=0\n")
         for name, value in (("db_password", values["DB_PASSWORD"]), ("rabbit_uri", values["RABBIT_URI"])):
             self.write(f"credentials/{name}", value + "\n").chmod(0o600)
@@ -192,6 +192,16 @@ class Platform:
     def start(self):
         self.machine.checked("systemctl", "enable", "--now", "messaging-platform.target", *self.units)
         self.wait_ready()
+        self.take_first_key()
+
+    def take_first_key(self):
+        """As docs/systemd.md has it: without a key nothing; with that of the installation everything."""
+        assert self.api.get("/balance", user_id=1).status_code == 401
+        self.machine.checked("dpkg-reconfigure", "msg-api")
+        self.key = (self.machine.root / ETC / "admin_key").read_text().strip()
+        self.api = KeyedApi(self.api.url, self.key)
+        self.wait_ready()
+        wait_known(self.api)
 
     def wait_ready(self):
         def ready():

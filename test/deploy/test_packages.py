@@ -6,7 +6,8 @@ import subprocess
 
 import pytest
 import requests
-from machine import DAEMONS, DOCUMENT, ETC, PACKAGES, Platform, machine, make_packages, packages, servers  # noqa: F401
+from machine import (DAEMONS, DOCUMENT, ETC, PACKAGES, KeyedApi, Platform, machine, make_packages,  # noqa: F401
+                     packages, servers, wait_known)
 
 CONFFILES = {f"/{ETC}/{name}.env" for name in ("platform", *DAEMONS.values(), "operator-sim")}
 PROGRAMS = {"msg-api": 8, "msg-outboxd": 8, "msg-consumerd": 8, "operator-sim": 8, "msg-loadtest": 1}
@@ -65,7 +66,8 @@ def test_life_of_an_installation(machine, servers, packages, tmp_path_factory): 
     assert page.status_code in (200, 404)  # 404: built without Swagger UI
     assert (page.status_code == 200) == (machine.root / "usr/share/distributed-messaging-platform/swagger/"
                                          "swagger-ui-bundle.js").exists()
-    load = ["msg-loadtest", "-base-url", platform.api.url, "-users", "20", "-seed-method", "http"]
+    load = ["msg-loadtest", "-base-url", platform.api.url, "-users", "20", "-seed-method", "http",
+            "-api-key-file", f"/{ETC}/admin_key"]
     machine.checked(*load, "-seed-only", "-seed-balance", "1000")
     values = servers.values
     machine.checked(*load, "-rps", "100", "-duration", "3s", "-verify", "-operators",
@@ -78,6 +80,14 @@ def test_life_of_an_installation(machine, servers, packages, tmp_path_factory): 
     assert shell[1].count("platform msg-") == 4
     said = machine.checked("sh", "-e", "-c", shell[0])
     assert "settings ok" in said, said
+    create = re.search(r"^platform msg-api key create .*$", DOCUMENT.read_text(), re.M)[0]
+    function = shell[0].removesuffix(shell[1])
+    made = machine.checked("sh", "-e", "-c", f"{function}{create} 2>/dev/null").strip()
+    assert platform.api.top_up(1, 10).status_code == 200
+    shop = KeyedApi(platform.api.url, made)
+    wait_known(shop)
+    assert shop.post("/messages/send", {"text": "hi", "type": "normal", "recipients": ["0912"]}).status_code == 200
+    assert shop.get("/balance", user_id=2).status_code == 404, "bound to customer 1"
 
     # An upgrade keeps what was configured and restarts what runs, and nothing else.
     ours = {path: (machine.root / path[1:]).read_text() for path in CONFFILES}
@@ -89,6 +99,7 @@ def test_life_of_an_installation(machine, servers, packages, tmp_path_factory): 
     assert {path: (machine.root / path[1:]).read_text() for path in CONFFILES} == ours
     key = machine.root / ETC / "admin_key"
     assert re.fullmatch(r"msg_live_\w+_\w+\n", key.read_text()) and key.stat().st_mode & 0o777 == 0o600
+    assert key.read_text().strip() == platform.key
     assert machine.active(platform.units[-1]) == "inactive"
     machine.checked("systemctl", "start", platform.units[-1])
     platform.wait_ready()
