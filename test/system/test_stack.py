@@ -155,11 +155,13 @@ def test_a_start_that_fails_says_why(world):
     assert "consumerd-1 ended while starting" in done.stdout and "OPERATORS" in done.stdout
 
 
-def test_make_run():
-    """One command: a message in `done`, the stack running, and all of it gone after SIGINT."""
+@pytest.mark.parametrize("auth", ["off", "required"])
+def test_make_run(auth):
+    """One command: a message in `done`, the stack running, calls to try that work, and all of it gone after SIGINT."""
     ports = PortRange()
     state = Path(f"/tmp/msg-run-{os.getpid()}")
-    environ = {**os.environ, "STATE_DIR": str(state), "PORT_BASE": str(ports.base), "API_PORT": ""}
+    environ = {**os.environ, "STATE_DIR": str(state), "PORT_BASE": str(ports.base), "API_PORT": "",
+               "API_AUTH": auth}
     try:
         process = subprocess.Popen([REPOSITORY / "compose" / "run"], stdout=subprocess.PIPE,
                                    stderr=subprocess.STDOUT, text=True, start_new_session=True,
@@ -170,7 +172,11 @@ def test_make_run():
             if "Ctrl-C stops all of it" in line:
                 break
         assert any(line.strip().startswith("done by operatorA") for line in seen), "\n".join(seen)
-        assert any(f"http://127.0.0.1:{ports.base + 10}" in line for line in seen)
+        calls = [line for line in seen if re.match(rf" *(KEY=|curl .*http://127.0.0.1:{ports.base + 10}/)", line)]
+        assert len(calls) == (3 if auth == "off" else 4), calls
+        script = "\n".join(calls).replace("curl ", "curl -sf --noproxy '*' ")
+        tried = subprocess.run(["sh", "-ec", script], capture_output=True, text=True, timeout=30)
+        assert tried.returncode == 0 and '"processing"' in tried.stdout, tried
         process.send_signal(signal.SIGINT)
         assert process.wait(90) == 0
         wait_until(lambda: not processes_of(str(state)), 5, lambda: str(processes_of(str(state))))
