@@ -14,7 +14,7 @@ SWAGGER_UI = api/swagger/node_modules/.package-lock.json
 API_TOOLS = api/tools/node_modules/.package-lock.json
 
 .NOTPARALLEL:
-.PHONY: build run test unit system pages-test faults faults-short upgrade-test seed loadtest benchmark sanitize sanitized \
+.PHONY: build run test unit system storms pages-test faults faults-short upgrade-test seed loadtest benchmark sanitize sanitized \
   sanitize-units sanitized-units fuzz fuzz-short fuzzed sbom pin \
   valgrind observe-test lint swag deps clean docker images-test compose-check compose-test k8s-test \
   packages packages-test units-test backup-test
@@ -34,14 +34,20 @@ unit: $(SWAGGER_UI)
 	cmake --build $(BUILD)
 	ctest --test-dir $(BUILD) --output-on-failure
 
-# What needs a browser, newman or Prometheus is longer than a change should wait: observe-test.
-LONGER = test/system/test_pages.py test/system/test_dashboards.py test/system/test_openmetrics.py
+# What needs a browser, newman or Prometheus is longer than a change should wait: observe-test; and what has thousands of
+# clients at once compares times, for which it wants the machine to itself: storms.
+LONGER = test/system/test_pages.py test/system/test_dashboards.py test/system/test_openmetrics.py \
+  test/system/test_storms.py
 
 # Two files of tests at a time: most of their time is waiting for something to come back.
 SYSTEM_JOBS ?= 2
 
 system:
 	$(PYTHON) -m pytest test/system $(LONGER:%=--ignore=%) -n $(SYSTEM_JOBS) --dist loadfile $(PYTEST_ARGS)
+
+# Ten thousand clients that never finish, two thousand that are slow; figures with -s. Alone on the machine.
+storms: build
+	$(PYTHON) -m pytest -s test/system/test_storms.py $(PYTEST_ARGS)
 
 # The pages in a browser, and the Postman collection.
 pages-test: deps build $(API_TOOLS)
