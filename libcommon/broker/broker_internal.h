@@ -66,8 +66,9 @@ struct broker {
 
 /* For amqps://: to host, and to nobody else. NULL on failure; it belongs to b->conn. */
 amqp_socket_t *broker_tls_socket(struct broker *b, const char *host, struct err *err);
+/* Throws away what has come on a deaf connection. Does not block. */
+void broker_ignore(struct broker *b);
 /* Closes the connection and says why. Returns -1. */
-void broker_ignore(struct broker *b); /* what has come on a deaf connection */
 int broker_fail(struct broker *b, int status, const char *what, struct err *err);
 /* 0, or -1 with the connection closed. */
 int broker_check_reply(struct broker *b, amqp_rpc_reply_t reply, const char *what, struct err *err);

@@ -266,15 +266,21 @@ static void on_linger_event(struct bufferevent *bev, short what, void *arg)
     http_conn_end_linger(arg);
 }
 
+/* Nobody reads it any more. */
+static void forget_request(struct http_conn *c)
+{
+    on_linger_read(c->bev, c);
+    buf_free(&c->wire.held);
+    c->request_bytes = 0;
+    http_memory_count(c);
+}
+
 /* Closing a socket with unread bytes resets the connection, and the reset may overtake the answer
  * just written. */
 static void start_linger(struct http_conn *c)
 {
     http_conn_set_state(c, CONN_LINGERING);
-    on_linger_read(c->bev, c);
-    buf_free(&c->wire.held);
-    c->request_bytes = 0;
-    http_memory_count(c);
+    forget_request(c);
     bufferevent_setwatermark(c->bev, EV_READ, 0, 0);
     bufferevent_setcb(c->bev, on_linger_read, NULL, on_linger_event, c);
     if (bufferevent_enable(c->bev, EV_READ))
@@ -309,15 +315,10 @@ static void welcome(struct http_conn *c)
 /* What it holds goes at once; it lingers for what the client has still to say. */
 static void end_overloaded(struct http_conn *c)
 {
-    struct evbuffer *input = bufferevent_get_input(c->bev);
-
     c->linger = true;
     http_conn_set_state(c, CONN_WRITING);
     evhttp_connection_free(c->evcon); /* calls on_close */
-    evbuffer_drain(input, evbuffer_get_length(input));
-    buf_free(&c->wire.held);
-    c->request_bytes = 0;
-    http_memory_count(c);
+    forget_request(c);
 }
 
 /* Sends a reset at once. Shutdown and close would end it in order, and the kernel would keep what a

@@ -63,8 +63,8 @@ static void count(struct http_conn *c)
                    c->wire.held.cap + evbuffer_get_length(bufferevent_get_input(c->bev)) +
                    unwritten(c);
 
-    if (!c->gone &&
-        c->wire.state > WIRE_HEAD) /* evhttp has a list of them, and waits for the rest */
+    /* evhttp has a list of them, and waits for the rest */
+    if (!c->gone && c->wire.state > WIRE_HEAD)
         bytes += c->wire.headers * HEADER_BYTES;
 
     c->thread->bytes += bytes - c->bytes; /* sizes wrap around, to the right sum */
