@@ -13,10 +13,11 @@ static bool is_name(const json_t *v)
     return json_is_string(v) && n && n <= PAYLOAD_NAME_MAX && strlen(json_string_value(v)) == n;
 }
 
-/* A row as the database has them: JSON. Escaped names of fields are none of ours. */
+/* A row as the database has them: JSON, in which no NUL stands (jansson skips one behind a number).
+ * Escaped names of fields are none of ours. */
 static bool is_payload(const json_t *root, const uint8_t *data, size_t size)
 {
-    return json_is_object(root) && !memchr(data, '\\', size) &&
+    return json_is_object(root) && !memchr(data, '\\', size) && !memchr(data, '\0', size) &&
            is_name(json_object_get(root, "exchange")) &&
            is_name(json_object_get(root, "routing_key")) &&
            json_is_object(json_object_get(root, "message"));
