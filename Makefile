@@ -29,10 +29,13 @@ run: deps build
 
 test: deps unit fuzz-short system faults-short
 
+# Suites of unit tests at a time: some wait for a timer or a connection.
+UNIT_JOBS ?= 2
+
 unit: $(SWAGGER_UI)
 	cmake -S . -B $(BUILD) $(GENERATOR) -DWERROR=ON
 	cmake --build $(BUILD)
-	ctest --test-dir $(BUILD) --output-on-failure
+	ctest --test-dir $(BUILD) --output-on-failure -j $(UNIT_JOBS)
 
 # What needs a browser, newman or Prometheus is longer than a change should wait: observe-test; and what has thousands of
 # clients at once compares times, for which it wants the machine to itself: storms.
@@ -104,7 +107,7 @@ sanitize-units: deps
 sanitized-units:
 	cmake -S . -B $(BUILD) $(GENERATOR) -DSANITIZE=$(SANITIZE)
 	cmake --build $(BUILD)
-	ctest --test-dir $(BUILD) --output-on-failure
+	ctest --test-dir $(BUILD) --output-on-failure -j $(UNIT_JOBS)
 
 sanitized: sanitized-units
 	$(PYTHON) -m pytest $(MAIN_PATH) $(PYTEST_ARGS)
