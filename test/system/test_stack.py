@@ -53,6 +53,8 @@ def test_up_status_env_down(whole):
     assert all(whole.ports.base <= port < whole.ports.base + 70 for port in listening)
 
     values = whole.values
+    told = subprocess.run(["env", "-i", "/bin/sh", "-ec", whole.local("env") + "\nset"], capture_output=True, text=True).stdout
+    assert all(f"{name}='{value}'" in told.splitlines() for name, value in values.items()), told
     for name in ("API_URL", "OPERATOR_A_URL", "OPERATOR_B_URL", "OUTBOXD_URLS", "CONSUMERD_URLS",
                  "DB_HOST", "DB_PORT", "DB_NAME", "DB_USER_NAME", "DB_PASSWORD", "RABBIT_URI"):
         assert values[name], name
@@ -69,6 +71,27 @@ def test_up_status_env_down(whole):
     whole.local("down", "--purge")
     assert not os.path.exists(whole.state)
     wait_until(lambda: not processes_of(whole.state), 5, lambda: str(processes_of(whole.state)))
+
+
+def test_the_verbs_for_one_service(world):
+    stack = world("operators")
+
+    def state():
+        pid = stack.pid("operator-a")
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] if pid else None
+
+    stack.local("pause", "operator-a")
+    wait_until(lambda: state() == "T", 5)
+    stack.local("resume", "operator-a")
+    wait_until(lambda: state() != "T", 5)
+    stack.local("kill", "operator-a")
+    assert not stack.pid("operator-a") and stack.pid("operator-b")
+    stack.local("start", "operator-a")
+    first = stack.pid("operator-a")
+    stack.local("restart", "operator-a")
+    assert stack.pid("operator-a") not in (0, first)
+    stack.local("stop", "operator-a")
+    assert not stack.pid("operator-a") and stack.pid("operator-b")
 
 
 def test_start_waits_for_the_port_of_what_was_killed(world):

@@ -4,10 +4,11 @@ import contextlib
 import itertools
 import os
 import re
-import shlex
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from .operators import Operator
 from .witness import Broker, Database
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(REPOSITORY / "compose"))
+from localstack.config import Config  # noqa: E402
+from localstack.stack import Stack as Services  # noqa: E402
+
 LOCAL = str(REPOSITORY / "compose" / "local")
 BUILD = Path(os.environ.get("BUILD_DIR") or REPOSITORY / "build").resolve()
 PORT_SPAN = 70
@@ -106,6 +111,12 @@ class Stack:
             raise AssertionError(f"compose/local {' '.join(words)} failed:\n{done.stdout}")
         return done.stdout
 
+    @property
+    def services(self):
+        """What compose/local works with, for the verbs that start nothing: a process for each costs more than the verb.
+        (What is started is not to be our child: nobody would wait for it.)"""
+        return Services(Config(self.state, os.environ))
+
     def up(self, *names):
         options = ["--backends", self.backends.state] if self.backends else []
         self.local("up", *options, *names, *(f"{k}={v}" for k, v in self.settings.items()))
@@ -122,16 +133,19 @@ class Stack:
                         process.wait(30)
                 process.kill()
                 process.wait()
-            if os.path.isdir(self.state):
-                self.local("stop", "daemons", "operators")
+            services = self.services
+            if services.config.exists:
+                with services.lock():
+                    services.stop(services.resolve(["daemons", "operators"]))
             complaints = [f"{name}: {line}" for name, text in self._logs()
                           for line in COMPLAINT.findall(text)]
             for name, text in self._logs():
                 if COMPLAINT.search(text) and os.environ.get("REPORTS"):
                     with open(os.path.join(os.environ["REPORTS"], f"{self.name}.{name}"), "w") as f:
                         f.write(text)
-            if os.path.isdir(self.state):
-                self.local("down", "--purge")
+            if services.config.exists:
+                with services.lock():
+                    services.down(purge=True)
         finally:
             self.ports.release()
             if not os.environ.get("KEEP_STATE"):
@@ -149,21 +163,26 @@ class Stack:
         self._values = None
 
     def stop(self, name):
-        self.local("stop", name)
+        services = self.services
+        with services.lock():
+            services.stop(services.resolve([name]))
 
     def kill(self, name):
-        self.local("kill", name)
+        services = self.services
+        with services.lock():
+            services.kill(services.resolve([name]))
 
     def restart(self, name, **settings):
         self.local("restart", name, *(f"{k}={v}" for k, v in settings.items()))
 
     @contextlib.contextmanager
     def paused(self, name):
-        self.local("pause", name)
+        services = self.services
+        services.signal(services.resolve([name]), signal.SIGSTOP)
         try:
             yield
         finally:
-            self.local("resume", name)
+            services.signal(services.resolve([name]), signal.SIGCONT)
 
     def run(self, name, **settings):
         """A daemon as our own child, so that its exit code can be seen."""
@@ -179,9 +198,7 @@ class Stack:
     @property
     def values(self):
         if self._values is None:
-            lines = self.local("env").splitlines()
-            self._values = {k: "".join(shlex.split(v)) if v.startswith("'") else v
-                            for k, _, v in (line.partition("=") for line in lines)}
+            self._values = self.services.environment()
         return self._values
 
     def pid(self, name):
