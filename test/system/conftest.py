@@ -90,9 +90,9 @@ def module_world(request, servers):
     worlds.purge()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def own_servers():
-    """MariaDB and RabbitMQ that the tests of one module may stop; each leaves them running."""
+    """MariaDB and RabbitMQ that a test may stop; each leaves them running, and as they were."""
     stack = Stack("own-servers")
     try:
         yield stack.up("backends")
