@@ -42,8 +42,8 @@ unit: $(SWAGGER_UI)
 LONGER = test/system/test_pages.py test/system/test_dashboards.py test/system/test_openmetrics.py \
   test/system/test_storms.py
 
-# Two files of tests at a time: most of their time is waiting for something to come back.
-SYSTEM_JOBS ?= 2
+# Three files of tests at a time, on two cores too: most of their time is waiting for something to come back.
+SYSTEM_JOBS ?= 3
 
 system:
 	$(PYTHON) -m pytest test/system $(LONGER:%=--ignore=%) -n $(SYSTEM_JOBS) --dist loadfile $(PYTEST_ARGS)

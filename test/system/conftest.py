@@ -13,6 +13,16 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 _in_use = []
 
 
+# The files that take longest go first, so that no worker is left alone with one of them at the end.
+LONGEST = ("test_load", "test_lifecycle", "test_delivery", "test_doorbell", "test_dead", "test_bundle_intake", "test_audit",
+           "test_held", "test_limits", "test_carriers")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 def pytest_sessionstart(session):
     missing = missing_binaries()
     if missing:
