@@ -98,8 +98,9 @@ def test_default_limits(world):
                   USER_RATE_LIMIT_RPS=20, USER_RATE_LIMIT_BURST=20)
     api = stack.api()
     customer, other = api.funded(), api.funded()
-    codes = [api.send(customer).status_code for _ in range(60)]
-    assert codes[:20] == [200] * 20 and 429 in codes[20:]
+    with ThreadPoolExecutor(12) as pool:  # one after the other may be no faster than what is allowed
+        codes = list(pool.map(lambda _: api.send(customer).status_code, range(120)))
+    assert set(codes) == {200, 429} and codes.count(200) >= 20
     assert api.send(other).status_code == 200
 
 
