@@ -450,6 +450,7 @@ static void free_thread(struct http_thread *t)
     if (!t->bound && !t->server->started && t->listen_fd >= 0)
         close(t->listen_fd);
     free(t->answers);
+    buf_free(&t->answer);
 }
 
 void httpd_free(struct httpd *h)

@@ -16,7 +16,8 @@
  *   httpd_cors.c     pages of other origins
  *   httpd_deadline.c requests whose time is up
  *   httpd_memory.c   the budget of bytes read and unwritten
- *   httpd_request.c  routing and answers
+ *   httpd_request.c  routing
+ *   httpd_answer.c   answers
  *   httpd_input.c    what a handler may ask about its request
  *   httpd_stats.c    metrics
  *   httpd_span.c     the span of an answered request
@@ -38,6 +39,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/queue.h>
+#include <time.h>
 
 #include "libcommon/base/buf.h"
 #include "libcommon/net/address.h"
@@ -207,6 +209,9 @@ struct http_thread {
     int64_t draining_since_ms; /* 0: not draining */
     int64_t resume_ms;         /* accepting is paused until then for want of descriptors */
     bool paused, sweeping;
+    struct buf answer; /* that is put together; kept for the next one's sake */
+    time_t date_sec;   /* which date is of */
+    char date[40];
     bool short_of_memory; /* room is to be made at the end of this turn */
     /* by path, method and status; made when first needed */
     struct metric *(*answers)[HTTP_METHODS][HTTP_STATUS_SLOTS];
@@ -275,7 +280,7 @@ struct httpd_request {
     int64_t delay_us;      /* 0: not held back, or not any more */
     bool settle;           /* the answer waits for the next turn at least */
     bool waiting;          /* for the timer */
-    struct buf headers;    /* name NUL value NUL ... */
+    struct buf headers;    /* the handler's, as they are written */
     char content_type[64]; /* "": the default */
     const char *body;      /* small, owned_body, or constant */
     size_t body_len;
@@ -377,7 +382,11 @@ void http_request_finish(struct httpd_request *req); /* the answer or reset, on 
 void http_request_free(struct httpd_request *req);
 enum http_method http_method_parse(const char *name);
 const char *http_method_name(enum http_method method);
-const char *http_phrase(int status); /* NULL: evhttp knows it */
+
+/* httpd_answer.c */
+void http_answer_send(struct httpd_request *req, const char *body, size_t n); /* frees req */
+void http_answer_put_header(struct buf *b, const char *name, const char *value);
+const char *http_phrase(int status);
 
 /* httpd_cors.c: path NULL: there is none. True: it was a browser's question, and is answered. */
 bool http_cors(struct httpd_request *req, const struct http_path *path,

@@ -59,8 +59,8 @@ static void put_page(struct buf *page, int status, const char *wrong)
                "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n"
                "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n%s"
                "Content-Length: %zu\r\nConnection: close\r\n\r\n%s",
-               status, http_phrase(status) ? http_phrase(status) : "Error",
-               status == 503 ? RETRY_AFTER : "", body.len, body.failed ? "" : body.data);
+               status, http_phrase(status), status == 503 ? RETRY_AFTER : "", body.len,
+               body.failed ? "" : body.data);
     page->failed |= body.failed;
     buf_free(&body);
 }

@@ -59,32 +59,6 @@ static enum http_method method_of(const struct evhttp_request *ev)
     }
 }
 
-const char *http_phrase(int status)
-{
-    switch (status) {
-    case 400:
-        return "Bad Request";
-    case 413:
-        return "Content Too Large";
-    case 417:
-        return "Expectation Failed";
-    case 421:
-        return "Misdirected Request";
-    case 422:
-        return "Unprocessable Content";
-    case 425:
-        return "Too Early";
-    case 429:
-        return "Too Many Requests";
-    case 431:
-        return "Request Header Fields Too Large";
-    case 503:
-        return "Service Unavailable";
-    default:
-        return NULL; /* evhttp knows it */
-    }
-}
-
 static struct httpd_request *request_new(struct http_thread *t, struct http_conn *c,
                                          struct evhttp_request *ev)
 {
@@ -139,90 +113,6 @@ void http_request_free(struct httpd_request *req)
     http_deadline_let_go(req);
 }
 
-static void add_headers(struct httpd_request *req, struct evkeyvalq *out, bool last)
-{
-    const char *at = req->headers.data;
-    const char *end = at ? at + req->headers.len : at;
-
-    if (*req->content_type)
-        evhttp_add_header(out, "Content-Type", req->content_type);
-    else if (req->method == HTTP_HEAD) /* evhttp adds the default only to answers with a body */
-        evhttp_add_header(out, "Content-Type", "application/json");
-    while (at < end) {
-        const char *value = at + strlen(at) + 1;
-
-        evhttp_add_header(out, at, value);
-        at = value + strlen(value) + 1;
-    }
-    if (*req->id)
-        evhttp_add_header(out, "X-Request-Id", req->id);
-    evhttp_add_header(out, "X-Content-Type-Options", "nosniff");
-    if (!req->kept) /* it is about somebody's money */
-        evhttp_add_header(out, "Cache-Control", "no-store");
-    if (last)
-        evhttp_add_header(out, "Connection", "close");
-}
-
-static void on_written(struct evhttp_request *ev, void *arg)
-{
-    (void)ev;
-    http_conn_written(arg);
-}
-
-static void put_body(struct httpd_request *req, const char *body, size_t n)
-{
-    struct evbuffer *out = evhttp_request_get_output_buffer(req->ev);
-
-    if (req->constant)
-        evbuffer_add_reference(out, body, n, NULL, NULL);
-    else
-        evbuffer_add(out, body, n);
-}
-
-/* evhttp would write a body where HTTP allows none, and the client would read it as the next
- * answer. */
-static void send_answer(struct httpd_request *req, const char *body, size_t n)
-{
-    struct evhttp_request *ev = req->ev;
-    struct evkeyvalq *out = evhttp_request_get_output_headers(ev);
-    struct http_conn *c = req->conn;
-    int status = req->status;
-    bool bare = status == 204 || status == 304;
-    bool last = req->close || httpd_draining(req);
-    bool traced;
-
-    add_headers(req, out, last);
-    /* evhttp adds it to other answers. */
-    if ((req->method == HTTP_HEAD || ev->minor == 0) && !bare) {
-        char length[24];
-
-        evutil_snprintf(length, sizeof(length), "%zu", n);
-        evhttp_add_header(out, "Content-Length", length);
-    }
-    if (n && !bare && req->method != HTTP_HEAD)
-        put_body(req, body, n);
-    httpd_drop_body(req); /* whose bytes the answer may have been */
-    c->lent = req->constant && n && !bare && req->method != HTTP_HEAD ? n : 0;
-    c->linger = last && !req->ended;
-    traced = http_span_wanted(req);
-    http_stats_answer(req->thread, req->path, req->method, status, req->start_us,
-                      traced ? &req->trace : NULL);
-    if (traced)
-        http_span_answer(req);
-    log_debug("http.answered", L_STR("method", http_method_name(req->method)),
-              L_STR("path", req->path->pattern), L_INT("status", status),
-              L_INT("duration_us", clock_mono_us() - req->start_us), L_STR("client", req->peer),
-              L_STR("request_id", req->id), L_TRACE(&req->trace));
-    http_request_free(req);
-    http_conn_set_state(c, CONN_WRITING);
-    evhttp_request_set_on_complete_cb(ev, on_written, c);
-    evhttp_send_reply(ev, status, http_phrase(status), NULL);
-    /* Else evhttp sees the client's end before this answer is out and drops it, with the requests
-     * that came before the end. It reads on by itself when the answer is written. */
-    bufferevent_disable(c->bev, EV_READ);
-    http_conn_write(c);
-}
-
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
     struct httpd_request *req = arg;
@@ -258,7 +148,7 @@ void http_request_finish(struct httpd_request *req)
     if (((req->delay_us > 0 && !httpd_draining(req)) || req->settle) && hold_back(req))
         return;
     if (req->action == HTTP_ANSWER) {
-        send_answer(req, req->body, req->body_len);
+        http_answer_send(req, req->body, req->body_len);
         return;
     }
     http_request_free(req);
@@ -300,7 +190,7 @@ void httpd_reply_type(struct httpd_request *req, int status, const char *content
         keep_body(req, body, n);
         http_request_finish(req);
     } else {
-        send_answer(req, body, n);
+        http_answer_send(req, body, n);
     }
 }
 
@@ -357,14 +247,12 @@ void httpd_reset(struct httpd_request *req)
 
 void httpd_set_header(struct httpd_request *req, const char *name, const char *value)
 {
-    size_t name_len = strlen(name);
-    size_t value_len = strlen(value);
-
-    if (req->headers.len + name_len + value_len + 2 > HEADERS_MAX)
+    /* A line's end would begin a header of somebody else's choice. */
+    if (strpbrk(name, "\r\n") || strpbrk(value, "\r\n") ||
+        req->headers.len + strlen(name) + strlen(value) + 4 > HEADERS_MAX)
         return;
     req->kept |= !strcasecmp(name, "Cache-Control");
-    buf_put(&req->headers, name, name_len + 1);
-    buf_put(&req->headers, value, value_len + 1);
+    http_answer_put_header(&req->headers, name, value);
 }
 
 static const struct http_path *find_path(const struct httpd *h, const char *path)

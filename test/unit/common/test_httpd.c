@@ -64,6 +64,8 @@ static void handle_show(struct httpd_request *req, void *arg)
     httpd_set_header(req, "X-Two", "2");
     if (httpd_query(req, "keep"))
         httpd_set_header(req, "cache-control", "max-age=1");
+    if (httpd_query(req, "three"))
+        httpd_set_header(req, "X-Three", httpd_query(req, "three"));
     httpd_reply(req, 200, "{}", 2);
 }
 
@@ -351,6 +353,69 @@ END_TEST
 
 #define NOT_KEPT "\r\nCache-Control: no-store\r\n"
 #define NOT_GUESSED "\r\nX-Content-Type-Options: nosniff\r\n"
+
+static size_t count_of(const char *text, const char *part)
+{
+    size_t n = 0;
+
+    while ((text = strstr(text, part)))
+        n++, text += strlen(part);
+    return n;
+}
+
+START_TEST(an_answer_is_what_it_says_and_nothing_beside_it)
+{
+    static const char chunked[] = "Transfer-Encoding: chunked\r\n";
+    char request[512];
+    const char *answers, *body;
+    int fd = dial();
+
+    /* Two at once: whatever stood between their answers would be part of the second. */
+    snprintf(request, sizeof(request),
+             "POST /echo HTTP/1.1\r\nHost: x\r\n%s\r\n3\r\nabc\r\n0\r\n\r\n"
+             "GET /show HTTP/1.1\r\nHost: x\r\n\r\n",
+             chunked);
+    say(fd, request);
+    answers = hear(fd, "\r\n\r\n{}");
+    close(fd);
+    assert_status(answers, 200);
+    body = strstr(answers, "\r\n\r\n") + 4;
+    ck_assert(!strncmp(body, "abc", 3));
+    assert_status(body + 3, 200);
+    ck_assert_uint_eq(count_of(answers, "\r\nDate: "), 2);
+    ck_assert_uint_eq(count_of(answers, " GMT\r\n"), 2);
+    ck_assert_uint_eq(count_of(answers, "\r\nContent-Length: "), 2);
+    ck_assert_uint_eq(count_of(answers, "\r\nContent-Type: "), 2);
+    ck_assert_ptr_null(strstr(answers, "Transfer-Encoding"));
+    ck_assert_ptr_null(strstr(answers, "Connection"));
+}
+END_TEST
+
+START_TEST(no_header_goes_on_in_a_line_of_its_own)
+{
+    assert_has(ask(REQUEST("GET", "/show?three=a%09b", CLOSE)), "\r\nX-Three: a\tb\r\n");
+    ck_assert_ptr_null(strstr(ask(REQUEST("GET", "/show?three=a%0D%0AX-Four:b", CLOSE)), "X-Four"));
+    ck_assert_ptr_null(strstr(ask(REQUEST("GET", "/show?three=a%0AX-Four:b", CLOSE)), "X-Four"));
+    ck_assert_ptr_null(strstr(ask(REQUEST("GET", "/show?three=a%0DX-Four:b", CLOSE)), "X-Four"));
+}
+END_TEST
+
+START_TEST(an_old_client_that_wants_to_is_kept)
+{
+    int fd = dial();
+
+    for (int i = 0; i < 2; i++) {
+        const char *answer;
+
+        say(fd, "GET /show HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n");
+        answer = hear(fd, "{}");
+        assert_begins(answer, "HTTP/1.0 200 OK\r\n");
+        assert_has(answer, "\r\nConnection: keep-alive\r\n");
+    }
+    close(fd);
+    ck_assert_ptr_null(strstr(ask("GET /show HTTP/1.0\r\n\r\n"), "Connection"));
+}
+END_TEST
 
 START_TEST(no_answer_is_kept_or_guessed_at)
 {
@@ -1533,6 +1598,9 @@ int main(void)
     tcase_add_test(t, routes_and_refusals);
     tcase_add_test(t, what_a_handler_sees);
     tcase_add_test(t, answers_without_a_body);
+    tcase_add_test(t, an_answer_is_what_it_says_and_nothing_beside_it);
+    tcase_add_test(t, no_header_goes_on_in_a_line_of_its_own);
+    tcase_add_test(t, an_old_client_that_wants_to_is_kept);
     tcase_add_test(t, no_answer_is_kept_or_guessed_at);
     tcase_add_test(t, a_request_has_an_id);
     tcase_add_test(t, admission);
