@@ -8,6 +8,7 @@
 
 #include "libcommon/base/must.h"
 #include "libcommon/telemetry/log.h"
+#include "operator-sim/order.h"
 #include "operator-sim/sim_internal.h"
 
 #define CONTROL_THREADS 1
@@ -29,75 +30,37 @@ struct verdict {
     int64_t retry_after; /* -1: none */
 };
 
-/* A body that has been read; the strings belong to json. */
-struct order {
-    json_t *json;
-    const char *reference, *to, *text;
-    size_t text_len;
-    enum message_type type;
-};
-
-static bool reference_ok(const char *s)
+/* NULL when the order is whole, else what to blame. */
+static const char *read_request(struct httpd_request *req, const char *key, struct order *order)
 {
-    size_t n = s ? strlen(s) : 0;
-
-    if (!n || n > LEDGER_REFERENCE_MAX)
-        return false;
-    return strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == n;
-}
-
-static const char *text_of(const json_t *object, const char *name, size_t *n)
-{
-    const json_t *value = json_object_get(object, name);
-
-    *n = json_string_length(value);
-    return json_string_value(value);
-}
-
-/* NULL when the order is whole, else the field to blame. */
-static const char *read_order(struct httpd_request *req, struct order *order)
-{
-    const char *key = httpd_header(req, "Idempotency-Key");
-    const char *body;
-    const char *type;
     size_t n;
+    const char *body = httpd_body(req, &n);
+    const char *blame = order_read(body, n, order);
 
-    body = httpd_body(req, &n);
-    order->json = json_loadb(body, n, JSON_REJECT_DUPLICATES, NULL);
-    if (!order->json)
-        return "body";
-    order->reference = text_of(order->json, "reference", &n);
-    if (!reference_ok(order->reference))
-        return "reference";
-    order->to = text_of(order->json, "to", &n);
-    if (!order->to || !message_recipient_ok(order->to, n))
-        return "to";
-    order->text = text_of(order->json, "text", &order->text_len);
-    if (!order->text || !message_text_ok(order->text, order->text_len))
-        return "text";
-    type = text_of(order->json, "type", &n);
-    if (!type || !message_type_parse(type, &order->type))
-        return "type";
-    if (key && strcmp(key, order->reference) != 0)
-        return "Idempotency-Key";
-    return NULL;
+    return blame || !key || !strcmp(key, order->reference) ? blame : "Idempotency-Key";
 }
 
 void sim_put_id(const struct sim *sim, const char *reference, char id[ID_SIZE])
 {
-    snprintf(id, ID_SIZE, "%s-%016" PRIx64, sim->settings->name,
-             hash_bytes(sim->id_key, reference, strlen(reference)));
+    static const char hex[] = "0123456789abcdef";
+    uint64_t hash = hash_bytes(sim->id_key, reference, strlen(reference));
+    char *at = stpcpy(id, sim->settings->name);
+
+    *at++ = '-';
+    for (int shift = 60; shift >= 0; shift -= 4)
+        *at++ = hex[hash >> shift & 15];
+    *at = '\0';
 }
 
 static void reply_id(struct sim *sim, struct httpd_request *req, const char *reference)
 {
     char id[ID_SIZE];
     char body[ID_SIZE + 64];
-    int n;
+    char *end;
 
     sim_put_id(sim, reference, id);
-    n = snprintf(body, sizeof(body), "{\"id\":\"%s\",\"status\":\"accepted\"}", id);
-    httpd_reply(req, 200, body, (size_t)n);
+    end = stpcpy(stpcpy(stpcpy(body, "{\"id\":\""), id), "\",\"status\":\"accepted\"}");
+    httpd_reply(req, 200, body, (size_t)(end - body));
 }
 
 static void carry_out(struct sim *sim, struct httpd_request *req, const struct verdict *v,
@@ -137,7 +100,7 @@ static void carry_out(struct sim *sim, struct httpd_request *req, const struct v
 }
 
 static bool accept_order(struct sim *sim, struct httpd_request *req, const struct order *order,
-                         struct ledger_entry *e)
+                         bool has_key, struct ledger_entry *e)
 {
     const char *parent = httpd_header(req, "traceparent");
     struct trace_context trace;
@@ -146,7 +109,7 @@ static bool accept_order(struct sim *sim, struct httpd_request *req, const struc
         .text = order->text,
         .text_len = order->text_len,
         .type = order->type,
-        .has_key = httpd_header(req, "Idempotency-Key") != NULL,
+        .has_key = has_key,
         .trace = parent && trace_parse(parent, &trace) ? &trace : NULL,
     };
     struct err err;
@@ -164,7 +127,7 @@ static bool struck(struct sim *sim, enum fault_kind kind, const char *reference,
 
 /* The lock is held. */
 static void decide_send(struct sim *sim, struct httpd_request *req, const struct order *order,
-                        struct verdict *v)
+                        bool has_key, struct verdict *v)
 {
     struct ledger_entry *e = ledger_request(sim->ledger, order->reference);
     const char *prefix = sim->faults.reject_prefix;
@@ -200,7 +163,7 @@ static void decide_send(struct sim *sim, struct httpd_request *req, const struct
         v->status = (int)sim->faults.reject_status;
         return;
     }
-    if (!e->accepted_us && !accept_order(sim, req, order, e)) {
+    if (!e->accepted_us && !accept_order(sim, req, order, has_key, e)) {
         v->result = RESULT_FULL;
         return;
     }
@@ -216,23 +179,24 @@ static void handle_send(struct httpd_request *req, void *arg)
 {
     struct sim *sim = arg;
     struct verdict v = {.retry_after = -1};
-    struct order order = {0};
-    const char *blame = read_order(req, &order);
+    const char *key = httpd_header(req, "Idempotency-Key");
+    struct order order;
+    const char *blame = read_request(req, key, &order);
 
     if (blame) {
         metrics_add(sim->sends[RESULT_INVALID], 1);
         httpd_reply_error(req, 400, "invalid_input", "The request is not as the protocol has it.",
                           blame);
-        json_decref(order.json);
+        order_free(&order);
         return;
     }
     pthread_mutex_lock(&sim->lock);
-    decide_send(sim, req, &order, &v);
+    decide_send(sim, req, &order, key != NULL, &v);
     metrics_set(sim->references, (int64_t)ledger_counts(sim->ledger).seen);
     pthread_mutex_unlock(&sim->lock);
     metrics_add(sim->sends[v.result], 1);
     carry_out(sim, req, &v, order.reference);
-    json_decref(order.json);
+    order_free(&order);
 }
 
 static void decide_lookup(struct sim *sim, const char *reference, struct verdict *v)
@@ -260,7 +224,7 @@ static void handle_lookup(struct httpd_request *req, void *arg)
     const char *reference = httpd_path(req) + strlen("/messages/");
     struct verdict v = {.retry_after = -1, .result = RESULT_NOT_FOUND};
 
-    if (reference_ok(reference)) {
+    if (order_reference_ok(reference, strlen(reference))) {
         pthread_mutex_lock(&sim->lock);
         decide_lookup(sim, reference, &v);
         pthread_mutex_unlock(&sim->lock);
