@@ -19,19 +19,21 @@ bool trace_valid(const struct trace_context *t)
     return any(t->trace_id, sizeof(t->trace_id)) && any(t->span_id, sizeof(t->span_id));
 }
 
+/* The value of a hexadecimal digit, and one: upper case is not allowed. */
+static const uint8_t digit_values[256] = {
+    ['0'] = 1, ['1'] = 2,  ['2'] = 3,  ['3'] = 4,  ['4'] = 5,  ['5'] = 6,  ['6'] = 7,  ['7'] = 8,
+    ['8'] = 9, ['9'] = 10, ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
+};
+
 static bool parse_hex(const char *s, uint8_t *out, size_t bytes)
 {
-    for (size_t i = 0; i < bytes * 2; i++) {
-        char c = s[i];
-        uint8_t v;
+    for (size_t i = 0; i < bytes; i++) {
+        uint8_t high = digit_values[(unsigned char)s[2 * i]];
+        uint8_t low = digit_values[(unsigned char)s[2 * i + 1]];
 
-        if (c >= '0' && c <= '9')
-            v = (uint8_t)(c - '0');
-        else if (c >= 'a' && c <= 'f') /* upper case is not allowed */
-            v = (uint8_t)(c - 'a' + 10);
-        else
+        if (!high || !low)
             return false;
-        out[i / 2] = (uint8_t)(out[i / 2] << 4 | v);
+        out[i] = (uint8_t)((high - 1) << 4 | (low - 1));
     }
     return true;
 }

@@ -1,5 +1,8 @@
 #include "libcommon/base/utf8.h"
 
+#include <stdint.h>
+#include <string.h>
+
 size_t utf8_character(const char *text, size_t n)
 {
     const unsigned char *s = (const unsigned char *)text;
@@ -26,9 +29,23 @@ bool utf8_is_control(const char *text, size_t length)
            (length == 2 && s[0] == 0xc2 && s[1] < 0xa0);
 }
 
+/* Eight characters of ASCII, none of them NUL: most texts are nothing else. */
+static bool is_plain(const char *s)
+{
+    const uint64_t each = UINT64_MAX / 255;
+    uint64_t eight;
+
+    memcpy(&eight, s, sizeof(eight));
+    return !((eight | (eight - each)) & each * 0x80);
+}
+
 bool utf8_ok(const char *s, size_t n)
 {
     for (size_t i = 0; i < n;) {
+        if (n - i >= 8 && is_plain(s + i)) {
+            i += 8;
+            continue;
+        }
         size_t len = utf8_character(s + i, n - i);
 
         if (!len)
