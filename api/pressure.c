@@ -38,21 +38,15 @@ struct pressure {
 
 static struct db_label sample_label = {.query = "outbox_sample"};
 
-static const char *const pending_names[MESSAGE_LANES] = {"pending normal", "pending express"};
-static const char *const oldest_names[MESSAGE_LANES] = {"oldest normal", "oldest express"};
-
-static void read_sample(struct pressure *p, struct db_results *results)
+static void read_sample(struct pressure *p, const struct outbox_sample *s)
 {
-    int64_t now_sec = db_number(db_result(results, "now"));
     int64_t age_sec = 0;
     int64_t pending = 0;
 
     for (int i = 0; i < MESSAGE_LANES; i++) {
-        int64_t since = db_number(db_result(results, oldest_names[i]));
-
-        pending += db_number(db_result(results, pending_names[i]));
-        if (since && now_sec - since > age_sec)
-            age_sec = now_sec - since;
+        pending += s->pending[i];
+        if (s->since_sec[i] && s->now_sec - s->since_sec[i] > age_sec)
+            age_sec = s->now_sec - s->since_sec[i];
     }
     atomic_store(&p->pending, pending);
     atomic_store(&p->age_high,
@@ -64,24 +58,20 @@ static void read_sample(struct pressure *p, struct db_results *results)
 static int sample(struct pressure *p, struct err *err)
 {
     int64_t accepted = atomic_load(&p->accepted);
-    struct db_packet packet = {0};
+    struct buf sql = {0};
     struct db_results results;
+    struct outbox_sample seen;
     int rc;
 
-    for (int i = 0; i < MESSAGE_LANES; i++) {
-        outbox_put_count(db_statement(&packet, pending_names[i]), (enum message_type)i,
-                         OUTBOX_DELIVER, api_settings.pressure_pending + 1);
-        outbox_put_oldest(db_statement(&packet, oldest_names[i]), (enum message_type)i,
-                          OUTBOX_DELIVER);
-    }
-    buf_puts(db_statement(&packet, "now"), "SELECT UNIX_TIMESTAMP()");
-    rc = db_run_packet(p->db, &sample_label, &packet, &results, err);
-    db_packet_free(&packet);
+    outbox_put_sample(&sql, OUTBOX_DELIVER, api_settings.pressure_pending + 1);
+    rc = db_run_buf(p->db, &sample_label, &sql, &results, err);
+    buf_free(&sql);
     if (rc)
         return -1;
-    read_sample(p, &results);
-    atomic_store(&p->accepted_at_sample, accepted);
+    outbox_read_sample(db_only(&results), &seen);
     db_results_free(&results);
+    read_sample(p, &seen);
+    atomic_store(&p->accepted_at_sample, accepted);
     return 0;
 }
 
@@ -146,10 +136,10 @@ static bool wait_for_turn(struct pressure *p)
 
     if (at_rest(p) && ms < REST_SAMPLE_MS) {
         atomic_store(&p->resting, true);
-        stop = pause_for_or(&p->pause, REST_SAMPLE_MS - ms, accepted_since, p);
+        stop = pause_for_or(&p->pause, REST_SAMPLE_MS, accepted_since, p);
         atomic_store(&p->resting, false);
-        if (stop)
-            return true;
+        if (stop || !accepted_since(p))
+            return stop;
     }
     return pause_for(&p->pause, ms);
 }
@@ -158,7 +148,7 @@ static int64_t longest_wait_ms(void)
 {
     int64_t ms = api_settings.pressure_sample_ms;
 
-    return ms < REST_SAMPLE_MS ? REST_SAMPLE_MS : ms;
+    return ms < REST_SAMPLE_MS ? REST_SAMPLE_MS + ms : ms;
 }
 
 static void *pressure_main(void *arg)

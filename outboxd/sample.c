@@ -21,37 +21,27 @@ struct sampler {
 
 static struct db_label sample_label = {.query = "outbox_sample"};
 
-static const char *const pending_names[MESSAGE_LANES] = {"pending normal", "pending express"};
-static const char *const oldest_names[MESSAGE_LANES] = {"oldest normal", "oldest express"};
-
-static void put_lane(struct db_packet *packet, enum message_type lane)
-{
-    outbox_put_count(db_statement(packet, pending_names[lane]), lane, OUTBOX_DELIVER,
-                     outboxd_settings.sample_limit);
-    outbox_put_oldest(db_statement(packet, oldest_names[lane]), lane, OUTBOX_DELIVER);
-}
-
 /* Failures are not logged here: relay threads and probe see the same database. */
 static void sample(struct sampler *s)
 {
-    struct db_packet packet = {0};
+    struct buf sql = {0};
     struct db_results results;
+    struct outbox_sample seen;
     struct err err;
-    int64_t since;
 
     if (db_acquire(s->db, &err))
         return;
-    for (int i = 0; i < MESSAGE_LANES; i++)
-        put_lane(&packet, (enum message_type)i);
-    if (!db_run_packet(s->db, &sample_label, &packet, &results, &err)) {
+    outbox_put_sample(&sql, OUTBOX_DELIVER, outboxd_settings.sample_limit);
+    if (!db_run_buf(s->db, &sample_label, &sql, &results, &err)) {
+        outbox_read_sample(db_only(&results), &seen);
         for (size_t i = 0; i < MESSAGE_LANES; i++) {
-            metrics_set(s->pending[i], db_number(db_result(&results, pending_names[i])));
-            since = db_number(db_result(&results, oldest_names[i]));
-            metrics_set(s->oldest[i], since ? since : clock_wall_us() / 1000000);
+            metrics_set(s->pending[i], seen.pending[i]);
+            metrics_set(s->oldest[i],
+                        seen.since_sec[i] ? seen.since_sec[i] : clock_wall_us() / 1000000);
         }
         db_results_free(&results);
     }
-    db_packet_free(&packet);
+    buf_free(&sql);
     db_release(s->db);
 }
 

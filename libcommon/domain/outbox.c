@@ -58,23 +58,53 @@ static void put_from(struct buf *sql, enum message_type lane, enum outbox_kind k
     buf_puts(sql, when);
 }
 
-void outbox_put_count(struct buf *sql, enum message_type lane, enum outbox_kind kind, int64_t limit)
+static void put_count(struct buf *sql, enum message_type lane, enum outbox_kind kind, int64_t limit)
 {
-    buf_puts(sql, "SELECT COUNT(*) FROM ((SELECT 1");
+    buf_puts(sql, "(SELECT COUNT(*) FROM ((SELECT 1");
     put_from(sql, lane, kind, " IS NULL");
     buf_printf(sql, " LIMIT %lld) UNION ALL (SELECT 1", (long long)limit);
     put_from(sql, lane, kind, "<=NOW(6)");
-    buf_printf(sql, " LIMIT %lld)) t", (long long)limit);
+    buf_printf(sql, " LIMIT %lld)) t)", (long long)limit);
 }
 
 /* The longest waiting ones are at the front of the two parts of the index. */
-void outbox_put_oldest(struct buf *sql, enum message_type lane, enum outbox_kind kind)
+static void put_oldest(struct buf *sql, enum message_type lane, enum outbox_kind kind)
 {
-    buf_puts(sql, "SELECT UNIX_TIMESTAMP(MIN(t.since)) FROM ((SELECT created_at since");
+    buf_puts(sql, "(SELECT UNIX_TIMESTAMP(MIN(t.since)) FROM ((SELECT created_at since");
     put_from(sql, lane, kind, " IS NULL");
     buf_puts(sql, " ORDER BY id LIMIT 1) UNION ALL (SELECT next_run_at");
     put_from(sql, lane, kind, "<=NOW(6)");
-    buf_puts(sql, " ORDER BY next_run_at LIMIT 1)) t");
+    buf_puts(sql, " ORDER BY next_run_at LIMIT 1)) t)");
+}
+
+void outbox_put_sample(struct buf *sql, enum outbox_kind kind, int64_t limit)
+{
+    buf_puts(sql, "SELECT UNIX_TIMESTAMP()");
+    for (int lane = 0; lane < MESSAGE_LANES; lane++) {
+        buf_putc(sql, ',');
+        put_count(sql, (enum message_type)lane, kind, limit);
+        buf_putc(sql, ',');
+        put_oldest(sql, (enum message_type)lane, kind);
+    }
+}
+
+static int64_t number_of(const char *column)
+{
+    return column ? strtoll(column, NULL, 10) : 0;
+}
+
+void outbox_read_sample(struct db_set *set, struct outbox_sample *out)
+{
+    char **row = db_next(set);
+
+    *out = (struct outbox_sample){0};
+    if (!row)
+        return;
+    out->now_sec = number_of(row[0]);
+    for (size_t lane = 0; lane < MESSAGE_LANES; lane++) {
+        out->pending[lane] = number_of(row[1 + 2 * lane]);
+        out->since_sec[lane] = number_of(row[2 + 2 * lane]);
+    }
 }
 
 /* By its index, whatever the optimizer makes of the EXISTS: else it may walk the table. */

@@ -35,12 +35,15 @@ void outbox_put_row(struct db *db, struct buf *sql, enum outbox_kind kind, const
 
 /* "lane=… AND kind=…": the part of idx_outbox_poll in which a lane's rows of that kind lie. */
 void outbox_put_part(struct buf *sql, enum message_type lane, enum outbox_kind kind);
-/* SELECT of the number of a lane's rows of that kind that are due, counted up to about limit. */
-void outbox_put_count(struct buf *sql, enum message_type lane, enum outbox_kind kind,
-                      int64_t limit);
-/* SELECT of the time (Unix, seconds) since when the longest waiting of them has been due; NULL:
- * none is. */
-void outbox_put_oldest(struct buf *sql, enum message_type lane, enum outbox_kind kind);
+/* What waits in the lanes, rows of one kind that are due. */
+struct outbox_sample {
+    int64_t pending[MESSAGE_LANES];   /* counted up to about a limit */
+    int64_t since_sec[MESSAGE_LANES]; /* when the longest waiting one came due; 0: there is none */
+    int64_t now_sec;                  /* of the database; all of them in Unix time */
+};
+/* One SELECT of one row: an answer a part would wake its reader as often. */
+void outbox_put_sample(struct buf *sql, enum outbox_kind kind, int64_t limit);
+void outbox_read_sample(struct db_set *set, struct outbox_sample *out);
 
 /* "EXISTS (…)": the message whose identifier is in that column has a row, due or not: each of
  * either kind brings it to its lane. */

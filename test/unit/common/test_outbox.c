@@ -82,6 +82,30 @@ START_TEST(a_row_that_is_too_large_alone_is_said_to_be)
 }
 END_TEST
 
+START_TEST(a_sample_is_one_row)
+{
+    struct outbox_sample seen;
+    struct db_results results;
+    static struct db_label label = {.query = "sample"};
+    struct buf sql = {0};
+    struct err err;
+
+    db_label_register(&label);
+    outbox_put_sample(&sql, OUTBOX_DELIVER, 7);
+    ck_assert_ptr_null(strchr(sql.data, ';'));
+    EXPECT("sample", .has = {"LIMIT 7", "UNIX_TIMESTAMP()"}, .rows = "1000|3|990.25|0|\\N");
+    ck_assert_int_eq(db_run_buf(db, &label, &sql, &results, &err), 0);
+    outbox_read_sample(db_only(&results), &seen);
+    ck_assert_int_eq(seen.now_sec, 1000);
+    ck_assert_int_eq(seen.pending[MESSAGE_NORMAL], 3);
+    ck_assert_int_eq(seen.since_sec[MESSAGE_NORMAL], 990);
+    ck_assert_int_eq(seen.pending[MESSAGE_EXPRESS], 0);
+    ck_assert_int_eq(seen.since_sec[MESSAGE_EXPRESS], 0);
+    db_results_free(&results);
+    buf_free(&sql);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("outbox");
@@ -91,6 +115,7 @@ int main(void)
     tcase_add_test(t, rows_leave_together);
     tcase_add_test(t, no_packet_is_larger_than_the_server_takes);
     tcase_add_test(t, a_row_that_is_too_large_alone_is_said_to_be);
+    tcase_add_test(t, a_sample_is_one_row);
     suite_add_tcase(s, t);
     return suite_run(s);
 }
