@@ -22,6 +22,7 @@
 #define RENEW_SILENT_MS 4000          /* of silence, until the subscription is renewed */
 #define RENEW_SILENT_MAX_MS 120000    /* the same while the broker was about to say something */
 #define RENEW_DOUBTFUL_MS 1000        /* the same after the broker has ended one */
+#define RENEWALS_A_DECLARATION 5      /* for silence */
 #define MESSAGE_BYTES 512             /* on the wire, of a short text, about */
 #define WAKE_BYTES_MAX 65536          /* above half a receive buffer the kernel clamps the window */
 #define BYTES_MAX (8u << 20)          /* of messages in memory: many of the largest bundles */
@@ -353,11 +354,18 @@ static void be_patient(struct lane *l)
         l->renew_after_ms *= 2;
 }
 
+static bool needs_declaration(struct lane *l)
+{
+    return l->doubtful || ++l->renewals % RENEWALS_A_DECLARATION == 0;
+}
+
 /* A queue that is deleted and declared again while we subscribe to it can leave RabbitMQ (3.10,
  * quorum queues) delivering to a consumer that never hears of it. Silence alone does not tell that
  * from a quiet day, so a lane that holds nothing and has heard nothing for a while subscribes anew;
- * what the broker believed delivered comes again. After the broker has ended a subscription the
- * next one is in doubt: it is made once more before the lane is called ready. */
+ * what the broker believed delivered comes again. A subscription tells whether its own queue is
+ * gone; what else may be, a dozen questions to the broker, is declared every few times. After the
+ * broker has ended a subscription the next one is in doubt: it is made once more before the lane is
+ * called ready. */
 static void renew_if_silent(struct lane *l)
 {
     bool holds = l->hand.by_id || l->arrived_count || l->suspect_count || !TAILQ_EMPTY(&l->letters);
@@ -370,8 +378,8 @@ static void renew_if_silent(struct lane *l)
     }
     if (!l->consuming || l->drain_begun || clock_mono_ms() < l->renew_at_ms)
         return;
-    if (broker_renew_channel(l->broker, &err) || broker_declare(l->broker, &err) ||
-        subscribe(l, &err)) {
+    if (broker_renew_channel(l->broker, &err) ||
+        (needs_declaration(l) && broker_declare(l->broker, &err)) || subscribe(l, &err)) {
         be_patient(l);
         connection_lost(l, &err);
         return;

@@ -55,6 +55,7 @@ struct lane {
     bool doubtful; /* the broker has ended a subscription: the next one is not believed unheard */
     bool renewed;  /* nothing has been delivered since the subscription was renewed for silence */
     int64_t renew_at_ms, renew_after_ms;
+    unsigned renewals; /* for silence */
 
     size_t prefetch, recipients_max;
     size_t deliveries_max;  /* unacknowledged, as the broker is told */
