@@ -11,8 +11,9 @@
 #include "outboxd/relay_internal.h"
 #include "outboxd/spans.h"
 
-#define ATTEND_EVERY_MS 1000 /* far below half a heartbeat */
-#define REST_US 150000       /* longest wait with a transaction that holds the restore mode */
+#define ATTEND_EVERY_MS 1000  /* far below half a heartbeat */
+#define ATTEND_RARELY_MS 2000 /* the same for who has nothing to do; below half of it */
+#define REST_US 150000        /* longest wait with a transaction that holds the restore mode */
 #define BLOCKED_WAIT_MS 500
 #define HELD_BACK_MS 500 /* between looks in restore mode */
 #define BACKOFF_BASE_MS 100
@@ -170,10 +171,18 @@ static bool broker_takes(struct relay_thread *t)
 
 /* ---- looking ---- */
 
+/* For how long a thread may leave its connection alone. */
+static int64_t unattended_ms(void)
+{
+    int64_t most_ms = outboxd_settings.broker.heartbeat_sec * 1000 * 2 / 5;
+
+    return most_ms < ATTEND_RARELY_MS ? most_ms : ATTEND_RARELY_MS;
+}
+
 static bool start_looking(struct relay_thread *t)
 {
     struct pool *pool = t->pool;
-    struct timespec until = pause_until(ATTEND_EVERY_MS);
+    struct timespec until = pause_until(unattended_ms());
     bool mine;
 
     pthread_mutex_lock(&pool->lock);
