@@ -37,15 +37,18 @@ def tab():
 
 
 @pytest.fixture(autouse=True)
-def nothing_from_elsewhere(request):
-    """Whatever a page has asked for came from this host, and nothing was blocked or has failed."""
+def nothing_from_elsewhere(request, world):
+    """Whatever a page has asked for came from this host, and nothing was blocked or has failed. A page goes on asking,
+    so it is left before the test's world ends."""
     yield
     if "tab" in request.fixturenames:
         tab = request.getfixturevalue("tab")
         elsewhere = [url for url in tab.requests()
                      if not url.startswith(("http://127.0.0.1:", "data:", "about:"))]
+        complaints = tab.complaints()
+        tab.open("about:blank")
         assert elsewhere == []
-        assert tab.complaints() == []
+        assert complaints == []
 
 
 def tile(tab, label):
