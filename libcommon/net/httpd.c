@@ -1,6 +1,7 @@
 #include "libcommon/net/httpd.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,10 @@
 #include "libcommon/telemetry/log.h"
 
 #define PATIENCE_MS 100 /* how often a wait looks whether it was given up */
+/* How long a thread works off what it knows of before it looks at its sockets again. A request
+ * behind another one on its connection goes to the end of what is known by then: those who send
+ * many at once wait for those who send one. */
+#define TURN_MS 2
 
 const struct setting httpd_settings_rows[] = {
     SETTING_INT_ROW(httpd_settings, threads, "HTTP_THREADS", "2", 1, 64,
@@ -250,11 +255,13 @@ static void on_stop_accepting(evutil_socket_t fd, short what, void *arg)
 static struct event_base *new_base(void)
 {
     struct event_config *config = event_config_new();
+    const struct timeval turn = {0, TURN_MS * 1000};
     struct event_base *base;
 
     MUST(config != NULL);
     event_config_set_flag(config,
                           EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_IGNORE_ENV | GATHER_CHANGES);
+    MUST(event_config_set_max_dispatch_interval(config, &turn, INT_MAX, 0) == 0);
     base = event_base_new_with_config(config);
     event_config_free(config);
     MUST(base != NULL);
@@ -271,7 +278,7 @@ static void build_thread(struct httpd *h, struct http_thread *t)
     t->base = new_base();
     t->http = evhttp_new(t->base);
     t->wake = event_new(t->base, t->wake_fd, EV_READ | EV_PERSIST, on_wake, t);
-    t->sweep = event_new(t->base, -1, EV_PERSIST, http_conn_sweep, t);
+    t->sweep = event_new(t->base, -1, 0, http_conn_sweep, t);
     t->act = event_new(t->base, -1, 0, http_conn_act, t);
     t->stop_accepting = event_new(t->base, -1, 0, on_stop_accepting, t);
     t->deadline = event_new(t->base, -1, 0, http_deadline_pass, t);

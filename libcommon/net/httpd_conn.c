@@ -10,20 +10,22 @@
 #include "libcommon/net/httpd_internal.h"
 
 #define SWEEP_MS 200
+#define SWEEP_ENDS 32     /* of overdue connections in a turn of the loop: others wait meanwhile */
 #define LINGER_MS 2000    /* for a client to finish writing and read its last answer */
 #define DRAIN_IDLE_MS 500 /* a draining server waits this long for a request under way */
 /* Chunk sizes and line ends beside headers and body; and a record of TLS, of which nothing may be
  * left in OpenSSL, as no event would tell of it. */
 #define READ_SLACK (4096 + 16384)
 
+/* What is left of a sweep goes on with the next turn of the loop. */
 static void keep_sweeping(struct http_thread *t)
 {
-    struct timeval every = {0, SWEEP_MS * 1000};
+    struct timeval after = {0, t->sweep_next ? 0 : SWEEP_MS * 1000};
 
     if (t->sweeping)
         return;
     t->sweeping = true;
-    evtimer_add(t->sweep, &every);
+    evtimer_add(t->sweep, &after);
 }
 
 static void unlist(struct http_conn *c)
@@ -208,6 +210,8 @@ static void release(struct http_conn *c)
         c->next->prev = c->prev;
     if (t->last_input == c)
         t->last_input = NULL;
+    if (t->sweep_next == c)
+        t->sweep_next = c->next;
     evbuffer_remove_cb(bufferevent_get_input(c->bev), on_input, c);
     evbuffer_remove_cb(bufferevent_get_output(c->bev), on_output, c);
     http_memory_forget(c);
@@ -387,7 +391,8 @@ static int64_t idle_limit_ms(const struct http_thread *t, const struct http_conn
                                                               : s->read_timeout_ms;
 }
 
-static void sweep_one(struct http_conn *c, int64_t now_ms)
+/* True: its time was up. */
+static bool sweep_one(struct http_conn *c, int64_t now_ms)
 {
     struct http_thread *t = c->thread;
     const struct httpd_settings *s = &t->server->settings;
@@ -397,49 +402,55 @@ static void sweep_one(struct http_conn *c, int64_t now_ms)
     case CONN_IDLE:
         if (t->draining_since_ms > c->since_ms)
             age_ms = now_ms - t->draining_since_ms;
-        if (age_ms > idle_limit_ms(t, c))
-            expire(c, http_tls_is_shaking(c) ? HTTP_DROP_HANDSHAKE_TIMEOUT : HTTP_DROP_IDLE_TIMEOUT,
-                   BEV_EVENT_READING);
-        break;
+        if (age_ms <= idle_limit_ms(t, c))
+            return false;
+        expire(c, http_tls_is_shaking(c) ? HTTP_DROP_HANDSHAKE_TIMEOUT : HTTP_DROP_IDLE_TIMEOUT,
+               BEV_EVENT_READING);
+        return true;
     case CONN_READING:
-        if (age_ms > s->read_timeout_ms)
-            expire(c, HTTP_DROP_READ_TIMEOUT, BEV_EVENT_READING);
-        break;
+        if (age_ms <= s->read_timeout_ms)
+            return false;
+        expire(c, HTTP_DROP_READ_TIMEOUT, BEV_EVENT_READING);
+        return true;
     case CONN_HANDLING:
-        break;
+        return false;
     case CONN_WRITING:
-        if (age_ms > s->write_timeout_ms) {
-            disconnect(c);
-            expire(c, HTTP_DROP_WRITE_TIMEOUT, BEV_EVENT_WRITING);
-        }
-        break;
+        if (age_ms <= s->write_timeout_ms)
+            return false;
+        disconnect(c);
+        expire(c, HTTP_DROP_WRITE_TIMEOUT, BEV_EVENT_WRITING);
+        return true;
     case CONN_LINGERING:
-        if (age_ms > LINGER_MS)
-            http_conn_end_linger(c);
-        break;
+        if (age_ms <= LINGER_MS)
+            return false;
+        http_conn_end_linger(c);
+        return true;
     }
+    return false;
 }
 
 void http_conn_sweep(evutil_socket_t fd, short what, void *thread)
 {
     struct http_thread *t = thread;
     int64_t now_ms = clock_mono_ms();
-    struct http_conn *next;
+    unsigned ended = 0;
+    struct http_conn *c;
 
     (void)fd;
     (void)what;
-    for (struct http_conn *c = t->conns; c; c = next) {
-        next = c->next;
+    if (!t->sweep_next)
+        t->sweep_next = t->conns;
+    while (ended < SWEEP_ENDS && (c = t->sweep_next)) {
+        t->sweep_next = c->next;
         if (!c->gone || c->state == CONN_LINGERING)
-            sweep_one(c, now_ms);
+            ended += sweep_one(c, now_ms);
         if (c->ssl && !c->gone)
             http_memory_count(c);
     }
     http_stats_memory(t);
-    if (!t->conns) {
-        t->sweeping = false;
-        event_del(t->sweep);
-    }
+    t->sweeping = false;
+    if (t->conns)
+        keep_sweeping(t);
 }
 
 void http_conn_drain(struct http_thread *t)

@@ -200,6 +200,7 @@ struct http_thread {
     struct http_conn *conns;
     struct http_conn *last_input; /* whose bytes evhttp has looked at last */
     struct http_conn *due;
+    struct http_conn *sweep_next;   /* where a sweep goes on; NULL: none is under way */
     struct http_conns silent, kept; /* the idle ones, longest first: without a byte yet, others */
     struct http_conns lingering;    /* likewise */
     int64_t conn_count;
