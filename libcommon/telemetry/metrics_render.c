@@ -14,18 +14,33 @@
 
 #define COUNT_EVERY_MS 1000
 
+#define FRACTION_DIGITS 6 /* of a second, in microseconds */
+
+static void put_fraction(struct buf *out, uint64_t us, size_t digits)
+{
+    char text[FRACTION_DIGITS];
+
+    for (size_t i = FRACTION_DIGITS; i-- > 0; us /= 10)
+        text[i] = (char)('0' + us % 10);
+    buf_putc(out, '.');
+    buf_put(out, text, digits);
+}
+
 static void put_seconds(struct buf *out, uint64_t us)
 {
-    buf_printf(out, "%llu.%06llu", (unsigned long long)(us / 1000000),
-               (unsigned long long)(us % 1000000));
+    buf_put_uint(out, us / 1000000);
+    put_fraction(out, us % 1000000, FRACTION_DIGITS);
 }
 
 static void put_sample(struct buf *out, const char *name, const char *suffix, const char *labels)
 {
     buf_puts(out, name);
     buf_puts(out, suffix);
-    if (*labels)
-        buf_printf(out, "{%s}", labels);
+    if (*labels) {
+        buf_putc(out, '{');
+        buf_puts(out, labels);
+        buf_putc(out, '}');
+    }
     buf_putc(out, ' ');
 }
 
@@ -86,15 +101,26 @@ static void put_exemplar(struct buf *out, const struct exemplar *e)
     put_seconds(out, at_us);
 }
 
-/* OpenMetrics writes them as floating point numbers, 5.0. */
-static void put_bound(struct buf *out, enum metrics_format format, double bound)
+/* Without zeros at its end, but for OpenMetrics's own: it writes floating point numbers, 5.0. */
+static void put_bound(struct buf *out, enum metrics_format format, bool seconds, uint64_t bound)
 {
-    char text[32];
+    uint64_t us = seconds ? bound % 1000000 : 0;
+    size_t digits = us ? FRACTION_DIGITS : format == METRICS_OPENMETRICS;
 
-    snprintf(text, sizeof(text), "%g", bound);
-    buf_puts(out, text);
-    if (format == METRICS_OPENMETRICS && !strpbrk(text, ".e"))
-        buf_puts(out, ".0");
+    for (uint64_t rest = us; rest && rest % 10 == 0; rest /= 10)
+        digits--;
+    buf_put_uint(out, seconds ? bound / 1000000 : bound);
+    if (digits)
+        put_fraction(out, us, digits);
+}
+
+/* A page is mostly these lines, and whoever is asked for it has others to serve: no printf. */
+static void put_bucket(struct buf *out, const char *name, const char *labels)
+{
+    buf_puts(out, name);
+    buf_puts(out, "_bucket{");
+    buf_puts(out, labels);
+    buf_puts(out, *labels ? ",le=\"" : "le=\"");
 }
 
 static void put_histogram(struct buf *out, enum metrics_format format, const char *name,
@@ -108,12 +134,13 @@ static void put_histogram(struct buf *out, enum metrics_format format, const cha
 
     for (size_t i = 0; i <= n; i++) {
         count += metrics_sum(m->slot + (unsigned)i);
-        buf_printf(out, "%s_bucket{%s%sle=\"", name, m->labels, *m->labels ? "," : "");
+        put_bucket(out, name, m->labels);
         if (i == n)
             buf_puts(out, "+Inf");
         else
-            put_bound(out, format, seconds ? (double)bounds[i] / 1e6 : (double)bounds[i]);
-        buf_printf(out, "\"} %llu", (unsigned long long)count);
+            put_bound(out, format, seconds, (uint64_t)bounds[i]);
+        buf_puts(out, "\"} ");
+        buf_put_uint(out, count);
         if (format == METRICS_OPENMETRICS && m->exemplars)
             put_exemplar(out, &m->exemplars[i]);
         buf_putc(out, '\n');
