@@ -82,7 +82,8 @@ START_TEST(times_never_go_back)
     for (uint64_t n = 0; n < pace_total(&p); n++) {
         int64_t due_us = pace_due_us(&p, n);
 
-        ck_assert_int_ge(due_us, last_us);
+        if (due_us < last_us) /* an assertion each would be most of the time */
+            ck_abort_msg("%lld is before %lld", (long long)due_us, (long long)last_us);
         last_us = due_us;
     }
     ck_assert_int_lt(last_us, 600 * (int64_t)SEC);

@@ -65,9 +65,15 @@ static void teardown(void)
     fake_broker_end();
 }
 
+static int publish_within(int64_t ms, struct err *err)
+{
+    return publish_batch(&publisher, broker, rows, n, clock_mono_ms() + ms, err);
+}
+
+/* What is confirmed is so at once; the time is for a slow machine. */
 static int publish(struct err *err)
 {
-    return publish_batch(&publisher, broker, rows, n, clock_mono_ms() + 30, err);
+    return publish_within(10000, err);
 }
 
 static void expect_states(enum row_state a, enum row_state b, enum row_state c)
@@ -242,7 +248,7 @@ START_TEST(a_confirm_that_does_not_come_in_time_closes_the_connection)
     struct err err;
 
     HEARS({.type = BROKER_CONFIRMED, .tag = 1});
-    ck_assert_int_eq(publish(&err), -1);
+    ck_assert_int_eq(publish_within(30, &err), -1);
     ck_assert_int_eq(err.kind, ERR_RETRY);
     ck_assert(!broker_is_open(broker));
     expect_states(ROW_CONFIRMED, ROW_LEFT, ROW_LEFT);
@@ -265,7 +271,7 @@ START_TEST(in_an_alarm_confirms_may_come_late)
     struct err err;
 
     HEARS({.type = BROKER_BLOCKED, .text = "memory"});
-    ck_assert_int_eq(publish(&err), 0);
+    ck_assert_int_eq(publish_within(30, &err), 0);
     ck_assert(broker_is_open(broker));
     expect_states(ROW_LEFT, ROW_LEFT, ROW_LEFT);
 }
@@ -587,7 +593,7 @@ START_TEST(a_bundle_that_is_not_confirmed_in_time_is_left_whole)
 
     n = 12;
     HEARS({.type = BROKER_CONFIRMED, .tag = 2});
-    ck_assert_int_eq(publish(&err), -1);
+    ck_assert_int_eq(publish_within(30, &err), -1);
     ck_assert(!broker_is_open(broker));
     for (size_t i = 0; i < n; i++)
         ck_assert_int_eq(rows[i].state, i < 6 ? ROW_LEFT : ROW_CONFIRMED);
