@@ -37,6 +37,7 @@ NO_DATA = {
     'absent(up{job="rabbitmq"})': "as above",
     'time() - min by (job) (msg_api_keys_confirmed_timestamp_seconds{job="messaging-platform-api"}) > 30':
         "nobody asks for keys there",
+    "min by (job, instance) (msg_tls_certificate_expiry_seconds) < 14 * 86400": "nobody speaks TLS there",
 }
 
 with_prometheus = pytest.mark.skipif(not prometheus.available(),
