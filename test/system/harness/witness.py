@@ -22,11 +22,14 @@ class Database:
 
     def connect(self, **options):
         v = self.values
-        return pymysql.connect(
+        connection = pymysql.connect(
             host=v["DB_HOST"], port=int(v["DB_PORT"]), user=v["DB_USER_NAME"],
             password=v["DB_PASSWORD"], database=v["DB_NAME"], charset="utf8mb4", connect_timeout=10,
             **{"read_timeout": 60, "autocommit": True,
-               "init_command": f"SET SESSION tx_isolation='READ-COMMITTED',time_zone='+00:00' {MARK}", **options})
+               "init_command": f"SET SESSION time_zone='+00:00' {MARK}", **options})
+        with connection.cursor() as cursor:  # the variable has another name in MySQL
+            cursor.execute(f"SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED {MARK}")
+        return connection
 
     def rows(self, sql, *arguments):
         with self.connect() as connection, connection.cursor() as cursor:
