@@ -18,6 +18,7 @@ RUN apt-get update \
       libevent-core-2.1-7 \
       libevent-extra-2.1-7 \
       libevent-openssl-2.1-7 \
+      libinih1 \
       libjansson4 \
       libmariadb3 \
       libprotobuf-c1 \
@@ -46,6 +47,7 @@ RUN apt-get update \
       libc6-dev \
       libcurl4-openssl-dev \
       libevent-dev \
+      libinih-dev \
       libjansson-dev \
       libmariadb-dev \
       libprotobuf-c-dev \

@@ -51,7 +51,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "consumerd/verdict.h"
+#include "libcommon/domain/verdict.h"
 
 /* Longer waits for a lookup to settle are spent in the outbox. */
 #define DELIVERY_SETTLE_WAIT_MAX_MS 3000

@@ -10,13 +10,10 @@
 #include "libcommon/base/settings.h"
 #include "libcommon/daemon/daemon.h"
 #include "libcommon/db/db.h"
+#include "libcommon/domain/operator_file.h"
 #include "libcommon/domain/recipient.h"
 #include "libcommon/domain/topology.h"
 #include "libcommon/net/httpd.h"
-
-#define OPERATORS_MAX 8
-#define OPERATOR_NAME_MAX 30 /* eight names fit message_status.unknown_operators */
-#define OPERATOR_URL_MAX 400
 
 struct transport;
 

@@ -9,8 +9,8 @@
 #include "consumerd/breaker.h"
 #include "consumerd/delivery.h"
 #include "consumerd/settings.h"
-#include "consumerd/verdict.h"
 #include "libcommon/domain/message.h"
+#include "libcommon/domain/verdict.h"
 #include "libcommon/telemetry/metrics.h"
 
 /* What became of one message from the broker, which may have come in a bundle. */

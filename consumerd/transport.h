@@ -31,7 +31,7 @@
 
 #include "consumerd/inflight.h"
 #include "consumerd/settings.h"
-#include "consumerd/verdict.h"
+#include "libcommon/domain/verdict.h"
 #include "libcommon/telemetry/tracer.h"
 
 #define TRANSPORT_ERROR_MAX (JOB_ERROR_MAX - OPERATOR_NAME_MAX - 4) /* the name goes before it */

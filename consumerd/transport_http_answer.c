@@ -109,70 +109,15 @@ static bool has_it(const char *body, size_t n, char id[PROVIDER_ID_MAX + 1])
     return kept;
 }
 
-/* Why an operator that gives this status cannot serve us; UNFIT_REASONS: that is not what it says.
- */
-static enum unfit unfit_of(long status)
-{
-    switch (status) {
-    case 401:
-        return UNFIT_CREDENTIALS;
-    case 402:
-        return UNFIT_CREDIT;
-    case 403:
-        return UNFIT_FORBIDDEN;
-    case 404:
-    case 405:
-    case 410:
-        return UNFIT_ADDRESS;
-    case 407:
-        return UNFIT_PROXY;
-    case 406: /* of what every request of ours has alike */
-    case 411:
-    case 412:
-    case 414:
-    case 415:
-    case 417:
-    case 426:
-    case 428:
-    case 431:
-        return UNFIT_PROTOCOL;
-    default: /* redirected: it is not where we look for it */
-        return status >= 300 && status < 400 ? UNFIT_ADDRESS : UNFIT_REASONS;
-    }
-}
-
-/* INVARIANT: a status that nobody has thought of is no final no, which would refund a message that
- * the operator may deliver: it is asked. So is 409, which services that know Idempotency-Key give
- * while an earlier request with that key is at work. */
-static enum verdict verdict_of(long status)
-{
-    switch (status) {
-    case 400: /* of the message: its number, its text */
-    case 413:
-    case 422:
-    case 451:
-        return VERDICT_REJECTED;
-    case 408: /* not processed, as the server itself says */
-    case 421:
-    case 425:
-        return VERDICT_TRANSIENT;
-    case 429:
-        return VERDICT_THROTTLED;
-    default:
-        return status >= 500 && status < 600 ? VERDICT_TRANSIENT : VERDICT_UNKNOWN;
-    }
-}
-
 enum verdict http_answer_to_post(long status, const char *body, size_t n,
                                  char id[PROVIDER_ID_MAX + 1], enum unfit *unfit)
 {
+    enum verdict verdict = verdict_of_status((int)status, unfit);
+
     id[0] = '\0';
-    *unfit = unfit_of(status);
-    if (*unfit != UNFIT_REASONS)
-        return VERDICT_UNFIT;
     if (status >= 200 && status < 300)
         return has_it(body, n, id) ? VERDICT_ACCEPTED : VERDICT_UNKNOWN;
-    return verdict_of(status);
+    return verdict;
 }
 
 enum lookup_answer http_answer_to_get(long status, const char *body, size_t n,

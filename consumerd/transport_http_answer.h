@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #include "consumerd/inflight.h"
-#include "consumerd/verdict.h"
+#include "libcommon/domain/verdict.h"
 
 /* The answer to a POST. body: NULL when it did not come to its end. id: "" unless accepted; unfit:
  * the reason, when it is that. */

@@ -1,5 +1,5 @@
-#ifndef CONSUMERD_VERDICT_H
-#define CONSUMERD_VERDICT_H
+#ifndef LIBCOMMON_DOMAIN_VERDICT_H
+#define LIBCOMMON_DOMAIN_VERDICT_H
 
 /*
  * What an operator's answer means, in one vocabulary from the wire to metrics and spans. Transports
@@ -33,6 +33,10 @@ enum unfit {
 
 /* Of a lookup: whether the operator has a message. */
 enum lookup_answer { LOOKUP_FOUND, LOOKUP_NOT_FOUND, LOOKUP_UNREACHABLE, LOOKUP_ANSWERS };
+
+/* What a status of HTTP means by itself, whatever the body says; 2xx: VERDICT_UNKNOWN. unfit: why,
+ * or UNFIT_REASONS. */
+enum verdict verdict_of_status(int status, enum unfit *unfit);
 
 const char *verdict_name(enum verdict verdict);
 /* Its spelling in operator_calls_total{result}: two are older than the vocabulary. */
