@@ -9,6 +9,8 @@ GRANT INSERT, UPDATE ON messaging_platform.user_balances TO 'msg_api'@'%';
 GRANT INSERT ON messaging_platform.user_transactions TO 'msg_api'@'%';
 GRANT INSERT, UPDATE ON messaging_platform.messages TO 'msg_api'@'%';
 GRANT INSERT, UPDATE ON messaging_platform.message_status TO 'msg_api'@'%';
+GRANT INSERT, UPDATE, DELETE ON messaging_platform.deliveries TO 'msg_api'@'%'; -- receipts
+GRANT INSERT, UPDATE, DELETE ON messaging_platform.receipts_early TO 'msg_api'@'%';
 GRANT INSERT, UPDATE, DELETE ON messaging_platform.outbox_events TO 'msg_api'@'%';
 GRANT INSERT, UPDATE, DELETE ON messaging_platform.idempotency_keys TO 'msg_api'@'%';
 GRANT INSERT, UPDATE ON messaging_platform.platform_modes TO 'msg_api'@'%';
@@ -31,6 +33,7 @@ GRANT SELECT, UPDATE ON messaging_platform.platform_modes TO 'msg_consumerd'@'%'
 GRANT SELECT, INSERT, UPDATE, DELETE ON messaging_platform.workers TO 'msg_consumerd'@'%';
 GRANT SELECT, UPDATE ON messaging_platform.messages TO 'msg_consumerd'@'%';
 GRANT SELECT, UPDATE ON messaging_platform.message_status TO 'msg_consumerd'@'%';
+GRANT SELECT, INSERT, UPDATE ON messaging_platform.deliveries TO 'msg_consumerd'@'%'; -- to be told of
 GRANT SELECT, INSERT, UPDATE, DELETE ON messaging_platform.outbox_events TO 'msg_consumerd'@'%';
 GRANT SELECT ON messaging_platform.outbox_parked TO 'msg_consumerd'@'%';
 GRANT SELECT, INSERT, UPDATE ON messaging_platform.published_open TO 'msg_consumerd'@'%';

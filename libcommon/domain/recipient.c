@@ -14,6 +14,7 @@ void recipient_register(void)
     recipient_change_register();
     recipient_packet_register();
     recipient_restore_register();
+    recipient_receipt_register();
     ledger_register();
 }
 
@@ -40,6 +41,26 @@ bool recipient_state_parse(const char *name, enum recipient_state *state)
         if (strcasecmp(name, states[i].name) == 0)
             return *state = (enum recipient_state)i, true;
     return false;
+}
+
+static const char *const deliveries[RECIPIENT_DELIVERIES] = {
+    [RECIPIENT_DELIVERY_NONE] = "none",
+    [RECIPIENT_DELIVERY_WAITING] = "waiting",
+    [RECIPIENT_DELIVERY_DELIVERED] = "delivered",
+    [RECIPIENT_DELIVERY_UNDELIVERED] = "undelivered",
+    [RECIPIENT_DELIVERY_UNREPORTED] = "unreported",
+};
+
+const char *recipient_delivery_name(enum recipient_delivery delivery)
+{
+    return deliveries[delivery];
+}
+
+enum recipient_delivery recipient_delivery_read(const char *text)
+{
+    unsigned long value = text ? strtoul(text, NULL, 10) : 0;
+
+    return value < RECIPIENT_DELIVERIES ? (enum recipient_delivery)value : RECIPIENT_DELIVERY_NONE;
 }
 
 bool recipient_is_final(enum recipient_state state)

@@ -12,7 +12,14 @@
  *                     ▼ ▼ fail, drop
  *                    failed        refunded in the same transaction (ledger.h)
  *
- * A person may confirm what is open: done, at the operator that is said to have it.
+ * A person may confirm what is open: done, at the operator that is said to have it. So may an
+ * operator's receipt, of what is pending: it proves who has it.
+ *
+ * Beside the status of what is done stands its delivery, as receipts tell it
+ * (recipient_receipt.h):
+ *
+ *   none ─asked─► waiting ─► delivered, undelivered       these two absorb
+ *                    └─────► unreported ─► delivered, undelivered
  *
  * Every transition is a function here: it runs in the caller's transaction (but
  * recipient_packet_run, which has its own), changes only rows that are in a state that it may begin
@@ -40,6 +47,19 @@ enum recipient_state {
     RECIPIENT_STATES,
 };
 
+/* message_status.delivery, and deliveries.state of one operator; the numbers are stored. */
+enum recipient_delivery {
+    RECIPIENT_DELIVERY_NONE = 0,    /* nobody who has it gives receipts */
+    RECIPIENT_DELIVERY_WAITING = 1, /* for a receipt */
+    RECIPIENT_DELIVERY_DELIVERED = 2,
+    RECIPIENT_DELIVERY_UNDELIVERED = 3,
+    RECIPIENT_DELIVERY_UNREPORTED = 4, /* none came in time */
+    RECIPIENT_DELIVERIES,
+};
+
+const char *recipient_delivery_name(enum recipient_delivery delivery);
+/* Of the column's text; what is no such is RECIPIENT_DELIVERY_NONE. */
+enum recipient_delivery recipient_delivery_read(const char *text);
 const char *recipient_state_name(enum recipient_state state);
 bool recipient_state_parse(const char *name, enum recipient_state *state); /* either case */
 bool recipient_is_final(enum recipient_state state);
@@ -111,6 +131,11 @@ enum recipient_transition {
     RECIPIENT_FAIL,      /* sending → failed, refunded */
     RECIPIENT_DROP,      /* open → failed, refunded: a person gave it up */
     RECIPIENT_CONFIRM,   /* open → done: a person knows who has it */
+    RECIPIENT_PROVE, /* pending → done: a receipt of an operator that nobody knew to have it */
+    /* done, and its delivery becomes ... (recipient_receipt.h) */
+    RECIPIENT_REPORT_DELIVERED,
+    RECIPIENT_REPORT_UNDELIVERED, /* refunded, where that is set */
+    RECIPIENT_REPORT_NOTHING,     /* unreported */
     RECIPIENT_TRANSITIONS,
 };
 
@@ -119,6 +144,13 @@ enum recipient_result {
     RECIPIENT_HELD,    /* locked, and as it was; not changed yet */
     RECIPIENT_CHANGED, /* by this call */
     RECIPIENT_ALREADY, /* by an earlier try of ours whose answer was lost */
+};
+
+/* An operator that may have a recipient, and gives receipts. */
+struct recipient_asked {
+    const char *name;
+    const char *match_id; /* what its receipts will call the message (receipt_rules.h), or "" */
+    unsigned parts;       /* that were sent to it; 0: it has not said, so one */
 };
 
 /* A recipient, and what is to become of it. */
@@ -136,6 +168,8 @@ struct recipient_change {
                                 the row says */
     enum recipient_result result;
     bool any; /* DROP: any operator may have it, beside those that the row says */
+    const struct recipient_asked *asked; /* DELIVER: receipts are waited for from them */
+    size_t asked_count;
 };
 
 void recipient_register(void); /* the statements' labels, the ledger's too; at start */
@@ -153,6 +187,7 @@ struct recipient_packet {
     size_t change_count;
     const char *const *message_ids; /* in order; CLAIM what is open of these messages ... */
     size_t message_count;
+    int64_t receipt_wait_hours; /* where any of changes is asked about */
     struct recipient_rows rows; /* ... result: all their rows, as they were just before */
 };
 

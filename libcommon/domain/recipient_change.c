@@ -37,6 +37,10 @@ static const struct {
     [RECIPIENT_FAIL] = {IN(RECIPIENT_SENDING), RECIPIENT_FAILED},
     [RECIPIENT_DROP] = {IN(RECIPIENT_PENDING) | IN(RECIPIENT_SENDING), RECIPIENT_FAILED},
     [RECIPIENT_CONFIRM] = {IN(RECIPIENT_PENDING) | IN(RECIPIENT_SENDING), RECIPIENT_DONE},
+    [RECIPIENT_PROVE] = {IN(RECIPIENT_PENDING), RECIPIENT_DONE},
+    [RECIPIENT_REPORT_DELIVERED] = {IN(RECIPIENT_DONE), RECIPIENT_DONE},
+    [RECIPIENT_REPORT_UNDELIVERED] = {IN(RECIPIENT_DONE), RECIPIENT_DONE},
+    [RECIPIENT_REPORT_NOTHING] = {IN(RECIPIENT_DONE), RECIPIENT_DONE},
 };
 
 void recipient_put_from(struct buf *sql, enum recipient_transition transition)
@@ -51,6 +55,11 @@ void recipient_put_from(struct buf *sql, enum recipient_transition transition)
         buf_putc(sql, '\'');
         separator = ",'";
     }
+}
+
+bool recipient_may(enum recipient_transition transition, enum recipient_state from)
+{
+    return transitions[transition].from & IN(from);
 }
 
 const char *recipient_to_name(enum recipient_transition transition)

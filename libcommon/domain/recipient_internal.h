@@ -1,14 +1,17 @@
 #ifndef LIBCOMMON_DOMAIN_RECIPIENT_INTERNAL_H
 #define LIBCOMMON_DOMAIN_RECIPIENT_INTERNAL_H
 
-/* What recipient.c (states, rows), recipient_change.c (transitions), recipient_packet.c and
- * recipient_restore.c share; nobody else includes this. */
+/* What recipient.c (states, rows), recipient_change.c (transitions), recipient_packet.c,
+ * recipient_restore.c, recipient_receipt.c and recipient_deliveries.c share; nobody else includes
+ * this. */
 
 #include "libcommon/domain/recipient.h"
 
 void recipient_change_register(void);
 void recipient_packet_register(void);
 void recipient_restore_register(void);
+void recipient_receipt_register(void);
+void recipient_deliveries_register(void);
 
 /* ---- recipient.c ---- */
 
@@ -24,6 +27,7 @@ int recipient_read(struct recipient_rows *rows, struct db_set *set, struct err *
 
 void recipient_put_from(struct buf *sql, enum recipient_transition transition);
 const char *recipient_to_name(enum recipient_transition transition);
+bool recipient_may(enum recipient_transition transition, enum recipient_state from);
 void recipient_sort(struct recipient_change *changes, size_t n); /* by id */
 void recipient_pass(enum recipient_transition transition, struct recipient_change *changes,
                     size_t n);
@@ -35,6 +39,38 @@ int recipient_look(struct db *db, uint64_t owner, struct recipient_change *chang
  * room that it was born with (sql/0014), what ends an attempt takes the rest. */
 #define RECIPIENT_ROOM_CLAIMED "room=LEFT(room,40)"
 #define RECIPIENT_ROOM_SETTLED "room=''"
+
+/* ---- recipient_deliveries.c: the table of that name ---- */
+
+#define RECIPIENT_PART_BYTES 4
+#define RECIPIENT_PARTS_MAX 63
+
+/* A row: one operator, one recipient. */
+struct recipient_line {
+    uint64_t status_id;
+    char name[31];
+    char match_id[129];
+    enum recipient_delivery state;
+    unsigned parts;
+    uint8_t seen[RECIPIENT_PARTS_MAX * RECIPIENT_PART_BYTES];
+    size_t seen_count;
+    int64_t waited_ms;                       /* since the recipient was done; -1: not known */
+    const struct recipient_receipt *decided; /* by it, just now; NULL: as the row says */
+    bool fresh, dirty;
+    size_t next; /* another one of the recipient, an index beyond 0 */
+};
+
+/* The statement that writes the rows of all that changes ask for; false, and nothing appended, when
+ * they ask for none (so begin it afterwards: recipient_asks). */
+bool recipient_asks(const struct recipient_change *changes, size_t n);
+void recipient_put_asked(struct db *db, struct buf *sql, const struct recipient_change *changes,
+                         size_t n, int64_t wait_hours);
+/* All lines of these recipients, in the order of recipients; and a line of a row of its answer. */
+void recipient_put_lines(struct buf *sql, const uint64_t *ids, size_t n);
+void recipient_read_line(char **row, const unsigned long *lengths, struct recipient_line *line);
+/* Those that are dirty; 0 of them: nothing is done. */
+int recipient_write_lines(struct db *db, const struct recipient_line *lines, size_t n,
+                          int64_t wait_hours, struct err *err);
 
 /* ---- recipient_packet.c ---- */
 

@@ -63,6 +63,18 @@ static bool same_unknown(const struct recipient_change *a, const struct recipien
     return !strcmp(a->unknown, b->unknown);
 }
 
+/* What is on its way to `done` has not been heard of. */
+static void put_delivery(struct db *db, struct buf *sql, const struct recipient_change *c)
+{
+    (void)db;
+    buf_put_uint(sql, c->asked_count ? RECIPIENT_DELIVERY_WAITING : RECIPIENT_DELIVERY_NONE);
+}
+
+static bool same_delivery(const struct recipient_change *a, const struct recipient_change *b)
+{
+    return !a->asked_count == !b->asked_count;
+}
+
 static bool are_same(const struct recipient_change *changes, size_t n, same_column *same)
 {
     for (size_t i = 1; i < n; i++)
@@ -103,6 +115,10 @@ void recipient_put_delivered(struct db *db, struct buf *sql, enum recipient_tran
     put_values(db, sql, changes, n, put_provider_id, same_provider_id);
     buf_puts(sql, ",unknown_operators=");
     put_values(db, sql, changes, n, put_unknown, same_unknown);
+    if (recipient_asks(changes, n)) {
+        buf_puts(sql, ",delivery=");
+        put_values(db, sql, changes, n, put_delivery, same_delivery);
+    }
     buf_puts(sql, ",last_error=''," RECIPIENT_ROOM_SETTLED " WHERE id IN (");
     for (size_t i = 0; i < n; i++) {
         if (i)
@@ -155,6 +171,9 @@ static void put_statements(struct db *db, struct db_packet *to, const struct rec
     for (size_t i = 0; i < n; i += CHUNK)
         recipient_put_delivered(db, db_statement(to, delivered[i / CHUNK]), RECIPIENT_DELIVER,
                                 p->owner, p->changes + i, n - i < CHUNK ? n - i : CHUNK);
+    /* A row of what is not ours any more is no harm: that operator may have it. */
+    if (recipient_asks(p->changes, n))
+        recipient_put_asked(db, db_statement(to, NULL), p->changes, n, p->receipt_wait_hours);
     if (p->message_count) {
         recipient_put_lock(db, db_statement(to, "rows"), p->message_ids, p->message_count);
         put_take(db, db_statement(to, "taken"), p);
