@@ -18,7 +18,8 @@
 
 struct entrance {
     struct httpd *httpd;
-    struct httpd *admin; /* NULL: the first one has all routes */
+    struct httpd *admin;    /* NULL: the first one has all routes */
+    struct httpd *receipts; /* likewise */
     struct key_ring *ring;
     struct admission *admission;
 };
@@ -80,10 +81,11 @@ static void open_admission(struct entrance *e)
 static int open_first(struct entrance *e, const struct entrance_config *c, struct err *err)
 {
     const struct api_settings *s = &api_settings;
+    const size_t elsewhere = *s->receipts_listen_addr ? c->receipts : 0;
     const struct httpd_config config = {
         .settings = &s->httpd,
-        .routes = c->routes,
-        .route_count = c->count - (*s->admin_listen_addr ? c->watch : 0),
+        .routes = c->routes + elsewhere,
+        .route_count = c->count - elsewhere - (*s->admin_listen_addr ? c->watch : 0),
         .arg = e,
         .admit = admit,
         .beside = c->beside + (*s->admin_listen_addr ? ADMIN_DESCRIPTORS : 0),
@@ -116,13 +118,33 @@ static int open_second(struct entrance *e, const struct entrance_config *c, stru
     return e->admin ? 0 : -1;
 }
 
+/* As many threads and connections as the first. */
+static int open_receipts(struct entrance *e, const struct entrance_config *c, struct err *err)
+{
+    struct httpd_settings settings = api_settings.httpd;
+    const struct httpd_config config = {
+        .settings = &settings,
+        .routes = c->routes,
+        .route_count = c->receipts,
+        .arg = e,
+        .beside = c->beside,
+        .body_bytes = c->receipt_bytes,
+    };
+
+    settings.listen_addr = api_settings.receipts_listen_addr;
+    e->receipts = httpd_new(&config, err);
+    return e->receipts ? 0 : -1;
+}
+
 struct entrance *entrance_open(const struct entrance_config *config, struct err *err)
 {
     struct entrance *e = must_alloc(1, sizeof(*e));
 
     if (open_first(e, config, err) ||
-        (*api_settings.admin_listen_addr && open_second(e, config, err))) {
+        (*api_settings.admin_listen_addr && open_second(e, config, err)) ||
+        (*api_settings.receipts_listen_addr && open_receipts(e, config, err))) {
         httpd_free(e->httpd);
+        httpd_free(e->admin);
         free(e);
         return NULL;
     }
@@ -137,25 +159,33 @@ struct admission *entrance_admission(struct entrance *e)
 
 int entrance_start(struct entrance *e, struct err *err)
 {
-    if (httpd_start(e->httpd, err) || (e->admin && httpd_start(e->admin, err)))
+    if (httpd_start(e->httpd, err) || (e->admin && httpd_start(e->admin, err)) ||
+        (e->receipts && httpd_start(e->receipts, err)))
         return -1;
     log_info("server.listening", L_INT("port", httpd_port(e->httpd)));
     if (e->admin)
         log_info("server.listening", L_INT("port", httpd_port(e->admin)),
                  L_STR("for", "metrics and status"));
+    if (e->receipts)
+        log_info("server.listening", L_INT("port", httpd_port(e->receipts)),
+                 L_STR("for", "receipts"));
     return 0;
+}
+
+static bool drain_one(struct httpd *h)
+{
+    if (!h)
+        return true;
+    httpd_drain(h);
+    return httpd_wait_drained(h, daemon_drain_left_ms());
 }
 
 bool entrance_drain(struct entrance *e)
 {
-    bool done;
+    bool done = drain_one(e->httpd);
 
-    httpd_drain(e->httpd);
-    done = httpd_wait_drained(e->httpd, daemon_drain_left_ms());
-    if (!e->admin)
-        return done;
-    httpd_drain(e->admin);
-    return httpd_wait_drained(e->admin, daemon_drain_left_ms()) && done;
+    done = drain_one(e->receipts) && done;
+    return drain_one(e->admin) && done;
 }
 
 /* The ring last: it is asked for as long as a listener's threads run. */
@@ -164,6 +194,7 @@ void entrance_free(struct entrance *e)
     if (!e)
         return;
     httpd_free(e->admin);
+    httpd_free(e->receipts);
     httpd_free(e->httpd);
     admission_free(e->admission);
     key_ring_free(e->ring);

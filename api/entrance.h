@@ -3,8 +3,8 @@
 
 /*
  * Where requests come in: the listener, where ADMIN_LISTEN_ADDR is set a second one for those who
- * watch the service, the keys in memory, and admission before every route that states its needs.
- * All of it is as api_settings say.
+ * watch the service, where RECEIPTS_LISTEN_ADDR is set one for operators' receipts, the keys in
+ * memory, and admission before every route that states its needs. All of it is as api_settings say.
  */
 
 #include <stdbool.h>
@@ -19,10 +19,12 @@ struct entrance;
 struct entrance_config {
     const struct httpd_route *routes;
     size_t count;
+    size_t receipts;  /* the first of them: what that listener has, and the first goes without */
     size_t operation; /* the last of them: what a second listener has */
     size_t watch;     /* ... and what the first one then goes without */
     int64_t beside;   /* as in httpd_config */
     size_t body_bytes;
+    size_t receipt_bytes; /* likewise, of a listener for receipts alone */
 };
 
 /* Binds; the keys begin to be read. NULL when an address cannot be had. */

@@ -15,6 +15,7 @@
 #include "api/pressure.h"
 #include "api/query.h"
 #include "api/reads.h"
+#include "api/receipt_route.h"
 #include "api/settings.h"
 #include "api/swagger.h"
 #include "libcommon/base/clock.h"
@@ -403,7 +404,11 @@ static const struct admission_needs metrics_needs = {
 static const struct admission_needs status_needs = {
     .group = GROUP_STATUS, .scope = KEY_METRICS, .no_limit = true};
 
+#define RECEIPT_ROUTES 2
+
 static const struct httpd_route routes[] = {
+    {"POST", RECEIPT_PATH, receipt_route_handle, HTTPD_NO_LIMIT | HTTPD_NO_SPAN, NULL},
+    {"GET", RECEIPT_PATH, receipt_route_handle, HTTPD_NO_LIMIT | HTTPD_NO_SPAN, NULL},
     {"POST", "/messages/send", handle_send, 0, &send_needs},
     {"GET", "/messages/history", handle_history, 0, &read_needs},
     {"GET", "/balance", handle_balance, 0, &read_needs},
@@ -431,10 +436,12 @@ struct server *server_start(struct err *err)
     const struct entrance_config config = {
         .routes = routes,
         .count = sizeof(routes) / sizeof(routes[0]),
+        .receipts = RECEIPT_ROUTES,
         .operation = DAEMON_HEALTH_COUNT + DAEMON_WATCH_COUNT,
         .watch = DAEMON_WATCH_COUNT,
-        .beside = s->committers + s->readers + OTHER_DESCRIPTORS,
+        .beside = s->committers + s->readers + s->receipt_workers + OTHER_DESCRIPTORS,
         .body_bytes = operation_body_bytes(s->max_recipients),
+        .receipt_bytes = RECEIPT_BODY_BYTES,
     };
 
     server.entrance = entrance_open(&config, err);
@@ -450,7 +457,7 @@ struct server *server_start(struct err *err)
     server.doorbell = doorbell_start(&s->broker);
     server.commit = commit_start(answer_operation, enter_stage);
     server.reads = reads_start(answer_read);
-    if (entrance_start(server.entrance, err)) {
+    if (receipt_route_start(err) || entrance_start(server.entrance, err)) {
         server_drain(&server);
         server_free(&server);
         return NULL;
@@ -465,6 +472,7 @@ void server_drain(struct server *s)
         log_warn("server.drain_cut_short", L_MSG("requests were still in hand at the deadline"));
     /* Committers and readers first: they answer into the server. */
     commit_stop(s->commit);
+    receipt_route_stop();
     doorbell_begin_stop(s->doorbell);
     reads_stop(s->reads);
     migrator_stop(s->migrator);

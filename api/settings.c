@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "api/key_text.h"
+#include "api/receipt_operators.h"
 #include "libcommon/base/buf.h"
 
 struct api_settings api_settings;
@@ -118,6 +119,27 @@ static const struct setting rows[] = {
                      NULL,
                      "Address of a second listener, which then has /metrics and /status instead of "
                      "the first; it holds 64 connections at most. Empty: none."),
+    SETTING_TEXT_ROW(api_settings, operators_file, SETTING_STRING, "OPERATORS_FILE", "", 1024, NULL,
+                     "File, or folder of *.ini files, that describes the operators, as "
+                     "msg-consumerd has it: who gives receipts, and how they read."),
+    SETTING_TEXT_ROW(api_settings, receipts_listen_addr, SETTING_ADDR, "RECEIPTS_LISTEN_ADDR", "",
+                     0, NULL,
+                     "Address of a listener of its own for operators' receipts, which the first "
+                     "one then goes without. Empty: none."),
+    SETTING_INT_ROW(api_settings, receipt_workers, "RECEIPT_WORKERS", "1", 1, 16,
+                    "Threads that store receipts, each with a connection; none where no operator "
+                    "gives receipts."),
+    SETTING_INT_ROW(api_settings, receipt_queue_max, "RECEIPT_QUEUE_MAX", "20000", 500, 1000000,
+                    "Receipts waiting to be stored before 503."),
+    SETTING_INT_ROW(api_settings, receipt_early_max, "RECEIPT_EARLY_MAX", "100000", 1000, 10000000,
+                    "Receipts that may wait for what they are about before more such are refused "
+                    "with 503."),
+    SETTING_INT_ROW(api_settings, receipt_keep_days, "RECEIPT_KEEP_DAYS", "90", 1, 3650,
+                    "How long after RECEIPT_WAIT_HOURS an operator's own code and words are kept; "
+                    "the delivery itself stays."),
+    SETTING_BOOL_ROW(api_settings, refund_undelivered, "REFUND_UNDELIVERED", "false",
+                     "Give back the price of a recipient that each operator that may have it says "
+                     "is undelivered."),
     SETTING_TEXT_ROW(api_settings, key_cell, SETTING_STRING, "API_KEY_CELL", "live", KEY_CELL_MAX,
                      cell_ok,
                      "What new API keys have behind msg_, so that one knows which installation a "
@@ -137,6 +159,7 @@ static const struct settings_group groups[] = {
     {listen_rows, &api_settings.httpd},
     {price_settings_rows, &api_settings.prices},
     {rows, &api_settings},
+    {receipt_settings_rows, &api_settings.receipts},
     {daemon_settings_rows, &api_settings.daemon},
     {httpd_settings_rows, &api_settings.httpd},
     {httpd_body_rows, &api_settings.httpd},
@@ -202,12 +225,13 @@ static size_t check(struct buf *errors)
     const struct api_settings *s = &api_settings;
     size_t faults = daemon_settings_check(&s->daemon, &s->httpd, &s->db, errors);
 
-    if (s->committers + s->readers + 6 > s->db.max_open) {
+    if (s->committers + s->readers + s->receipt_workers + 7 > s->db.max_open) {
         buf_printf(errors,
-                   "DB_MAX_OPEN_CONNS=%lld is too low for COMMITTERS=%lld, READ_CONNS=%lld, the "
-                   "migration, the sampler, the audit, the janitor, the API keys and the readiness "
-                   "probe\n",
-                   (long long)s->db.max_open, (long long)s->committers, (long long)s->readers);
+                   "DB_MAX_OPEN_CONNS=%lld is too low for COMMITTERS=%lld, READ_CONNS=%lld, "
+                   "RECEIPT_WORKERS=%lld, the migration, the samplers, the audit, the janitor, the "
+                   "API keys and the readiness probe\n",
+                   (long long)s->db.max_open, (long long)s->committers, (long long)s->readers,
+                   (long long)s->receipt_workers);
         faults++;
     }
     faults += settings_check_order("MAX_RECIPIENTS", s->max_recipients, "COMMIT_MAX_ROWS",
@@ -215,6 +239,7 @@ static size_t check(struct buf *errors)
     faults += settings_check_order("PAGE_SIZE_DEFAULT", s->page_default, "PAGE_SIZE_MAX",
                                    s->page_max, errors);
     faults += check_auth(s, errors);
+    faults += receipt_operators_check(errors);
     return faults + topology_check(&s->broker, errors);
 }
 

@@ -8,6 +8,7 @@
 #include "libcommon/daemon/daemon.h"
 #include "libcommon/db/db.h"
 #include "libcommon/domain/price.h"
+#include "libcommon/domain/receipt_address.h"
 #include "libcommon/domain/topology.h"
 #include "libcommon/net/httpd.h"
 
@@ -18,6 +19,11 @@ struct api_settings {
     struct broker_settings broker;
     bool migrate_on_start;
     struct price_settings prices;
+    struct receipt_settings receipts;
+    char *operators_file;       /* "": there is none */
+    char *receipts_listen_addr; /* "": the first listener has the route */
+    int64_t receipt_workers, receipt_queue_max, receipt_early_max, receipt_keep_days;
+    bool refund_undelivered;
     int64_t max_recipients, page_default, page_max;
     int64_t global_rps, global_burst, user_rps, user_burst, user_read_rps, user_read_burst;
     bool pressure_enabled;

@@ -165,7 +165,7 @@ struct heard {
     enum recipient_delivery delivery;
     bool refunded; /* failed, or undelivered and paid back */
     int64_t user_id, price;
-    unsigned position;
+    unsigned position, attempt;
     const char *message_id, *provider, *unknown; /* texts belong to the rows */
     size_t first_line;                           /* an index beyond 0 */
 
@@ -225,7 +225,7 @@ static void collect_ids(struct hearing *h)
 static void put_locked(struct buf *sql, const uint64_t *ids, size_t n)
 {
     buf_puts(sql, "SELECT id,status,delivery,delivery_refunded,user_id,price,position,"
-                  "message_identifier,provider,unknown_operators FROM message_status "
+                  "message_identifier,provider,unknown_operators,attempt FROM message_status "
                   "FORCE INDEX(PRIMARY) WHERE id IN (");
     for (size_t i = 0; i < n; i++) {
         if (i)
@@ -246,6 +246,7 @@ static bool read_heard(char **row, struct heard *heard)
         .message_id = row[7],
         .provider = row[8],
         .unknown = row[9],
+        .attempt = (unsigned)strtoul(row[10], NULL, 10),
         .report = RECIPIENT_TRANSITIONS,
     };
     if (!recipient_state_parse(row[1], &heard->state))
@@ -611,6 +612,7 @@ static struct recipient_change change_of(const struct heard *heard)
 {
     return (struct recipient_change){
         .id = heard->id,
+        .attempt = heard->attempt,
         .position = heard->position,
         .message_id = heard->message_id,
         .user_id = heard->user_id,
@@ -835,8 +837,10 @@ static void put_look(struct db_packet *packet, const uint64_t *ids, size_t n, in
                RECIPIENT_DELIVERY_WAITING, RECIPIENT_DELIVERY_UNREPORTED, (long long)keep_days);
     put_ids(sql, ids, n);
     sql = db_statement(packet, "unreported");
-    buf_puts(sql, "SELECT s.id,s.message_identifier,s.position,s.user_id,s.price,s.provider FROM "
-                  "message_status s FORCE INDEX(PRIMARY) WHERE s.status IN (");
+    buf_puts(
+        sql,
+        "SELECT s.id,s.message_identifier,s.position,s.user_id,s.price,s.provider,s.attempt FROM "
+        "message_status s FORCE INDEX(PRIMARY) WHERE s.status IN (");
     recipient_put_from(sql, RECIPIENT_REPORT_NOTHING);
     buf_printf(sql,
                ") AND s.delivery=%d AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE "
@@ -862,6 +866,7 @@ static int report_nothing(struct db *db, struct db_set *set, struct err *err)
                                                  .user_id = strtoll(row[3], NULL, 10),
                                                  .price = strtoll(row[4], NULL, 10),
                                                  .provider = row[5],
+                                                 .attempt = (unsigned)strtoul(row[6], NULL, 10),
                                                  .provider_id = "",
                                                  .result = RECIPIENT_HELD};
     rc = report(db, RECIPIENT_REPORT_NOTHING, false, changes, n, err);

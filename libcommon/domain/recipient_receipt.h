@@ -51,7 +51,7 @@ const char *receipt_result_name(enum receipt_result result);
 
 /* All text is UTF-8 without a NUL. */
 struct recipient_receipt {
-    const char *operator_name;
+    char operator_name[RECEIPT_OPERATOR_MAX + 1];
     char message_id[MESSAGE_ID_MAX + 1]; /* by its reference; "": it has none */
     unsigned position;
     char match_id[RECEIPT_MATCH_MAX + 1]; /* else by this; "": it has none */

@@ -110,6 +110,10 @@ void httpd_free(struct httpd *h); /* ends the threads; nobody may hold a request
 /* Valid until the answer is given; on the handler's thread only, so copy what must outlive the
  * handler. */
 const char *httpd_path(const struct httpd_request *req); /* decoded, without query */
+const char *httpd_method(const struct httpd_request *req);
+/* As it came, not decoded: path and query, and the query alone ("": none). */
+const char *httpd_target(const struct httpd_request *req);
+const char *httpd_raw_query(const struct httpd_request *req);
 /* Decoded; NULL: absent. No parameter is there twice. */
 const char *httpd_query(const struct httpd_request *req, const char *name);
 /* NULL: absent. The first one: only those that make no sense twice are refused then. */

@@ -15,6 +15,25 @@ const char *httpd_path(const struct httpd_request *req)
     return req->decoded_path;
 }
 
+const char *httpd_method(const struct httpd_request *req)
+{
+    return http_method_name(req->method);
+}
+
+const char *httpd_target(const struct httpd_request *req)
+{
+    const char *target = evhttp_request_get_uri(req->ev);
+
+    return target ? target : "";
+}
+
+const char *httpd_raw_query(const struct httpd_request *req)
+{
+    const char *query = evhttp_uri_get_query(evhttp_request_get_evhttp_uri(req->ev));
+
+    return query ? query : "";
+}
+
 const char *httpd_header(const struct httpd_request *req, const char *name)
 {
     return evhttp_find_header(evhttp_request_get_input_headers(req->ev), name);
