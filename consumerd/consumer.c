@@ -1,6 +1,8 @@
 #include "consumerd/consumer.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "consumerd/alone.h"
 #include "consumerd/dispatch.h"
@@ -14,6 +16,7 @@
 #define ABORT_MS 500
 
 struct consumer {
+    const struct settings *settings;
     struct operator_address operators[OPERATORS_MAX];
     struct worker *worker;
     struct dispatch *dispatch;
@@ -25,16 +28,15 @@ struct consumer {
 struct consumer *consumer_start(const struct settings *settings, struct doorbell *doorbell)
 {
     struct consumer *c = must_alloc(1, sizeof(*c));
-    char why[128];
-    size_t n =
-        settings_parse_operators(settings->consumer.operators, c->operators, why, sizeof(why));
+    size_t n = settings_addresses(settings->operators, c->operators);
 
+    c->settings = settings;
     stats_register(settings, c->operators, n);
     c->worker = worker_start(settings);
     for (int type = 0; type < MESSAGE_LANES; type++)
         c->queues[type] = job_queue_new();
     c->alone = alone_new(c->queues, ALONE_CLOSED_MS_MAX);
-    c->dispatch = dispatch_start(settings, c->operators, n, c->worker, c->queues);
+    c->dispatch = dispatch_start(settings, c->operators, settings->operators, c->worker, c->queues);
     for (int type = MESSAGE_LANES - 1; type >= 0; type--) {
         const struct lane_config config = {.type = (enum message_type)type,
                                            .settings = settings,
@@ -49,6 +51,57 @@ struct consumer *consumer_start(const struct settings *settings, struct doorbell
         lane_start(c->lanes[type], c->dispatch);
     }
     return c;
+}
+
+static void tell_faults(const struct buf *errors)
+{
+    for (const char *at = errors->len ? errors->data : ""; *at;) {
+        size_t n = strcspn(at, "\n");
+        char line[512];
+
+        snprintf(line, sizeof(line), "%.*s", (int)(n < 500 ? n : 500), at);
+        log_error("operators.reload_failed", L_MSG(line));
+        at += n + (at[n] != '\0');
+    }
+}
+
+/* What stays as it is while the process runs, others rely on. NULL: the set can take its place. */
+static const char *what_needs_a_restart(const struct settings *s, const struct operator_set *set)
+{
+    int64_t timeout_ms, settles_ms;
+
+    settings_longest(set, &timeout_ms, &settles_ms);
+    if (!operator_set_alike(s->operators, set))
+        return "other operators, kinds or another order: that takes a restart";
+    if (timeout_ms > settings_longest_timeout_ms(&s->consumer))
+        return "a timeout_ms longer than the longest at the start: that takes a restart";
+    if (settles_ms > settings_longest_settling_ms(&s->consumer))
+        return "a lookup_settles_ms longer than the longest at the start: that takes a restart";
+    return NULL;
+}
+
+void consumer_reload(struct consumer *c)
+{
+    const struct settings *s = c->settings;
+    struct buf errors = {0};
+    struct operator_set *set;
+    const char *why;
+    size_t faults;
+
+    if (!*s->consumer.operators_file)
+        return;
+    set = settings_read_operators(&s->consumer, &errors, &faults);
+    why = set ? what_needs_a_restart(s, set) : NULL;
+    if (!set) {
+        tell_faults(&errors);
+    } else if (why) {
+        log_error("operators.reload_failed", L_MSG(why));
+    } else {
+        dispatch_reload(c->dispatch, set);
+        log_info("operators.reloaded", L_INT("operators", set->n));
+    }
+    operator_set_drop(set);
+    buf_free(&errors);
 }
 
 /* True: both lanes have ended. */

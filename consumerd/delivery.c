@@ -71,6 +71,17 @@ static uint32_t barred(const struct delivery *d)
     return d->doubtful & ~d->policy->repeat_is_safe;
 }
 
+static unsigned tries_at(const struct delivery *d)
+{
+    return d->policy->tries[d->op];
+}
+
+/* Before this, the operator's "not found" is "not yet". */
+static int64_t settles_at_ms(const struct delivery *d)
+{
+    return d->submitted_at_ms + d->policy->lookup_settles_ms[d->op];
+}
+
 static void settle_doubt(struct delivery *d)
 {
     d->unknown &= ~bit(d->op);
@@ -156,7 +167,7 @@ struct delivery_action delivery_start(struct delivery *d, const struct delivery_
     memset(d, 0, sizeof(*d));
     d->policy = policy;
     d->give_up_at_ms = row->give_up_at_ms;
-    d->settles_at_ms = row->submitted_at_ms + policy->lookup_settles_ms;
+    d->submitted_at_ms = row->submitted_at_ms;
     d->any = row->any;
     d->gone = row->gone;
     d->unknown = row->any ? all : noted;
@@ -192,12 +203,12 @@ struct delivery_action delivery_on_submit(struct delivery *d, enum verdict verdi
         d->opted_out = true;
         return enter(d, PHASE_OVER, DELIVERY_FAILED);
     case VERDICT_TRANSIENT:
-        if (d->tries >= d->policy->tries)
+        if (d->tries >= tries_at(d))
             return spend_operator(d, now_ms);
         return wait(d, d->tries);
     case VERDICT_UNKNOWN:
         note_unknown(d);
-        d->settles_at_ms = now_ms + d->policy->lookup_settles_ms;
+        d->submitted_at_ms = now_ms;
         if (!(bit(d->op) & d->policy->can_lookup))
             return spend_operator(d, now_ms);
         return ask(d, PHASE_CONFIRM, d->op);
@@ -213,7 +224,7 @@ struct delivery_action delivery_on_submit(struct delivery *d, enum verdict verdi
 static struct delivery_action asked(struct delivery *d, bool resolved, int64_t now_ms)
 {
     if (d->phase == PHASE_CONFIRM) {
-        if (resolved && d->tries < d->policy->tries && !(bit(d->op) & barred(d)))
+        if (resolved && d->tries < tries_at(d) && !(bit(d->op) & barred(d)))
             return submit(d);
         return spend_operator(d, now_ms);
     }
@@ -228,7 +239,7 @@ static struct delivery_action asked(struct delivery *d, bool resolved, int64_t n
 /* "Not found", and the lookup may not know yet. */
 static struct delivery_action ask_when_settled(struct delivery *d, int64_t now_ms)
 {
-    int64_t left_ms = d->settles_at_ms - now_ms;
+    int64_t left_ms = settles_at_ms(d) - now_ms;
 
     if (left_ms > DELIVERY_SETTLE_WAIT_MAX_MS && !window_is_over(d, now_ms))
         return enter(d, PHASE_OVER, DELIVERY_LATER);
@@ -245,7 +256,7 @@ struct delivery_action delivery_on_lookup(struct delivery *d, enum lookup_answer
     case LOOKUP_FOUND:
         return done(d);
     case LOOKUP_NOT_FOUND:
-        if (now_ms < d->settles_at_ms)
+        if (now_ms < settles_at_ms(d))
             return ask_when_settled(d, now_ms);
         d->unknown &= ~bit(d->op);
         if (d->phase == PHASE_ASK && !d->any && d->preferred == NONE)

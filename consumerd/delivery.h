@@ -6,7 +6,7 @@
  * drives it (dispatch.h) carries out the action that each call returns and comes back with what
  * happened. It knows operators by two properties: whether they can be asked if they have a message,
  * and whether submitting a message to them again is safe; and it knows how long after a submission
- * "not found" means nothing yet.
+ * an operator's "not found" means nothing yet.
  *
  * A round:
  *   1. Operators that may already have the message (an unknown outcome noted on the row; any of
@@ -56,15 +56,19 @@
 /* Longer waits for a lookup to settle are spent in the outbox. */
 #define DELIVERY_SETTLE_WAIT_MAX_MS 3000
 
-/* Sets of operators have bit n for operator n. */
+#define DELIVERY_OPERATORS_MAX 32
+
+/* Sets of operators have bit n for operator n. What it says may change while deliveries go on. */
 struct delivery_policy {
     unsigned operators;      /* 1 to 32 */
     uint32_t can_lookup;     /* those that tell whether they have a message */
     uint32_t repeat_is_safe; /* those that know a message again and deliver it once */
-    unsigned tries;          /* submissions to one operator in one round */
     unsigned lookup_tries;
-    int64_t lookup_settles_ms; /* after a submission; until then "not found" is "not yet" */
-    bool hold_unknown;         /* use no other operator while one may have the message */
+    /* Of each operator. */
+    uint8_t tries[DELIVERY_OPERATORS_MAX];             /* submissions to it in one round */
+    int64_t lookup_settles_ms[DELIVERY_OPERATORS_MAX]; /* after a submission; until then its "not
+                                                          found" is "not yet" */
+    bool hold_unknown; /* use no other operator while one may have the message */
 };
 
 /* What is known when a round begins. Times are on the driver's clock. */
@@ -109,8 +113,8 @@ const char *delivery_failure_name(enum delivery_failure failure);
 struct delivery {
     const struct delivery_policy *policy;
     int64_t give_up_at_ms;
-    int64_t settles_at_ms; /* before this, "not found" is "not yet" */
-    uint32_t unknown;      /* operators that may have the message */
+    int64_t submitted_at_ms; /* the last submission that may have arrived, or may yet */
+    uint32_t unknown;        /* operators that may have the message */
     uint32_t doubtful; /* those, and such as a submission without an answer may still reach, though
                           they say "not found" */
     uint32_t rejected; /* final noes of this round */

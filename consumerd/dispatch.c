@@ -23,15 +23,18 @@ struct dispatch {
     const struct settings *settings;
     struct worker *worker;
     struct job_queue *const *queues;
+    const struct operator_address *addresses;
     struct delivery_policy policy;
     struct operators operators;
     struct event_base *base;
     struct event *wake, *check, *beat_timer;
+    struct event *paces[OPERATORS_MAX]; /* of operators for whose pace somebody waits */
     struct daemon_beat *beat;
     struct run_list active; /* of every job that is in here */
     struct run_list idle;
     pthread_t thread;
     struct job_queue *submitted;
+    _Atomic(struct operator_set *) reload; /* NULL: nothing new */
     _Atomic int order;
     int obeyed;
 };
@@ -88,6 +91,16 @@ static void wait_for(struct dispatch *d, struct run *run, const struct delivery_
     event_add(&run->backoff, &tv);
 }
 
+/* Those that wait are looked at when the operator's pace lets the next one go. */
+static void await_pace(struct dispatch *d, unsigned op)
+{
+    int64_t wait_us = operators_pace_wait_us(&d->operators, op);
+    struct timeval tv = {wait_us / 1000000, wait_us % 1000000};
+
+    if (wait_us && !event_pending(d->paces[op], EV_TIMEOUT, NULL))
+        event_add(d->paces[op], &tv);
+}
+
 /* Carries out actions until the run has to wait for something or is finished. */
 static void drive(struct dispatch *d, struct run *run, struct delivery_action action)
 {
@@ -121,8 +134,13 @@ static void drive(struct dispatch *d, struct run *run, struct delivery_action ac
         }
         lookup = action.step == DELIVERY_LOOKUP;
         slots = operators_slots(&d->operators, run, action.op, lookup);
+        if (lookup && !(d->policy.can_lookup & 1u << action.op)) { /* by now */
+            action = delivery_on_lookup(&run->delivery, LOOKUP_UNREACHABLE, clock_mono_ms());
+            continue;
+        }
         if (operators_must_wait(&d->operators, slots)) {
             operators_wait(slots, run);
+            await_pace(d, action.op);
             return;
         }
         if (!lookup && !operators_may_submit(&d->operators, run, action.op))
@@ -146,6 +164,8 @@ static void serve_waiting(struct dispatch *d, struct slots *s)
               (struct delivery_action){.step = s->lookups ? DELIVERY_LOOKUP : DELIVERY_SUBMIT,
                                        .op = s->op});
     }
+    if (run && !s->lookups)
+        await_pace(d, s->op);
 }
 
 static void serve_operator(struct dispatch *d, struct operator_state *o)
@@ -154,6 +174,16 @@ static void serve_operator(struct dispatch *d, struct operator_state *o)
     serve_waiting(d, &o->submits[MESSAGE_NORMAL]);
     serve_waiting(d, &o->lookups[MESSAGE_EXPRESS]);
     serve_waiting(d, &o->lookups[MESSAGE_NORMAL]);
+}
+
+static void on_pace(evutil_socket_t fd, short what, void *arg)
+{
+    struct operator_state *o = arg;
+    struct dispatch *d = o->dispatch;
+
+    (void)fd;
+    (void)what;
+    serve_operator(d, o);
 }
 
 static void on_backoff_over(evutil_socket_t fd, short what, void *arg)
@@ -293,17 +323,41 @@ static void obey(struct dispatch *d, int order)
     }
 }
 
+static void set_policy(struct dispatch *d)
+{
+    const struct consumer_settings *s = &d->settings->consumer;
+
+    operators_policy(&d->operators, &d->policy);
+    d->policy.can_lookup &=
+        ~settings_operator_mask(d->addresses, d->operators.n, s->without_lookup);
+    d->policy.repeat_is_safe &=
+        ~settings_operator_mask(d->addresses, d->operators.n, s->repeat_unsafe);
+}
+
+/* Takes the reference over. */
+static void take_set(struct dispatch *d, struct operator_set *set)
+{
+    operators_reload(&d->operators, set);
+    operator_set_drop(set);
+    set_policy(d);
+    for (size_t i = 0; i < d->operators.n; i++)
+        serve_operator(d, &d->operators.all[i]);
+}
+
 /* The order is read before the jobs are taken: none that came before it is left behind. */
 static void on_wake(evutil_socket_t fd, short what, void *arg)
 {
     struct dispatch *d = arg;
     int order = atomic_load(&d->order);
+    struct operator_set *set = atomic_exchange(&d->reload, NULL);
     struct job_list jobs = TAILQ_HEAD_INITIALIZER(jobs);
     struct timeval check = {0, TRUST_CHECK_MS * 1000};
     struct job *job;
 
     (void)fd;
     (void)what;
+    if (set)
+        take_set(d, set);
     job_queue_take(d->submitted, &jobs);
     if (!TAILQ_EMPTY(&jobs) && !event_pending(d->check, EV_TIMEOUT, NULL))
         event_add(d->check, &check);
@@ -345,34 +399,51 @@ static void *loop(void *arg)
     return NULL;
 }
 
-static void operators_init(struct dispatch *d, const struct operator_address *operators, size_t n)
+static size_t calls_max(const struct operator_set *set, const struct consumer_settings *s)
+{
+    size_t sum = 0;
+
+    for (size_t op = 0; op < set->n; op++) {
+        const struct operator_properties *p = &set->all[op]->properties;
+
+        sum += (size_t)(p->in_flight_normal > 0 ? p->in_flight_normal : s->in_flight_normal);
+        sum += (size_t)(p->in_flight_express > 0 ? p->in_flight_express : s->in_flight_express);
+        sum += MESSAGE_LANES * (size_t)s->lookups_in_flight;
+    }
+    return sum;
+}
+
+static void operators_init(struct dispatch *d, const struct operator_address *operators,
+                           struct operator_set *set)
 {
     const struct consumer_settings *s = &d->settings->consumer;
     const struct transport_config config = {
         .base = d->base,
         .operators = operators,
-        .operator_count = n,
+        .operator_count = set->n,
+        .set = &d->operators.set,
         .tls_ca = s->tls_ca,
+        .receipts = &d->settings->receipts,
         .timeout_ms = s->timeout_ms,
         .name_sec = TRANSPORT_NAME_SEC,
-        .calls_max = n * (size_t)(s->in_flight_normal + s->in_flight_express +
-                                  MESSAGE_LANES * s->lookups_in_flight),
+        .calls_max = calls_max(set, s),
         .done = on_call_done,
         .may_send = may_send,
         .arg = d,
     };
 
-    operators_open(&d->operators, s, &config);
+    operators_open(&d->operators, s, set, &config);
     d->policy = (struct delivery_policy){
-        .operators = (unsigned)n,
-        .tries = (unsigned)s->tries,
+        .operators = (unsigned)set->n,
         .lookup_tries = (unsigned)s->lookup_tries,
-        .lookup_settles_ms = s->lookup_settles_ms,
         .hold_unknown = !strcmp(s->unknown_policy, "hold"),
     };
-    operators_properties(&d->operators, &d->policy.can_lookup, &d->policy.repeat_is_safe);
-    d->policy.can_lookup &= ~settings_operator_mask(operators, n, s->without_lookup);
-    d->policy.repeat_is_safe &= ~settings_operator_mask(operators, n, s->repeat_unsafe);
+    set_policy(d);
+    for (unsigned op = 0; op < set->n; op++) {
+        d->paces[op] = evtimer_new(d->base, on_pace, &d->operators.all[op]);
+        MUST(d->paces[op]);
+        d->operators.all[op].dispatch = d;
+    }
 }
 
 static void events_init(struct dispatch *d)
@@ -395,7 +466,7 @@ static void events_init(struct dispatch *d)
 }
 
 struct dispatch *dispatch_start(const struct settings *settings,
-                                const struct operator_address *operators, size_t operator_count,
+                                const struct operator_address *operators, struct operator_set *set,
                                 struct worker *worker, struct job_queue *const *queues)
 {
     struct dispatch *d = must_alloc(1, sizeof(*d));
@@ -403,11 +474,12 @@ struct dispatch *dispatch_start(const struct settings *settings,
     d->settings = settings;
     d->worker = worker;
     d->queues = queues;
+    d->addresses = operators;
     d->submitted = job_queue_new();
     TAILQ_INIT(&d->active);
     TAILQ_INIT(&d->idle);
     events_init(d);
-    operators_init(d, operators, operator_count);
+    operators_init(d, operators, set);
     MUST(pthread_create(&d->thread, NULL, loop, d) == 0);
     return d;
 }
@@ -430,7 +502,10 @@ void dispatch_free(struct dispatch *d)
 {
     if (!d)
         return;
+    for (unsigned op = 0; op < d->operators.n; op++)
+        event_free(d->paces[op]);
     operators_close(&d->operators);
+    operator_set_drop(atomic_load(&d->reload));
     run_free_idle(&d->idle);
     event_free(d->wake);
     event_free(d->check);
@@ -438,6 +513,12 @@ void dispatch_free(struct dispatch *d)
     event_base_free(d->base);
     job_queue_free(d->submitted);
     free(d);
+}
+
+void dispatch_reload(struct dispatch *d, struct operator_set *set)
+{
+    operator_set_drop(atomic_exchange(&d->reload, operator_set_keep(set)));
+    job_queue_poke(d->submitted);
 }
 
 void dispatch_submit(struct dispatch *d, struct job_list *jobs, uint64_t era)

@@ -19,14 +19,18 @@
 
 struct dispatch;
 
-/* queues: one for each lane; they outlive the dispatch, as worker and settings do. */
+/* queues: one for each lane; they outlive the dispatch, as worker, settings and operators (their
+ * names, as many as the set has) do. */
 struct dispatch *dispatch_start(const struct settings *settings,
-                                const struct operator_address *operators, size_t operator_count,
+                                const struct operator_address *operators, struct operator_set *set,
                                 struct worker *worker, struct job_queue *const *queues);
 /* Ends the thread; whatever it still has comes back through the queues as JOB_ABANDONED. What is
  * submitted afterwards stays with its message. */
 void dispatch_stop(struct dispatch *d);
 void dispatch_free(struct dispatch *d); /* when nobody submits any more; NULL is fine */
+
+/* What is known of the operators is this from now on: a set that is alike. Any thread. */
+void dispatch_reload(struct dispatch *d, struct operator_set *set);
 
 /* Takes all jobs of the list, which is empty afterwards. era: the incarnation that claimed them; if
  * it is over they come back as JOB_ABANDONED. Any thread. */

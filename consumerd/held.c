@@ -309,7 +309,7 @@ static bool parse(struct order *o, int argc, char **argv)
             return false;
     }
     return o->all != (o->message_id != NULL) && done == (o->provider != NULL) &&
-           (!o->provider || settings_is_operator_name(o->provider, strlen(o->provider)));
+           (!o->provider || operator_name_ok(o->provider, strlen(o->provider)));
 }
 
 static int run(struct order *o, const char *verb)

@@ -119,8 +119,7 @@ void held_check(const struct settings *settings)
     struct held_counts counts;
     struct err ignored;
     struct db *db;
-    char why[128];
-    size_t n = settings_parse_operators(settings->consumer.operators, operators, why, sizeof(why));
+    size_t n = settings_addresses(settings->operators, operators);
 
     if (quick.connect_timeout_ms > CHECK_MS)
         quick.connect_timeout_ms = CHECK_MS;
@@ -201,11 +200,9 @@ static void *watch_main(void *arg)
 struct held_watch *held_watch_start(const struct settings *settings)
 {
     struct held_watch *w = must_alloc(1, sizeof(*w));
-    char why[128];
 
     db_label_register(&look_label);
-    w->operator_count =
-        settings_parse_operators(settings->consumer.operators, w->operators, why, sizeof(why));
+    w->operator_count = settings_addresses(settings->operators, w->operators);
     w->held = metrics_gauge("msg_held_recipients",
                             "Recipients that are held: an operator may have them and does not "
                             "answer; those that are being asked about are not counted.",

@@ -24,6 +24,7 @@
 #include "libcommon/base/trace.h"
 #include "libcommon/broker/broker.h"
 #include "libcommon/domain/message.h"
+#include "libcommon/domain/recipient.h"
 
 /* FNV-1a: the keys are identifiers of our own making. */
 static inline unsigned inflight_hash(const void *key, size_t n)
@@ -39,7 +40,6 @@ static inline unsigned inflight_hash(const void *key, size_t n)
 #define uthash_fatal(what) must_fail(what, __FILE__, __LINE__)
 #include <uthash.h>
 
-#define PROVIDER_ID_MAX 128
 #define JOB_ERROR_MAX 160
 
 struct dispatch;

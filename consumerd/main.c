@@ -67,6 +67,11 @@ static void release(struct parts *p)
     httpd_free(p->httpd);
 }
 
+static void reload(void *consumer)
+{
+    consumer_reload(consumer);
+}
+
 static int serve(void)
 {
     struct parts parts = {0};
@@ -78,6 +83,7 @@ static int serve(void)
     if (rc) {
         log_error("server.start_failed", L_ERR(&err));
     } else {
+        daemon_on_reload(reload, parts.consumer);
         daemon_ready();
         daemon_wait();
         drain(&parts);

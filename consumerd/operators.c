@@ -5,7 +5,11 @@
 #include "consumerd/stats.h"
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
+#include "libcommon/domain/operator_exchange.h"
 #include "libcommon/telemetry/log.h"
+
+#define SECOND_US 1000000
+#define PACE_BURST_US 20000
 
 static void slots_init(struct slots *s, unsigned op, bool lookups, int64_t limit)
 {
@@ -15,30 +19,48 @@ static void slots_init(struct slots *s, unsigned op, bool lookups, int64_t limit
     TAILQ_INIT(&s->waiting);
 }
 
-static void state_init(struct operator_state *s, unsigned op, const struct operators *o,
-                       const struct consumer_settings *settings)
+static int64_t either(int64_t of_file, int64_t setting)
+{
+    return of_file >= 0 ? of_file : setting;
+}
+
+/* What its file says by now. */
+static void state_describe(struct operator_state *s, const struct operator_properties *p,
+                           const struct consumer_settings *settings)
+{
+    s->submits[MESSAGE_NORMAL].limit =
+        (unsigned)either(p->in_flight_normal, settings->in_flight_normal);
+    s->submits[MESSAGE_EXPRESS].limit =
+        (unsigned)either(p->in_flight_express, settings->in_flight_express);
+    s->pace_us = p->tps ? SECOND_US / p->tps : 0;
+}
+
+static void state_init(struct operator_state *s, unsigned op, const struct operators *o)
 {
     breaker_init(&s->breaker, &o->breaker_config);
     s->shown = s->breaker.state;
     s->unfit = UNFIT_REASONS;
-    slots_init(&s->submits[MESSAGE_NORMAL], op, false, settings->in_flight_normal);
-    slots_init(&s->submits[MESSAGE_EXPRESS], op, false, settings->in_flight_express);
-    for (int lane = 0; lane < MESSAGE_LANES; lane++)
-        slots_init(&s->lookups[lane], op, true, settings->lookups_in_flight);
+    for (int lane = 0; lane < MESSAGE_LANES; lane++) {
+        slots_init(&s->submits[lane], op, false, 0);
+        slots_init(&s->lookups[lane], op, true, o->settings->lookups_in_flight);
+    }
+    state_describe(s, &o->set->all[op]->properties, o->settings);
 }
 
 void operators_open(struct operators *o, const struct consumer_settings *settings,
-                    const struct transport_config *transports)
+                    struct operator_set *set, const struct transport_config *transports)
 {
     size_t n = transports->operator_count;
 
-    MUST(n > 0 && n <= OPERATORS_MAX);
+    MUST(n > 0 && n == set->n);
     settings_breaker(settings, &o->breaker_config);
+    o->settings = settings;
+    o->set = operator_set_keep(set);
     o->rest_max_ms = settings->rest_max_sec * 1000;
     o->n = n;
     for (unsigned op = 0; op < n; op++) {
         o->all[op].address = &transports->operators[op];
-        state_init(&o->all[op], op, o, settings);
+        state_init(&o->all[op], op, o);
     }
     transport_open_all(transports, o->links);
 }
@@ -46,16 +68,42 @@ void operators_open(struct operators *o, const struct consumer_settings *setting
 void operators_close(struct operators *o)
 {
     transport_close_all(o->links, o->n);
+    operator_set_drop(o->set);
 }
 
-void operators_properties(const struct operators *o, uint32_t *can_lookup, uint32_t *repeat_is_safe)
+static bool is_first_of_its_link(const struct operators *o, unsigned op)
 {
-    *can_lookup = *repeat_is_safe = 0;
-    for (unsigned op = 0; op < o->n; op++) {
-        const struct transport_properties *p = &o->links[op]->transport->properties;
+    for (unsigned i = 0; i < op; i++)
+        if (o->links[i] == o->links[op])
+            return false;
+    return true;
+}
 
-        *can_lookup |= (uint32_t)p->can_lookup << op;
-        *repeat_is_safe |= (uint32_t)p->repeat_is_safe << op;
+void operators_reload(struct operators *o, struct operator_set *set)
+{
+    struct operator_set *old = o->set;
+
+    MUST(operator_set_alike(old, set));
+    o->set = operator_set_keep(set);
+    for (unsigned op = 0; op < o->n; op++)
+        state_describe(&o->all[op], &set->all[op]->properties, o->settings);
+    for (unsigned op = 0; op < o->n; op++)
+        if (is_first_of_its_link(o, op) && o->links[op]->transport->reloaded)
+            o->links[op]->transport->reloaded(o->links[op]);
+    operator_set_drop(old);
+}
+
+void operators_policy(const struct operators *o, struct delivery_policy *policy)
+{
+    policy->can_lookup = policy->repeat_is_safe = 0;
+    for (unsigned op = 0; op < o->n; op++) {
+        const struct operator_properties *p = &o->set->all[op]->properties;
+
+        policy->can_lookup |= (uint32_t)(p->can_lookup && o->links[op]->transport->lookup) << op;
+        policy->repeat_is_safe |= (uint32_t)p->repeat_is_safe << op;
+        policy->tries[op] = (uint8_t)either(p->tries, o->settings->tries);
+        policy->lookup_settles_ms[op] =
+            either(p->lookup_settles_ms, o->settings->lookup_settles_ms);
     }
 }
 
@@ -74,12 +122,29 @@ static bool is_resting(const struct operator_state *s, int64_t now_ms)
     return now_ms < s->rest_until_ms;
 }
 
+/* Evenly, but that what has waited for no more than PACE_BURST_US may go out together: the loop's
+ * timers are no finer. */
+int64_t operators_pace_wait_us(const struct operators *o, unsigned op)
+{
+    const struct operator_state *s = &o->all[op];
+    int64_t wait_us = s->pace_us ? s->next_due_us - clock_mono_us() - PACE_BURST_US : 0;
+
+    return wait_us > 0 ? wait_us : 0;
+}
+
+static void count_submission(struct operator_state *s)
+{
+    int64_t now_us = s->pace_us ? clock_mono_us() : 0;
+
+    s->next_due_us = (s->next_due_us > now_us ? s->next_due_us : now_us) + s->pace_us;
+}
+
 bool operators_must_wait(const struct operators *o, const struct slots *slots)
 {
     const struct operator_state *s = &o->all[slots->op];
     int64_t now_ms;
 
-    if (slots->used < slots->limit)
+    if (slots->used < slots->limit && (slots->lookups || !operators_pace_wait_us(o, slots->op)))
         return false;
     now_ms = clock_mono_ms();
     return slots->lookups || !(is_resting(s, now_ms) || breaker_blocks(&s->breaker, now_ms));
@@ -181,6 +246,18 @@ static enum breaker_result meaning_of(const struct transport_result *r)
     return meaning[r->verdict];
 }
 
+static void show_money(unsigned op, const struct transport_result *r)
+{
+    if (r->remaining != OPERATOR_NO_NUMBER)
+        metrics_set(stats.op[op].remaining, r->remaining);
+    if (r->verdict != VERDICT_ACCEPTED)
+        return;
+    if (r->parts > 0)
+        metrics_add(stats.op[op].parts, (uint64_t)r->parts);
+    if (r->cost_millionths > 0)
+        metrics_add(stats.op[op].cost_millionths, (uint64_t)r->cost_millionths);
+}
+
 static void record_submit(struct operators *o, const struct run *run,
                           const struct transport_result *r)
 {
@@ -191,6 +268,7 @@ static void record_submit(struct operators *o, const struct run *run,
 
     metrics_add(stats.op[op].calls[r->verdict], 1);
     metrics_observe_traced(stats.op[op].seconds, r->duration_us, &run->call.trace);
+    show_money(op, r);
     if (r->verdict == VERDICT_THROTTLED)
         s->rest_until_ms = now_ms + (r->rest_ms < o->rest_max_ms ? r->rest_ms : o->rest_max_ms);
     era = s->breaker.era;
@@ -220,6 +298,8 @@ bool operators_call(struct operators *o, struct slots *slots, struct run *run)
         return false;
     run->slots = slots;
     slots->used++;
+    if (!slots->lookups)
+        count_submission(&o->all[slots->op]);
     show_in_flight(o, slots->op, 1);
     return true;
 }

@@ -3,8 +3,9 @@
 
 /*
  * What this process knows of each operator: what it is called through, its breaker, whether it is
- * unfit or rests after a throttling, and its slots: how many calls it takes at a time, express
- * beside normal, lookups beside both. Never blocks; all of it belongs to the dispatch thread.
+ * unfit or rests after a throttling, its slots: how many calls it takes at a time, express beside
+ * normal, lookups beside both, and its pace: how many submissions a second. Never blocks; all of it
+ * belongs to the dispatch thread.
  */
 
 #include "consumerd/run.h"
@@ -20,16 +21,21 @@ struct slots {
 
 struct operator_state {
     const struct operator_address *address;
+    struct dispatch *dispatch; /* its owner's, who looks at it; not looked at here */
     struct breaker breaker;
     enum breaker_state shown; /* in metrics and log */
     enum unfit unfit;         /* why it was last found unfit; UNFIT_REASONS: it has served since */
     int64_t rest_until_ms;
+    int64_t pace_us;     /* between two submissions; 0: as many as there are */
+    int64_t next_due_us; /* of the next one, if they came evenly */
     struct slots submits[MESSAGE_LANES];
     struct slots lookups[MESSAGE_LANES];
     int64_t in_flight;
 };
 
 struct operators {
+    const struct consumer_settings *settings;
+    struct operator_set *set; /* as their files describe them by now */
     struct breaker_config breaker_config;
     int64_t rest_max_ms;
     struct operator_state all[OPERATORS_MAX];
@@ -37,19 +43,23 @@ struct operators {
     size_t n;
 };
 
-/* transports: with the same operators; they are opened here. */
+/* set: kept; transports: with the same operators; they are opened here. */
 void operators_open(struct operators *o, const struct consumer_settings *settings,
-                    const struct transport_config *transports);
+                    struct operator_set *set, const struct transport_config *transports);
 void operators_close(struct operators *o); /* no call may be under way */
+/* Another set, which is alike, takes the place of the present one; it is kept. What is under way
+ * ends as it began. */
+void operators_reload(struct operators *o, struct operator_set *set);
 
-/* Those whose transports have the properties, as sets of operators. */
-void operators_properties(const struct operators *o, uint32_t *can_lookup,
-                          uint32_t *repeat_is_safe);
+/* What a delivery is to know of them. */
+void operators_policy(const struct operators *o, struct delivery_policy *policy);
 
 /* The slots that a call to op for the run takes one of. */
 struct slots *operators_slots(struct operators *o, const struct run *run, unsigned op, bool lookup);
 /* No slot is free, and the operator may be used: waiting makes sense. */
 bool operators_must_wait(const struct operators *o, const struct slots *s);
+/* When the next submission to op may go out for its pace, from now; 0: at once. */
+int64_t operators_pace_wait_us(const struct operators *o, unsigned op);
 void operators_wait(struct slots *s, struct run *run);
 void operators_wait_end(struct run *run);
 

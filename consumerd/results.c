@@ -149,9 +149,9 @@ static void add_to_retry(const struct results *r, const struct job *job, int64_t
     }
     /* A call that was given up may still reach its operator: it is asked when that is over. */
     if (at_once && job->unknown)
-        to->least_ms = s->timeout_ms;
-    if (job->unknown && to->least_ms < s->lookup_settles_ms)
-        to->least_ms = s->lookup_settles_ms;
+        to->least_ms = settings_longest_timeout_ms(s);
+    if (job->unknown && to->least_ms < settings_longest_settling_ms(s))
+        to->least_ms = settings_longest_settling_ms(s);
     if (left_ms > to->window_left_ms)
         to->window_left_ms = left_ms;
 }

@@ -6,6 +6,7 @@
 #include "consumerd/held_watch.h"
 #include "consumerd/transport.h"
 #include "libcommon/base/buf.h"
+#include "libcommon/domain/operator_secret.h"
 
 #define CONNECTIONS (MESSAGE_LANES + 5)
 
@@ -13,9 +14,10 @@ struct settings consumerd_settings;
 
 static bool check_operators(const char *value, char *why, size_t size)
 {
-    struct operator_address parsed[OPERATORS_MAX];
+    struct operator_set *set = operator_set_of_list(value, why, size);
 
-    return settings_parse_operators(value, parsed, why, size) > 0;
+    operator_set_drop(set);
+    return set != NULL;
 }
 
 static bool check_management_uri(const char *value, char *why, size_t size)
@@ -31,9 +33,20 @@ static bool check_management_uri(const char *value, char *why, size_t size)
 static const struct setting listen_rows[] = {HTTPD_LISTEN_ROW("127.0.0.1:8082"), SETTINGS_END};
 
 static const struct setting rows[] = {
-    SETTING_TEXT_ROW(consumer_settings, operators, SETTING_STRING, "OPERATORS",
-                     "operatorA=http://127.0.0.1:9001,operatorB=http://127.0.0.1:9002", 4096,
-                     check_operators, "Operators in the order of their use, as name=url,name=url."),
+    {.name = "OPERATORS",
+     .type = SETTING_STRING,
+     .offset = offsetof(struct consumer_settings, operators),
+     .initial = "operatorA=http://127.0.0.1:9001,operatorB=http://127.0.0.1:9002",
+     .max = 4096,
+     .check = check_operators,
+     .no_file = true,
+     .help = "Operators of kind native in the order of their use, as name=url,name=url. Not looked "
+             "at where OPERATORS_FILE is set."},
+    SETTING_TEXT_ROW(consumer_settings, operators_file, SETTING_STRING, "OPERATORS_FILE", "", 1024,
+                     NULL,
+                     "File that describes the operators, in the order of their use, or a folder "
+                     "whose *.ini do, in the order of their names (docs/operators.md). SIGHUP has "
+                     "it read again. Empty: OPERATORS counts."),
     SETTING_TEXT_ROW(consumer_settings, tls_ca, SETTING_STRING, "OPERATOR_TLS_CA", "", 4096, NULL,
                      "PEM file of the authorities that https:// operators' certificates are "
                      "verified against; empty: the system's."),
@@ -156,110 +169,19 @@ static const struct settings_group groups[] = {
     {db_settings_rows, &consumerd_settings.db},
     {broker_settings_rows, &consumerd_settings.broker},
     {topology_settings_rows, &consumerd_settings.broker},
+    {receipt_settings_rows, &consumerd_settings.receipts},
     {rows, &consumerd_settings.consumer},
     {otlp_settings_rows, &consumerd_settings.daemon.otlp},
 };
 
-bool settings_is_operator_name(const char *s, size_t n)
+size_t settings_addresses(const struct operator_set *set,
+                          struct operator_address out[OPERATORS_MAX])
 {
-    if (n == 0 || n > OPERATOR_NAME_MAX)
-        return false;
-    for (size_t i = 0; i < n; i++)
-        if (!((s[i] >= 'a' && s[i] <= 'z') || (s[i] >= 'A' && s[i] <= 'Z') ||
-              (s[i] >= '0' && s[i] <= '9') || s[i] == '_' || s[i] == '-'))
-            return false;
-    return true;
-}
-
-static const struct {
-    const char *begin;
-    const struct transport *transport;
-} schemes[] = {
-    {"http://", &transport_http},
-    {"https://", &transport_http},
-};
-
-/* NULL: not a URL that an operator can have. */
-static const struct transport *transport_of(const char *s, size_t n)
-{
-    for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
-        size_t len = strlen(schemes[i].begin);
-
-        if (n > len && !strncmp(s, schemes[i].begin, len) && s[len] != '/')
-            return schemes[i].transport;
+    for (size_t i = 0; i < set->n; i++) {
+        out[i].transport = transport_of_kind(set->all[i]->kind);
+        memcpy(out[i].name, set->all[i]->name, sizeof(out[i].name));
     }
-    return NULL;
-}
-
-static bool url_ok(const char *s, size_t n)
-{
-    char url[OPERATOR_URL_MAX + 1];
-
-    if (n > OPERATOR_URL_MAX || !transport_of(s, n))
-        return false;
-    memcpy(url, s, n);
-    url[n] = '\0';
-    if (!settings_url_port_ok(url))
-        return false;
-    for (size_t i = 0; i < n; i++)
-        if (s[i] <= ' ' || s[i] > '~' || strchr("@?#\"\\'", s[i]))
-            return false;
-    return true;
-}
-
-static bool parse_operator(const char *s, size_t n, struct operator_address *out, char *why,
-                           size_t size)
-{
-    const char *equals = memchr(s, '=', n);
-    size_t name = equals ? (size_t)(equals - s) : 0;
-    size_t url = equals ? n - name - 1 : 0;
-
-    while (url && equals[url] == '/')
-        url--;
-    if (!equals || !settings_is_operator_name(s, name)) {
-        snprintf(why, size, "must be name=url pairs; names have 1 to %d letters, digits, _ or -",
-                 OPERATOR_NAME_MAX);
-        return false;
-    }
-    if (!url_ok(equals + 1, url)) {
-        snprintf(why, size,
-                 "must have http:// or https:// URLs of at most %d characters, without user, "
-                 "query or fragment",
-                 OPERATOR_URL_MAX);
-        return false;
-    }
-    memset(out, 0, sizeof(*out));
-    memcpy(out->name, s, name);
-    memcpy(out->url, equals + 1, url);
-    out->transport = transport_of(equals + 1, url);
-    return true;
-}
-
-size_t settings_parse_operators(const char *text, struct operator_address out[OPERATORS_MAX],
-                                char *why, size_t size)
-{
-    size_t count = 0;
-
-    for (const char *at = text;;) {
-        size_t n = strcspn(at, ",");
-
-        if (count == OPERATORS_MAX) {
-            snprintf(why, size, "must name at most %d operators", OPERATORS_MAX);
-            return 0;
-        }
-        if (!parse_operator(at, n, &out[count], why, size))
-            return 0;
-        for (size_t i = 0; i < count; i++) {
-            if (!strcmp(out[i].name, out[count].name)) {
-                snprintf(why, size, "must not name an operator twice");
-                return 0;
-            }
-        }
-        count++;
-        if (!at[n])
-            return count;
-        at += n + 1;
-    }
+    return set->n;
 }
 
 /* One of comma-separated names. */
@@ -356,9 +278,20 @@ void settings_put_noted(struct buf *out, const struct operator_address *operator
         buf_puts(out, out->len > from ? "," RECIPIENT_UNKNOWN_MORE : RECIPIENT_UNKNOWN_MORE);
 }
 
+int64_t settings_longest_timeout_ms(const struct consumer_settings *s)
+{
+    return s->timeout_ms > s->timeout_of_files_ms ? s->timeout_ms : s->timeout_of_files_ms;
+}
+
+int64_t settings_longest_settling_ms(const struct consumer_settings *s)
+{
+    return s->lookup_settles_ms > s->settles_of_files_ms ? s->lookup_settles_ms
+                                                         : s->settles_of_files_ms;
+}
+
 int64_t settings_stop_after_ms(const struct consumer_settings *s)
 {
-    return (s->dead_sec * 1000 - s->timeout_ms) * 3 / 4;
+    return (s->dead_sec * 1000 - settings_longest_timeout_ms(s)) * 3 / 4;
 }
 
 void settings_breaker(const struct consumer_settings *s, struct breaker_config *out)
@@ -379,27 +312,67 @@ void settings_breaker(const struct consumer_settings *s, struct breaker_config *
 /* The names in another setting must be those of operators. */
 static size_t check_names(struct buf *errors, const char *setting, const char *names)
 {
-    struct operator_address operators[OPERATORS_MAX];
     struct name name;
-    char why[128];
-    size_t n = settings_parse_operators(consumerd_settings.consumer.operators, operators, why,
-                                        sizeof(why));
 
-    while (n && next_name(&names, &name))
-        if (!operator_bit(operators, n, &name)) {
-            buf_printf(errors, "%s names %.*s, which is not in OPERATORS\n", setting, (int)name.len,
+    while (next_name(&names, &name))
+        if (!operator_set_find(consumerd_settings.operators, name.text, name.len)) {
+            buf_printf(errors, "%s names %.*s, which is no operator\n", setting, (int)name.len,
                        name.text);
             return 1;
         }
     return 0;
 }
 
+struct operator_set *settings_read_operators(const struct consumer_settings *s, struct buf *errors,
+                                             size_t *faults)
+{
+    static const struct operator_reading how = {.parts = OPERATOR_SENDING,
+                                                .secret = operator_secret_get};
+    struct operator_set *set;
+    char why[128];
+
+    *faults = 0;
+    if (*s->operators_file)
+        return operator_set_read(s->operators_file, &how, errors, faults);
+    set = operator_set_of_list(s->operators, why, sizeof(why)); /* it was checked by itself */
+    *faults = !set;
+    return set;
+}
+
+void settings_longest(const struct operator_set *set, int64_t *timeout_ms, int64_t *settles_ms)
+{
+    *timeout_ms = *settles_ms = 0;
+    for (size_t i = 0; i < set->n; i++) {
+        const struct operator_properties *p = &set->all[i]->properties;
+
+        *timeout_ms = p->timeout_ms > *timeout_ms ? p->timeout_ms : *timeout_ms;
+        *settles_ms = p->lookup_settles_ms > *settles_ms ? p->lookup_settles_ms : *settles_ms;
+    }
+}
+
+static size_t check_operator_files(struct settings *s, struct buf *errors)
+{
+    struct consumer_settings *c = &s->consumer;
+    size_t faults;
+
+    s->operators = settings_read_operators(c, errors, &faults);
+    if (!s->operators)
+        return faults;
+    settings_longest(s->operators, &c->timeout_of_files_ms, &c->settles_of_files_ms);
+    return check_names(errors, "OPERATORS_REPEAT_UNSAFE", c->repeat_unsafe) +
+           check_names(errors, "OPERATORS_WITHOUT_LOOKUP", c->without_lookup);
+}
+
 static size_t check(struct buf *errors)
 {
-    const struct settings *s = &consumerd_settings;
+    struct settings *s = &consumerd_settings;
     const struct consumer_settings *c = &s->consumer;
     size_t faults = daemon_settings_check(&s->daemon, &s->httpd, &s->db, errors);
+    int64_t timeout_ms, settles_ms;
 
+    faults += check_operator_files(s, errors);
+    timeout_ms = settings_longest_timeout_ms(c);
+    settles_ms = settings_longest_settling_ms(c);
     faults += settings_check_order("OPERATOR_BACKOFF_MS", c->backoff_ms, "OPERATOR_BACKOFF_MAX_MS",
                                    c->backoff_max_ms, errors);
     faults += settings_check_order("DELIVERY_RETRY_BASE_MS", c->retry_base_ms,
@@ -411,21 +384,23 @@ static size_t check(struct buf *errors)
     }
     /* Holding, what is asked about after the window is submitted no more: a message whose first
      * question has to wait that long would have had one try, or none. */
-    if (!strcmp(c->unknown_policy, "hold") && c->lookup_settles_ms > DELIVERY_SETTLE_WAIT_MAX_MS &&
-        c->dead_sec * 1000 + c->lookup_settles_ms + c->timeout_ms >= c->retry_window_sec * 1000) {
+    if (!strcmp(c->unknown_policy, "hold") && settles_ms > DELIVERY_SETTLE_WAIT_MAX_MS &&
+        c->dead_sec * 1000 + settles_ms + timeout_ms >= c->retry_window_sec * 1000) {
         buf_printf(
             errors,
             "OPERATOR_LOOKUP_SETTLES_MS=%lld, WORKER_DEAD_SEC and OPERATOR_TIMEOUT_MS leave no "
             "time for another try in DELIVERY_RETRY_WINDOW_SEC=%lld with "
             "OPERATOR_UNKNOWN_POLICY=hold\n",
-            (long long)c->lookup_settles_ms, (long long)c->retry_window_sec);
+            (long long)settles_ms, (long long)c->retry_window_sec);
         faults++;
     }
     if (settings_stop_after_ms(c) < 2 * c->heartbeat_ms) {
-        buf_printf(errors,
-                   "WORKER_DEAD_SEC=%lld leaves too little time: less OPERATOR_TIMEOUT_MS, three "
-                   "quarters of it must hold two heartbeats of WORKER_HEARTBEAT_MS\n",
-                   (long long)c->dead_sec);
+        buf_printf(
+            errors,
+            "WORKER_DEAD_SEC=%lld leaves too little time: less OPERATOR_TIMEOUT_MS or the "
+            "longest timeout_ms in OPERATORS_FILE, here %lld, three quarters of it must hold "
+            "two heartbeats of WORKER_HEARTBEAT_MS\n",
+            (long long)c->dead_sec, (long long)timeout_ms);
         faults++;
     }
     if (CONNECTIONS > s->db.max_open) {
@@ -435,8 +410,6 @@ static size_t check(struct buf *errors)
                    (long long)s->db.max_open, CONNECTIONS);
         faults++;
     }
-    faults += check_names(errors, "OPERATORS_REPEAT_UNSAFE", c->repeat_unsafe);
-    faults += check_names(errors, "OPERATORS_WITHOUT_LOOKUP", c->without_lookup);
     return faults + topology_check(&s->broker, errors);
 }
 

@@ -11,6 +11,7 @@
 #include "libcommon/daemon/daemon.h"
 #include "libcommon/db/db.h"
 #include "libcommon/domain/operator_file.h"
+#include "libcommon/domain/receipt_address.h"
 #include "libcommon/domain/recipient.h"
 #include "libcommon/domain/topology.h"
 #include "libcommon/net/httpd.h"
@@ -18,13 +19,12 @@
 struct transport;
 
 struct operator_address {
-    const struct transport *transport; /* how it is called (transport.h): its URL's scheme says */
+    const struct transport *transport; /* how it is called (transport.h) */
     char name[OPERATOR_NAME_MAX + 1];
-    char url[OPERATOR_URL_MAX + 1]; /* without a slash at its end */
 };
 
 struct consumer_settings {
-    char *operators, *tls_ca, *unknown_policy, *repeat_unsafe, *without_lookup;
+    char *operators, *operators_file, *tls_ca, *unknown_policy, *repeat_unsafe, *without_lookup;
     char *management_uri;
     int64_t lookup_settles_ms, held_ask_max_sec;
     int64_t timeout_ms, tries, backoff_ms, backoff_max_ms, lookup_tries, rest_max_sec;
@@ -37,6 +37,7 @@ struct consumer_settings {
     int64_t claim_batch, settle_batch;
     int64_t turn_normal_ms;
     int64_t heartbeat_ms, dead_sec;
+    int64_t timeout_of_files_ms, settles_of_files_ms; /* the longest there are at the start */
     int64_t repair_after_sec, repair_interval_ms, repair_max, repair_max_batch, repair_rate;
 };
 
@@ -45,16 +46,23 @@ struct settings {
     struct httpd_settings httpd;
     struct db_settings db;
     struct broker_settings broker;
+    struct receipt_settings receipts;
     struct consumer_settings consumer;
+    /* As they were at the start; their names and their order stay. The dispatch hears of others. */
+    struct operator_set *operators;
 };
 
 extern struct settings consumerd_settings;
 extern const struct daemon_program consumerd_program;
 
-bool settings_is_operator_name(const char *s, size_t n);
-/* "name=url,name=url": how many there are (1 to OPERATORS_MAX), or 0 with the end of a sentence. */
-size_t settings_parse_operators(const char *text, struct operator_address out[OPERATORS_MAX],
-                                char *why, size_t size);
+/* The operators that OPERATORS_FILE or OPERATORS says; NULL with faults, and a line for each. */
+struct operator_set *settings_read_operators(const struct consumer_settings *s, struct buf *errors,
+                                             size_t *faults);
+/* The longest timeout and settling that files say; 0: they say none. */
+void settings_longest(const struct operator_set *set, int64_t *timeout_ms, int64_t *settles_ms);
+/* How many there are. */
+size_t settings_addresses(const struct operator_set *set,
+                          struct operator_address out[OPERATORS_MAX]);
 
 /* The set of those among comma-separated names that are operators'. */
 uint32_t settings_operator_mask(const struct operator_address *operators, size_t n,
@@ -72,6 +80,10 @@ void settings_read_noted(const struct operator_address *operators, size_t n, con
  * as RECIPIENT_UNKNOWN_MORE, which is gone, too. */
 void settings_put_noted(struct buf *out, const struct operator_address *operators, uint32_t mask,
                         const char *gone);
+
+/* Of all operators, as the process began with them. */
+int64_t settings_longest_timeout_ms(const struct consumer_settings *s);
+int64_t settings_longest_settling_ms(const struct consumer_settings *s);
 
 /* How long after its last heartbeat a worker still trusts itself: well before others may take its
  * work, with room for an operator call that was already on its way. */

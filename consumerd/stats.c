@@ -86,6 +86,15 @@ static void register_operator(unsigned op, const char *name)
     stats.op[op].refused = metrics_counter(
         "msg_breaker_refusals_total",
         "Calls not made because the breaker was open or the operator rests.", labels);
+    stats.op[op].parts =
+        metrics_counter("msg_operator_parts_total",
+                        "Parts that accepted messages have, as the operator says.", labels);
+    stats.op[op].cost_millionths = metrics_counter(
+        "msg_operator_cost_millionths_total",
+        "What accepted messages cost there, in millionths of its currency.", labels);
+    stats.op[op].remaining = metrics_gauge(
+        "msg_operator_balance", "What is left of our money there, in whole units.", labels);
+    metrics_set(stats.op[op].remaining, METRICS_ABSENT);
     metrics_set(stats.op[op].breaker[BREAKER_CLOSED], 1);
 }
 

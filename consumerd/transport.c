@@ -18,7 +18,6 @@ void transport_open_all(const struct transport_config *config, struct transport_
     for (size_t op = 0; op < config->operator_count; op++) {
         const struct transport *t = config->operators[op].transport;
 
-        MUST(t->properties.can_lookup == (t->lookup != NULL));
         links[op] = link_of(t, links, op);
         if (!links[op])
             links[op] = t->open(config);
@@ -30,6 +29,16 @@ void transport_close_all(struct transport_link *links[], size_t n)
     for (; n; n--)
         if (!link_of(links[n - 1]->transport, links, n - 1))
             links[n - 1]->transport->close(links[n - 1]);
+}
+
+const struct transport *transport_of_kind(enum operator_kind kind)
+{
+    static const struct transport *const transports[OPERATOR_KINDS] = {
+        [OPERATOR_NATIVE] = &transport_native,
+        [OPERATOR_HTTP] = &transport_carrier,
+    };
+
+    return transports[kind];
 }
 
 void transport_reference(const struct job *job, char out[TRANSPORT_REFERENCE_MAX])

@@ -14,14 +14,14 @@
  *     that started it; after abort it does not follow. done may start and abort other calls.
  *   - may_send is asked before anything can go out, each time; if it says no, it has aborted every
  *     call, and nothing goes out.
- *   - every call ends within timeout_ms.
+ *   - every call ends within its operator's timeout.
  *   - a submission of which any part may have gone out, and which was not answered, is
  *     VERDICT_UNKNOWN; VERDICT_TRANSIENT only when the operator cannot have the message.
  *   - the reference that it gives the operator is transport_reference(), on every try.
  *   - nothing of an error but plain ASCII, and no recipient or text in it.
  *   - no allocation a call in the long run.
  *
- * A new one is a row in settings.c (the scheme of its operators' URLs) and a file of its own.
+ * A new one is a kind of operator (operator_file.h), a row in transport.c and a file of its own.
  */
 
 #include <event2/event.h>
@@ -31,6 +31,7 @@
 
 #include "consumerd/inflight.h"
 #include "consumerd/settings.h"
+#include "libcommon/domain/operator_exchange.h"
 #include "libcommon/domain/verdict.h"
 #include "libcommon/telemetry/tracer.h"
 
@@ -54,6 +55,9 @@ struct transport_result {
     enum unfit unfit;          /* VERDICT_UNFIT: why */
     int64_t rest_ms;           /* VERDICT_THROTTLED: how long the operator wants to be left alone */
     int64_t duration_us;
+    int64_t parts, cost_millionths;        /* accepted: as the operator says; OPERATOR_NO_NUMBER */
+    int64_t remaining;                     /* of our money there, in whole units; likewise */
+    unsigned rule_line;                    /* of its file, that decided; 0: none */
     char provider_id[PROVIDER_ID_MAX + 1]; /* accepted or found; "" when it gave none */
     char error[TRANSPORT_ERROR_MAX];       /* what went wrong, for last_error and logs */
 };
@@ -66,18 +70,17 @@ struct transport_config {
     struct event_base *base;
     const struct operator_address *operators; /* all of them: only the link's own are called */
     size_t operator_count;
-    const char *tls_ca; /* file of authorities; NULL or "": the system's */
-    int64_t timeout_ms;
+    /* What is known of each of them, in the same order. It changes on this thread alone; transports
+     * hear of it by reloaded, and keep the set that a call has begun with. */
+    struct operator_set *const *set;
+    const char *tls_ca;                      /* file of authorities; NULL or "": the system's */
+    const struct receipt_settings *receipts; /* how operators are told where to bring theirs */
+    int64_t timeout_ms;                      /* of an operator that says nothing else */
     int64_t name_sec; /* what a host name stood for is believed so long; a connection, too */
     size_t calls_max; /* at a time, over all operators */
     void (*done)(struct transport_call *call, const struct transport_result *result, void *arg);
     bool (*may_send)(void *arg);
     void *arg;
-};
-
-struct transport_properties {
-    bool can_lookup;     /* an operator tells whether it has a message; else lookup is NULL */
-    bool repeat_is_safe; /* it knows a reference again: two submissions deliver once */
 };
 
 /* How a call shows in a trace. */
@@ -93,18 +96,22 @@ struct transport_link {
 
 struct transport {
     const char *kind;
-    struct transport_properties properties;
     struct transport_span submit_span, lookup_span;
     struct transport_link *(*open)(const struct transport_config *config);
     void (*close)(struct transport_link *link); /* no call may be under way */
-    /* False: no memory, nothing was sent. */
+    /* False: no memory, nothing was sent. lookup is for operators that can be asked; NULL: none of
+     * them can. */
     bool (*submit)(struct transport_link *link, struct transport_call *call);
     bool (*lookup)(struct transport_link *link, struct transport_call *call);
     /* Ends a call that is under way; what had gone out has gone out. */
     void (*abort)(struct transport_link *link, struct transport_call *call);
+    /* What is known of operators has changed. NULL: it needs to do nothing. */
+    void (*reloaded)(struct transport_link *link);
 };
 
-extern const struct transport transport_http;
+/* The one for each kind of operator. */
+extern const struct transport transport_native, transport_carrier;
+const struct transport *transport_of_kind(enum operator_kind kind);
 
 /* Opens one link for each transport that an operator has; links[op] is what it is called through.
  */

@@ -1,15 +1,5 @@
 /*
- * Calls to operators over HTTP/1.1.
- *
- *   POST {base}/messages {"reference","to","text","type"}, Idempotency-Key: <reference>
- *   GET  {base}/messages/{reference}
- *
- * What an answer means: a 2xx that says it (transport_http_answer.h): accepted, or found; any other
- * 2xx: unknown; 5xx, 408, 421, 425: transient; 429: throttled; 400, 413, 422 and 451, which speak
- * of the message: rejected; redirects, and what speaks of us, of the address or of the form of our
- * requests: unfit; other 4xx: unknown. A status that has come counts, whatever becomes of the rest
- * of the answer. Without one: unknown, or transient when nothing of the request has left. "Not
- * found" is a 404.
+ * The exchange over HTTP/1.1: what is said is the caller's (transport_http.h).
  *
  * libcurl makes the connections (transport_http_conn.h); the requests are written, and the answers
  * read (transport_http_read.h), here. A POST goes out once a call. A GET does so once more when a
@@ -21,7 +11,7 @@
  * Redirects are not followed, proxies from the environment not used, answers beyond 64 KiB cut off.
  */
 
-#include "consumerd/transport.h"
+#include "consumerd/transport_http.h"
 
 #include <errno.h>
 #include <event2/event_struct.h>
@@ -43,13 +33,13 @@
 #define BUFFER_KEPT 8192 /* the memory that a transfer keeps for the next request and answer */
 #define IDLE_MAX 512     /* finished transfers kept for reuse */
 
-enum method { METHOD_POST, METHOD_GET };
-
 struct transfer {
     TAILQ_ENTRY(transfer) link; /* of those that wait to go out, or of the idle ones */
     struct http_link *owner;
     struct transport_call *call; /* NULL: idle */
-    enum method method;
+    struct operator_set *set;    /* that it was begun with */
+    const struct operator_config *op;
+    bool lookup;
     int64_t started_us;
     struct event timeout;
     bool queued;
@@ -65,10 +55,13 @@ TAILQ_HEAD(transfer_list, transfer);
 struct http_link {
     struct transport_link base; /* first */
     struct transport_config config;
+    const struct http_speech *speech;
     struct op_conns conns;
-    const struct timeval *timeout; /* all are equally long: the loop keeps them in a list */
+    /* Of each operator; the loop keeps those that are equally long in a list. */
+    struct timeval timeouts[OPERATORS_MAX];
     struct event *go;
     struct transfer_list queued, idle;
+    struct buf scratch;
     size_t idle_count;
 };
 
@@ -125,6 +118,8 @@ static void transfer_put(struct transfer *t)
     t->queued = false;
     t->call->own = NULL;
     t->call = NULL;
+    operator_set_drop(t->set);
+    t->set = NULL;
     empty(&t->request);
     empty(&t->body);
     if (link->idle_count >= IDLE_MAX) {
@@ -137,82 +132,25 @@ static void transfer_put(struct transfer *t)
 
 /* ---- the request ---- */
 
-static const char *url_of(const struct transfer *t)
+static int64_t timeout_of(const struct transfer *t)
 {
-    return t->owner->config.operators[t->call->op].url;
+    int64_t ms = t->op->properties.timeout_ms;
+
+    return ms > 0 ? ms : t->owner->config.timeout_ms;
 }
 
-static void put_body(struct buf *b, const struct job *job, const char *reference)
-{
-    const struct inflight *m = job->message;
-
-    buf_puts(b, "{\"reference\":\"");
-    buf_puts(b, reference);
-    buf_puts(b, "\",\"to\":\"");
-    buf_puts(b, job->recipient);
-    buf_puts(b, "\",\"text\":");
-    buf_put_json(b, m->text, m->text_len);
-    buf_puts(b, ",\"type\":\"");
-    buf_puts(b, message_type_name(m->type));
-    buf_puts(b, "\"}");
-}
-
-static void put_target(struct buf *b, const struct transfer *t, const char *reference)
-{
-    const char *host = strstr(url_of(t), "://") + 3;
-    size_t host_len = strcspn(host, "/");
-
-    buf_puts(b, t->method == METHOD_POST ? "POST " : "GET ");
-    buf_puts(b, host + host_len);
-    buf_puts(b, "/messages");
-    if (t->method == METHOD_GET) {
-        buf_putc(b, '/');
-        buf_puts(b, reference);
-    }
-    buf_puts(b, " HTTP/1.1\r\nHost: ");
-    buf_put(b, host, host_len);
-    buf_puts(b, "\r\nUser-Agent: msg-consumerd/" PROJECT_VERSION "\r\nAccept: */*\r\n");
-}
-
-static void put_trace(struct buf *b, const struct transport_call *call)
-{
-    const struct inflight *m = call->job->message;
-    char traced[TRACE_PARENT_SIZE];
-
-    if (!*m->traceparent)
-        return;
-    if (tracer_wants(&m->process))
-        trace_format(&call->trace, traced);
-    buf_puts(b, "traceparent: ");
-    buf_puts(b, tracer_wants(&m->process) ? traced : m->traceparent);
-    buf_puts(b, "\r\n");
-    if (m->tracestate) {
-        buf_puts(b, "tracestate: ");
-        buf_puts(b, m->tracestate);
-        buf_puts(b, "\r\n");
-    }
-}
-
-/* The answer's buffer holds the body until its length is known. */
 static bool put_request(struct transfer *t)
 {
-    struct buf *b = &t->request;
-    char reference[TRANSPORT_REFERENCE_MAX];
+    const struct http_said said = {.call = t->call,
+                                   .op = t->op,
+                                   .config = &t->owner->config,
+                                   .lookup = t->lookup,
+                                   .scratch = &t->owner->scratch};
 
-    transport_reference(t->call->job, reference);
-    put_target(b, t, reference);
-    put_trace(b, t->call);
-    if (t->method == METHOD_POST) {
-        put_body(&t->body, t->call->job, reference);
-        buf_puts(b, "Content-Type: application/json\r\nIdempotency-Key: ");
-        buf_puts(b, reference);
-        buf_puts(b, "\r\nContent-Length: ");
-        buf_put_uint(b, t->body.len);
-        buf_puts(b, "\r\n");
-    }
-    buf_puts(b, "\r\n");
-    buf_put(b, t->body.data, t->body.len);
-    return !b->failed && !t->body.failed;
+    buf_reset(&t->owner->scratch);
+    /* The answer's buffer holds the body until its length is known. */
+    return t->owner->speech->put(&said, &t->request, &t->body) && !t->request.failed &&
+           !t->body.failed;
 }
 
 /* ---- what happens to it ---- */
@@ -251,15 +189,23 @@ static void write_out(struct transfer *t)
 
 static void connect_anew(struct transfer *t)
 {
-    t->conn = op_conns_make(&t->owner->conns, t->call->op, url_of(t), t);
+    t->conn = op_conns_make(&t->owner->conns, t->call->op, t->op->url, timeout_of(t), t);
     if (!t->conn)
         finish(t, "out of memory");
+}
+
+/* Whether its operator is still where it was when the call began. */
+static bool is_there(const struct transfer *t)
+{
+    const struct operator_set *now = *t->owner->config.set;
+
+    return now == t->set || !strcmp(now->all[t->call->op]->url, t->op->url);
 }
 
 static void go_out(struct transfer *t)
 {
     buf_reset(&t->body);
-    t->conn = op_conns_take(&t->owner->conns, t->call->op, t);
+    t->conn = is_there(t) ? op_conns_take(&t->owner->conns, t->call->op, t) : NULL;
     if (t->conn)
         write_out(t);
     else
@@ -270,7 +216,7 @@ static void go_out(struct transfer *t)
  * this call; asking again does no harm. It is asked on a new one, so that this is done once. */
 static bool may_repeat(const struct transfer *t)
 {
-    return t->method == METHOD_GET && op_conn_was_used(t->conn) && !t->answer.head_bytes;
+    return t->lookup && op_conn_was_used(t->conn) && !t->answer.head_bytes;
 }
 
 /* A write that has failed has taken a reset's error with it: what is read then is a mere end. */
@@ -356,7 +302,7 @@ static void on_go(evutil_socket_t fd, short what, void *arg)
     }
 }
 
-static bool start(struct transport_link *base, enum method method, struct transport_call *call)
+static bool start(struct transport_link *base, bool lookup, struct transport_call *call)
 {
     struct http_link *link = (struct http_link *)base;
     struct transfer *t = transfer_get(link);
@@ -364,13 +310,15 @@ static bool start(struct transport_link *base, enum method method, struct transp
     if (!t)
         return false;
     t->call = call;
-    t->method = method;
+    t->set = operator_set_keep(*link->config.set);
+    t->op = t->set->all[call->op];
+    t->lookup = lookup;
     t->started_us = clock_mono_us();
     t->sent = 0;
     t->went_out = false;
     t->conn = NULL;
     http_read_begin(&t->answer);
-    if (!put_request(t) || event_add(&t->timeout, link->timeout)) {
+    if (!put_request(t) || event_add(&t->timeout, &link->timeouts[call->op])) {
         transfer_put(t);
         return false;
     }
@@ -381,17 +329,17 @@ static bool start(struct transport_link *base, enum method method, struct transp
     return true;
 }
 
-static bool http_submit(struct transport_link *link, struct transport_call *call)
+bool http_submit(struct transport_link *link, struct transport_call *call)
 {
-    return start(link, METHOD_POST, call);
+    return start(link, false, call);
 }
 
-static bool http_lookup(struct transport_link *link, struct transport_call *call)
+bool http_lookup(struct transport_link *link, struct transport_call *call)
 {
-    return start(link, METHOD_GET, call);
+    return start(link, true, call);
 }
 
-static void http_abort(struct transport_link *base, struct transport_call *call)
+void http_abort(struct transport_link *base, struct transport_call *call)
 {
     struct transfer *t = call->own;
 
@@ -429,7 +377,9 @@ static void explain(const struct transfer *t, const char *why, struct transport_
     size_t size = sizeof(r->error);
     int status = t->answer.status;
 
-    if (status && (status < 200 || status >= 300))
+    if (r->rule_line)
+        snprintf(r->error, size, "HTTP %d, line %u", status, r->rule_line);
+    else if (status && (status < 200 || status >= 300))
         snprintf(r->error, size, "HTTP %d", status);
     else if (is_whole(t))
         snprintf(r->error, size, "HTTP %d, and no acceptance", status);
@@ -456,20 +406,25 @@ static int64_t retry_after_sec(const char *value)
 
 static void classify(const struct transfer *t, const char *why, struct transport_result *r)
 {
-    const char *body = !is_whole(t) ? NULL : t->body.len ? t->body.data : "";
-    long status = t->answer.status;
+    const struct http_heard heard = {
+        .op = t->op,
+        .status = t->answer.status,
+        .body = t->body.len ? t->body.data : "",
+        .len = t->body.len,
+        .whole = is_whole(t),
+    };
 
-    r->lookup = t->method == METHOD_GET;
-    r->verdict = VERDICT_UNKNOWN;
-    r->answer = LOOKUP_UNREACHABLE;
-    r->rest_ms = 0;
-    r->duration_us = clock_mono_us() - t->started_us;
-    r->provider_id[0] = '\0';
-    r->error[0] = '\0';
-    if (r->lookup)
-        r->answer = http_answer_to_get(status, body, t->body.len, r->provider_id);
-    else if (status || t->went_out)
-        r->verdict = http_answer_to_post(status, body, t->body.len, r->provider_id, &r->unfit);
+    *r = (struct transport_result){
+        .lookup = t->lookup,
+        .verdict = VERDICT_UNKNOWN,
+        .answer = LOOKUP_UNREACHABLE,
+        .duration_us = clock_mono_us() - t->started_us,
+        .parts = OPERATOR_NO_NUMBER,
+        .cost_millionths = OPERATOR_NO_NUMBER,
+        .remaining = OPERATOR_NO_NUMBER,
+    };
+    if (r->lookup || heard.status || t->went_out)
+        t->owner->speech->judge(&heard, r);
     else
         r->verdict = VERDICT_TRANSIENT;
     if (r->verdict == VERDICT_THROTTLED)
@@ -493,7 +448,7 @@ static void finish(struct transfer *t, const char *why)
     struct transport_result result;
 
     classify(t, why, &result);
-    if (t->conn && understood(t, &result))
+    if (t->conn && is_there(t) && understood(t, &result))
         op_conn_keep(t->conn);
     else if (t->conn)
         op_conn_end(t->conn);
@@ -503,17 +458,32 @@ static void finish(struct transfer *t, const char *why)
 
 /* ---- the link ---- */
 
-static struct transport_link *http_open(const struct transport_config *config)
+static void set_timeouts(struct http_link *link)
+{
+    const struct operator_set *set = *link->config.set;
+
+    for (size_t op = 0; op < set->n; op++) {
+        int64_t own_ms = set->all[op]->properties.timeout_ms;
+        int64_t ms = own_ms > 0 ? own_ms : link->config.timeout_ms;
+        struct timeval plain = {ms / 1000, ms % 1000 * 1000};
+        const struct timeval *common = event_base_init_common_timeout(link->config.base, &plain);
+
+        link->timeouts[op] = common ? *common : plain; /* there are only so many lists */
+    }
+}
+
+struct transport_link *http_open(const struct transport_config *config,
+                                 const struct transport *transport,
+                                 const struct http_speech *speech)
 {
     struct http_link *link = must_alloc(1, sizeof(*link));
-    struct timeval timeout = {config->timeout_ms / 1000, config->timeout_ms % 1000 * 1000};
 
-    link->base.transport = &transport_http;
+    link->base.transport = transport;
     link->config = *config;
+    link->speech = speech;
     link->conns = (struct op_conns){
         .base = config->base,
         .tls_ca = config->tls_ca,
-        .timeout_ms = config->timeout_ms,
         .life_ms = config->name_sec * 1000,
         .operator_count = config->operator_count,
         .max = config->calls_max,
@@ -525,14 +495,23 @@ static struct transport_link *http_open(const struct transport_config *config)
     };
     TAILQ_INIT(&link->queued);
     TAILQ_INIT(&link->idle);
-    link->timeout = event_base_init_common_timeout(config->base, &timeout);
     link->go = event_new(config->base, -1, 0, on_go, link);
-    MUST(link->timeout && link->go);
+    MUST(link->go);
+    set_timeouts(link);
     op_conns_open(&link->conns);
     return &link->base;
 }
 
-static void http_close(struct transport_link *base)
+void http_reloaded(struct transport_link *base)
+{
+    struct http_link *link = (struct http_link *)base;
+
+    set_timeouts(link);
+    for (size_t op = 0; op < link->config.operator_count; op++)
+        op_conns_forget(&link->conns, op);
+}
+
+void http_close(struct transport_link *base)
 {
     struct http_link *link = (struct http_link *)base;
     struct transfer *t;
@@ -543,23 +522,6 @@ static void http_close(struct transport_link *base)
     }
     op_conns_close(&link->conns);
     event_free(link->go);
+    buf_free(&link->scratch);
     free(link);
 }
-
-const struct transport transport_http = {
-    .kind = "native",
-    .properties = {.can_lookup = true, .repeat_is_safe = true},
-    .submit_span = {.name = "POST",
-                    .attrs = {T_STR("http.request.method", "POST"),
-                              T_STR("url.template", "/messages")},
-                    .attr_count = 2},
-    .lookup_span = {.name = "GET",
-                    .attrs = {T_STR("http.request.method", "GET"),
-                              T_STR("url.template", "/messages/{reference}")},
-                    .attr_count = 2},
-    .open = http_open,
-    .close = http_close,
-    .submit = http_submit,
-    .lookup = http_lookup,
-    .abort = http_abort,
-};

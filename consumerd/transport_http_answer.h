@@ -2,7 +2,7 @@
 #define CONSUMERD_TRANSPORT_HTTP_ANSWER_H
 
 /*
- * What an operator's answer over HTTP says. Part of transport_http.c; nobody else includes this.
+ * What an operator's answer over HTTP says. Part of transport_native.c; nobody else includes this.
  * Pure.
  *
  * An operator has a message when it says so: a 2xx whose body, all of it, is a JSON object with an

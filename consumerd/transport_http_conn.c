@@ -165,7 +165,7 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
     c->conns->ready(c->call, true);
 }
 
-static bool set_options(struct op_conn *c, const char *url)
+static bool set_options(struct op_conn *c, const char *url, int64_t timeout_ms)
 {
     const struct op_conns *conns = c->conns;
     CURL *e = c->easy;
@@ -181,7 +181,7 @@ static bool set_options(struct op_conn *c, const char *url)
     ok &= !curl_easy_setopt(e, CURLOPT_PROXY, "");
     ok &= !curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     ok &= !curl_easy_setopt(e, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-    ok &= !curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long)conns->timeout_ms);
+    ok &= !curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long)timeout_ms);
     ok &= !curl_easy_setopt(e, CURLOPT_DNS_CACHE_TIMEOUT, (long)(conns->life_ms / 1000));
     ok &= !curl_easy_setopt(e, CURLOPT_ERRORBUFFER, c->error);
     if (conns->tls_ca && *conns->tls_ca)
@@ -189,7 +189,8 @@ static bool set_options(struct op_conn *c, const char *url)
     return ok;
 }
 
-struct op_conn *op_conns_make(struct op_conns *conns, size_t op, const char *url, void *call)
+struct op_conn *op_conns_make(struct op_conns *conns, size_t op, const char *url,
+                              int64_t timeout_ms, void *call)
 {
     struct op_conn *c = calloc(1, sizeof(*c));
 
@@ -200,7 +201,8 @@ struct op_conn *op_conns_make(struct op_conns *conns, size_t op, const char *url
     c->peers = &conns->idle_of[op];
     c->tls = !strncmp(url, "https:", 6);
     c->easy = curl_easy_init();
-    if (!c->easy || !set_options(c, url) || curl_multi_add_handle(conns->multi, c->easy)) {
+    if (!c->easy || !set_options(c, url, timeout_ms) ||
+        curl_multi_add_handle(conns->multi, c->easy)) {
         curl_easy_cleanup(c->easy);
         free(c);
         return NULL;
@@ -303,6 +305,16 @@ struct op_conn *op_conns_take(struct op_conns *conns, size_t op, void *call)
     leave_idle(c);
     c->call = call;
     return c;
+}
+
+void op_conns_forget(struct op_conns *conns, size_t op)
+{
+    struct op_conn *c, *next;
+
+    for (c = TAILQ_FIRST(&conns->idle_of[op]); c; c = next) {
+        next = TAILQ_NEXT(c, peer_link);
+        op_conn_end(c);
+    }
 }
 
 void op_conn_keep(struct op_conn *c)

@@ -27,7 +27,6 @@ struct op_conns {
     /* set by the caller */
     struct event_base *base;
     const char *tls_ca; /* NULL or "": the system's */
-    int64_t timeout_ms; /* of connecting */
     int64_t life_ms;    /* a connection, or what a name stood for, is not used beyond it */
     size_t operator_count;
     size_t max;                  /* further ones are not kept */
@@ -50,7 +49,10 @@ void op_conns_close(struct op_conns *conns); /* no call may have one */
 /* One that waits and leads to this operator; NULL: there is none. */
 struct op_conn *op_conns_take(struct op_conns *conns, size_t op, void *call);
 /* A new one: connected or failed follows, never from within. NULL: no memory. */
-struct op_conn *op_conns_make(struct op_conns *conns, size_t op, const char *url, void *call);
+struct op_conn *op_conns_make(struct op_conns *conns, size_t op, const char *url,
+                              int64_t timeout_ms, void *call);
+/* Ends those that wait for this operator: it may have moved. */
+void op_conns_forget(struct op_conns *conns, size_t op);
 void op_conn_keep(struct op_conn *c); /* its call is over */
 void op_conn_end(struct op_conn *c);
 

@@ -64,7 +64,7 @@ static char *read_value(const struct setting *s, struct buf *errors, size_t *fau
     FILE *f;
 
     snprintf(name, sizeof(name), "%s_FILE", s->name);
-    path = getenv(name);
+    path = s->no_file ? NULL : getenv(name);
     if (value && *value) {
         if (path && *path) {
             buf_printf(errors, "%s and %s are both set; set one\n", s->name, name);
@@ -417,7 +417,8 @@ void settings_print_help(const struct settings_group *groups, size_t n, FILE *to
         }
     }
     fprintf(to,
-            "\nEach may also be given as NAME_FILE, the path of a file that holds the value.\n");
+            "\nEach may also be given as NAME_FILE, the path of a file that holds the value, but "
+            "where that is a setting of its own.\n");
 }
 
 void settings_print_markdown(const struct settings_group *groups, size_t n, FILE *to)

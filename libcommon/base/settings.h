@@ -38,6 +38,7 @@ struct setting {
     int64_t min, max;    /* of a number; max of a text: its longest length in bytes, 0 = 1,024 */
     const char *choices; /* "a b c" for SETTING_CHOICE */
     const char *help;
+    bool no_file; /* NAME_FILE is a setting of its own */
     /* Further check of a non-empty string; writes a sentence's end ("must be ...") on failure. */
     bool (*check)(const char *value, char *why, size_t size);
 };

@@ -92,6 +92,8 @@ static struct {
     _Atomic bool ready, leaving, stopping, forced;
     struct daemon_beat *_Atomic beats;
     const struct daemon_beat *told; /* found late, and said so */
+    void (*reload)(void *arg);
+    void *reload_arg;
 } d = {.signals = -1, .stop = -1, .look_every_ms = LOOK_MS, .patience_ms = TURN_MS};
 
 /* ---- start ---- */
@@ -276,8 +278,11 @@ static bool ends(const struct signalfd_siginfo *info)
                                                    : "SIGTERM";
 
     log_info("signal", L_STR("signal", name), L_INT("sender", info->ssi_pid));
-    if (info->ssi_signo == SIGHUP)
+    if (info->ssi_signo == SIGHUP) {
         httpd_reload();
+        if (d.reload)
+            d.reload(d.reload_arg);
+    }
     return info->ssi_signo != SIGHUP;
 }
 
@@ -330,6 +335,12 @@ static void *watch(void *arg)
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
     wait_signal(-1);
     return NULL;
+}
+
+void daemon_on_reload(void (*fn)(void *arg), void *arg)
+{
+    d.reload = fn;
+    d.reload_arg = arg;
 }
 
 void daemon_ready(void)

@@ -68,8 +68,8 @@ int daemon_main(const struct daemon_program *program, const struct daemon_verb *
                 int (*serve)(void), int argc, char **argv);
 
 /* Log, tracing, signals (SIGTERM, SIGINT and SIGHUP blocked in all threads, SIGPIPE ignored; SIGHUP
- * has certificates read again), file limit, the start-up line with the effective settings. Before
- * any thread is started. */
+ * has certificates read again, and does what daemon_on_reload says), file limit, the start-up line
+ * with the effective settings. Before any thread is started. */
 void daemon_start(const struct daemon_program *program, const struct daemon_settings *settings);
 
 /* Progress: each long-lived loop has a beat and beats it on every turn. One that is silent for
@@ -80,6 +80,10 @@ struct daemon_beat *daemon_beat_new(const char *name);
 void daemon_beat(struct daemon_beat *beat);
 /* The loop has nothing to do for so long: the time counts from then. */
 void daemon_beat_rest(struct daemon_beat *beat, int64_t ms);
+
+/* What SIGHUP does beside reading certificates again: fn runs on the thread of daemon_wait, and may
+ * block for as long as reading a few files takes. Before daemon_wait. */
+void daemon_on_reload(void (*fn)(void *arg), void *arg);
 
 void daemon_ready(void); /* READY=1 */
 /* Waits for SIGTERM or SIGINT, then for shutdown_delay_ms (or another signal) while all parts work

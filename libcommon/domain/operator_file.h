@@ -49,6 +49,7 @@ struct operator_request {
     struct operator_template head; /* lines that end with CR LF */
     struct operator_template body;
     bool has_body;
+    bool asks_for_receipts; /* it has %{receipt_url} or %{signed_reference} */
 };
 
 struct operator_rule {

@@ -260,6 +260,12 @@ static void make_method(struct maker *m)
     fault(m, "method", text, "must be GET, POST or PUT");
 }
 
+static bool asks(const struct operator_template *t)
+{
+    return operator_template_uses(t, "receipt_url") ||
+           operator_template_uses(t, "signed_reference");
+}
+
 static bool make_request(struct maker *m, char url[OPERATOR_URL_MAX + 1])
 {
     bool ok = split_url(m, url);
@@ -269,6 +275,7 @@ static bool make_request(struct maker *m, char url[OPERATOR_URL_MAX + 1])
         make_header(m, &m->from->headers[i]);
     make_credentials(m);
     make_body(m);
+    m->to->asks_for_receipts = asks(&m->to->target) || asks(&m->to->head) || asks(&m->to->body);
     return ok;
 }
 

@@ -508,8 +508,11 @@ const char *operator_spot_get(const struct operator_spot *s, struct operator_ans
     const regmatch_t *part;
     size_t n;
 
-    if (s->in_json)
-        return json_scalar(json_path_get(&s->path, operator_answer_json(a)), out);
+    if (s->in_json) {
+        const json_t *value = json_path_get(&s->path, operator_answer_json(a));
+
+        return json_is_null(value) ? NULL : json_scalar(value, out);
+    }
     if (!a->whole || !pattern_find(&s->pattern, a->body, a->len, found))
         return NULL;
     part = found[1].rm_so >= 0 ? &found[1] : &found[0];

@@ -65,6 +65,8 @@ bool recipient_state_parse(const char *name, enum recipient_state *state); /* ei
 bool recipient_is_final(enum recipient_state state);
 bool recipient_is_refunded(enum recipient_state state); /* its price has gone back */
 
+#define PROVIDER_ID_MAX 128 /* bytes of what an operator calls it */
+
 /* message_status.unknown_operators: names of operators that may have it, comma-separated; these two
  * are none. */
 #define RECIPIENT_UNKNOWN_MAX 255

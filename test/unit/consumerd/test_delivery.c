@@ -353,13 +353,14 @@ static struct delivery_action happens(struct delivery *d, const char *word, int6
 START_TEST(scenario)
 {
     const struct scenario *s = &scenarios[_i];
-    const struct delivery_policy policy = {.operators = s->operators ? s->operators : 2,
-                                           .can_lookup = ~s->mute,
-                                           .repeat_is_safe = ~s->unsafe,
-                                           .tries = 3,
-                                           .lookup_tries = 2,
-                                           .lookup_settles_ms = s->settles,
-                                           .hold_unknown = s->hold};
+    const struct delivery_policy policy = {
+        .operators = s->operators ? s->operators : 2,
+        .can_lookup = ~s->mute,
+        .repeat_is_safe = ~s->unsafe,
+        .tries = {3, 3, 3, 3},
+        .lookup_tries = 2,
+        .lookup_settles_ms = {s->settles, s->settles, s->settles},
+        .hold_unknown = s->hold};
     const struct delivery_row row = {
         .unknown = s->unknown, .gone = s->gone, .any = s->any, .give_up_at_ms = 1000};
     struct delivery d;
@@ -430,7 +431,7 @@ START_TEST(every_round_ends)
     const struct delivery_policy policy = {.operators = 4,
                                            .can_lookup = (uint32_t)_i / 2,
                                            .repeat_is_safe = (uint32_t)_i / 32,
-                                           .tries = 3,
+                                           .tries = {3, 3, 3, 3},
                                            .lookup_tries = 2,
                                            .hold_unknown = _i % 2};
     struct delivery d;

@@ -165,7 +165,6 @@ static struct transport_link *open_mute(const struct transport_config *config);
 /* Like HTTP. */
 static const struct transport plain = {
     .kind = "plain",
-    .properties = {.can_lookup = true, .repeat_is_safe = true},
     .submit_span = {.name = "submit"},
     .lookup_span = {.name = "lookup"},
     .open = open_plain,
@@ -178,7 +177,6 @@ static const struct transport plain = {
 /* Like a session protocol without questions. */
 static const struct transport mute = {
     .kind = "mute",
-    .properties = {.can_lookup = false, .repeat_is_safe = false},
     .submit_span = {.name = "submit"},
     .open = open_mute,
     .close = scripted_close,
@@ -236,6 +234,7 @@ static void set_up(void)
 
 struct site {
     struct dispatch *dispatch;
+    struct operator_set *set;
     struct job_queue *queues[MESSAGE_LANES];
     struct inflight message;
 };
@@ -243,6 +242,8 @@ struct site {
 static void site_open(struct site *s, const struct transport *a, const char *script_a,
                       const struct transport *b, const char *script_b)
 {
+    char why[100];
+
     memset(s, 0, sizeof(*s));
     TAILQ_INIT(&s->message.jobs);
     s->message.type = MESSAGE_EXPRESS;
@@ -259,7 +260,10 @@ static void site_open(struct site *s, const struct transport *a, const char *scr
         stats_breaker(op, BREAKER_CLOSED);
         stats_unfit(op, UNFIT_REASONS);
     }
-    s->dispatch = dispatch_start(&settings, operators, 2, NULL, s->queues);
+    s->set = operator_set_of_list("a=http://a,b=http://b", why, sizeof(why));
+    for (unsigned op = 0; op < 2; op++)
+        s->set->all[op]->properties.repeat_is_safe = operators[op].transport->lookup != NULL;
+    s->dispatch = dispatch_start(&settings, operators, s->set, NULL, s->queues);
 }
 
 static void site_close(struct site *s)
@@ -268,6 +272,7 @@ static void site_close(struct site *s)
 
     dispatch_stop(s->dispatch);
     dispatch_free(s->dispatch);
+    operator_set_drop(s->set);
     ck_assert_int_eq(closed, opened);
     for (int type = 0; type < MESSAGE_LANES; type++)
         job_queue_free(s->queues[type]);

@@ -7,6 +7,18 @@
 #include "consumerd/transport.h"
 #include "test/unit/suite.h"
 
+static size_t parse(const char *list, struct operator_address out[OPERATORS_MAX])
+{
+    char why[200];
+    struct operator_set *set = operator_set_of_list(list, why, sizeof(why));
+    size_t n;
+
+    ck_assert_ptr_nonnull(set);
+    n = settings_addresses(set, out);
+    operator_set_drop(set);
+    return n;
+}
+
 static const struct {
     const char *text;
     size_t count; /* 0: refused */
@@ -38,14 +50,14 @@ static const struct {
 
 START_TEST(operators_are_checked)
 {
-    struct operator_address out[OPERATORS_MAX];
     char why[200] = "";
+    struct operator_set *set = operator_set_of_list(operator_lists[_i].text, why, sizeof(why));
 
-    ck_assert_msg(settings_parse_operators(operator_lists[_i].text, out, why, sizeof(why)) ==
-                      operator_lists[_i].count,
-                  "%s: %s", operator_lists[_i].text, why);
-    if (!operator_lists[_i].count)
+    ck_assert_msg((set ? set->n : 0) == operator_lists[_i].count, "%s: %s", operator_lists[_i].text,
+                  why);
+    if (!set)
         ck_assert_str_ne(why, "");
+    operator_set_drop(set);
 }
 END_TEST
 
@@ -53,14 +65,15 @@ START_TEST(operators_keep_their_order_and_lose_the_last_slash)
 {
     struct operator_address out[OPERATORS_MAX];
     char why[200];
+    struct operator_set *set = operator_set_of_list("z=http://z/x//,a=http://a", why, sizeof(why));
 
-    ck_assert_uint_eq(settings_parse_operators("z=http://z/x//,a=http://a", out, why, sizeof(why)),
-                      2);
+    ck_assert_uint_eq(settings_addresses(set, out), 2);
     ck_assert_str_eq(out[0].name, "z");
-    ck_assert_str_eq(out[0].url, "http://z/x");
+    ck_assert_str_eq(set->all[0]->url, "http://z/x");
     ck_assert_str_eq(out[1].name, "a");
     for (int i = 0; i < 2; i++)
-        ck_assert_ptr_eq(out[i].transport, &transport_http);
+        ck_assert_ptr_eq(out[i].transport, &transport_native);
+    operator_set_drop(set);
 }
 END_TEST
 
@@ -68,8 +81,7 @@ START_TEST(operator_sets_survive_the_row)
 {
     struct operator_address out[OPERATORS_MAX];
     struct buf names = {0};
-    char why[200];
-    size_t n = settings_parse_operators("a=http://a,bb=http://b,b=http://c", out, why, sizeof(why));
+    size_t n = parse("a=http://a,bb=http://b,b=http://c", out);
 
     for (uint32_t mask = 0; mask < 8; mask++) {
         buf_reset(&names);
@@ -104,8 +116,7 @@ START_TEST(names_that_are_gone_are_kept)
     struct operator_address out[OPERATORS_MAX];
     struct operators_noted read;
     struct buf again = {0};
-    char why[200];
-    size_t n = settings_parse_operators("a=http://a,b=http://b", out, why, sizeof(why));
+    size_t n = parse("a=http://a,b=http://b", out);
 
     settings_read_noted(out, n, noted[_i].row, &read);
     ck_assert_uint_eq(read.mask, noted[_i].mask);

@@ -314,6 +314,7 @@ static const char *asked(void)
 }
 
 struct caller {
+    struct operator_set *set;
     struct event_base *base;
     struct transport_call call;
     struct transport_result result;
@@ -391,12 +392,12 @@ static struct inflight *make_message(struct job **job)
     return m;
 }
 
-/* Opens the base and the link. */
-static struct transport_link *open_link(struct caller *call, struct operator_address *address,
+/* Opens the base and the link. *set is the link's own, and may be changed between calls. */
+static struct transport_link *open_link(struct caller *call, struct operator_set **set,
                                         const char *path, uint16_t to)
 {
-    struct transport_config config = {.operators = address,
-                                      .operator_count = 1,
+    struct transport_config config = {.operator_count = 1,
+                                      .set = &call->set,
                                       .timeout_ms =
                                           call->timeout_ms ? call->timeout_ms : TIMEOUT_MS,
                                       .name_sec = 1,
@@ -404,33 +405,37 @@ static struct transport_link *open_link(struct caller *call, struct operator_add
                                       .done = on_done,
                                       .may_send = may_send,
                                       .arg = call};
+    char list[100];
+    char why[200];
 
-    snprintf(address->name, sizeof(address->name), "a");
-    snprintf(address->url, sizeof(address->url), "http://127.0.0.1:%u/%s", to, path);
+    snprintf(list, sizeof(list), "a=http://127.0.0.1:%u/%s", to, path);
+    *set = call->set = operator_set_of_list(list, why, sizeof(why));
+    ck_assert_ptr_nonnull(call->set);
     call->base = config.base = event_base_new();
-    return transport_http.open(&config);
+    return transport_native.open(&config);
 }
 
 static void close_link(struct caller *call, struct transport_link *link)
 {
-    transport_http.close(link);
+    transport_native.close(link);
     event_base_free(call->base);
+    operator_set_drop(call->set);
 }
 
 static void begin(struct caller *call, struct transport_link *link, struct job *job, bool lookup)
 {
     call->call = (struct transport_call){.job = job};
-    ck_assert((lookup ? transport_http.lookup : transport_http.submit)(link, &call->call));
+    ck_assert((lookup ? transport_native.lookup : transport_native.submit)(link, &call->call));
     ck_assert(transport_under_way(&call->call));
 }
 
 static struct transport_result call_once(bool lookup, const char *path, uint16_t to)
 {
-    struct operator_address address = {0};
+    struct operator_set *set;
     struct caller call = {0};
     struct job *job;
     struct inflight *m = make_message(&job);
-    struct transport_link *link = open_link(&call, &address, path, to);
+    struct transport_link *link = open_link(&call, &set, path, to);
     struct timeval limit = {5, 0};
 
     begin(&call, link, job, lookup);
@@ -633,14 +638,15 @@ START_TEST(transfers_are_reused)
     static const char *const order[] = {"accept", "rest", "hang", "accept", "error", "accept"};
     static const enum verdict expected[] = {VERDICT_ACCEPTED, VERDICT_THROTTLED, VERDICT_UNKNOWN,
                                             VERDICT_ACCEPTED, VERDICT_TRANSIENT, VERDICT_ACCEPTED};
-    struct operator_address address = {0};
+    struct operator_set *set;
     struct caller call = {0};
     struct job *job;
     struct inflight *m = make_message(&job);
-    struct transport_link *link = open_link(&call, &address, "accept", port);
+    struct transport_link *link = open_link(&call, &set, "accept", port);
 
     for (int i = 0; i < 6; i++) {
-        snprintf(address.url, sizeof(address.url), "http://127.0.0.1:%u/%s", port, order[i]);
+        snprintf(set->all[0]->url, sizeof(set->all[0]->url), "http://127.0.0.1:%u/%s", port,
+                 order[i]);
         begin(&call, link, job, false);
         event_base_dispatch(call.base);
         ck_assert_int_eq(call.results, i + 1);
@@ -661,19 +667,19 @@ START_TEST(sockets_change_places)
         const char *host, *path;
     } urls[] = {{"localhost", "close"}, {"127.0.0.1", "echo"}, {"127.0.0.1", "close"},
                 {"localhost", "echo"},  {"127.0.0.1", "echo"}, {"localhost", "close"}};
-    struct operator_address address = {0};
+    struct operator_set *set;
     struct caller call = {0};
     struct job *job;
     struct inflight *m = make_message(&job);
 
     for (int round = 0; round < 3; round++) { /* a new cache of names each */
-        struct transport_link *link = open_link(&call, &address, "accept", port);
+        struct transport_link *link = open_link(&call, &set, "accept", port);
 
         for (int i = 0; i < 6; i++) {
             bool accepts = !strcmp(urls[i].path, "echo");
 
-            snprintf(address.url, sizeof(address.url), "http://%s:%u/%s", urls[i].host, port,
-                     urls[i].path);
+            snprintf(set->all[0]->url, sizeof(set->all[0]->url), "http://%s:%u/%s", urls[i].host,
+                     port, urls[i].path);
             begin(&call, link, job, false);
             event_base_dispatch(call.base);
             ck_assert_int_eq(call.results, round * 6 + i + 1);
@@ -689,11 +695,11 @@ END_TEST
 /* Once the incarnation is over not a byte may leave; an aborted call is never heard of again. */
 START_TEST(nothing_is_sent_without_leave)
 {
-    struct operator_address address = {0};
+    struct operator_set *set;
     struct caller call = {.forbid = true};
     struct job *job;
     struct inflight *m = make_message(&job);
-    struct transport_link *link = open_link(&call, &address, "accept", port);
+    struct transport_link *link = open_link(&call, &set, "accept", port);
     struct timeval limit = {0, 100000};
 
     pthread_mutex_lock(&lock);
@@ -704,7 +710,7 @@ START_TEST(nothing_is_sent_without_leave)
     event_base_dispatch(call.base);
     ck_assert_int_eq(call.results, 0);
     ck_assert_str_eq(asked(), "");
-    transport_http.abort(link, &call.call);
+    transport_native.abort(link, &call.call);
     ck_assert(!transport_under_way(&call.call));
     call.forbid = false;
     event_base_loopexit(call.base, &limit);
@@ -720,7 +726,7 @@ END_TEST
 
 struct visit {
     struct caller caller;
-    struct operator_address address;
+    struct operator_set *set;
     struct transport_link *link;
     struct inflight *message;
     struct job *job;
@@ -730,7 +736,7 @@ static void visit_begin(struct visit *v, const char *path)
 {
     *v = (struct visit){0};
     v->message = make_message(&v->job);
-    v->link = open_link(&v->caller, &v->address, path, port);
+    v->link = open_link(&v->caller, &v->set, path, port);
     connections = requests = 0;
 }
 
@@ -790,7 +796,7 @@ START_TEST(a_lookup_is_repeated_once)
 
     visit_begin(&v, "kept-close");
     v.caller.early = (struct transport_call){.job = v.job};
-    ck_assert(transport_http.lookup(v.link, &v.caller.early));
+    ck_assert(transport_native.lookup(v.link, &v.caller.early));
     ck_assert_int_eq(visit_call(&v, true)->answer, LOOKUP_FOUND);
     while (!v.caller.early_results)
         event_base_loop(v.caller.base, EVLOOP_ONCE);
@@ -866,19 +872,19 @@ END_TEST
  * next connection that gets the socket's number. */
 START_TEST(a_connection_is_its_calls_alone)
 {
-    struct operator_address address = {0};
+    struct operator_set *set;
     struct caller call = {.timeout_ms = 8000};
     struct timeval second = {1, 100000}; /* for curl to look again */
     struct job *job;
     struct inflight *m = make_message(&job);
-    struct transport_link *link = open_link(&call, &address, "when-told", port);
+    struct transport_link *link = open_link(&call, &set, "when-told", port);
 
     call.early = (struct transport_call){.job = job};
-    ck_assert(transport_http.submit(link, &call.early));
+    ck_assert(transport_native.submit(link, &call.early));
     event_base_loopexit(call.base, &second);
     event_base_dispatch(call.base);
     ck_assert_int_eq(call.early_results, 0);
-    snprintf(address.url, sizeof(address.url), "http://127.0.0.1:%u/accept", port);
+    snprintf(set->all[0]->url, sizeof(set->all[0]->url), "http://127.0.0.1:%u/accept", port);
     call.provoke = 2; /* just before curl makes it */
     begin(&call, link, job, false);
     event_base_dispatch(call.base);
@@ -918,7 +924,7 @@ START_TEST(an_operator_that_moves_is_followed)
     int here;
 
     visit_begin(&v, "where");
-    snprintf(v.address.url, sizeof(v.address.url), "http://moving.test:%u/where", port);
+    snprintf(v.set->all[0]->url, sizeof(v.set->all[0]->url), "http://moving.test:%u/where", port);
     moved = 0;
     ck_assert_str_eq(visit_call(&v, false)->provider_id, "127.0.0.1");
     moved = 1;

@@ -199,7 +199,7 @@ static struct op_conn *begin(struct caller *c)
 
     *c = (struct caller){.conns = {.base = event_base_new(),
                                    .tls_ca = ca,
-                                   .timeout_ms = 10000,
+
                                    .life_ms = 60000,
                                    .operator_count = 2,
                                    .max = 4,
@@ -213,7 +213,7 @@ static struct op_conn *begin(struct caller *c)
     snprintf(c->url, sizeof(c->url), "https://127.0.0.1:%u/", start_listening());
     ck_assert(!pthread_create(&c->server, NULL, serve, NULL));
     op_conns_open(&c->conns);
-    conn = op_conns_make(&c->conns, 0, c->url, c);
+    conn = op_conns_make(&c->conns, 0, c->url, 10000, c);
     ck_assert_ptr_nonnull(conn);
     run(c, 10000);
     ck_assert_int_eq(c->connected, 1);
@@ -282,7 +282,7 @@ START_TEST(the_end_is_heard_of)
     run(&c, 1100); /* for curl to look again */
     ck_assert_int_eq(c.ready, 0);
     c.provoke = true;
-    other = op_conns_make(&c.conns, 0, c.url, &c);
+    other = op_conns_make(&c.conns, 0, c.url, 10000, &c);
     ck_assert_ptr_nonnull(other);
     run(&c, 5000);
     ck_assert_int_eq(c.ready, 1);
