@@ -66,6 +66,18 @@ static void put_customers_rows(struct buf *sql, const struct read_job *job)
     buf_printf(sql, "user_id=%lld AND id<%lld", (long long)job->user_id, (long long)job->before);
 }
 
+/* What the operator said that decided, as JSON: looked for only where there is any. */
+static void put_report_column(struct buf *sql)
+{
+    buf_printf(sql,
+               ",delivery,IF(delivery IN (%d,%d),(SELECT JSON_OBJECT('operator',d.operator,'code',"
+               "d.code,'words',d.words,'reason',d.reason,'at',DATE_FORMAT(d.reported_at,"
+               "'%%Y-%%m-%%dT%%H:%%i:%%s.%%fZ')) FROM deliveries d WHERE d.status_id="
+               "message_status.id AND d.state=message_status.delivery ORDER BY d.reported_at,"
+               "d.operator LIMIT 1),NULL)",
+               RECIPIENT_DELIVERY_DELIVERED, RECIPIENT_DELIVERY_UNDELIVERED);
+}
+
 /* A message's rows are few. A customer's are found by an index that is in the order of the answer
  * and does not know their state. */
 static void put_history_query(struct db *db, struct buf *sql, const struct read_job *job,
@@ -74,7 +86,9 @@ static void put_history_query(struct db *db, struct buf *sql, const struct read_
     buf_puts(
         sql,
         "SELECT id,user_id,type,status,recipient,provider,message_identifier,created_at,updated_at,"
-        "price,position,provider_message_id,last_error FROM message_status FORCE INDEX(");
+        "price,position,provider_message_id,last_error");
+    put_report_column(sql);
+    buf_puts(sql, " FROM message_status FORCE INDEX(");
     if (*job->message_id) {
         buf_puts(sql, "uq_message_status_identifier_recipient) WHERE message_identifier=");
         db_put_quoted(db, sql, job->message_id, strlen(job->message_id));
@@ -105,7 +119,9 @@ static void put_history_row(struct buf *out, char **row, const unsigned long *n)
     buf_printf(out, ",\"price\":%s,\"position\":%s", row[9], row[10]);
     put_text(out, ",\"provider_message_id\":", row[11], n[11]);
     put_text(out, ",\"last_error\":", row[12], n[12]);
-    buf_putc(out, '}');
+    buf_printf(out, ",\"delivery\":\"%s\",\"delivery_report\":%s}",
+               recipient_delivery_name(recipient_delivery_read(row[13])),
+               row[14] ? row[14] : "null");
 }
 
 /* The rows of a page, and the cursor behind it. bottom: the last row looked at, when there may be
