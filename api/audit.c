@@ -25,15 +25,19 @@ const struct audit_range_check audit_range_checks[AUDIT_RANGE_CHECKS] = {
      "(t.transaction_type='withdrawal' AND t.amount=-(SELECT SUM(c.price) FROM message_status c "
      "WHERE c.message_identifier=m.message_identifier) AND "
      "m.customer_id=t.user_id) OR "
-     "(t.transaction_type='refund' AND s.status IN ({refunded}) AND s.price=t.amount AND "
+     "(t.transaction_type='refund' AND (s.status IN ({refunded}) OR s.delivery_refunded=1) AND "
+     "s.price=t.amount AND "
      "s.user_id=t.user_id)),FALSE)",
-     false},
+     false, NULL},
     {"recipient_is_settled_right", "message_status",
      "SELECT CONCAT(s.message_identifier,'-',s.position),CASE WHEN m.message_identifier IS NULL "
      "THEN 'no message' "
      "WHEN s.status NOT IN ({any}) THEN 'unknown status' "
      "WHEN s.status IN ({refunded}) AND r.id IS NULL THEN 'failed without refund' "
-     "WHEN s.status NOT IN ({refunded}) AND r.id IS NOT NULL THEN 'refunded but not failed' "
+     "WHEN s.delivery_refunded<>0 AND r.id IS NULL THEN 'undelivered, and said to be refunded, "
+     "without a refund' "
+     "WHEN s.status NOT IN ({refunded}) AND s.delivery_refunded=0 AND r.id IS NOT NULL THEN "
+     "'refunded but not failed' "
      "WHEN s.status IN ({kept}) AND s.provider='' THEN 'done by nobody' "
      "WHEN s.user_id<>m.customer_id THEN 'customer differs from the message' "
      "ELSE 'refund of another amount or customer' END "
@@ -41,23 +45,25 @@ const struct audit_range_check audit_range_checks[AUDIT_RANGE_CHECKS] = {
      "LEFT JOIN user_transactions r ON "
      "r.transaction_id=CONCAT('r-',s.message_identifier,'-',s.position) "
      "WHERE s.id BETWEEN %1 AND %2 AND NOT COALESCE(s.status IN "
-     "({any}) AND (s.status IN ({refunded}))=(r.id IS NOT NULL) "
+     "({any}) AND (s.status IN ({refunded}) OR s.delivery_refunded<>0)=(r.id IS NOT NULL) "
      "AND (s.status NOT IN ({kept}) OR s.provider<>'') AND s.user_id=m.customer_id "
      "AND (r.id IS NULL OR (r.amount=s.price AND r.user_id=s.user_id)),FALSE)",
-     false},
+     false, NULL},
+    {"delivery_is_as_told", "message_status", audit_receipts_delivery, false, NULL},
+    {"receipts_have_recipients", "deliveries", audit_receipts_orphans, false, "status_id"},
     {"recipient_is_not_stuck", "message_status",
      "SELECT CONCAT(s.message_identifier,'-',s.position),CONCAT(s.status,' since ',s.created_at) "
      "FROM message_status s WHERE s.id BETWEEN %1 AND %2 AND s.status IN ({open}) "
      "AND s.created_at<=NOW(6)-INTERVAL %3 SECOND "
      "AND NOT (s.unknown_operators<>'' AND EXISTS (SELECT 1 FROM outbox_events o WHERE "
      "o.aggregate_id=s.message_identifier AND o.kind=2))", /* held: OUTBOX_ASK */
-     false},
+     false, NULL},
     {"outbox_is_empty", "outbox_events",
      "SELECT CONCAT('outbox row ',o.id),CONCAT(o.event_type,' of ',o.aggregate_id) FROM "
      "outbox_events o WHERE o.id BETWEEN %1 AND %2 AND NOT (o.kind=2 AND EXISTS (SELECT 1 FROM "
      "message_status s WHERE s.message_identifier=o.aggregate_id AND s.status IN ({open}) AND "
      "s.unknown_operators<>''))",
-     true},
+     true, NULL},
 };
 
 struct audit_check *audit_add_check(struct audit_report *report, const char *name)
@@ -126,19 +132,20 @@ int audit_run_range(struct db *db, const struct audit_range_check *c, const int6
     return 0;
 }
 
-int audit_next_range(struct db *db, const char *table, int64_t after, int64_t limit, int64_t *last,
-                     int64_t *rows, struct err *err)
+int audit_next_range(struct db *db, const char *table, const char *key, int64_t after,
+                     int64_t limit, int64_t *last, int64_t *rows, struct err *err)
 {
+    const char *id = key ? key : "id";
+
     struct db_results results;
     struct buf sql = {0};
     char **row;
     int rc;
 
     buf_printf(&sql,
-               "SELECT COALESCE(MAX(id),0),COUNT(*) FROM (SELECT id FROM %s FORCE INDEX(PRIMARY) "
-               "WHERE id>%lld "
-               "ORDER BY id LIMIT %lld) t",
-               table, (long long)after, (long long)limit);
+               "SELECT COALESCE(MAX(t.%s),0),COUNT(*) FROM (SELECT %s FROM %s FORCE INDEX(PRIMARY) "
+               "WHERE %s>%lld ORDER BY %s LIMIT %lld) t",
+               id, id, table, id, (long long)after, id, (long long)limit);
     rc = db_run_buf(db, &audit_label, &sql, &results, err);
     buf_free(&sql);
     if (rc)
@@ -162,7 +169,7 @@ static int check_ranges(struct db *db, const struct audit_range_check *c,
     for (;;) {
         int64_t values[3];
 
-        if (audit_next_range(db, c->table, after, AUDIT_RANGE, &last, &rows, err))
+        if (audit_next_range(db, c->table, c->key, after, AUDIT_RANGE, &last, &rows, err))
             return -1;
         if (!rows)
             return 0;
@@ -282,7 +289,7 @@ static int add_up(struct db *db, const struct sum *s, struct audit_report *repor
         char **row;
         int rc;
 
-        if (audit_next_range(db, s->table, after, AUDIT_RANGE, &last, &rows, err))
+        if (audit_next_range(db, s->table, NULL, after, AUDIT_RANGE, &last, &rows, err))
             return -1;
         if (!rows)
             return 0;
@@ -311,7 +318,8 @@ static int totals(struct db *db, struct audit_report *r, const struct audit_opti
          "SUM(IF(transaction_type='deposit',amount,0)),SUM(IF(transaction_type='refund',amount,0))",
          {AUDIT_SUM_DEPOSITS, AUDIT_SUM_REFUNDS, -1}},
         {"message_status",
-         "SUM(IF(status IN ({kept}),price,0)),SUM(IF(status IN ({open}),price,0)),"
+         "SUM(IF(status IN ({kept}) AND delivery_refunded=0,price,0)),SUM(IF(status IN "
+         "({open}),price,0)),"
          "SUM(status IN ({kept})),SUM(status IN ({refunded})),SUM(status IN ({open}))",
          {AUDIT_SUM_DONE, AUDIT_SUM_OPEN, AUDIT_SUM_RECIPIENTS_DONE, AUDIT_SUM_RECIPIENTS_FAILED,
           AUDIT_SUM_RECIPIENTS_OPEN, -1}},

@@ -35,9 +35,10 @@ struct audit_check {
 
 /* What is no violation, and a person may want to know. */
 enum audit_doubt {
-    AUDIT_REFUNDED_IN_DOUBT, /* an operator may have it all the same */
-    AUDIT_HELD,              /* open until an operator answers, or a person decides */
-    AUDIT_OPERATOR_GONE,     /* open, and an operator that is none of operator_names may have it */
+    AUDIT_REFUNDED_IN_DOUBT,      /* an operator may have it all the same */
+    AUDIT_DELIVERED_AND_REFUNDED, /* an operator has said so afterwards */
+    AUDIT_HELD,                   /* open until an operator answers, or a person decides */
+    AUDIT_OPERATOR_GONE, /* open, and an operator that is none of operator_names may have it */
     AUDIT_DOUBTS,
 };
 

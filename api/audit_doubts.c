@@ -7,6 +7,7 @@
 
 static const char *const names[AUDIT_DOUBTS] = {
     [AUDIT_REFUNDED_IN_DOUBT] = "refunded_in_doubt",
+    [AUDIT_DELIVERED_AND_REFUNDED] = "delivered_and_refunded",
     [AUDIT_HELD] = "held",
     [AUDIT_OPERATOR_GONE] = "operator_is_gone",
 };
@@ -88,7 +89,7 @@ int audit_doubts(struct db *db, const struct audit_options *options, struct audi
         char **row;
         int rc;
 
-        if (audit_next_range(db, "message_status", after, AUDIT_RANGE, &last, &rows, err))
+        if (audit_next_range(db, "message_status", NULL, after, AUDIT_RANGE, &last, &rows, err))
             return -1;
         if (!rows)
             return 0;
@@ -100,6 +101,8 @@ int audit_doubts(struct db *db, const struct audit_options *options, struct audi
         while ((row = db_next(db_only(&results))))
             judge(row, options, report);
         db_results_free(&results);
+        if (audit_receipts_doubt(db, after + 1, last, report, err))
+            return -1;
         for (int i = 0; i < AUDIT_DOUBTS; i++)
             report->doubts[i].checked += (uint64_t)rows;
         after = last;

@@ -3,33 +3,41 @@
 
 /*
  * What audit.c (the database's checks), audit_balances.c (one of them), audit_operators.c (the
- * operators' ledgers), audit_doubts.c (what is no violation) and audit_watch.c (the running audit)
- * share; nobody else includes this.
+ * operators' ledgers), audit_receipts.c (what operators tell), audit_doubts.c (what is no
+ * violation) and audit_watch.c (the running audit) share; nobody else includes this.
  */
 
 #include "api/audit.h"
 
 #define AUDIT_RANGE 2000 /* ids a statement looks at */
 
-/* A check over ranges of one table's id: rows of the SELECT are violations, its first column says
- * which row, its second what is wrong. %1 and %2 stand for the ends of the range, %3 for
- * stuck_after_sec. */
+/* A check over ranges of one table's key, its id where NULL: rows of the SELECT are violations, its
+ * first column says which row, its second what is wrong. %1 and %2 stand for the ends of the range,
+ * %3 for stuck_after_sec. */
 struct audit_range_check {
     const char *name;
     const char *table;
     const char *sql;
     bool quiesced_only;
+    const char *key;
 };
 
-#define AUDIT_RANGE_CHECKS 4
+#define AUDIT_RANGE_CHECKS 6
 extern const struct audit_range_check audit_range_checks[AUDIT_RANGE_CHECKS];
 
 extern struct db_label audit_label;
 
+/* audit_receipts.c: a recipient's delivery against what its operators have said, over
+ * message_status, and rows of deliveries that are nobody's. */
+extern const char audit_receipts_delivery[], audit_receipts_orphans[];
+/* Recipients of a range whose price has gone back, and that were delivered all the same. */
+int audit_receipts_doubt(struct db *db, int64_t first, int64_t last, struct audit_report *report,
+                         struct err *err);
+
 /* The end of the range of so many rows that begins after id: *last, and how many rows it has. 0
  * rows: the end. */
-int audit_next_range(struct db *db, const char *table, int64_t after, int64_t limit, int64_t *last,
-                     int64_t *rows, struct err *err);
+int audit_next_range(struct db *db, const char *table, const char *key, int64_t after,
+                     int64_t limit, int64_t *last, int64_t *rows, struct err *err);
 /* One range of one check; values for %1, %2 and %3. */
 int audit_run_range(struct db *db, const struct audit_range_check *c, const int64_t values[3],
                     struct audit_report *report, struct audit_check *check, struct err *err);

@@ -148,7 +148,7 @@ static int check_finals(struct db *db, const struct operators *o, struct audit_r
     int64_t rows;
 
     for (;;) {
-        if (audit_next_range(db, "message_status", after, AUDIT_RANGE, &last, &rows, err))
+        if (audit_next_range(db, "message_status", NULL, after, AUDIT_RANGE, &last, &rows, err))
             return -1;
         if (!rows)
             return 0;

@@ -89,7 +89,7 @@ static int step_in_range(struct audit_watch *w, bool *end, struct err *err)
     int64_t rows = 0;
 
     if (is_walked(c)) {
-        if (audit_next_range(w->db, c->table, w->after, w->range, &values[1], &rows, err))
+        if (audit_next_range(w->db, c->table, c->key, w->after, w->range, &values[1], &rows, err))
             return -1;
         if (rows && audit_run_range(w->db, c, values, &w->round, &w->round.checks[w->check], err))
             return -1;
