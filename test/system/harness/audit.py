@@ -98,7 +98,7 @@ def _check_sums(balances, ledger, recipients):
             yield f"customer {user}: balance {balance}, ledger {sums[user]}"
         if balance < 0:
             yield f"customer {user}: balance {balance}"
-    kept = sum(r["price"] for r in recipients if r["status"] != "failed")
+    kept = sum(r["price"] for r in recipients if r["status"] != "failed" and not r["delivery_refunded"])
     if deposits != sum(balances.values()) + kept:
         yield f"deposits {deposits} are not balances {sum(balances.values())} + charged {kept}"
 
@@ -132,7 +132,8 @@ def _check_refunds(recipients, ledger):
     for r in recipients:
         transaction = f"r-{r['message_identifier']}-{r['position']}"
         refund = refunds.pop(transaction, None)
-        expected = (r["user_id"], r["price"]) if r["status"] == "failed" else None
+        given_back = r["status"] == "failed" or r["delivery_refunded"]
+        expected = (r["user_id"], r["price"]) if given_back else None
         if refund != expected:
             yield f"{transaction}: status {r['status']}, refund {refund}, expected {expected}"
     for transaction in refunds:

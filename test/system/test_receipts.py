@@ -1,0 +1,283 @@
+"""Receipts: what operators tell of recipients they were given, whatever the order, however often, and
+whoever else may have them.
+"""
+
+import json
+import os
+import subprocess
+
+import pytest
+from harness.audit import audit, quiesce
+from harness.carrier import Carrier
+from harness.client import recipient
+from harness.metrics import Metrics
+from harness.receipts import KEY, Bringer, reference, section
+from harness.stack import binary
+from harness.wait import wait_until
+
+QUICK = {"OPERATOR_TIMEOUT_MS": 300, "OPERATOR_LOOKUP_TRIES": 1, "DELIVERY_RETRY_WINDOW_SEC": 1,
+         "DELIVERY_RETRY_BASE_MS": 100, "BREAKER_FAILURES": 1000, "BREAKER_FAILURE_PCT": 101,
+         "BREAKER_SLOW_PCT": 101}
+NAMES = {1: "waiting", 2: "delivered", 3: "undelivered", 4: "unreported", 0: "none"}
+
+
+def make(world, carriers, folder, *lines, **settings):
+    """A stack whose operators give receipts."""
+    file = folder / "operators.ini"
+    file.write_text("".join(section(c.name, c.url, *lines) for c in carriers))
+    return world(carriers=carriers, OPERATORS_FILE=file, RECEIPT_REFERENCE_KEY=KEY,
+                 RECEIPTS_PUBLIC_URL="http://127.0.0.1:1", **{**QUICK, **settings})
+
+
+def bringer(stack, carrier):
+    return Bringer(stack.url("api-1"), carrier.name)
+
+
+def send(stack, count=1, money=100):
+    api = stack.api()
+    customer = api.funded(money)
+    return customer, api.sent(customer, [recipient(i) for i in range(count)])["message_identifier"]
+
+
+def sent(stack, count=1, money=100):
+    """(customer, identifier) of a message whose recipients are final."""
+    customer, message = send(stack, count, money)
+    wait_until(lambda: not stack.db.value("SELECT COUNT(*) FROM message_status WHERE status IN "
+                                          "('pending','sending')"), 30, "all are final")
+    return customer, message
+
+
+def state(stack, message, position=0):
+    """(status, delivery) of a recipient."""
+    status, delivery = stack.db.rows("SELECT status,delivery FROM message_status WHERE message_identifier="
+                                    f"'{message}' AND position={position}")[0]
+    return status, NAMES[delivery]
+
+
+def results(stack, carrier):
+    """{result: count} of its receipts."""
+    series = Metrics.of(stack.url("api-1")).series("msg_receipt_results_total", operator=carrier.name)
+    return {labels["result"]: value for labels, value in series}
+
+
+def balance(stack, customer):
+    return stack.db.balance(customer)
+
+
+def money(stack, customer):
+    """(balance, refunds)"""
+    refunds = [row for row in stack.db.ledger(customer) if row[0] == "refund"]
+    return stack.db.balance(customer), len(refunds)
+
+
+def doubts(stack):
+    done = subprocess.run([binary("api"), "audit", "--json", "--quiesced"], capture_output=True, text=True,
+                          timeout=120, env={**os.environ, **stack.values})
+    report = json.loads(done.stdout)
+    assert done.returncode == 0 and report["violations"] == 0, done.stdout
+    return {c["name"]: c["examples"] for c in report["doubts"] if c["recipients"]}
+
+
+@pytest.fixture(scope="module")
+def lasting():
+    with Carrier("operatorA") as a, Carrier("operatorB") as b:
+        yield a, b
+
+
+@pytest.fixture(scope="module")
+def refunding(module_world, lasting, tmp_path_factory):
+    """One for all who harm nothing: both operators give receipts, undelivered is refunded."""
+    return make(module_world, lasting, tmp_path_factory.mktemp("operators"), REFUND_UNDELIVERED="on")
+
+
+def settled(stack):
+    quiesce(stack)
+    assert audit(stack) == []
+
+
+def test_what_an_operator_tells_is_kept_and_shown(refunding, lasting):
+    stack, a = refunding, lasting[0]
+    customer, message = sent(stack, 3)
+    bring = bringer(stack, a)
+    bring.tell("delivered", message, 0, code="000")
+    bring.tell("undelivered", message, 1, code=27, text="absent\tsubscriber \u0416")
+    bring.tell("buffered", message, 2)
+    rows = sorted(stack.api().history(user_id=customer)["history"], key=lambda row: row["position"])
+    assert [row["delivery"] for row in rows] == ["delivered", "undelivered", "waiting"]
+    assert [row["status"] for row in rows] == ["done"] * 3
+    report = rows[1]["delivery_report"]
+    assert (report["operator"], report["code"], report["words"], report["reason"]) == \
+        ("operatorA", "27", "absent subscriber \u0416", "expired")
+    assert rows[0]["delivery_report"]["reason"] == "" and rows[2]["delivery_report"] is None
+    assert money(stack, customer) == (98, 1)  # the undelivered one's
+    settled(stack)
+
+
+def test_late_and_repeated_receipts_change_nothing(refunding, lasting):
+    stack, a = refunding, lasting[0]
+    customer, message = sent(stack, 2)
+    bring = bringer(stack, a)
+    for status in ("delivered", "delivered", "undelivered"):
+        bring.tell(status, message, 0)
+    for status in ("undelivered", "undelivered"):
+        bring.tell(status, message, 1)
+    assert [state(stack, message, i)[1] for i in (0, 1)] == ["delivered", "undelivered"]
+    assert money(stack, customer) == (99, 1)
+    settled(stack)
+
+
+def test_delivered_after_the_price_has_gone_back_is_listed(refunding, lasting):
+    stack, a = refunding, lasting[0]
+    customer, message = sent(stack)
+    bring = bringer(stack, a)
+    before = results(stack, a)["late"]
+    for status in ("undelivered", "delivered", "delivered"):
+        bring.tell(status, message)
+    assert state(stack, message) == ("done", "undelivered") and money(stack, customer) == (100, 1)
+    assert results(stack, a)["late"] == before + 1
+    assert any(example.startswith(f"{message}-0: refunded, and operatorA has delivered it")
+               for example in doubts(stack)["delivered_and_refunded"])
+    assert "receipt.after_refund" in stack.log_text("api-1")
+    settled(stack)
+
+
+def test_many_in_one_request_and_by_the_operators_own_identifier(refunding, lasting):
+    stack, a = refunding, lasting[0]
+    _, message = sent(stack, 40)
+    ids = dict(stack.db.rows("SELECT position,provider_message_id FROM message_status WHERE "
+                             "message_identifier=%s", message))
+    bring = bringer(stack, a)
+    response = bring.bring([{"status": "delivered", "id": ids[i]} for i in range(0, 40, 2)] +
+                           [{"status": "undelivered", "reference": reference(a.name, message, i), "code": i}
+                            for i in range(1, 40, 2)])
+    assert response.status_code == 200, response.text
+    assert [state(stack, message, i)[1] for i in range(40)] == ["delivered", "undelivered"] * 20
+    settled(stack)
+
+
+def refused(stack, carrier, reason):
+    return Metrics.of(stack.url("api-1")).value("msg_receipts_refused_total", operator=carrier.name, reason=reason)
+
+
+def test_what_is_not_from_the_operator_is_refused_and_counted(refunding, lasting):
+    stack, (a, b) = refunding, lasting
+    _, message = sent(stack)
+    bring = bringer(stack, a)
+    before = refused(stack, a, "forged")
+    body = b'{"status":"delivered","reference":"%s"}' % reference(a.name, message, 0).encode()
+    forged = [
+        bring.raw(body, **{"X-Signature": "00" * 32}),
+        bring.raw(body, **{"X-Signature": ""}),
+        bring.raw(body, **{"X-Signature": bringer(stack, b).signature(body)}),
+        bring.raw(body + b" ", **{"X-Signature": bring.signature(body)}),
+        bring.bring({"status": "delivered", "reference": f"{message}-0"}),
+        bring.bring({"status": "delivered", "reference": reference(b.name, message, 0)}),
+        bring.bring({"status": "delivered", "reference": reference(a.name, message, 0, key="another key, as long")}),
+    ]
+    assert [response.status_code for response in forged] == [403] * len(forged)
+    assert refused(stack, a, "forged") == before + len(forged)
+    assert state(stack, message) == ("done", "waiting")
+    unreadable = [bring.raw(b"{"), bring.raw(b"7"), bring.raw(b""), bring.bring({"status": "delivered"}),
+                  bring.bring([{"status": "delivered", "id": "x" * 129}])]
+    assert [response.status_code for response in unreadable] == [400] * len(unreadable)
+    assert Bringer(stack.url("api-1"), "nobody").bring({}).status_code == 404
+    assert bring.session.get(stack.url("api-1") + "/operators/operatorA/receiptsX").status_code == 404
+    assert bring.session.get(bring.url + "/secret").status_code == 403  # none is asked for: not the one
+    assert bring.session.put(bring.url, data=b"{}").status_code == 405
+    assert bring.bring([{"status": "delivered", "id": str(i)} for i in range(501)]).status_code == 413
+    assert message not in stack.log_text("api-1").split("receipt.forged")[-1]
+    settled(stack)
+
+
+def test_what_no_rule_is_for_is_counted_and_not_kept(refunding, lasting):
+    stack, a = refunding, lasting[0]
+    _, message = sent(stack)
+    metrics = Metrics.of(stack.url("api-1"))
+    before = metrics.value("msg_receipts_total", operator=a.name, says="unclear")
+    bringer(stack, a).tell("lost in space", message, code="E42")
+    assert Metrics.of(stack.url("api-1")).value("msg_receipts_total", operator=a.name, says="unclear") == before + 1
+    assert state(stack, message) == ("done", "waiting")
+    assert "E42" in stack.log_text("api-1")
+
+
+def test_a_receipt_that_comes_first_is_applied_when_its_message_is_settled(refunding, lasting):
+    stack, a = refunding, lasting[0]
+    a.on_post(delay=2)
+    try:
+        customer, message = send(stack)
+        wait_until(lambda: state(stack, message)[0] == "sending", 30, "it is being sent")
+        bring = bringer(stack, a)
+        bring.tell("delivered", message)
+        assert state(stack, message) == ("sending", "none")
+        wait_until(lambda: state(stack, message) == ("done", "delivered"), 30, "it is applied")
+    finally:
+        a.heal()
+    wait_until(lambda: not stack.db.value("SELECT COUNT(*) FROM receipts_early"), 10, "none is left")
+    settled(stack)
+
+
+def test_a_receipt_for_nothing_waits_and_goes(refunding, lasting):
+    stack, a = refunding, lasting[0]
+    bringer(stack, a).tell_of("delivered", "never sent")
+    assert stack.db.value("SELECT COUNT(*) FROM receipts_early WHERE match_id='never sent'") == 1
+    before = Metrics.of(stack.url("api-1")).sum("msg_receipts_unmatched_total")
+    stack.db.execute("UPDATE receipts_early SET received_at=NOW(6)-INTERVAL 73 HOUR,look_at=NOW(6)")
+    wait_until(lambda: not stack.db.value("SELECT COUNT(*) FROM receipts_early"), 30, "it is given up")
+    assert Metrics.of(stack.url("api-1")).sum("msg_receipts_unmatched_total") == before + 1
+
+
+def test_a_recipient_that_nobody_tells_of_is_unreported_until_somebody_does(refunding, lasting):
+    stack, a = refunding, lasting[0]
+    customer, message = sent(stack, 2)
+    assert state(stack, message) == ("done", "waiting")
+    stack.db.execute("UPDATE deliveries SET look_at=NOW(6)")
+    wait_until(lambda: state(stack, message, 1) == ("done", "unreported"), 30, "it is unreported")
+    bringer(stack, a).tell("delivered", message)
+    assert state(stack, message) == ("done", "delivered")
+    assert money(stack, customer) == (98, 0)
+    settled(stack)
+    stack.db.execute("UPDATE deliveries SET look_at=NOW(6)")
+    wait_until(lambda: not stack.db.value("SELECT COUNT(*) FROM deliveries"), 30, "what is old goes")
+    assert state(stack, message) == ("done", "delivered")
+
+
+def test_each_operator_that_may_have_it_has_to_say_so(refunding, lasting):
+    stack, (a, b) = refunding, lasting
+    a.on_post(hangs=True)
+    a.on_lookup(status=503)
+    try:
+        customer, message = sent(stack, 2)
+    finally:
+        a.heal()
+    assert stack.db.value("SELECT COUNT(*) FROM message_status WHERE message_identifier=%s AND "
+                          "provider='operatorB' AND unknown_operators='operatorA'", message) == 2
+    of_a, of_b = bringer(stack, a), bringer(stack, b)
+    of_b.tell("undelivered", message, 0)
+    of_b.tell("undelivered", message, 1)
+    assert [state(stack, message, i)[1] for i in (0, 1)] == ["waiting"] * 2
+    assert money(stack, customer) == (98, 0)
+    of_a.tell("undelivered", message, 0)
+    of_a.tell("delivered", message, 1)
+    assert [state(stack, message, i)[1] for i in (0, 1)] == ["undelivered", "delivered"]
+    assert money(stack, customer) == (99, 1)
+    settled(stack)
+
+
+def test_delivered_after_it_has_failed_moves_no_money(refunding, lasting):
+    stack, (a, b) = refunding, lasting
+    for carrier in lasting:
+        carrier.on_post(hangs=True)
+        carrier.on_lookup(status=503)
+    try:
+        customer, message = sent(stack)
+    finally:
+        a.heal()
+        b.heal()
+    assert state(stack, message) == ("failed", "none") and money(stack, customer) == (100, 1)
+    before = results(stack, b)["late"]
+    bringer(stack, a).tell("undelivered", message)
+    bringer(stack, b).tell("delivered", message)
+    assert state(stack, message) == ("failed", "none") and money(stack, customer) == (100, 1)
+    assert results(stack, b)["late"] == before + 1
+    assert any(message in example for example in doubts(stack)["delivered_and_refunded"])
+    quiesce(stack)
