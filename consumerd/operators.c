@@ -314,6 +314,12 @@ static const char *plain_error(const struct transport_result *r)
     return r->verdict == VERDICT_ACCEPTED ? NULL : verdict_name(r->verdict);
 }
 
+/* 0: it does not say. */
+static unsigned parts_of(const struct transport_result *r)
+{
+    return r->parts > 0 && r->parts <= UINT16_MAX ? (unsigned)r->parts : 0;
+}
+
 struct slots *operators_called(struct operators *o, struct run *run,
                                const struct transport_result *r)
 {
@@ -324,6 +330,7 @@ struct slots *operators_called(struct operators *o, struct run *run,
         (r->lookup ? run_set_minor_error : run_set_error)(run, o->all[op].address->name, error);
     if (r->lookup ? r->answer == LOOKUP_FOUND : r->verdict == VERDICT_ACCEPTED)
         memcpy(run->job->provider_id, r->provider_id, sizeof(run->job->provider_id));
+    run->job->parts = parts_of(r);
     if (r->lookup)
         metrics_add(stats.op[op].lookups[r->answer], 1);
     else

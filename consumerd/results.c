@@ -23,12 +23,21 @@ static int by_status_id(const void *a, const void *b)
 
 /* ---- jobs and the changes of their rows ---- */
 
+/* An operator that a recipient's receipts are waited for from, and what it calls the message. */
+struct asked {
+    char match_id[RECEIPT_MATCH_MAX + 1];
+};
+
 /* What is to become of n jobs' rows, in the order of the jobs, which are sorted by id; unknown[i]
- * keeps the names of operators for changes[i]. */
+ * keeps the names of operators for changes[i]. asked: of all changes, one after the other; NULL
+ * where no operator gives receipts. */
 struct plan {
     size_t n;
     struct recipient_change *changes;
     struct buf *unknown;
+    struct recipient_asked *asked;
+    struct asked *ids;
+    size_t asked_count;
 };
 
 static void plan_free(struct plan *p)
@@ -37,6 +46,8 @@ static void plan_free(struct plan *p)
         buf_free(&p->unknown[i]);
     free(p->unknown);
     free(p->changes);
+    free(p->asked);
+    free(p->ids);
 }
 
 static enum recipient_transition transition_of(enum job_outcome outcome)
@@ -75,6 +86,64 @@ static struct recipient_change change_of(const struct results *r, const struct j
     };
 }
 
+/* ---- whom receipts are waited for from ---- */
+
+static const struct operator_receipts *receipts_of(const struct results *r, unsigned op)
+{
+    const struct operator_set *set = r->settings->operators;
+
+    return set && op < set->n && set->all[op]->receipts.given ? &set->all[op]->receipts : NULL;
+}
+
+/* Operators that may have what is done, and give receipts. */
+static uint32_t asked_for(const struct results *r, const struct job *job)
+{
+    uint32_t all = job->outcome == JOB_DONE ? job->unknown | UINT32_C(1) << job->op : 0;
+    uint32_t asked = 0;
+
+    for (; all; all &= all - 1)
+        if (receipts_of(r, (unsigned)__builtin_ctz(all)))
+            asked |= all & -all;
+    return asked;
+}
+
+/* Of an operator with an unknown outcome nobody knows an identifier: its receipts need the
+ * reference. */
+static void ask(const struct results *r, const struct job *job, unsigned op, struct plan *p)
+{
+    struct recipient_asked *asked = &p->asked[p->asked_count];
+    char *match_id = p->ids[p->asked_count++].match_id;
+
+    *asked = (struct recipient_asked){.name = r->operators[op].name, .match_id = match_id};
+    if (op != job->op)
+        return;
+    operator_receipts_match_id(receipts_of(r, op), true, job->provider_id, match_id);
+    asked->parts = job->parts;
+}
+
+static int plan_asked(struct plan *p, const struct results *r, struct job *const *jobs,
+                      struct err *err)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < p->n; i++)
+        count += (size_t)__builtin_popcount(asked_for(r, jobs[i]));
+    if (!count)
+        return 0;
+    p->asked = calloc(count, sizeof(*p->asked));
+    p->ids = calloc(count, sizeof(*p->ids));
+    if (!p->asked || !p->ids)
+        return err_set(err, ERR_RETRY, 0, "out of memory");
+    for (size_t i = 0; i < p->n; i++) {
+        p->changes[i].asked = &p->asked[p->asked_count];
+        for (uint32_t ops = asked_for(r, jobs[i]); ops; ops &= ops - 1) {
+            ask(r, jobs[i], (unsigned)__builtin_ctz(ops), p);
+            p->changes[i].asked_count++;
+        }
+    }
+    return 0;
+}
+
 static int plan_make(struct plan *p, const struct results *r, struct job **jobs, size_t n,
                      struct err *err)
 {
@@ -90,7 +159,7 @@ static int plan_make(struct plan *p, const struct results *r, struct job **jobs,
             return err_set(err, ERR_RETRY, 0, "out of memory");
         p->changes[i] = change_of(r, jobs[i], &p->unknown[i]);
     }
-    return 0;
+    return plan_asked(p, r, jobs, err);
 }
 
 /* Both are in the order of ids. */
@@ -109,7 +178,10 @@ int results_done(const struct results *r, uint64_t me, struct job **jobs, size_t
     int rc = plan_make(&plan, r, jobs, n, err);
 
     if (!rc) {
-        struct recipient_packet packet = {.owner = me, .changes = plan.changes, .change_count = n};
+        struct recipient_packet packet = {.owner = me,
+                                          .changes = plan.changes,
+                                          .change_count = n,
+                                          .receipt_wait_hours = r->settings->receipts.wait_hours};
 
         if (along)
             rc = claim_plain(along->claim, &packet, along->items, along->n, err);

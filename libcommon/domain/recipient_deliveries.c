@@ -28,6 +28,14 @@ bool recipient_asks(const struct recipient_change *changes, size_t n)
     return false;
 }
 
+/* More than can be told apart would never all be there. */
+static unsigned parts_of(const struct recipient_asked *asked)
+{
+    if (!asked->parts)
+        return 1;
+    return asked->parts < RECIPIENT_PARTS_MAX ? asked->parts : RECIPIENT_PARTS_MAX;
+}
+
 /* A row may be there: of an earlier settle whose answer was lost, or of a receipt that was first.
  * It keeps what it knows. */
 void recipient_put_asked(struct db *db, struct buf *sql, const struct recipient_change *changes,
@@ -44,7 +52,7 @@ void recipient_put_asked(struct db *db, struct buf *sql, const struct recipient_
             buf_put_uint(sql, changes[i].id);
             put_text(db, sql, ",", asked->name);
             put_text(db, sql, ",", asked->match_id);
-            buf_printf(sql, ",%u,NOW(6)+INTERVAL %lld HOUR)", asked->parts ? asked->parts : 1,
+            buf_printf(sql, ",%u,NOW(6)+INTERVAL %lld HOUR)", parts_of(asked),
                        (long long)wait_hours);
             before = ",(";
         }

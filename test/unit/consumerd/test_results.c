@@ -106,6 +106,46 @@ START_TEST(done_is_found_done_after_a_lost_commit)
 }
 END_TEST
 
+/* alfa gives receipts, beta does not. */
+static void let_alfa_tell(void)
+{
+    static const char file[] =
+        "[alfa]\nkind = native\nurl = http://a:1\nreceipt.format = json\n"
+        "receipt.delivered = json:s == 1\nreceipt.undelivered = json:s == 2\n"
+        "receipt.answer_id_form = hexadecimal\nreceipt.id_form = decimal\n"
+        "receipt.from = 127.0.0.1\n[beta]\nkind = native\nurl = http://b:1\n";
+    static const struct operator_reading how = {.parts = OPERATOR_SENDING};
+    struct buf errors = {0};
+    size_t faults = 0;
+
+    settings.operators = operator_set_parse(file, strlen(file), "file", &how, &errors, &faults);
+    ck_assert_msg(settings.operators != NULL, "%s", errors.data);
+    settings.receipts.wait_hours = 72;
+}
+
+START_TEST(operators_that_may_have_it_and_tell_are_asked)
+{
+    struct err err;
+
+    let_alfa_tell();
+    take_three(JOB_DONE);
+    strcpy(jobs[2]->provider_id, "0x1F");
+    jobs[2]->parts = 2;
+    jobs[0]->op = 1; /* row 3: beta has it, and perhaps alfa */
+    jobs[0]->unknown = 1;
+    jobs[1]->op = 1; /* row 1: beta alone */
+    EXPECT("settle_done",
+           .has = {"delivery=CASE id WHEN 1 THEN 0 WHEN 2 THEN 1 WHEN 3 THEN 1 END",
+                   "INSERT INTO deliveries(status_id,operator,match_id,parts,look_at) VALUES "
+                   "(2,'alfa','31',2,NOW(6)+INTERVAL 72 HOUR),"
+                   "(3,'alfa','',1,NOW(6)+INTERVAL 72 HOUR) ON DUPLICATE"},
+           DONE(3));
+    ck_assert_int_eq(results_done(&results, MAKE_ME, jobs, n, NULL, &err), 0);
+    operator_set_drop(settings.operators);
+    settings.operators = NULL;
+}
+END_TEST
+
 START_TEST(a_failure_leaves_no_transaction)
 {
     struct err err;
@@ -309,6 +349,7 @@ int main(void)
     tcase_add_test(t, what_is_done_is_written_with_who_has_it);
     tcase_add_test(t, rows_that_were_taken_over_are_not_ours);
     tcase_add_test(t, done_is_found_done_after_a_lost_commit);
+    tcase_add_test(t, operators_that_may_have_it_and_tell_are_asked);
     tcase_add_test(t, a_failure_leaves_no_transaction);
     suite_add_tcase(s, t);
     t = tcase_create("rest");
