@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 
+#include "api/receipt_operators.h"
 #include "api/server.h"
 #include "api/settings.h"
 #include "api/verbs.h"
@@ -33,6 +34,12 @@ static void release(struct parts *p)
     server_free(p->server);
 }
 
+static void reload(void *arg)
+{
+    (void)arg;
+    receipt_operators_reload();
+}
+
 static int serve(void)
 {
     struct parts parts = {0};
@@ -44,6 +51,7 @@ static int serve(void)
     if (rc) {
         log_error("server.start_failed", L_ERR(&err));
     } else {
+        daemon_on_reload(reload, NULL);
         daemon_ready();
         daemon_wait();
         drain(&parts);
