@@ -10,6 +10,7 @@
 #include "consumerd/held.h"
 #include "consumerd/held_watch.h"
 #include "consumerd/housekeeping.h"
+#include "consumerd/operator_verb.h"
 #include "consumerd/policy_watch.h"
 #include "consumerd/repair.h"
 #include "consumerd/settings.h"
@@ -103,6 +104,11 @@ static int run_held(int argc, char **argv)
     return held_main(&consumerd_settings, argc, argv);
 }
 
+static int run_operator(int argc, char **argv)
+{
+    return operator_main(&consumerd_settings, argc, argv);
+}
+
 static const struct daemon_verb verbs[] = {
     {"dead",
      "list | show ID | replay ID...|--all [--dry-run] | drop ID...|--all|--unreadable [--dry-run]",
@@ -111,6 +117,10 @@ static const struct daemon_verb verbs[] = {
      "list | done MESSAGE [POSITION...] --operator NAME [--dry-run] | "
      "fail MESSAGE [POSITION...]|--all [--dry-run]",
      run_held},
+    {"operator",
+     "list | test NAME --to +NUMBER [--text TEXT] [--express] [--lookup] [--dry-run] | "
+     "check NAME --answer FILE [--lookup] | keys, and with each [--file FILE|FOLDER]",
+     run_operator},
     {0},
 };
 

@@ -432,7 +432,13 @@ const struct daemon_program consumerd_program = {
         "  msg-consumerd held done MESSAGE [POSITION...] --operator NAME [--dry-run]\n"
         "                                                       that one has them: done\n"
         "  msg-consumerd held fail MESSAGE [POSITION...]|--all [--dry-run]\n"
-        "                                                       given up: fails and refunds them\n",
+        "                                                       given up: fails and refunds them\n"
+        "  msg-consumerd operator list                          the operators, in their order\n"
+        "  msg-consumerd operator test NAME --to +NUMBER [--text TEXT] [--dry-run]\n"
+        "                                                       one message through one of them\n"
+        "  msg-consumerd operator check NAME --answer FILE      what a recorded answer means\n"
+        "  msg-consumerd operator keys                          the keys of an operator's file\n",
+    .plain_verb = "operator",
     .groups = groups,
     .group_count = sizeof(groups) / sizeof(groups[0]),
     .check = check,

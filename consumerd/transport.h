@@ -80,6 +80,10 @@ struct transport_config {
     size_t calls_max; /* at a time, over all operators */
     void (*done)(struct transport_call *call, const struct transport_result *result, void *arg);
     bool (*may_send)(void *arg);
+    /* For a person who looks on, NULL else: a request, secrets as ***, and an answer. */
+    void (*said)(const char *request, size_t n, void *arg);
+    void (*heard)(int status, const char *body, size_t n, void *arg);
+    bool dry_run; /* nothing goes out, and no call ends */
     void *arg;
 };
 

@@ -47,7 +47,7 @@ static bool put(const struct http_said *said, struct buf *out, struct buf *body)
     if (request->asks_for_receipts)
         put_receipt(said, signed_reference);
     values.receipt_url = said->scratch->len ? said->scratch->data : "";
-    operator_request_put(said->op, request, &values, false, out, body);
+    operator_request_put(said->op, request, &values, said->shown, out, body);
     return !said->scratch->failed;
 }
 

@@ -139,18 +139,31 @@ static int64_t timeout_of(const struct transfer *t)
     return ms > 0 ? ms : t->owner->config.timeout_ms;
 }
 
-static bool put_request(struct transfer *t)
+static bool put_said(struct transfer *t, bool shown)
 {
+    struct http_link *link = t->owner;
     const struct http_said said = {.call = t->call,
                                    .op = t->op,
-                                   .config = &t->owner->config,
+                                   .config = &link->config,
                                    .lookup = t->lookup,
-                                   .scratch = &t->owner->scratch};
+                                   .shown = shown,
+                                   .scratch = &link->scratch};
 
-    buf_reset(&t->owner->scratch);
-    /* The answer's buffer holds the body until its length is known. */
-    return t->owner->speech->put(&said, &t->request, &t->body) && !t->request.failed &&
-           !t->body.failed;
+    buf_reset(&link->scratch);
+    return link->speech->put(&said, &t->request, &t->body) && !t->request.failed && !t->body.failed;
+}
+
+/* The answer's buffer holds the body until its length is known. */
+static bool put_request(struct transfer *t)
+{
+    const struct transport_config *config = &t->owner->config;
+
+    if (config->said && put_said(t, true)) {
+        config->said(t->request.data, t->request.len, config->arg);
+        buf_reset(&t->request);
+        buf_reset(&t->body);
+    }
+    return put_said(t, false);
 }
 
 /* ---- what happens to it ---- */
@@ -318,7 +331,8 @@ static bool start(struct transport_link *base, bool lookup, struct transport_cal
     t->went_out = false;
     t->conn = NULL;
     http_read_begin(&t->answer);
-    if (!put_request(t) || event_add(&t->timeout, &link->timeouts[call->op])) {
+    if (!put_request(t) || link->config.dry_run ||
+        event_add(&t->timeout, &link->timeouts[call->op])) {
         transfer_put(t);
         return false;
     }
@@ -448,6 +462,8 @@ static void finish(struct transfer *t, const char *why)
     struct transport_result result;
 
     classify(t, why, &result);
+    if (link->config.heard)
+        link->config.heard(t->answer.status, t->body.data, t->body.len, link->config.arg);
     if (t->conn && is_there(t) && understood(t, &result))
         op_conn_keep(t->conn);
     else if (t->conn)

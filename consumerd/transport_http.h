@@ -18,6 +18,7 @@ struct http_said {
     const struct operator_config *op;
     const struct transport_config *config;
     bool lookup;
+    bool shown;          /* for people: secrets as *** */
     struct buf *scratch; /* empty; its memory is kept */
 };
 
@@ -31,7 +32,7 @@ struct http_heard {
 };
 
 struct http_speech {
-    /* Appends the whole request; body: scratch. False: there is nothing to be said. */
+    /* Appends the whole request; body: empty. False: there is nothing to be said. */
     bool (*put)(const struct http_said *said, struct buf *out, struct buf *body);
     /* Into a result that says unknown and unreachable so far. */
     void (*judge)(const struct http_heard *heard, struct transport_result *result);

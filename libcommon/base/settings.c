@@ -298,7 +298,7 @@ static size_t load_one(const struct settings_group *g, const struct setting *s, 
     char *value = read_value(s, errors, &faults);
 
     if (!value && !s->initial) {
-        if (!faults && spared && !strcmp(s->name, spared))
+        if (!faults && spared && (!strcmp(s->name, spared) || !strcmp(spared, SETTINGS_SPARE_ALL)))
             return 0;
         if (!faults)
             buf_printf(errors, "%s is required (or %s_FILE)\n", s->name, s->name);

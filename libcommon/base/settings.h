@@ -79,8 +79,9 @@ struct settings_group {
 
 /* Returns the number of faults; a line for each is appended to errors. */
 size_t settings_load(const struct settings_group *groups, size_t n, struct buf *errors);
-/* The same, but that the required setting spared (NULL: none) may be missing; its text is NULL
- * then. */
+#define SETTINGS_SPARE_ALL "*"
+/* The same, but that the required setting spared (NULL: none; SETTINGS_SPARE_ALL) may be missing;
+ * its text is NULL then. */
 size_t settings_load_sparing(const struct settings_group *groups, size_t n, const char *spared,
                              struct buf *errors);
 void settings_free(const struct settings_group *groups, size_t n);

@@ -42,6 +42,8 @@ struct daemon_program {
     const char *summary; /* one line for --help */
     const char *verbs;   /* further lines for --help, "" if none */
     const char *spared;  /* a required setting that no verb needs; NULL: none */
+    /* A verb that needs no required setting at all, nor that settings fit each other; NULL: none */
+    const char *plain_verb;
     const struct settings_group *groups;
     size_t group_count;
     /* Checks that span settings: appends lines to errors, returns their number. May be NULL. */

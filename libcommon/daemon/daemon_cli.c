@@ -20,13 +20,14 @@ static int print_help(const struct daemon_program *p)
     return 0;
 }
 
-static int check_settings(const struct daemon_program *p, const char *spared)
+/* alone: each setting by itself. */
+static int check_settings(const struct daemon_program *p, const char *spared, bool alone)
 {
     struct buf errors = {0};
     size_t faults = settings_load_sparing(p->groups, p->group_count, spared, &errors);
 
     /* A check across settings may read what a fault has left unset. */
-    if (!faults && p->check)
+    if (!faults && !alone && p->check)
         faults = p->check(&errors);
     if (faults)
         fprintf(stderr, "%s: %zu wrong setting%s\n%s", p->name, faults, faults == 1 ? "" : "s",
@@ -68,7 +69,10 @@ static int take_options(const struct daemon_program *program, int argc, char **a
         fprintf(stderr, "%s: unknown option %s; --help lists them\n", program->name, option);
         return EXIT_SETTINGS;
     }
-    rc = check_settings(program, argc > 1 && !option ? program->spared : NULL);
+    if (argc > 1 && program->plain_verb && !strcmp(argv[1], program->plain_verb))
+        rc = check_settings(program, SETTINGS_SPARE_ALL, true);
+    else
+        rc = check_settings(program, argc > 1 && !option ? program->spared : NULL, false);
     if (!option && !rc) {
         keep_secrets_in(program);
         return -1;
