@@ -31,41 +31,44 @@ static struct stats {
 } all[OPERATORS_MAX];
 static size_t count;
 
-static struct metric *counter(const char *family, const char *help, const char *name,
-                              const char *label, const char *value)
+#define LABELS_SIZE (METRICS_ESCAPED(RECEIPT_OPERATOR_MAX) + 64)
+
+/* operator="alfa", and another label unless that is NULL. */
+static const char *labels_of(const struct stats *s, const char *label, const char *value,
+                             char out[LABELS_SIZE])
 {
     char escaped[METRICS_ESCAPED(RECEIPT_OPERATOR_MAX)];
-    char labels[sizeof(escaped) + 64];
 
-    snprintf(labels, sizeof(labels), "operator=\"%s\",%s=\"%s\"",
-             metrics_escape(escaped, sizeof(escaped), name), label, value);
-    return metrics_counter(family, help, labels);
+    metrics_escape(escaped, sizeof(escaped), s->name);
+    if (label)
+        snprintf(out, LABELS_SIZE, "operator=\"%s\",%s=\"%s\"", escaped, label, value);
+    else
+        snprintf(out, LABELS_SIZE, "operator=\"%s\"", escaped);
+    return out;
 }
 
 void receipt_stats_add(const char *operator_name)
 {
-    char escaped[METRICS_ESCAPED(RECEIPT_OPERATOR_MAX)];
-    char labels[sizeof(escaped) + 64];
     struct stats *s = &all[count++];
+    char labels[LABELS_SIZE];
 
     MUST(count <= OPERATORS_MAX);
     snprintf(s->name, sizeof(s->name), "%s", operator_name);
     for (int i = 0; i < SAYS; i++)
-        s->says[i] = counter("msg_receipts_total", "Receipts, by what they say.", s->name, "says",
-                             says_names[i]);
+        s->says[i] = metrics_counter("msg_receipts_total", "Receipts, by what they say.",
+                                     labels_of(s, "says", says_names[i], labels));
     for (int i = 0; i < RECEIPT_RESULTS; i++)
-        s->results[i] = counter(
+        s->results[i] = metrics_counter(
             "msg_receipt_results_total",
-            "Receipts stored, by what came of them; late: delivered after the price had gone back.",
-            s->name, "result", receipt_result_name((enum receipt_result)i));
+            "Receipts stored, by what came of them; late: delivered after the end.",
+            labels_of(s, "result", receipt_result_name((enum receipt_result)i), labels));
     for (int i = 0; i < RECEIPT_REFUSALS; i++)
-        s->refused[i] =
-            counter("msg_receipts_refused_total", "Requests with receipts that were not taken.",
-                    s->name, "reason", refusal_names[i]);
-    snprintf(labels, sizeof(labels), "operator=\"%s\"",
-             metrics_escape(escaped, sizeof(escaped), s->name));
+        s->refused[i] = metrics_counter("msg_receipts_refused_total",
+                                        "Requests with receipts that were not taken.",
+                                        labels_of(s, "reason", refusal_names[i], labels));
     s->delay = metrics_latency("msg_receipt_delay_seconds",
-                               "From a recipient's `done` to the receipt that decided.", labels);
+                               "From a recipient's `done` to the receipt that decided.",
+                               labels_of(s, NULL, NULL, labels));
 }
 
 static struct stats *stats_of(const char *name)
