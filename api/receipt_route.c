@@ -235,21 +235,28 @@ void receipt_route_handle(struct httpd_request *req, void *arg)
 
 /* ---- start and end ---- */
 
-int receipt_route_start(struct err *err)
+int receipt_route_open(struct err *err)
+{
+    return receipt_operators_open(err);
+}
+
+bool receipt_route_is_used(void)
+{
+    return receipt_operators_any();
+}
+
+void receipt_route_start(void)
 {
     struct operator_set *set;
 
-    if (receipt_operators_open(err))
-        return -1;
-    if (!receipt_operators_any())
-        return 0;
+    if (!receipt_route_is_used())
+        return;
     set = receipt_operators_keep();
     for (size_t i = 0; i < set->n; i++)
         if (set->all[i]->receipts.given)
             receipt_stats_add(set->all[i]->name);
     operator_set_drop(set);
     receipts = receipts_start(answer);
-    return 0;
 }
 
 void receipt_route_stop(void)

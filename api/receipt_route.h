@@ -8,15 +8,20 @@
  * whatever else an operator hears makes it come again. Handlers never block.
  */
 
+#include <stdbool.h>
+
 #include "libcommon/base/err.h"
 #include "libcommon/net/httpd.h"
 
 #define RECEIPT_PATH "/operators/*"
-#define RECEIPT_BODY_BYTES (1 << 20)
+#define RECEIPT_BODY_BYTES ((size_t)256 << 10) /* some hundred receipts */
 
-/* Starts what is behind the route where an operator gives receipts; else nothing, and the route
- * answers that there is nothing. settings: api_settings */
-int receipt_route_start(struct err *err);
+/* Reads the operators' files. settings: api_settings */
+int receipt_route_open(struct err *err);
+/* Whether any operator gives receipts; else the route answers that there is nothing. */
+bool receipt_route_is_used(void);
+/* Starts what is behind the route where it is used. */
+void receipt_route_start(void);
 void receipt_route_stop(void); /* after the server has drained */
 
 void receipt_route_handle(struct httpd_request *req, void *arg);

@@ -20,6 +20,7 @@
 #define TURN_MS 1000
 #define REPEATS 20 /* transactions of each kind in a turn */
 #define LOOK_BACK_ROWS 500
+#define TELL_EVERY_MS 10000
 #define COUNT_EVERY_MS 5000 /* all of them are walked for it */
 
 struct receipt_sweep {
@@ -40,9 +41,17 @@ bool receipt_sweep_is_full(const struct receipt_sweep *s)
     return atomic_load_explicit(&s->full, memory_order_relaxed);
 }
 
-/* A person has to know: the customer has both, the message and its price. */
+/* A person has to know: the customer has both, the message and its price. The audit has them all.
+ */
 void receipt_sweep_tell_late(const struct recipient_receipt *r)
 {
+    static _Atomic int64_t told_ms;
+    int64_t now_ms = clock_mono_ms();
+    int64_t last_ms = atomic_load(&told_ms);
+
+    if ((last_ms && now_ms - last_ms < TELL_EVERY_MS) ||
+        !atomic_compare_exchange_strong(&told_ms, &last_ms, now_ms))
+        return;
     log_warn("receipt.after_refund", L_STR("operator", r->operator_name),
              L_INT("status_id", r->status_id), L_INT("customer_id", r->user_id),
              L_MSG("delivered, but its price has gone back; msg-api audit lists it"));

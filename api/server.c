@@ -430,7 +430,16 @@ static void register_metrics(void)
     key_ring_register();
 }
 
-struct server *server_start(struct err *err)
+/* Of sends, and of receipts where they come to the same listener. */
+static size_t largest_body(void)
+{
+    size_t sends = operation_body_bytes(api_settings.max_recipients);
+    bool both = receipt_route_is_used() && !*api_settings.receipts_listen_addr;
+
+    return both && sends < RECEIPT_BODY_BYTES ? RECEIPT_BODY_BYTES : sends;
+}
+
+static struct entrance *open_entrance(struct err *err)
 {
     const struct api_settings *s = &api_settings;
     const struct entrance_config config = {
@@ -440,11 +449,20 @@ struct server *server_start(struct err *err)
         .operation = DAEMON_HEALTH_COUNT + DAEMON_WATCH_COUNT,
         .watch = DAEMON_WATCH_COUNT,
         .beside = s->committers + s->readers + s->receipt_workers + OTHER_DESCRIPTORS,
-        .body_bytes = operation_body_bytes(s->max_recipients),
+        .body_bytes = largest_body(),
         .receipt_bytes = RECEIPT_BODY_BYTES,
     };
 
-    server.entrance = entrance_open(&config, err);
+    return entrance_open(&config, err);
+}
+
+struct server *server_start(struct err *err)
+{
+    const struct api_settings *s = &api_settings;
+
+    if (receipt_route_open(err))
+        return NULL;
+    server.entrance = open_entrance(err);
     if (!server.entrance)
         return NULL;
     server.admission = entrance_admission(server.entrance);
@@ -457,7 +475,8 @@ struct server *server_start(struct err *err)
     server.doorbell = doorbell_start(&s->broker);
     server.commit = commit_start(answer_operation, enter_stage);
     server.reads = reads_start(answer_read);
-    if (receipt_route_start(err) || entrance_start(server.entrance, err)) {
+    receipt_route_start();
+    if (entrance_start(server.entrance, err)) {
         server_drain(&server);
         server_free(&server);
         return NULL;
