@@ -21,6 +21,7 @@ SETTINGS = {"REQUEST_DEADLINE_MS": 2500}
 NOT_PROVOKED = {(m, p, 500) for m, p in (("POST", "/messages/send"), ("GET", "/messages/history"),
                                          ("GET", "/balance"), ("POST", "/balance/add"))}
 NOT_PROVOKED |= {("GET", "/healthz", 503)}  # a loop that hangs: test_lifecycle.py
+RECEIPTS = "/operators/{name}/receipts"     # no operator gives any here: test_receipts.py
 
 
 @pytest.fixture(scope="module")
@@ -222,13 +223,13 @@ def test_every_documented_answer(document, platform, limited, cut_off, module_wo
                 raise AssertionError(f"{method} {path}: {response.status_code} {dict(response.headers)} "
                                      f"{response.text[:500]}") from e
             seen.add((method, path, response.status_code))
-    assert document.answers() - seen == NOT_PROVOKED
+    assert {answer for answer in document.answers() - seen if answer[1] != RECEIPTS} == NOT_PROVOKED
     assert not NOT_PROVOKED & seen
 
 
 def test_the_document_names_every_route(document, platform):
     """The server registers a duration for each route it has."""
-    routes = {(labels["method"], labels["path"]) for labels, _ in platform.api().metrics().series(
+    routes = {(labels["method"], labels["path"].replace("/operators/*", RECEIPTS)) for labels, _ in platform.api().metrics().series(
         "http_request_duration_seconds_count") if labels["path"] != "other"}
     documented = {(method, path) for method, path, _ in document.operations()}
     assert {(m, p) for m, p in routes if not p.startswith("/swagger")} \
