@@ -4,20 +4,27 @@ whoever else may have them.
 
 import json
 import os
+import random
+import re
+import signal
+import socket
 import subprocess
+import threading
 
 import pytest
 from harness.audit import audit, quiesce
 from harness.carrier import Carrier
 from harness.client import recipient
 from harness.metrics import Metrics
+from harness.openapi import Document
 from harness.receipts import KEY, Bringer, reference, section
-from harness.stack import binary
+from harness.stack import REPOSITORY, binary
 from harness.wait import wait_until
 
 QUICK = {"OPERATOR_TIMEOUT_MS": 300, "OPERATOR_LOOKUP_TRIES": 1, "DELIVERY_RETRY_WINDOW_SEC": 1,
          "DELIVERY_RETRY_BASE_MS": 100, "BREAKER_FAILURES": 1000, "BREAKER_FAILURE_PCT": 101,
          "BREAKER_SLOW_PCT": 101}
+PATH = "/operators/{name}/receipts"
 NAMES = {1: "waiting", 2: "delivered", 3: "undelivered", 4: "unreported", 0: "none"}
 
 
@@ -80,6 +87,13 @@ def doubts(stack):
 
 @pytest.fixture(scope="module")
 def lasting():
+    with Carrier("operatorA") as a, Carrier("operatorB") as b:
+        yield a, b
+
+
+@pytest.fixture(scope="module")
+def others():
+    """For stacks beside `refunding`, whose audit looks at all that its carriers got."""
     with Carrier("operatorA") as a, Carrier("operatorB") as b:
         yield a, b
 
@@ -175,12 +189,18 @@ def test_what_is_not_from_the_operator_is_refused_and_counted(refunding, lasting
         bring.bring({"status": "delivered", "reference": reference(a.name, message, 0, key="another key, as long")}),
     ]
     assert [response.status_code for response in forged] == [403] * len(forged)
+    document = Document()
+    for response in forged:
+        document.check("POST", PATH, response)
     assert refused(stack, a, "forged") == before + len(forged)
     assert state(stack, message) == ("done", "waiting")
     unreadable = [bring.raw(b"{"), bring.raw(b"7"), bring.raw(b""), bring.bring({"status": "delivered"}),
                   bring.bring([{"status": "delivered", "id": "x" * 129}])]
     assert [response.status_code for response in unreadable] == [400] * len(unreadable)
-    assert Bringer(stack.url("api-1"), "nobody").bring({}).status_code == 404
+    absent, stored = Bringer(stack.url("api-1"), "nobody").bring({}), bring.bring({"status": "buffered"})
+    assert (absent.status_code, stored.status_code) == (404, 200)
+    for response in (*unreadable, absent, stored):
+        document.check("POST", PATH, response)
     assert bring.session.get(stack.url("api-1") + "/operators/operatorA/receiptsX").status_code == 404
     assert bring.session.get(bring.url + "/secret").status_code == 403  # none is asked for: not the one
     assert bring.session.put(bring.url, data=b"{}").status_code == 405
@@ -284,3 +304,178 @@ def test_delivered_after_it_has_failed_moves_no_money(refunding, lasting):
     assert results(stack, b)["late"] == before + 1
     assert any(message in example for example in doubts(stack)["delivered_and_refunded"])
     quiesce(stack)
+
+
+def test_a_receipt_proves_who_has_what_was_put_off(world, others, tmp_path):
+    """Nobody took it in this round, one operator may have it, and the next round is far away."""
+    stack, (a, b) = make(world, others, tmp_path, DELIVERY_RETRY_BASE_MS=60000, DELIVERY_RETRY_MAX_MS=60000,
+                         DELIVERY_RETRY_WINDOW_SEC=600), others
+    a.on_post(hangs=True)
+    a.on_lookup(status=503)
+    b.on_post(status=503, takes=False)
+    try:
+        customer, message = send(stack, 2)
+        wait_until(lambda: stack.db.value("SELECT COUNT(*) FROM message_status WHERE status='pending' AND "
+                                          "unknown_operators='operatorA'") == 2, 30, "both are put off")
+    finally:
+        a.heal()
+        b.heal()
+    before = len(a.sms())
+    bring = bringer(stack, a)
+    bring.tell("delivered", message, 0, id="a-1")
+    bring.tell("undelivered", message, 1, id="a-2")
+    assert [state(stack, message, i) for i in (0, 1)] == [("done", "delivered"), ("done", "undelivered")]
+    assert stack.db.rows("SELECT provider,provider_message_id,unknown_operators FROM message_status ORDER BY position") \
+        == (("operatorA", "a-1", ""), ("operatorA", "a-2", ""))
+    assert money(stack, customer) == (98, 0)  # REFUND_UNDELIVERED is off
+    stack.db.execute("UPDATE outbox_events SET next_run_at=NOW(6)")
+    quiesce(stack)
+    assert len(a.sms()) == before, "nothing is sent again"
+    doubts(stack)
+
+
+@pytest.mark.parametrize("ids,make_id,told_as", [
+    ("text", lambda n: f"Ab-{n}", lambda n: f"Ab-{n}"),
+    ("hexadecimal decimal", lambda n: f"{4095 + n:X}", lambda n: str(4095 + n)),
+    ("decimal hexadecimal", lambda n: str(4095 + n), lambda n: f"{4095 + n:08x}"),
+    ("decimal decimal", lambda n: f"{n:012d}", str),
+])
+def test_identifiers_in_every_form(module_world, others, tmp_path, ids, make_id, told_as):
+    forms = dict(zip(("receipt.answer_id_form", "receipt.id_form"), (ids.split() * 2)[:2]))
+    a = others[0]
+    stack = id_stack(module_world, others, tmp_path)
+    a.make_id = make_id
+    stack.file.write_text("".join(section(c.name, c.url, *(f"{k} = {v}" for k, v in forms.items())) for c in others))
+    try:
+        for name in ("api-1", "consumerd-1"):
+            stack.restart(name)
+        _, message = sent(stack, 5)
+    finally:
+        a.make_id = lambda n: f"{a.name}-{n}"
+    given = dict(stack.db.rows("SELECT position,provider_message_id FROM message_status WHERE message_identifier=%s",
+                               message))
+    numbers = {make_id(n): told_as(n) for n in range(2000)}
+    bring = bringer(stack, a)
+    for position, id in given.items():
+        bring.tell_of("delivered" if position else "undelivered", numbers[id])
+    assert [state(stack, message, i)[1] for i in range(5)] == ["undelivered"] + ["delivered"] * 4
+
+
+_id_stacks = {}
+
+
+def id_stack(module_world, others, folder):
+    """One for all forms: their daemons are restarted instead."""
+    if module_world not in _id_stacks:
+        stack = make(module_world, others, folder)
+        stack.file = folder / "operators.ini"
+        _id_stacks[module_world] = stack
+    return _id_stacks[module_world]
+
+
+def test_a_person_has_the_files_read_again(module_world, others, tmp_path):
+    stack, a = id_stack(module_world, others, tmp_path), others[0]
+    _, message = sent(stack)
+    bring = bringer(stack, a)
+    bring.tell("gone", message)
+    assert state(stack, message)[1] == "waiting"
+    stack.file.write_text(stack.file.read_text().replace("== undelivered", "== gone"))
+    os.kill(stack.pid("api-1"), signal.SIGHUP)
+    wait_until(lambda: "operators.reloaded" in stack.log_text("api-1"), 10, "it is read")
+    bring.tell("gone", message)
+    assert state(stack, message)[1] == "undelivered"
+    stack.file.write_text(stack.file.read_text().replace("receipt.format = json", "receipt.format = xml"))
+    os.kill(stack.pid("api-1"), signal.SIGHUP)
+    wait_until(lambda: "receipt.format must be json" in stack.log_text("api-1"), 10, "the fault is told")
+    bring.tell("gone", message)
+    stack.file.write_text(stack.file.read_text().replace("receipt.format = xml", "receipt.format = json"))
+
+
+def test_receipts_have_a_listener_of_their_own(world, others, tmp_path):
+    a = others[0]
+    port = free_port()
+    stack = make(world, others, tmp_path, RECEIPTS_LISTEN_ADDR=f"127.0.0.1:{port}")
+    _, message = sent(stack)
+    assert bringer(stack, a).bring({}).status_code == 404
+    bring = Bringer(f"http://127.0.0.1:{port}", a.name)
+    assert bring.session.get(f"http://127.0.0.1:{port}/messages/history").status_code == 404
+    bring.tell("delivered", message)
+    assert state(stack, message) == ("done", "delivered")
+    assert bring.raw(b" " * (256 * 1024 + 1)).status_code == 413
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def test_too_many_that_match_nothing_are_refused(module_world, others, tmp_path):
+    stack, a = id_stack(module_world, others, tmp_path), others[0]
+    stack.restart("api-1", RECEIPT_EARLY_MAX=1000, RECEIPT_QUEUE_MAX=500)
+    _, message = sent(stack)
+    bring = bringer(stack, a)
+    for k in range(2):
+        response = bring.bring([{"status": "delivered", "id": f"strange-{k}-{i}"} for i in range(500)])
+        assert response.status_code == 200, response.text
+    wait_until(lambda: bring.bring({"status": "delivered", "id": "one more"}).status_code == 503, 30, "it is full")
+    response = bring.bring({"status": "delivered", "id": "another"})
+    Document().check("POST", PATH, response)
+    assert response.status_code == 503 and response.headers["Retry-After"]
+    bring.tell("delivered", message)  # what matches is taken
+    assert refused(stack, a, "overloaded") >= 2
+    assert "receipts.early_full" in stack.log_text("api-1")
+    stack.db.execute("DELETE FROM receipts_early")
+
+
+def test_receipts_and_settles_race(refunding, lasting):
+    """Receipts while their messages are sent, in any order and twice: each recipient comes out right, and the
+    running audit finds nothing."""
+    stack, a = refunding, lasting[0]
+    api, customer = stack.api(), stack.api().funded(10_000)
+    stop, answers, first = threading.Event(), [], {sms.reference for sms in a.sms()}
+    random_ = random.Random(7)
+
+    def tell_all():
+        of_a, told = bringer(stack, a), set()
+        while not stop.is_set() or len(told | first) < len(a.sms()):
+            fresh = [sms for sms in a.sms() if sms.reference not in told | first]
+            receipts = []
+            for sms in fresh:
+                told.add(sms.reference)
+                message, position = sms.reference.rsplit("-", 1)
+                status = "undelivered" if int(position) % 3 == 0 else "delivered"
+                receipts += [{"status": status, "reference": reference(a.name, message, position)}] * 2
+            random_.shuffle(receipts)
+            for at in range(0, len(receipts), 50):
+                answers.append(of_a.bring(receipts[at:at + 50]).status_code)
+
+    tellers = [threading.Thread(target=tell_all) for _ in range(2)]
+    for teller in tellers:
+        teller.start()
+    for _ in range(40):
+        api.sent(customer, [recipient(i) for i in range(6)])
+    quiesce(stack)
+    stop.set()
+    for teller in tellers:
+        teller.join()
+    assert set(answers) == {200}
+    ours = [sms.reference for sms in a.sms() if sms.reference not in first]
+    assert len(ours) == 240
+
+    def delivered():
+        return stack.db.value("SELECT COUNT(*) FROM message_status WHERE user_id=%s AND delivery=IF(position%%3=0,3,2) "
+                              "AND delivery_refunded=(position%%3=0)", customer) == 240
+    wait_until(delivered, 30, "each is what was told of it")
+    assert money(stack, customer) == (10_000 - 240 + 80, 80)
+    settled(stack)
+    doubts(stack)
+    assert Metrics.of(stack.url("api-1")).value("msg_ledger_mismatch") == 0
+
+
+def test_what_dashboards_and_rules_ask_for_is_there(refunding):
+    text = "".join(path.read_text() for path in (REPOSITORY / "grafana").rglob("*.*") if path.suffix in (".json", ".yml")
+                   and not path.stem.endswith("_test"))
+    asked = set(re.findall(r"msg_(?:receipts?|recipients_unreported)_\w+", text))
+    names = Metrics.of(refunding.url("api-1")).names()
+    assert len(asked) > 5 and asked <= names
