@@ -90,7 +90,7 @@ void consumer_reload(struct consumer *c)
 
     if (!*s->consumer.operators_file)
         return;
-    set = settings_read_operators(&s->consumer, &errors, &faults);
+    set = settings_read_operators(s, &errors, &faults);
     why = set ? what_needs_a_restart(s, set) : NULL;
     if (!set) {
         tell_faults(&errors);

@@ -76,7 +76,7 @@ struct job {
     enum delivery_failure failure; /* JOB_FAILED: why */
     unsigned op;
     char provider_id[PROVIDER_ID_MAX + 1];
-    unsigned parts; /* that the operator has made of it; 0: it has not said */
+    unsigned parts;            /* that the operator has made of it; 0: it has not said */
     char error[JOB_ERROR_MAX]; /* what the last failed submission said; no content */
     bool error_is_minor;       /* there was none: a lookup's, or why none was made */
     bool ours;                 /* settling found the row still ours */

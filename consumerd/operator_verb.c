@@ -324,7 +324,7 @@ static bool read_set(struct order *o)
     if (*path)
         o->set = operator_set_read(path, &how, &errors, &faults);
     else
-        o->set = settings_read_operators(s, &errors, &faults);
+        o->set = settings_read_operators(o->settings, &errors, &faults);
     if (!o->set)
         fprintf(stderr, "%s", errors.len ? errors.data : "the operators cannot be read\n");
     buf_free(&errors);

@@ -310,12 +310,13 @@ void settings_breaker(const struct consumer_settings *s, struct breaker_config *
 }
 
 /* The names in another setting must be those of operators. */
-static size_t check_names(struct buf *errors, const char *setting, const char *names)
+static size_t check_names(const struct operator_set *set, const char *setting, const char *names,
+                          struct buf *errors)
 {
     struct name name;
 
     while (next_name(&names, &name))
-        if (!operator_set_find(consumerd_settings.operators, name.text, name.len)) {
+        if (!operator_set_find(set, name.text, name.len)) {
             buf_printf(errors, "%s names %.*s, which is no operator\n", setting, (int)name.len,
                        name.text);
             return 1;
@@ -323,8 +324,29 @@ static size_t check_names(struct buf *errors, const char *setting, const char *n
     return 0;
 }
 
-struct operator_set *settings_read_operators(const struct consumer_settings *s, struct buf *errors,
-                                             size_t *faults)
+/* Who is asked for receipts must know where to bring them. */
+static size_t check_receipts(const struct settings *s, const struct operator_set *set,
+                             struct buf *errors)
+{
+    size_t faults = 0;
+
+    for (size_t i = 0; i < set->n; i++) {
+        const struct operator_config *op = set->all[i];
+
+        if (op->submit.asks_for_receipts &&
+            (!*s->receipts.public_url || !*s->receipts.reference_key)) {
+            buf_printf(errors,
+                       "%s:%u: [%s] asks for receipts: that needs RECEIPTS_PUBLIC_URL and "
+                       "RECEIPT_REFERENCE_KEY\n",
+                       op->file, op->line, op->name);
+            faults++;
+        }
+    }
+    return faults;
+}
+
+static struct operator_set *read_set(const struct consumer_settings *c, struct buf *errors,
+                                     size_t *faults)
 {
     static const struct operator_reading how = {.parts = OPERATOR_SENDING,
                                                 .secret = operator_secret_get};
@@ -332,11 +354,28 @@ struct operator_set *settings_read_operators(const struct consumer_settings *s, 
     char why[128];
 
     *faults = 0;
-    if (*s->operators_file)
-        return operator_set_read(s->operators_file, &how, errors, faults);
-    set = operator_set_of_list(s->operators, why, sizeof(why)); /* it was checked by itself */
+    if (*c->operators_file)
+        return operator_set_read(c->operators_file, &how, errors, faults);
+    set = operator_set_of_list(c->operators, why, sizeof(why)); /* it was checked by itself */
     *faults = !set;
     return set;
+}
+
+struct operator_set *settings_read_operators(const struct settings *s, struct buf *errors,
+                                             size_t *faults)
+{
+    const struct consumer_settings *c = &s->consumer;
+    struct operator_set *set = read_set(c, errors, faults);
+
+    if (!set)
+        return NULL;
+    *faults = check_receipts(s, set, errors) +
+              check_names(set, "OPERATORS_REPEAT_UNSAFE", c->repeat_unsafe, errors) +
+              check_names(set, "OPERATORS_WITHOUT_LOOKUP", c->without_lookup, errors);
+    if (!*faults)
+        return set;
+    operator_set_drop(set);
+    return NULL;
 }
 
 void settings_longest(const struct operator_set *set, int64_t *timeout_ms, int64_t *settles_ms)
@@ -355,12 +394,10 @@ static size_t check_operator_files(struct settings *s, struct buf *errors)
     struct consumer_settings *c = &s->consumer;
     size_t faults;
 
-    s->operators = settings_read_operators(c, errors, &faults);
-    if (!s->operators)
-        return faults;
-    settings_longest(s->operators, &c->timeout_of_files_ms, &c->settles_of_files_ms);
-    return check_names(errors, "OPERATORS_REPEAT_UNSAFE", c->repeat_unsafe) +
-           check_names(errors, "OPERATORS_WITHOUT_LOOKUP", c->without_lookup);
+    s->operators = settings_read_operators(s, errors, &faults);
+    if (s->operators)
+        settings_longest(s->operators, &c->timeout_of_files_ms, &c->settles_of_files_ms);
+    return faults;
 }
 
 static size_t check(struct buf *errors)

@@ -56,7 +56,7 @@ extern struct settings consumerd_settings;
 extern const struct daemon_program consumerd_program;
 
 /* The operators that OPERATORS_FILE or OPERATORS says; NULL with faults, and a line for each. */
-struct operator_set *settings_read_operators(const struct consumer_settings *s, struct buf *errors,
+struct operator_set *settings_read_operators(const struct settings *s, struct buf *errors,
                                              size_t *faults);
 /* The longest timeout and settling that files say; 0: they say none. */
 void settings_longest(const struct operator_set *set, int64_t *timeout_ms, int64_t *settles_ms);

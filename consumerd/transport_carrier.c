@@ -13,6 +13,7 @@
 static void put_receipt(const struct http_said *said, char reference[RECEIPT_REFERENCE_SIZE])
 {
     const struct receipt_settings *receipts = said->config->receipts;
+    const char *secret = said->op->receipts.secret; /* the end of the path */
     const struct job *job = said->call->job;
 
     if (!receipts)
@@ -21,8 +22,9 @@ static void put_receipt(const struct http_said *said, char reference[RECEIPT_REF
                                  job->message->id, job->position))
         reference[0] = '\0';
     if (receipts->public_url && *receipts->public_url)
-        receipt_address_put(said->scratch, receipts, said->op->name, said->op->receipts.secret,
-                            job->message->id, job->position);
+        receipt_address_put(said->scratch, receipts, said->op->name,
+                            secret && said->shown ? "***" : secret, job->message->id,
+                            job->position);
 }
 
 static bool put(const struct http_said *said, struct buf *out, struct buf *body)

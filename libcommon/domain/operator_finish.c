@@ -35,13 +35,13 @@ static void key_name(const struct maker *m, const char *key, char out[64])
     snprintf(out, 64, "%s%s", m->prefix, key);
 }
 
-static void compile(struct maker *m, const char *key, const struct operator_text *text,
+static bool compile(struct maker *m, const char *key, const struct operator_text *text,
                     enum operator_place place, struct operator_template *out)
 {
     char name[64];
 
     key_name(m, key, name);
-    operator_draft_compile(m->d, name, text, place, OPERATOR_SENDING, out);
+    return operator_draft_compile(m->d, name, text, place, OPERATOR_SENDING, out);
 }
 
 static void fault(struct maker *m, const char *key, const struct operator_text *text,
@@ -68,7 +68,7 @@ static bool split_url(struct maker *m, char out[OPERATOR_URL_MAX + 1])
     char *copy = must_strdup(url->value);
     char *authority = strstr(copy, "://");
     char *rest;
-    bool ok = false;
+    bool known, ok = false;
 
     authority = authority ? authority + 3 : copy + strlen(copy);
     rest = authority + strcspn(authority, "/?#");
@@ -80,12 +80,12 @@ static bool split_url(struct maker *m, char out[OPERATOR_URL_MAX + 1])
         compile(m, "url", &part, OPERATOR_IN_URL, &m->to->target);
     *rest = '\0';
     part.value = authority;
-    compile(m, "url", &part, OPERATOR_IN_HOST, &host);
+    known = compile(m, "url", &part, OPERATOR_IN_HOST, &host);
     operator_template_put(&host, &nobody, &whole);
-    if (!operator_url_ok(whole.data ? whole.data : "", whole.len))
+    if (known && !operator_url_ok(whole.data ? whole.data : "", whole.len))
         fault(m, "url", url, "must be http:// or https:// with a host, without user or fragment");
     else
-        ok = true;
+        ok = known;
     if (ok)
         memcpy(out, whole.data, whole.len + 1);
     operator_template_free(&host);
@@ -172,7 +172,7 @@ static void make_credentials(struct maker *m)
     struct operator_template value = {0};
     struct buf plain = {0}, line = {0};
 
-    if (!text->value)
+    if (!text->value || (m->to == &d->op->lookup && d->faults)) /* said already */
         return;
     operator_draft_compile(d, key, text, OPERATOR_IN_HEADER, OPERATOR_SENDING, &value);
     if (!operator_template_is_constant(&value)) {

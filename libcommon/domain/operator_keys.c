@@ -66,7 +66,7 @@ void operator_set_spot(struct operator_draft *d, const struct operator_key *key,
         operator_draft_fault(d, key->name, text->line, "%s", why);
 }
 
-void operator_draft_compile(struct operator_draft *d, const char *key,
+bool operator_draft_compile(struct operator_draft *d, const char *key,
                             const struct operator_text *text, enum operator_place place,
                             enum operator_part part, struct operator_template *out)
 {
@@ -76,8 +76,10 @@ void operator_draft_compile(struct operator_draft *d, const char *key,
     };
     char why[256];
 
-    if (!operator_template_compile(out, text->value, place, &words, why, sizeof(why)))
-        operator_draft_fault(d, key, text->line, "%s", why);
+    if (operator_template_compile(out, text->value, place, &words, why, sizeof(why)))
+        return true;
+    operator_draft_fault(d, key, text->line, "%s", why);
+    return false;
 }
 
 /* ---- rows of this table alone ---- */

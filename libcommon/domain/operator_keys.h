@@ -69,8 +69,8 @@ const struct operator_key *operator_key_find(const char *name);
 /* When all keys of a section are set: what belongs together is compiled and checked. */
 void operator_draft_finish(struct operator_draft *d);
 
-/* A template for a place, with the words that the draft has; empty on a fault. */
-void operator_draft_compile(struct operator_draft *d, const char *key,
+/* A template for a place, with the words that the draft has; empty, and false, on a fault. */
+bool operator_draft_compile(struct operator_draft *d, const char *key,
                             const struct operator_text *text, enum operator_place place,
                             enum operator_part part, struct operator_template *out);
 
