@@ -473,6 +473,45 @@ def test_receipts_and_settles_race(refunding, lasting):
     assert Metrics.of(stack.url("api-1")).value("msg_ledger_mismatch") == 0
 
 
+DAMAGE = {
+    # what is done to the recipient of that number: what the audit says
+    0: ("UPDATE message_status SET delivery=2", "delivered, and no operator says so"),
+    1: ("UPDATE message_status SET delivery=3", "undelivered, and its operator has not said so"),
+    2: ("UPDATE deliveries SET state=2", "an operator says delivered"),
+    3: ("UPDATE message_status SET delivery=9", "unknown delivery"),
+    4: ("UPDATE deliveries SET looked=1", "waits for a receipt, and nobody is asked"),
+    5: ("UPDATE message_status SET delivery_refunded=1", "refunded as undelivered, and is not"),
+    6: ("UPDATE message_status SET status='pending'", "has a delivery, and is not done"),
+    7: ("UPDATE deliveries SET state=7", "unknown state"),
+    8: ("UPDATE deliveries SET status_id=status_id+1000000", "there is no such recipient"),
+    9: ("UPDATE message_status SET unknown_operators='operatorB'", "an operator that may have it has not said so"),
+}
+
+
+def test_the_audit_names_damage_of_each_kind(module_world, others, tmp_path):
+    stack, a = id_stack(module_world, others, tmp_path), others[0]
+    stack.restart("api-1", REFUND_UNDELIVERED="on")
+    _, message = sent(stack, len(DAMAGE) + 1)
+    bring = bringer(stack, a)
+    bring.tell("undelivered", message, 9)
+    bring.tell("undelivered", message, 10)
+    stack.db.execute(f"INSERT INTO deliveries(status_id,operator,state,look_at) SELECT id,'operatorB',1,NOW(6)+INTERVAL "
+                     f"9 DAY FROM message_status WHERE message_identifier='{message}' AND position=9")
+    ids = dict(stack.db.rows("SELECT position,id FROM message_status WHERE message_identifier=%s", message))
+    for position, (sql, _) in DAMAGE.items():
+        column = "id" if "message_status" in sql else "status_id"
+        stack.db.execute(f"{sql} WHERE {column}={ids[position]}")
+    stack.db.execute(f"DELETE FROM user_transactions WHERE transaction_id='r-{message}-10'")
+    done = subprocess.run([binary("api"), "audit", "--json"], capture_output=True, text=True, timeout=120,
+                          env={**os.environ, **stack.values})
+    assert done.returncode == 1, done.stderr
+    found = [example for check in json.loads(done.stdout)["checks"] for example in check["examples"]]
+    for position, (_, words) in DAMAGE.items():
+        where = f"{message}-{position}:" if position not in (7, 8) else "row of recipient "
+        assert [e for e in found if e.startswith(where) and words in e], (position, found)
+    assert f"{message}-10: undelivered, and said to be refunded, without a refund" in found
+
+
 def test_what_dashboards_and_rules_ask_for_is_there(refunding):
     text = "".join(path.read_text() for path in (REPOSITORY / "grafana").rglob("*.*") if path.suffix in (".json", ".yml")
                    and not path.stem.endswith("_test"))
