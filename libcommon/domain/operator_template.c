@@ -397,32 +397,40 @@ static bool escape_ok(const struct compiler *c, const struct operator_piece *p)
     return is_safe(c->place, alphabet, p->escape);
 }
 
+/* The name and, of a secret, where its own would stand: that may be the secret by mistake. */
+static const char *shown_name(enum variable v)
+{
+    return v == VARIABLE_SECRET ? "secret:NAME" : variables[v].name;
+}
+
+static bool take_modifiers(struct compiler *c, struct operator_piece *p, const struct words *words)
+{
+    for (size_t i = p->variable == VARIABLE_SECRET ? 2 : 1; i < words->n; i++)
+        if (!take_modifier(p, words->text[i])) {
+            snprintf(c->why, c->size, "has %%{%s} with a form or escape that is none for it",
+                     shown_name(p->variable));
+            return false;
+        }
+    if (escape_ok(c, p))
+        return true;
+    snprintf(c->why, c->size, "has %%{%s} where it has to be %%{%s:%s}", shown_name(p->variable),
+             shown_name(p->variable), place_escape(c->place));
+    return false;
+}
+
 static bool add_variable(struct compiler *c, const char *s, size_t n)
 {
     struct operator_piece p = {0};
     struct words words;
-    size_t first;
 
     if (!cut(s, n, &words) || (p.variable = variable_of(words.text[0])) == VARIABLES) {
-        snprintf(c->why, c->size, "has %%{%.*s}, which is nothing that can be filled in",
-                 (int)(n < WORD_MAX ? n : WORD_MAX), s);
+        snprintf(c->why, c->size, "has a %%{...} with a name that is none");
         return false;
     }
     if (p.variable == VARIABLE_ALPHABET)
         return add_alphabet(c, &words);
-    first = p.variable == VARIABLE_SECRET ? 2 : 1;
-    for (size_t i = first; i < words.n; i++)
-        if (!take_modifier(&p, words.text[i])) {
-            snprintf(c->why, c->size, "has %%{%.*s}, whose :%s is no form or escape for it", (int)n,
-                     s, words.text[i]);
-            return false;
-        }
-    if (!escape_ok(c, &p)) {
-        snprintf(c->why, c->size, "has %%{%.*s} where it has to be %%{%s%s%s:%s}", (int)n, s,
-                 words.text[0], first == 2 ? ":" : "",
-                 first == 2 && words.n > 1 ? words.text[1] : "", place_escape(c->place));
+    if (!take_modifiers(c, &p, &words))
         return false;
-    }
     if (p.variable == VARIABLE_SECRET)
         return add_secret(c, &p, words.n > 1 ? words.text[1] : "");
     if (p.variable == VARIABLE_FROM)
