@@ -1,5 +1,6 @@
 #include <inttypes.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,7 +14,12 @@
 
 static void put_entry(struct buf *out, const struct sim *sim, const struct ledger_entry *e)
 {
-    char id[ID_SIZE];
+    static const char *const receipts[] = {
+        [LEDGER_NO_RECEIPT] = "null",
+        [LEDGER_DELIVERED] = "\"delivered\"",
+        [LEDGER_UNDELIVERED] = "\"undelivered\"",
+    };
+    char id[RECEIPT_ID_SIZE];
 
     sim_put_id(sim, e->reference, id);
     buf_printf(out,
@@ -22,8 +28,10 @@ static void put_entry(struct buf *out, const struct sim *sim, const struct ledge
                e->reference, id, e->to, message_type_name((enum message_type)e->type),
                e->text_bytes, e->text_crc32);
     clock_put_rfc3339(out, e->accepted_us);
-    buf_printf(out, "\",\"requests\":%u,\"lookups\":%u,\"idempotency_key\":%s,\"traceparent\":",
-               e->requests, e->lookups, e->has_key ? "true" : "false");
+    buf_printf(out,
+               "\",\"requests\":%u,\"lookups\":%u,\"receipt\":%s,\"idempotency_key\":%s,"
+               "\"traceparent\":",
+               e->requests, e->lookups, receipts[e->receipt], e->has_key ? "true" : "false");
     if (e->has_trace) {
         char trace[TRACE_PARENT_SIZE];
 
@@ -227,4 +235,74 @@ void control_delete_faults(struct httpd_request *req, void *arg)
     fault_none(&none);
     set_faults(sim, &none);
     reply_faults(sim, req);
+}
+
+static void reply_receipts(struct sim *sim, struct httpd_request *req)
+{
+    struct receipt_plan plan;
+    struct buf body = {0};
+
+    receipts_get(sim->receipts, &plan);
+    receipt_plan_put_json(&body, &plan);
+    reply_buf(req, &body);
+}
+
+/* Where receipts go may have a secret in its path or query: it is not logged. */
+static void set_receipts(struct sim *sim, const struct receipt_plan *plan)
+{
+    struct receipt_plan shown = *plan;
+    struct buf text = {0};
+
+    receipts_set(sim->receipts, plan);
+    if (*shown.url)
+        snprintf(shown.url, sizeof(shown.url), "***");
+    receipt_plan_put_json(&text, &shown);
+    log_info("receipts.set", L_STR("receipts", text.failed ? "" : text.data));
+    buf_free(&text);
+}
+
+void control_get_receipts(struct httpd_request *req, void *arg)
+{
+    reply_receipts(arg, req);
+}
+
+void control_put_receipts(struct httpd_request *req, void *arg)
+{
+    struct sim *sim = arg;
+    struct receipt_plan plan;
+    char why[200];
+    size_t n;
+    const char *body = httpd_body(req, &n);
+
+    if (receipt_plan_parse(body, n, &plan, why, sizeof(why))) {
+        set_receipts(sim, &plan);
+        reply_receipts(sim, req);
+    } else {
+        httpd_reply_error(req, 400, "invalid_input", why, NULL);
+    }
+}
+
+void control_delete_receipts(struct httpd_request *req, void *arg)
+{
+    struct sim *sim = arg;
+    struct receipt_plan none;
+
+    receipt_plan_none(&none);
+    set_receipts(sim, &none);
+    reply_receipts(sim, req);
+}
+
+void control_receipts_count(struct httpd_request *req, void *arg)
+{
+    struct sim *sim = arg;
+    struct receipts_counts c = receipts_counts(sim->receipts);
+    struct buf body = {0};
+
+    buf_printf(&body,
+               "{\"waiting\":%" PRIu64 ",\"in_flight\":%" PRIu64 ",\"taken\":%" PRIu64
+               ",\"given_up\":%" PRIu64 ",\"again\":%" PRIu64 ",\"forged_taken\":%" PRIu64
+               ",\"forged_refused\":%" PRIu64 ",\"dropped\":%" PRIu64 "}",
+               c.waiting, c.in_flight, c.taken, c.given_up, c.again, c.forged_taken,
+               c.forged_refused, c.dropped);
+    reply_buf(req, &body);
 }

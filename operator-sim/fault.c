@@ -222,20 +222,12 @@ void fault_put_json(struct buf *out, const struct fault_set *set)
     buf_putc(out, '}');
 }
 
-/* 0 <= roll < 1 */
-static double roll(uint64_t seed, unsigned kind, const char *reference, uint32_t attempt)
-{
-    struct hash_key key = {seed, (uint64_t)kind << 32 | attempt};
-
-    return (double)(hash_bytes(key, reference, strlen(reference)) >> 11) / 9007199254740992.0;
-}
-
 bool fault_strikes(struct fault_set *set, enum fault_kind kind, uint64_t seed,
                    const char *reference, uint32_t attempt)
 {
     struct fault *f = &set->kind[kind];
 
-    if (f->share <= 0 || f->times == 0 || roll(seed, kind, reference, attempt) >= f->share)
+    if (f->share <= 0 || f->times == 0 || hash_roll(seed, kind, reference, attempt) >= f->share)
         return false;
     if (f->times > 0)
         f->times--;
@@ -250,6 +242,6 @@ int64_t fault_latency_us(const struct fault_set *set, uint64_t seed, const char 
 
     if (high_us <= low_us)
         return low_us;
-    return low_us +
-           (int64_t)(roll(seed, KIND_LATENCY, reference, attempt) * (double)(high_us - low_us + 1));
+    return low_us + (int64_t)(hash_roll(seed, KIND_LATENCY, reference, attempt) *
+                              (double)(high_us - low_us + 1));
 }

@@ -82,3 +82,10 @@ uint32_t hash_crc32(const void *p, size_t n)
         crc = crc_table[(crc ^ bytes[i]) & 0xff] ^ crc >> 8;
     return ~crc;
 }
+
+double hash_roll(uint64_t seed, unsigned kind, const char *reference, uint32_t attempt)
+{
+    struct hash_key key = {seed, (uint64_t)kind << 32 | attempt};
+
+    return (double)(hash_bytes(key, reference, strlen(reference)) >> 11) / 9007199254740992.0;
+}

@@ -18,6 +18,9 @@
 
 #define LEDGER_REFERENCE_MAX 80
 
+/* What the last final receipt has said that the other side took. */
+enum ledger_receipt { LEDGER_NO_RECEIPT, LEDGER_DELIVERED, LEDGER_UNDELIVERED };
+
 struct ledger_entry {
     const char *reference;
     const char *to;      /* NULL until accepted */
@@ -27,8 +30,9 @@ struct ledger_entry {
     uint32_t lookups;    /* GETs */
     uint32_t text_crc32;
     uint16_t text_bytes;
-    uint8_t type; /* enum message_type */
-    bool has_key; /* an Idempotency-Key came with it */
+    uint8_t type;    /* enum message_type */
+    uint8_t receipt; /* enum ledger_receipt */
+    bool has_key;    /* an Idempotency-Key came with it */
     bool has_trace;
     struct trace_context trace;
 };

@@ -2,7 +2,9 @@
 
 #include <string.h>
 
-bool order_reference_ok(const char *s, size_t n)
+#include "operator-sim/receipt_plan.h"
+
+static bool word_ok(const char *s, size_t n, size_t most)
 {
     static const char others[] = "-_.";
 
@@ -10,7 +12,12 @@ bool order_reference_ok(const char *s, size_t n)
         if ((unsigned)((s[i] | 0x20) - 'a') >= 26 && (unsigned)(s[i] - '0') >= 10 &&
             !memchr(others, s[i], sizeof(others) - 1))
             return false;
-    return n && n <= LEDGER_REFERENCE_MAX;
+    return n && n <= most;
+}
+
+bool order_reference_ok(const char *s, size_t n)
+{
+    return word_ok(s, n, LEDGER_REFERENCE_MAX);
 }
 
 /* Each of the four says whether the field is as it must be. */
@@ -110,6 +117,7 @@ bool order_look(const char *body, size_t n, struct order *o)
     unsigned seen = 0;
 
     o->json = NULL;
+    o->receipt_url = o->receipt_reference = NULL;
     if (!take(&s, '{'))
         return false;
     do {
@@ -133,6 +141,24 @@ bool order_look(const char *body, size_t n, struct order *o)
 
 /* ---- as JSON ---- */
 
+/* NULL: each is as it must be, or not there. */
+static const char *take_receipt_fields(struct order *o)
+{
+    const json_t *url = json_object_get(o->json, "receipt_url");
+    const json_t *reference = json_object_get(o->json, "receipt_reference");
+
+    o->receipt_url = json_string_value(url);
+    if (url && (!o->receipt_url || strlen(o->receipt_url) != json_string_length(url) ||
+                !receipt_url_ok(o->receipt_url)))
+        return "receipt_url";
+    o->receipt_reference = json_string_value(reference);
+    if (reference &&
+        (!o->receipt_reference ||
+         !word_ok(o->receipt_reference, json_string_length(reference), RECEIPT_REFERENCE_MAX)))
+        return "receipt_reference";
+    return NULL;
+}
+
 const char *order_parse(const char *body, size_t n, struct order *o)
 {
     o->json = json_loadb(body, n, JSON_REJECT_DUPLICATES, NULL);
@@ -144,7 +170,7 @@ const char *order_parse(const char *body, size_t n, struct order *o)
         if (!fields[i].take(o, json_string_value(value), json_string_length(value)))
             return fields[i].name;
     }
-    return NULL;
+    return take_receipt_fields(o);
 }
 
 const char *order_read(const char *body, size_t n, struct order *o)

@@ -3,7 +3,8 @@
 
 /*
  * The body of a POST /messages: a JSON object with "reference", "to", "text" and "type", all of
- * them strings; further names are passed over, a name given twice is an error. A simulator reads
+ * them strings, and where it wants receipts of its own "receipt_url" and "receipt_reference";
+ * further names are passed over, a name given twice is an error. A simulator reads
  * as many of them as all consumers send, so the usual one (those four, nothing escaped) is read in
  * one look, and only what that does not take is parsed as JSON: it judges the others, and words
  * what is wrong with them. Pure.
@@ -22,7 +23,8 @@ struct order {
     const char *text; /* in the body, or in json; without a NUL at its end */
     size_t text_len;
     enum message_type type;
-    json_t *json; /* NULL: none was made */
+    const char *receipt_url, *receipt_reference; /* in json; NULL: none came */
+    json_t *json;                                /* NULL: none was made */
 };
 
 bool order_reference_ok(const char *s, size_t n);

@@ -5,6 +5,7 @@
 
 #include "libcommon/base/buf.h"
 #include "operator-sim/fault.h"
+#include "operator-sim/receipt_plan.h"
 
 struct sim_settings sim_settings;
 
@@ -13,6 +14,13 @@ static bool check_faults(const char *value, char *why, size_t size)
     struct fault_set set;
 
     return fault_parse(value, strlen(value), &set, why, size);
+}
+
+static bool check_receipts(const char *value, char *why, size_t size)
+{
+    struct receipt_plan plan;
+
+    return receipt_plan_parse(value, strlen(value), &plan, why, size);
 }
 
 static bool check_addr(const char *value, char *why, size_t size)
@@ -45,6 +53,14 @@ static const struct setting rows[] = {
                     "Most references remembered; beyond it requests are answered with 503."),
     SETTING_TEXT_ROW(sim_settings, ledger_file, SETTING_STRING, "SIM_LEDGER_FILE", "", 4096, NULL,
                      "File that keeps what was accepted over a restart; empty: memory only."),
+    SETTING_TEXT_ROW(sim_settings, receipts, SETTING_STRING, "SIM_RECEIPTS", "{}", 4096,
+                     check_receipts, "Receipts from the start, as PUT /receipts takes them."),
+    SETTING_TEXT_ROW(sim_settings, receipt_key, SETTING_SECRET, "SIM_RECEIPT_KEY", "", 256, NULL,
+                     "Key that receipts are signed with; empty: they are not."),
+    SETTING_INT_ROW(sim_settings, receipts_max, "SIM_RECEIPTS_MAX", "1000000", 1, 100000000,
+                    "Most receipts that wait; beyond it they are dropped, and counted."),
+    SETTING_INT_ROW(sim_settings, receipts_in_flight, "SIM_RECEIPTS_IN_FLIGHT", "32", 1, 1000,
+                    "Requests with receipts at a time."),
     SETTINGS_END};
 
 static const struct settings_group groups[] = {

@@ -7,8 +7,8 @@
 #include "libcommon/net/httpd.h"
 
 struct sim_settings {
-    char *name, *control_addr, *faults, *ledger_file;
-    int64_t seed, ledger_max, hang_ms;
+    char *name, *control_addr, *faults, *ledger_file, *receipts, *receipt_key;
+    int64_t seed, ledger_max, hang_ms, receipts_max, receipts_in_flight;
     struct httpd_settings http;
     struct daemon_settings daemon;
 };

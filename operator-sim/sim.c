@@ -40,26 +40,29 @@ static const char *read_request(struct httpd_request *req, const char *key, stru
     return blame || !key || !strcmp(key, order->reference) ? blame : "Idempotency-Key";
 }
 
-void sim_put_id(const struct sim *sim, const char *reference, char id[ID_SIZE])
+static uint64_t number_of(const struct sim *sim, const char *reference)
 {
-    static const char hex[] = "0123456789abcdef";
-    uint64_t hash = hash_bytes(sim->id_key, reference, strlen(reference));
-    char *at = stpcpy(id, sim->settings->name);
+    return hash_bytes(sim->id_key, reference, strlen(reference));
+}
 
-    *at++ = '-';
-    for (int shift = 60; shift >= 0; shift -= 4)
-        *at++ = hex[hash >> shift & 15];
-    *at = '\0';
+void sim_put_id(const struct sim *sim, const char *reference, char id[RECEIPT_ID_SIZE])
+{
+    receipt_put_id(receipts_answer(sim->receipts).id, sim->settings->name,
+                   number_of(sim, reference), id);
 }
 
 static void reply_id(struct sim *sim, struct httpd_request *req, const char *reference)
 {
-    char id[ID_SIZE];
-    char body[ID_SIZE + 64];
+    unsigned parts = receipts_answer(sim->receipts).parts;
+    char id[RECEIPT_ID_SIZE];
+    char body[RECEIPT_ID_SIZE + 64];
     char *end;
 
     sim_put_id(sim, reference, id);
-    end = stpcpy(stpcpy(stpcpy(body, "{\"id\":\""), id), "\",\"status\":\"accepted\"}");
+    end = stpcpy(stpcpy(stpcpy(body, "{\"id\":\""), id), "\",\"status\":\"accepted\"");
+    if (parts > 1)
+        end += snprintf(end, sizeof(body) - (size_t)(end - body), ",\"parts\":%u", parts);
+    end = stpcpy(end, "}");
     httpd_reply(req, 200, body, (size_t)(end - body));
 }
 
@@ -125,6 +128,17 @@ static bool struck(struct sim *sim, enum fault_kind kind, const char *reference,
     return fault_strikes(&sim->faults, kind, (uint64_t)sim->settings->seed, reference, attempt);
 }
 
+/* Of what was just accepted; how much later it is answered, so that they come first. */
+static int64_t send_receipts(struct sim *sim, const struct order *order)
+{
+    struct receipts_message m = {.reference = order->reference,
+                                 .echo = order->receipt_reference,
+                                 .url = order->receipt_url,
+                                 .number = number_of(sim, order->reference)};
+
+    return receipts_add(sim->receipts, &m);
+}
+
 /* The lock is held. */
 static void decide_send(struct sim *sim, struct httpd_request *req, const struct order *order,
                         bool has_key, struct verdict *v)
@@ -163,9 +177,12 @@ static void decide_send(struct sim *sim, struct httpd_request *req, const struct
         v->status = (int)sim->faults.reject_status;
         return;
     }
-    if (!e->accepted_us && !accept_order(sim, req, order, has_key, e)) {
-        v->result = RESULT_FULL;
-        return;
+    if (!e->accepted_us) {
+        if (!accept_order(sim, req, order, has_key, e)) {
+            v->result = RESULT_FULL;
+            return;
+        }
+        v->delay_us += send_receipts(sim, order);
     }
     if (struck(sim, FAULT_ACCEPT_THEN_HANG, order->reference, n)) {
         v->result = RESULT_HANG;
@@ -244,6 +261,10 @@ static void handle_lookup(struct httpd_request *req, void *arg)
     {"GET", "/faults", control_get_faults, ROUTE_WORDS, NULL},         \
     {"PUT", "/faults", control_put_faults, ROUTE_WORDS, NULL},         \
     {"DELETE", "/faults", control_delete_faults, ROUTE_WORDS, NULL},   \
+    {"GET", "/receipts", control_get_receipts, ROUTE_WORDS, NULL},     \
+    {"PUT", "/receipts", control_put_receipts, ROUTE_WORDS, NULL},     \
+    {"DELETE", "/receipts", control_delete_receipts, ROUTE_WORDS, NULL}, \
+    {"GET", "/receipts/count", control_receipts_count, ROUTE_WORDS, NULL}, \
     DAEMON_ROUTES
 /* clang-format on */
 
@@ -266,6 +287,37 @@ static void register_metrics(struct sim *sim)
             sim->lookups[i] = metrics_counter("sim_lookups_total", "References asked for.", labels);
     }
     sim->references = metrics_gauge("sim_references", "References in the ledger.", "");
+}
+
+static void note_receipt(void *arg, const char *reference, bool delivered)
+{
+    struct sim *sim = arg;
+    struct ledger_entry *e;
+
+    pthread_mutex_lock(&sim->lock);
+    e = ledger_find(sim->ledger, reference);
+    if (e)
+        e->receipt = delivered ? LEDGER_DELIVERED : LEDGER_UNDELIVERED;
+    pthread_mutex_unlock(&sim->lock);
+}
+
+static void start_receipts(struct sim *sim)
+{
+    const struct sim_settings *s = sim->settings;
+    struct receipts_config config = {
+        .name = s->name,
+        .key = s->receipt_key,
+        .seed = (uint64_t)s->seed,
+        .max = (size_t)s->receipts_max,
+        .in_flight = (size_t)s->receipts_in_flight,
+        .taken = note_receipt,
+        .arg = sim,
+    };
+    struct receipt_plan plan;
+    char why[200];
+
+    MUST(receipt_plan_parse(s->receipts, strlen(s->receipts), &plan, why, sizeof(why)));
+    sim->receipts = receipts_new(&config, &plan);
 }
 
 static int start_control(struct sim *sim, struct err *err)
@@ -316,6 +368,7 @@ struct sim *sim_start(const struct sim_settings *settings, struct err *err)
         goto fail;
     MUST(fault_parse(settings->faults, strlen(settings->faults), &sim->faults, why, sizeof(why)));
     metrics_set(sim->references, (int64_t)ledger_counts(sim->ledger).seen);
+    start_receipts(sim);
     /* The door first: a handler of the control server asks it. */
     if (start_main(sim, err) || start_control(sim, err))
         goto fail;
@@ -334,6 +387,8 @@ void sim_drain(struct sim *sim)
         door_drain(sim->door, daemon_drain_left_ms());
     if (sim->control)
         httpd_wait_drained(sim->control, daemon_drain_left_ms());
+    if (sim->receipts)
+        receipts_stop(sim->receipts);
 }
 
 void sim_free(struct sim *sim)
@@ -342,6 +397,7 @@ void sim_free(struct sim *sim)
         return;
     httpd_free(sim->control);
     door_free(sim->door);
+    receipts_free(sim->receipts);
     ledger_close(sim->ledger);
     pthread_mutex_destroy(&sim->lock);
     free(sim);

@@ -11,9 +11,8 @@
 #include "operator-sim/fault.h"
 #include "operator-sim/hash.h"
 #include "operator-sim/ledger.h"
+#include "operator-sim/receipts.h"
 #include "operator-sim/sim.h"
-
-#define ID_SIZE 64
 
 enum result {
     RESULT_ACCEPTED,
@@ -35,6 +34,7 @@ struct sim {
     struct ledger *ledger;
     struct fault_set faults;
     struct hash_key id_key;
+    struct receipts *receipts;
     struct door *door;
     struct httpd *control; /* NULL: none */
     struct httpd_settings control_settings;
@@ -43,7 +43,7 @@ struct sim {
 };
 
 /* The same reference has the same id at one operator, even when the simulator forgot it between. */
-void sim_put_id(const struct sim *sim, const char *reference, char id[ID_SIZE]);
+void sim_put_id(const struct sim *sim, const char *reference, char id[RECEIPT_ID_SIZE]);
 
 void control_ledger(struct httpd_request *req, void *arg);
 void control_ledger_count(struct httpd_request *req, void *arg);
@@ -52,5 +52,9 @@ void control_ledger_entry(struct httpd_request *req, void *arg);
 void control_get_faults(struct httpd_request *req, void *arg);
 void control_put_faults(struct httpd_request *req, void *arg);
 void control_delete_faults(struct httpd_request *req, void *arg);
+void control_get_receipts(struct httpd_request *req, void *arg);
+void control_put_receipts(struct httpd_request *req, void *arg);
+void control_delete_receipts(struct httpd_request *req, void *arg);
+void control_receipts_count(struct httpd_request *req, void *arg);
 
 #endif

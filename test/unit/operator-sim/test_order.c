@@ -151,6 +151,47 @@ START_TEST(the_look_takes_nothing_that_is_no_order)
 }
 END_TEST
 
+#define WITH(more_) \
+    "{\"reference\":\"r\",\"to\":\"1\",\"text\":\"x\",\"type\":\"normal\"," more_ "}"
+
+START_TEST(a_message_may_say_where_its_receipts_go)
+{
+    static const char both[] = WITH("\"receipt_url\":\"http://h/a?ref=r-0.ab\","
+                                    "\"receipt_reference\":\"r-0.ab\"");
+    struct order o;
+
+    ck_assert(!agree(both, sizeof(both) - 1));
+    ck_assert_ptr_null(order_read(both, sizeof(both) - 1, &o));
+    ck_assert_str_eq(o.receipt_url, "http://h/a?ref=r-0.ab");
+    ck_assert_str_eq(o.receipt_reference, "r-0.ab");
+    order_free(&o);
+    ck_assert_ptr_null(order_read(usual, sizeof(usual) - 1, &o));
+    ck_assert(!o.receipt_url && !o.receipt_reference);
+    order_free(&o);
+}
+END_TEST
+
+static const char *const wrong_receipts[][2] = {
+    {WITH("\"receipt_url\":\"ftp://h/\""), "receipt_url"},
+    {WITH("\"receipt_url\":7"), "receipt_url"},
+    {WITH("\"receipt_url\":null"), "receipt_url"},
+    {WITH("\"receipt_url\":\"http://h/ \""), "receipt_url"},
+    {WITH("\"receipt_reference\":\"\""), "receipt_reference"},
+    {WITH("\"receipt_reference\":\"a b\""), "receipt_reference"},
+    {WITH("\"receipt_reference\":[]"), "receipt_reference"},
+};
+
+START_TEST(what_it_says_of_receipts_is_checked)
+{
+    struct order o;
+    const char *blame = order_read(wrong_receipts[_i][0], strlen(wrong_receipts[_i][0]), &o);
+
+    ck_assert_ptr_nonnull(blame);
+    ck_assert_str_eq(blame, wrong_receipts[_i][1]);
+    order_free(&o);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("order");
@@ -161,6 +202,9 @@ int main(void)
     tcase_add_test(t, what_is_wrong_is_named);
     tcase_add_test(t, a_reference_has_a_length);
     tcase_add_test(t, the_look_takes_nothing_that_is_no_order);
+    tcase_add_test(t, a_message_may_say_where_its_receipts_go);
+    tcase_add_loop_test(t, what_it_says_of_receipts_is_checked, 0,
+                        (int)(sizeof(wrong_receipts) / sizeof(wrong_receipts[0])));
     suite_add_tcase(s, t);
     return suite_run(s);
 }
