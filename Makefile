@@ -12,12 +12,13 @@ export BUILD_DIR = $(abspath $(BUILD))
 NPM_CI = npm ci --ignore-scripts --no-audit --no-fund --prefix
 SWAGGER_UI = api/swagger/node_modules/.package-lock.json
 API_TOOLS = api/tools/node_modules/.package-lock.json
+SMPP = test/carriers/node_modules/.package-lock.json
 
 .NOTPARALLEL:
 .PHONY: build run test unit system storms pages-test faults faults-short upgrade-test seed loadtest benchmark sanitize sanitized \
   sanitize-units sanitized-units fuzz fuzz-short fuzzed sbom pin \
   valgrind observe-test lint swag deps clean docker images-test compose-check compose-test k8s-test \
-  packages packages-test units-test backup-test
+  packages packages-test units-test backup-test carriers-test
 
 build: $(SWAGGER_UI)
 	cmake -S . -B $(BUILD) $(GENERATOR)
@@ -188,6 +189,11 @@ backup-test: deps build
 	test/deps backup
 	$(PYTHON) -m pytest test/deploy/test_backup.py $(PYTEST_ARGS)
 
+# Debian's Kannel, bound to an SMPP centre, as docs/carriers.md has it: ten minutes.
+carriers-test: deps build $(SMPP)
+	test/deps carriers
+	$(PYTHON) -m pytest test/carriers $(PYTEST_ARGS)
+
 # A Debian package a program, in $(BUILD)/packages.
 packages: deps build
 	rm -rf $(BUILD)/packages
@@ -234,6 +240,9 @@ $(SWAGGER_UI): api/swagger/package-lock.json
 
 $(API_TOOLS): api/tools/package-lock.json
 	$(NPM_CI) api/tools
+
+$(SMPP): test/carriers/package-lock.json
+	$(NPM_CI) test/carriers
 
 $(COMPOSE_TOOLS): test/deploy/compose/package-lock.json
 	$(NPM_CI) test/deploy/compose
