@@ -11,7 +11,7 @@ sys.path[:0] = [str(HERE.parent / "system"), str(HERE)]
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
 from centre import Centre  # noqa: E402
-from harness.receiver import Receiver  # noqa: E402
+from harness.taker import Taker  # noqa: E402
 from kannel import BEARERBOX, Kannel  # noqa: E402
 
 
@@ -55,5 +55,5 @@ def make_kannel(request, tmp_path, centre):
 
 @pytest.fixture
 def receiver():
-    with Receiver() as made:
+    with Taker() as made:
         yield made

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from harness.receiver import Receiver
+from harness.taker import Taker
 from harness.wait import wait_until
 from kannel import BEARERBOX, Kannel, example, free_ports
 
@@ -94,7 +94,7 @@ def test_a_receipt_is_taken_with_200_or_202_alone(make_kannel, status, again):
         answered.append(request)
         return status if len(answered) == 1 else 200
 
-    with Receiver(answers) as receiver:
+    with Taker(answers) as receiver:
         kannel = make_kannel(SOON)
         kannel.send("+4917000001", "x", url(receiver, "m-1"))
         wait_until(lambda: len(receiver.requests()) == 1 + again, 20)
@@ -111,7 +111,7 @@ def test_receipts_wait_for_who_is_away(make_kannel, centre):
     for i in range(100):
         kannel.send(f"+49170{i:05}", "x", f"http://127.0.0.1:{port}/r?ref=m-{i}&d=%d")
     wait_until(lambda: centre.count()["reports"] == 100, 20)
-    with Receiver(port=port) as receiver:
+    with Taker(port=port) as receiver:
         wait_until(lambda: len(said(receiver)) == 100, 20)
         assert set(map(tuple, said(receiver).values())) == {("1",)}
 
@@ -124,7 +124,7 @@ def test_receipts_that_smsbox_has_in_memory_are_gone_with_it(make_kannel, centre
         kannel.send(f"+49170{i:05}", "x", f"http://127.0.0.1:{port}/r?ref=m-{i}&d=%d")
     wait_until(lambda: centre.count()["reports"] == 20 and not kannel.outstanding(), 20)
     kannel.kill("smsbox")
-    with Receiver(port=port) as receiver:
+    with Taker(port=port) as receiver:
         kannel.start_smsbox()
         kannel.send("+4917000099", "x", f"http://127.0.0.1:{port}/r?ref=later&d=%d")
         wait_until(lambda: "later" in said(receiver), 20)

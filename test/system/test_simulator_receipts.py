@@ -4,7 +4,7 @@ import time
 from collections import Counter, defaultdict
 
 import pytest
-from harness.receiver import Receiver
+from harness.taker import Taker
 from harness.simulator import Sim as Simulator
 from harness.wait import wait_until
 
@@ -26,7 +26,7 @@ def sim():
 
 @pytest.fixture
 def receiver():
-    with Receiver() as made:
+    with Taker() as made:
         yield made
 
 
@@ -137,7 +137,7 @@ def test_a_receipt_may_come_before_the_answer(sim, receiver):
 
 
 def test_a_forged_one_says_the_opposite_under_a_wrong_signature(sim):
-    with Receiver(lambda request: 200 if request.signed_by(KEY) else 401) as receiver:
+    with Taker(lambda request: 200 if request.signed_by(KEY) else 401) as receiver:
         sim.receipts(url=receiver.url, forged_share=0.5, delivered_share=0.5)
         sim.send_all(MESSAGES)
         counts = sim.settled()
@@ -157,7 +157,7 @@ def test_what_is_not_taken_comes_again(sim):
         refusals[reference] += 1
         return 503 if refusals[reference] <= 2 or reference == "m-0" else 200
 
-    with Receiver(answers) as receiver:
+    with Taker(answers) as receiver:
         sim.receipts(url=receiver.url, tries=4, retry_ms=20)
         sim.send_all(50)
         counts = sim.settled()
@@ -166,13 +166,13 @@ def test_what_is_not_taken_comes_again(sim):
 
 
 def test_nobody_there_for_a_while(sim):
-    receiver = Receiver()
+    receiver = Taker()
     port = int(receiver.url.rpartition(":")[2])
     receiver.close()
     sim.receipts(url=f"http://127.0.0.1:{port}", retry_ms=50, tries=100)
     sim.send_all(20)
     wait_until(lambda: sim.receipt_counts()["again"] >= 20, 10)
-    with Receiver() as later:
+    with Taker() as later:
         sim.receipts(url=later.url, retry_ms=50, tries=100)
         assert sim.settled()["taken"] == 20
 

@@ -1,4 +1,4 @@
-"""Who receives receipts: keeps every request as it came, and answers what it is told to."""
+"""Who takes receipts, and other calls: keeps every request as it came, and answers what it is told to."""
 
 import hashlib
 import hmac
@@ -34,24 +34,24 @@ class Request:
         return said.get("receipts", [said])
 
 
-class Receiver:
+class Taker:
     """`answers`: a function of a Request that returns the status. port: 0: any free one."""
 
     def __init__(self, answers=lambda request: 200, port=0):
         self.answers = answers
         self._lock = threading.Lock()
         self._requests = []
-        receiver = self
+        taker = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
 
             def do_POST(self):
-                receiver._take(self, self.rfile.read(int(self.headers.get("Content-Length", 0))))
+                taker._take(self, self.rfile.read(int(self.headers.get("Content-Length", 0))))
 
             def do_GET(self):
-                receiver._take(self, b"")
+                taker._take(self, b"")
 
             def log_message(self, *_):
                 pass
