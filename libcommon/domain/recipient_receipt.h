@@ -52,14 +52,14 @@ const char *receipt_result_name(enum receipt_result result);
 /* All text is UTF-8 without a NUL. */
 struct recipient_receipt {
     char operator_name[RECEIPT_OPERATOR_MAX + 1];
-    char message_id[MESSAGE_ID_MAX + 1]; /* by its reference; "": it has none */
-    unsigned position;
+    char message_id[MESSAGE_ID_MAX + 1];  /* by its reference; "": it has none */
     char match_id[RECEIPT_MATCH_MAX + 1]; /* else by this; "": it has none */
-    bool delivered;                       /* or undelivered */
-    enum receipt_parts rule;
     char part[RECEIPT_MATCH_MAX + 1]; /* its number, or what tells it from the others; "": nothing
                                        */
     char code[RECEIPT_CODE_MAX + 1], words[RECEIPT_WORDS_MAX + 1], reason[RECEIPT_REASON_MAX + 1];
+    bool delivered;    /* or undelivered */
+    unsigned position; /* of the reference */
+    enum receipt_parts rule;
 
     enum receipt_result result;
     int64_t waited_ms; /* since the recipient was done; -1: not known */

@@ -66,13 +66,13 @@ START_TEST(a_changed_one_is_refused)
     size_t n = strlen(write_one("kannel", 3));
 
     for (size_t i = 0; i < n; i++) {
-        strcpy(text, written);
+        snprintf(text, sizeof(text), "%s", written);
         text[i] = text[i] == '1' ? '2' : '1';
         if (strcmp(text, written) != 0)
             ck_assert_msg(!reads(text, KEY, "kannel"), "%s", text);
     }
     for (size_t i = 0; i < n; i++) {
-        strcpy(text, written);
+        snprintf(text, sizeof(text), "%s", written);
         text[i] = '\0';
         ck_assert(!reads(text, KEY, "kannel"));
     }

@@ -232,17 +232,17 @@ END_TEST
 /* ---- parts ---- */
 
 static const struct {
-    enum receipt_parts rule;
     const char *parts[4]; /* that arrive, one after the other; "-2": it does not */
-    bool delivered[4];    /* whether the recipient is so, then */
+    enum receipt_parts rule;
+    bool delivered[4]; /* whether the recipient is so, then */
 } parts[] = {
-    {RECEIPT_PARTS_ALL, {"1", "2", "3"}, {false, false, true}},
-    {RECEIPT_PARTS_ALL, {"3", "3", "1", "2"}, {false, false, false, true}},
-    {RECEIPT_PARTS_ALL, {"a", "b", "c"}, {false, false, true}},
-    {RECEIPT_PARTS_FIRST, {"2", "3", "1"}, {false, false, true}},
-    {RECEIPT_PARTS_FIRST, {"a"}, {true}},
-    {RECEIPT_PARTS_LAST, {"1", "2", "3"}, {false, false, true}},
-    {RECEIPT_PARTS_LAST, {"3"}, {true}},
+    {{"1", "2", "3"}, RECEIPT_PARTS_ALL, {false, false, true}},
+    {{"3", "3", "1", "2"}, RECEIPT_PARTS_ALL, {false, false, false, true}},
+    {{"a", "b", "c"}, RECEIPT_PARTS_ALL, {false, false, true}},
+    {{"2", "3", "1"}, RECEIPT_PARTS_FIRST, {false, false, true}},
+    {{"a"}, RECEIPT_PARTS_FIRST, {true}},
+    {{"1", "2", "3"}, RECEIPT_PARTS_LAST, {false, false, true}},
+    {{"3"}, RECEIPT_PARTS_LAST, {true}},
 };
 
 START_TEST(parts_are_delivered_as_the_operators_rule_says)
@@ -253,7 +253,7 @@ START_TEST(parts_are_delivered_as_the_operators_rule_says)
         struct recipient_receipt *r = tell("alfa", true);
 
         r->rule = parts[_i].rule;
-        strcpy(r->part, parts[_i].parts[i]);
+        snprintf(r->part, sizeof(r->part), "%s", parts[_i].parts[i]);
         if (parts[_i].delivered[i])
             last = i;
     }
