@@ -16,6 +16,8 @@ GRANT INSERT, UPDATE, DELETE ON messaging_platform.idempotency_keys TO 'msg_api'
 GRANT INSERT, UPDATE ON messaging_platform.platform_modes TO 'msg_api'@'%';
 GRANT INSERT, UPDATE ON messaging_platform.api_keys TO 'msg_api'@'%'; -- `msg-api key`; no row goes
 GRANT INSERT, UPDATE ON messaging_platform.change_counters TO 'msg_api'@'%';
+GRANT INSERT, UPDATE ON messaging_platform.webhooks TO 'msg_api'@'%';
+GRANT INSERT, UPDATE ON messaging_platform.webhook_events TO 'msg_api'@'%'; -- what is low; to be sent again
 
 -- msg-outboxd: publishes; `msg-outboxd parked drop` fails and refunds.
 GRANT SELECT ON messaging_platform.schema_migrations TO 'msg_outboxd'@'%';
@@ -26,8 +28,10 @@ GRANT SELECT, UPDATE ON messaging_platform.messages TO 'msg_outboxd'@'%';
 GRANT SELECT, UPDATE ON messaging_platform.message_status TO 'msg_outboxd'@'%';
 GRANT SELECT, INSERT, UPDATE ON messaging_platform.user_balances TO 'msg_outboxd'@'%';
 GRANT SELECT, INSERT ON messaging_platform.user_transactions TO 'msg_outboxd'@'%';
+GRANT SELECT ON messaging_platform.webhooks TO 'msg_outboxd'@'%';
+GRANT SELECT, INSERT ON messaging_platform.webhook_events TO 'msg_outboxd'@'%';
 
--- msg-consumerd: delivers, refunds, puts off, repairs.
+-- msg-consumerd: delivers, refunds, puts off, repairs, calls customers' endpoints.
 GRANT SELECT ON messaging_platform.schema_migrations TO 'msg_consumerd'@'%';
 GRANT SELECT, UPDATE ON messaging_platform.platform_modes TO 'msg_consumerd'@'%'; -- to hold, not to set
 GRANT SELECT, INSERT, UPDATE, DELETE ON messaging_platform.workers TO 'msg_consumerd'@'%';
@@ -39,3 +43,7 @@ GRANT SELECT ON messaging_platform.outbox_parked TO 'msg_consumerd'@'%';
 GRANT SELECT, INSERT, UPDATE ON messaging_platform.published_open TO 'msg_consumerd'@'%';
 GRANT SELECT, INSERT, UPDATE ON messaging_platform.user_balances TO 'msg_consumerd'@'%';
 GRANT SELECT, INSERT ON messaging_platform.user_transactions TO 'msg_consumerd'@'%';
+GRANT SELECT, INSERT, UPDATE ON messaging_platform.change_counters TO 'msg_consumerd'@'%'; -- an endpoint is disabled
+GRANT SELECT, UPDATE, DELETE ON messaging_platform.webhooks TO 'msg_consumerd'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE ON messaging_platform.webhook_events TO 'msg_consumerd'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE ON messaging_platform.webhook_attempts TO 'msg_consumerd'@'%';

@@ -411,12 +411,16 @@ static int64_t longer(int64_t a, int64_t b)
 
 void daemon_depend_on(const struct db_settings *db, const struct broker_settings *broker)
 {
-    d.probes[0] = probe_db(db);
-    d.probes[1] = probe_broker(broker);
-    d.probe_count = 2;
+    int64_t broker_ms = 0;
+
+    d.probes[d.probe_count++] = probe_db(db);
+    if (broker) {
+        d.probes[d.probe_count++] = probe_broker(broker);
+        broker_ms = 2 * broker->connect_timeout_ms + broker->rpc_timeout_ms;
+    }
     /* A turn may wait for a name server, and for either until it gives up; that is no hang. */
-    d.patience_ms += NAMES_MS + longer(db->connect_timeout_ms + 2 * db->statement_timeout_ms,
-                                       2 * broker->connect_timeout_ms + broker->rpc_timeout_ms);
+    d.patience_ms +=
+        NAMES_MS + longer(db->connect_timeout_ms + 2 * db->statement_timeout_ms, broker_ms);
 }
 
 struct httpd *daemon_http_start(const struct httpd_settings *settings, int64_t beside,

@@ -98,7 +98,8 @@ int daemon_drain_left_ms(void);
  * torn down that they use. */
 void daemon_stop(bool ended);
 
-/* What readiness depends on; watched until daemon_stop. Before the HTTP server is started. */
+/* What readiness depends on; watched until daemon_stop. Before the HTTP server is started, once.
+ * broker: NULL where it is not used. */
 void daemon_depend_on(const struct db_settings *db, const struct broker_settings *broker);
 /* The HTTP server of a daemon that has no routes but these, started. NULL on failure. beside: as in
  * httpd.h. */

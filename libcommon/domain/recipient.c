@@ -12,6 +12,7 @@ void recipient_register(void)
 {
     db_label_register(&lock_label);
     recipient_change_register();
+    recipient_event_register();
     recipient_packet_register();
     recipient_restore_register();
     recipient_receipt_register();

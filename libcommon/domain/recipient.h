@@ -26,10 +26,12 @@
  * from and that answer to the fence (owner and attempt, as they were when the caller claimed or
  * locked the row), and says which rows it changed. All of them pass the same gate in
  * recipient_change.c: whoever wants to store something with a change of state does it there, where
- * the changed rows are known and the transaction is still open.
+ * the changed rows are known and the transaction is still open. Events for customers' endpoints are
+ * (webhook_event.h).
  *
  * Lock order: recipients (by message and number, or by id), then messages, then balances, then the
- * ledger. Everything but the functions named put, and those without a struct db, blocks.
+ * ledger, then events. Everything but the functions named put, and those without a struct db,
+ * blocks.
  */
 
 #include <stdbool.h>
@@ -162,7 +164,7 @@ struct recipient_change {
     unsigned attempt; /* the fence, with the owner */
     unsigned position;
     const char *message_id;
-    int64_t user_id, price;  /* FAIL, DROP: what goes back, and to whom */
+    int64_t user_id, price;  /* whose it is, and what goes back (FAIL, DROP) */
     const char *provider;    /* DELIVER, CONFIRM: who has it ... */
     const char *provider_id; /* ... and what it calls it; "" when nobody has said */
     const char *unknown;     /* operators that may have it all the same; NULL: as the row says */

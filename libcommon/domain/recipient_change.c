@@ -67,15 +67,24 @@ const char *recipient_to_name(enum recipient_transition transition)
     return recipient_state_name(transitions[transition].to);
 }
 
-/* The gate: n rows of changes, all HELD, have gone through transition, and nothing is committed.
- * What has to be stored along with a change of state is stored from here; what a packet delivers
- * and commits (recipient_packet.c) has passed already, and takes it along in the packet. */
-void recipient_pass(enum recipient_transition transition, struct recipient_change *changes,
-                    size_t n)
+void recipient_mark_changed(enum recipient_transition transition, struct recipient_change *changes,
+                            size_t n)
 {
     for (size_t i = 0; i < n; i++)
         if (changes[i].transition == transition && changes[i].result == RECIPIENT_HELD)
             changes[i].result = RECIPIENT_CHANGED;
+}
+
+/* The gate: n rows of changes, all HELD, have gone through transition, and nothing is committed.
+ * What has to be stored along with a change of state is stored from here; what a packet delivers
+ * and commits (recipient_packet.c) takes it along in the packet. */
+int recipient_pass(struct db *db, enum recipient_transition transition,
+                   struct recipient_change *changes, size_t n, struct err *err)
+{
+    if (recipient_write_events(db, transition, changes, n, err))
+        return -1;
+    recipient_mark_changed(transition, changes, n);
+    return 0;
 }
 
 static int by_id(const void *a, const void *b)
@@ -316,8 +325,7 @@ int recipient_put_off(struct db *db, struct recipient_change *changes, size_t n,
 {
     if (write_ended(db, &put_off_label, RECIPIENT_PUT_OFF, changes, n, err))
         return -1;
-    recipient_pass(RECIPIENT_PUT_OFF, changes, n);
-    return 0;
+    return recipient_pass(db, RECIPIENT_PUT_OFF, changes, n, err);
 }
 
 static int refund(struct db *db, const struct recipient_change *changes, size_t n, struct err *err)
@@ -345,9 +353,10 @@ int recipient_fail(struct db *db, struct recipient_change *changes, size_t n, st
         write_ended(db, &fail_label, RECIPIENT_DROP, changes, n, err) ||
         refund(db, changes, n, err))
         return -1;
-    recipient_pass(RECIPIENT_FAIL, changes, n);
-    recipient_pass(RECIPIENT_DROP, changes, n);
-    return 0;
+    return recipient_pass(db, RECIPIENT_FAIL, changes, n, err) ||
+                   recipient_pass(db, RECIPIENT_DROP, changes, n, err)
+               ? -1
+               : 0;
 }
 
 int recipient_confirm_all(struct db *db, struct recipient_change *changes, size_t n,
@@ -367,7 +376,7 @@ int recipient_confirm_all(struct db *db, struct recipient_change *changes, size_
     if (db_only(&results)->affected != n)
         rc = err_set(err, ERR_BUG, 0, "confirm: rows changed under their lock");
     else
-        recipient_pass(RECIPIENT_CONFIRM, changes, n);
+        rc = recipient_pass(db, RECIPIENT_CONFIRM, changes, n, err);
     db_results_free(&results);
     return rc;
 }
@@ -381,6 +390,7 @@ struct recipient_change recipient_confirm(const struct recipient *r, const char 
         .attempt = r->attempt,
         .position = r->position,
         .message_id = r->message_id,
+        .user_id = r->user_id,
         .provider = provider,
         .provider_id = "",
         .unknown = unknown,

@@ -1,13 +1,14 @@
 #ifndef LIBCOMMON_DOMAIN_RECIPIENT_INTERNAL_H
 #define LIBCOMMON_DOMAIN_RECIPIENT_INTERNAL_H
 
-/* What recipient.c (states, rows), recipient_change.c (transitions), recipient_packet.c,
- * recipient_restore.c, recipient_receipt.c and recipient_deliveries.c share; nobody else includes
- * this. */
+/* What recipient.c (states, rows), recipient_change.c (transitions), recipient_event.c,
+ * recipient_packet.c, recipient_restore.c, recipient_receipt.c and recipient_deliveries.c share;
+ * nobody else includes this. */
 
 #include "libcommon/domain/recipient.h"
 
 void recipient_change_register(void);
+void recipient_event_register(void);
 void recipient_packet_register(void);
 void recipient_restore_register(void);
 void recipient_receipt_register(void);
@@ -29,11 +30,25 @@ void recipient_put_from(struct buf *sql, enum recipient_transition transition);
 const char *recipient_to_name(enum recipient_transition transition);
 bool recipient_may(enum recipient_transition transition, enum recipient_state from);
 void recipient_sort(struct recipient_change *changes, size_t n); /* by id */
-void recipient_pass(enum recipient_transition transition, struct recipient_change *changes,
-                    size_t n);
+int recipient_pass(struct db *db, enum recipient_transition transition,
+                   struct recipient_change *changes, size_t n, struct err *err);
+void recipient_mark_changed(enum recipient_transition transition, struct recipient_change *changes,
+                            size_t n);
 /* What a packet that has delivered has left out: sets each one's result to ALREADY or LOST. */
 int recipient_look(struct db *db, uint64_t owner, struct recipient_change *changes, size_t n,
                    struct err *err);
+
+/* ---- recipient_event.c ---- */
+
+/* Whether n changes, all of those with that transition HELD and made, are anything that an endpoint
+ * may want to hear of. Put: the statement that writes it down, of at most 500. */
+bool recipient_wants_events(enum recipient_transition transition,
+                            const struct recipient_change *changes, size_t n);
+void recipient_put_events(struct buf *sql, enum recipient_transition transition,
+                          const struct recipient_change *changes, size_t n);
+/* Both, of any number. */
+int recipient_write_events(struct db *db, enum recipient_transition transition,
+                           const struct recipient_change *changes, size_t n, struct err *err);
 
 /* A row does not grow where it lies: what a claim writes takes the eight bytes of a time from the
  * room that it was born with (sql/0014), what ends an attempt takes the rest. */

@@ -168,9 +168,14 @@ static void put_statements(struct db *db, struct db_packet *to, const struct rec
 {
     size_t n = p->change_count;
 
-    for (size_t i = 0; i < n; i += CHUNK)
+    for (size_t i = 0; i < n; i += CHUNK) {
+        size_t count = n - i < CHUNK ? n - i : CHUNK;
+
         recipient_put_delivered(db, db_statement(to, delivered[i / CHUNK]), RECIPIENT_DELIVER,
-                                p->owner, p->changes + i, n - i < CHUNK ? n - i : CHUNK);
+                                p->owner, p->changes + i, count);
+        if (recipient_wants_events(RECIPIENT_DELIVER, p->changes + i, count))
+            recipient_put_events(db_statement(to, NULL), RECIPIENT_DELIVER, p->changes + i, count);
+    }
     /* A row of what is not ours any more is no harm: that operator may have it. */
     if (recipient_asks(p->changes, n))
         recipient_put_asked(db, db_statement(to, NULL), p->changes, n, p->receipt_wait_hours);
@@ -224,7 +229,7 @@ static int tell_delivered(struct db *db, struct recipient_packet *p, struct err 
         return 0;
     if (count_delivered(p) != p->change_count)
         return recipient_look(db, p->owner, p->changes, p->change_count, err);
-    recipient_pass(RECIPIENT_DELIVER, p->changes, p->change_count);
+    recipient_mark_changed(RECIPIENT_DELIVER, p->changes, p->change_count);
     return 0;
 }
 

@@ -8,6 +8,7 @@
 
 #include "libcommon/base/must.h"
 #include "libcommon/db/db_internal.h"
+#include "libcommon/domain/webhook_set.h"
 #include "test/unit/complain.h"
 
 #define STEPS_MAX 128
@@ -63,6 +64,8 @@ void fake_db_begin(void)
 {
     forget();
     script.thread = pthread_self();
+    webhook_set_know(NULL, 0,
+                     WEBHOOK_SET_FOR_GOOD); /* nobody is told of anything, unless a test says so */
 }
 
 void fake_db_end(void)
