@@ -6,6 +6,6 @@
 #include "consumerd/settings.h"
 #include "libcommon/daemon/janitor.h"
 
-struct janitor *housekeeping_start(const struct settings *settings);
+struct janitor *housekeeping_start(const struct settings *settings); /* once a process */
 
 #endif

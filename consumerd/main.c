@@ -1,6 +1,7 @@
 /*
  * msg-consumerd: takes messages from the broker, delivers them through the operators, and writes
- * down what became of them. Reading order: consumer.h, lane.h, delivery.h, transport.h, results.h.
+ * down what became of them; and tells customers' endpoints. Reading order: consumer.h, lane.h,
+ * delivery.h, transport.h, results.h; webhook_desk.h, webhook_post.h.
  */
 
 #include <stdlib.h>
@@ -14,12 +15,15 @@
 #include "consumerd/policy_watch.h"
 #include "consumerd/repair.h"
 #include "consumerd/settings.h"
+#include "consumerd/webhook_desk.h"
 #include "libcommon/domain/doorbell.h"
+#include "libcommon/domain/webhook_watch.h"
 #include "libcommon/telemetry/log.h"
 
 #define BROKER_DESCRIPTORS 32 /* and what else is no connection of a client or the database */
 
 struct parts {
+    bool lanes; /* else all of them are NULL */
     struct httpd *httpd;
     struct janitor *janitor;
     struct repair *repair;
@@ -27,40 +31,62 @@ struct parts {
     struct policy_watch *policies;
     struct doorbell *doorbell;
     struct consumer *consumer;
+    struct webhook_desk *webhooks;
 };
 
-static int build(struct parts *p, struct err *err)
+static void build_lanes(struct parts *p, const struct settings *s)
 {
-    const struct settings *s = &consumerd_settings;
-
-    daemon_depend_on(&s->db, &s->broker);
-    p->httpd = daemon_http_start(&s->httpd, s->db.max_open + BROKER_DESCRIPTORS, err);
-    if (!p->httpd)
-        return -1;
-    p->janitor = housekeeping_start(s);
     p->doorbell = doorbell_start(&s->broker);
     p->repair = repair_start(s, p->doorbell);
     p->held = held_watch_start(s);
     p->policies = policy_watch_start(s);
     p->consumer = consumer_start(s, p->doorbell);
+}
+
+static int build(struct parts *p, struct err *err)
+{
+    const struct settings *s = &consumerd_settings;
+
+    p->lanes = settings_has_part(s, PART_LANES);
+    daemon_depend_on(&s->db, p->lanes ? &s->broker : NULL);
+    p->httpd = daemon_http_start(
+        &s->httpd, s->db.max_open + BROKER_DESCRIPTORS + webhook_desk_descriptors(s), err);
+    if (!p->httpd)
+        return -1;
+    p->janitor = housekeeping_start(s);
+    webhook_watch_start(&s->db);
+    if (p->lanes)
+        build_lanes(p, s);
+    if (settings_has_part(s, PART_WEBHOOKS))
+        p->webhooks = webhook_desk_start(s);
     return 0;
 }
 
-static void drain(struct parts *p)
+static void drain_lanes(struct parts *p)
 {
-    janitor_begin_stop(p->janitor);
     repair_begin_stop(p->repair);
     held_watch_begin_stop(p->held);
     policy_watch_begin_stop(p->policies);
-    httpd_drain(p->httpd);
     consumer_stop(p->consumer);
     repair_stop(p->repair);
     doorbell_begin_stop(p->doorbell);
     held_watch_stop(p->held);
     policy_watch_stop(p->policies);
+}
+
+static void drain(struct parts *p)
+{
+    janitor_begin_stop(p->janitor);
+    webhook_desk_begin_stop(p->webhooks);
+    httpd_drain(p->httpd);
+    if (p->lanes)
+        drain_lanes(p);
+    webhook_desk_stop(p->webhooks);
     janitor_stop(p->janitor);
     httpd_wait_drained(p->httpd, daemon_drain_left_ms());
-    doorbell_stop(p->doorbell);
+    if (p->lanes)
+        doorbell_stop(p->doorbell);
+    webhook_watch_stop();
 }
 
 static void release(struct parts *p)

@@ -7,8 +7,10 @@
 #include "consumerd/transport.h"
 #include "libcommon/base/buf.h"
 #include "libcommon/domain/operator_secret.h"
+#include "libcommon/domain/webhook_queue.h"
+#include "libcommon/net/address.h"
 
-#define CONNECTIONS (MESSAGE_LANES + 5)
+#define CONNECTIONS (MESSAGE_LANES + 7)
 
 struct settings consumerd_settings;
 
@@ -31,6 +33,89 @@ static bool check_management_uri(const char *value, char *why, size_t size)
 }
 
 static const struct setting listen_rows[] = {HTTPD_LISTEN_ROW("127.0.0.1:8082"), SETTINGS_END};
+
+static const char *const parts[] = {[PART_LANES] = "lanes", [PART_WEBHOOKS] = "webhooks"};
+
+#define PARTS (sizeof(parts) / sizeof(parts[0]))
+
+/* A bit for each part of the list; 0: it is not one. */
+static unsigned read_parts(const char *list)
+{
+    unsigned set = 0;
+
+    for (;;) {
+        size_t n = strcspn(list, ",");
+        size_t i = 0;
+
+        while (i < PARTS && (strlen(parts[i]) != n || memcmp(parts[i], list, n) != 0))
+            i++;
+        if (i == PARTS || set & (1u << i))
+            return 0;
+        set |= 1u << i;
+        if (!list[n])
+            return set;
+        list += n + 1;
+    }
+}
+
+static bool check_parts(const char *value, char *why, size_t size)
+{
+    if (read_parts(value))
+        return true;
+    snprintf(why, size, "must be lanes, webhooks, or both with a comma");
+    return false;
+}
+
+bool settings_has_part(const struct settings *s, enum consumerd_part part)
+{
+    return read_parts(s->parts) & (1u << part);
+}
+
+static bool check_schedule(const char *value, char *why, size_t size)
+{
+    struct webhook_schedule schedule;
+
+    if (webhook_schedule_parse(value, &schedule))
+        return true;
+    snprintf(why, size, "must be 1 to %d waits of 1 to 604800 seconds, comma-separated",
+             WEBHOOK_TRIES_MAX);
+    return false;
+}
+
+static const struct setting part_rows[] = {
+    SETTING_TEXT_ROW(settings, parts, SETTING_STRING, "CONSUMERD_PARTS", "lanes,webhooks", 64,
+                     check_parts,
+                     "What this process does: lanes delivers messages, webhooks calls customers' "
+                     "endpoints; both, or one where the other has replicas of its own."),
+    SETTINGS_END,
+};
+
+static const struct setting webhook_rows[] = {
+    SETTING_TEXT_ROW(webhook_settings, schedule, SETTING_STRING, "WEBHOOK_SCHEDULE_SEC",
+                     WEBHOOK_SCHEDULE, 256, check_schedule,
+                     "Waits in seconds after each failed try of an event; it is given up after the "
+                     "last. The first two are also the least and the longest rest of an endpoint "
+                     "that fails three times in a row."),
+    SETTING_INT_ROW(webhook_settings, timeout_ms, "WEBHOOK_TIMEOUT_MS", "15000", 100, 60000,
+                    "Longest wait for an endpoint's answer."),
+    SETTING_INT_ROW(webhook_settings, in_flight, "WEBHOOK_MAX_IN_FLIGHT", "256", 1, 4096,
+                    "Calls of endpoints that are out at a time; of those that fail, half of it."),
+    SETTING_INT_ROW(webhook_settings, in_flight_each, "WEBHOOK_MAX_IN_FLIGHT_EACH", "16", 1, 256,
+                    "Calls of one endpoint that are out at a time; 1 while it fails."),
+    SETTING_INT_ROW(webhook_settings, disable_after_sec, "WEBHOOK_DISABLE_AFTER_SEC", "432000", 1,
+                    7776000,
+                    "How long every call of an endpoint has to fail before it is disabled."),
+    SETTING_INT_ROW(webhook_settings, keep_days, "WEBHOOK_KEEP_DAYS", "7", 4, 400,
+                    "How long events are kept, delivered or not, to be shown and sent again."),
+    SETTING_TEXT_ROW(webhook_settings, allow_private, SETTING_STRING, "WEBHOOK_ALLOW_PRIVATE", "",
+                     1024, networks_check,
+                     "Networks that endpoints may have addresses in although they are private or "
+                     "local, as 10.0.0.0/8,127.0.0.1. Empty: none."),
+    SETTING_TEXT_ROW(webhook_settings, tls_ca, SETTING_STRING, "WEBHOOK_TLS_CA", "", 4096, NULL,
+                     "PEM file of the authorities that https:// endpoints' certificates are "
+                     "verified against; empty: the system's."),
+    SETTINGS_END,
+};
 
 static const struct setting rows[] = {
     {.name = "OPERATORS",
@@ -164,6 +249,7 @@ static const struct setting rows[] = {
 
 static const struct settings_group groups[] = {
     {listen_rows, &consumerd_settings.httpd},
+    {part_rows, &consumerd_settings},
     {daemon_settings_rows, &consumerd_settings.daemon},
     {httpd_settings_rows, &consumerd_settings.httpd},
     {db_settings_rows, &consumerd_settings.db},
@@ -171,6 +257,7 @@ static const struct settings_group groups[] = {
     {topology_settings_rows, &consumerd_settings.broker},
     {receipt_settings_rows, &consumerd_settings.receipts},
     {rows, &consumerd_settings.consumer},
+    {webhook_rows, &consumerd_settings.webhooks},
     {otlp_settings_rows, &consumerd_settings.daemon.otlp},
 };
 
@@ -443,7 +530,8 @@ static size_t check(struct buf *errors)
     if (CONNECTIONS > s->db.max_open) {
         buf_printf(errors,
                    "DB_MAX_OPEN_CONNS=%lld is too low: the lanes, the heartbeat, the repair, the "
-                   "janitor, the look at what is held and the readiness probe need %d\n",
+                   "janitor, the look at what is held, webhooks (two) and the readiness probe "
+                   "need %d\n",
                    (long long)s->db.max_open, CONNECTIONS);
         faults++;
     }

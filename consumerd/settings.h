@@ -41,7 +41,16 @@ struct consumer_settings {
     int64_t repair_after_sec, repair_interval_ms, repair_max, repair_max_batch, repair_rate;
 };
 
+struct webhook_settings {
+    char *schedule, *allow_private, *tls_ca;
+    int64_t timeout_ms, in_flight, in_flight_each, disable_after_sec, keep_days;
+};
+
+/* What a process does, of CONSUMERD_PARTS. */
+enum consumerd_part { PART_LANES, PART_WEBHOOKS };
+
 struct settings {
+    char *parts;
     struct daemon_settings daemon;
     struct httpd_settings httpd;
     struct db_settings db;
@@ -50,6 +59,7 @@ struct settings {
     struct consumer_settings consumer;
     /* As they were at the start; their names and their order stay. The dispatch hears of others. */
     struct operator_set *operators;
+    struct webhook_settings webhooks;
 };
 
 extern struct settings consumerd_settings;
@@ -63,6 +73,12 @@ void settings_longest(const struct operator_set *set, int64_t *timeout_ms, int64
 /* How many there are. */
 size_t settings_addresses(const struct operator_set *set,
                           struct operator_address out[OPERATORS_MAX]);
+bool settings_has_part(const struct settings *s, enum consumerd_part part);
+
+bool settings_is_operator_name(const char *s, size_t n);
+/* "name=url,name=url": how many there are (1 to OPERATORS_MAX), or 0 with the end of a sentence. */
+size_t settings_parse_operators(const char *text, struct operator_address out[OPERATORS_MAX],
+                                char *why, size_t size);
 
 /* The set of those among comma-separated names that are operators'. */
 uint32_t settings_operator_mask(const struct operator_address *operators, size_t n,
