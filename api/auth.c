@@ -92,7 +92,7 @@ static const char *bearer(const char *authorization)
 
 static int64_t patience_ms(const struct auth *a, unsigned scope)
 {
-    if (scope & (KEY_SEND | KEY_TOPUP | KEY_ADMIN))
+    if (scope & (KEY_SEND | KEY_TOPUP | KEY_ADMIN | KEY_WEBHOOKS))
         return AUTH_MONEY_STALE_MS;
     return scope & KEY_READ ? a->config.stale_ms : INT64_MAX - 1; /* INT64_MAX: never heard */
 }

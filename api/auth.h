@@ -7,9 +7,9 @@
  * rate that each address has of its own, logged; beyond that rate the address hears 429.
  *
  * How long a ring that hears nothing from the database is believed hangs on the route's scope: what
- * moves money or governs, AUTH_MONEY_STALE_MS, so that a revoked key is dead by then; reads as
- * long as configured. Figures are shown for as long as the process lives: who watches an outage
- * shall not go blind in it.
+ * moves money, governs or says where to call, AUTH_MONEY_STALE_MS, so that a revoked key is dead by
+ * then; reads as long as configured. Figures are shown for as long as the process lives: who
+ * watches an outage shall not go blind in it.
  *
  * Any thread; nothing blocks.
  */

@@ -8,6 +8,7 @@
 #include "libcommon/domain/ledger.h"
 #include "libcommon/domain/outbox.h"
 #include "libcommon/domain/recipient.h"
+#include "libcommon/domain/webhook_event.h"
 
 /* The most requests that are tried in one packet: there are fewer answers to save in a larger
  * batch, and more neighbours whom one refusal costs a second try. */
@@ -413,11 +414,22 @@ static int write_failed(struct err *err)
     return -1;
 }
 
+/* Last, when the balances are what they will be: events that tell who has little left. */
+static void put_low(struct batch *b, bool balances)
+{
+    int64_t low = b->settings->balance_low;
+
+    if (webhook_wants_low(b->accounts, b->account_count, low, balances))
+        webhook_put_low(db_statement(&b->packet, NULL), b->accounts, b->account_count, low,
+                        balances);
+}
+
 int batch_write(struct batch *b, struct db *db, struct err *err)
 {
     put_rows(b, db);
     if (ledger_changes(b->accounts, b->account_count))
         ledger_put_changes(db_statement(&b->packet, NULL), b->accounts, b->account_count);
+    put_low(b, true);
     buf_puts(db_statement(&b->packet, NULL), "COMMIT");
     return db_run_packet(db, &write_label, &b->packet, NULL, err) ? write_failed(err) : 0;
 }
@@ -460,6 +472,7 @@ static void put_block(struct batch *b, struct db *db)
     struct buf *sql = &b->block;
 
     put_rows(b, db);
+    put_low(b, false);
     buf_reset(sql);
     buf_puts(sql, "BEGIN NOT ATOMIC START TRANSACTION;");
     ledger_put_charges(sql, b->accounts, b->account_count);

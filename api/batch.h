@@ -23,6 +23,7 @@ struct batch_settings {
     operation_enter_fn *enter;
     const char *exchange;
     const char *queues[MESSAGE_LANES];
+    int64_t balance_low; /* whose balance falls below it is told; 0: never */
 };
 
 struct batch; /* scratch memory, one a committer */

@@ -472,6 +472,7 @@ struct commit *commit_start(commit_answer_fn *answer, operation_enter_fn *enter)
     pause_cond_init(&commit->wake);
     commit->batch_settings.enter = enter;
     commit->batch_settings.exchange = api_settings.broker.exchange;
+    commit->batch_settings.balance_low = api_settings.balance_low;
     for (int i = 0; i < MESSAGE_LANES; i++)
         commit->batch_settings.queues[i] =
             topology_queue(&api_settings.broker, (enum message_type)i);

@@ -9,7 +9,7 @@ static const struct {
     const char *name;
 } names[] = {
     {KEY_SEND, "send"},   {KEY_READ, "read"},       {KEY_TOPUP, "topup"},
-    {KEY_ADMIN, "admin"}, {KEY_METRICS, "metrics"},
+    {KEY_ADMIN, "admin"}, {KEY_METRICS, "metrics"}, {KEY_WEBHOOKS, "webhooks"},
 };
 
 #define COUNT (sizeof(names) / sizeof(names[0]))

@@ -15,6 +15,7 @@ enum key_scope {
     KEY_TOPUP = 1u << 2,
     KEY_ADMIN = 1u << 3,
     KEY_METRICS = 1u << 4,
+    KEY_WEBHOOKS = 1u << 5,
 };
 
 const char *key_scope_name(enum key_scope scope);

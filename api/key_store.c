@@ -12,7 +12,7 @@
 #define LEADER_WAIT_SEC 2 /* a retry follows */
 #define PAGE 1000
 #define BOOTSTRAP_LABEL "bootstrap"
-#define BOOTSTRAP_SCOPES (KEY_SEND | KEY_READ | KEY_TOPUP | KEY_ADMIN | KEY_METRICS)
+#define BOOTSTRAP_SCOPES (KEY_SEND | KEY_READ | KEY_TOPUP | KEY_ADMIN | KEY_METRICS | KEY_WEBHOOKS)
 
 #define ALIVE "(revoked_at IS NULL OR revoked_at>%s) AND (expires_at IS NULL OR expires_at>%s)"
 #define RECENTLY "NOW(6)-INTERVAL 30 DAY"

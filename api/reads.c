@@ -25,6 +25,7 @@ struct reader {
 
 struct reads {
     read_answer_fn *answer;
+    read_begin_fn *begin;
     pthread_mutex_t lock;
     pthread_cond_t wake;
     struct read_queue *queue;
@@ -124,15 +125,16 @@ static void put_history_row(struct buf *out, char **row, const unsigned long *n)
                row[14] ? row[14] : "null");
 }
 
-/* The rows of a page, and the cursor behind it. bottom: the last row looked at, when there may be
- * others behind it. Whether there are any. */
-static bool put_page(struct buf *out, struct db_set *rows, int64_t limit, int64_t bottom)
+/* The rows of a page, and the cursor behind it, as members of an object. bottom: the last row
+ * looked at, when there may be others behind it. Whether there are any. */
+static bool put_page(struct buf *out, const char *name, struct db_set *rows, int64_t limit,
+                     int64_t bottom)
 {
     int64_t last = 0;
     int64_t n = 0;
     char **row;
 
-    buf_puts(out, "{\"history\":[");
+    buf_printf(out, "\"%s\":[", name);
     while (n < limit && (row = db_next(rows))) {
         if (n++)
             buf_putc(out, ',');
@@ -140,7 +142,6 @@ static bool put_page(struct buf *out, struct db_set *rows, int64_t limit, int64_
         last = strtoll(row[0], NULL, 10);
     }
     put_cursor(out, db_next(rows) ? last : bottom);
-    buf_putc(out, '}');
     return n > 0;
 }
 
@@ -188,8 +189,8 @@ static int find_message(struct db *db, const struct read_job *job, bool *found, 
     return 0;
 }
 
-static int history(struct db *db, const struct read_job *job, struct buf *out, bool *found,
-                   struct err *err)
+static int recipients(struct db *db, const struct read_job *job, const char *name, struct buf *out,
+                      bool *found, struct err *err)
 {
     struct db_results results;
     struct buf sql = {0};
@@ -203,11 +204,38 @@ static int history(struct db *db, const struct read_job *job, struct buf *out, b
     buf_free(&sql);
     if (rc)
         return -1;
-    *found = put_page(out, db_only(&results), job->limit, bottom);
+    *found = put_page(out, name, db_only(&results), job->limit, bottom);
     db_results_free(&results);
-    if (!*found && *job->message_id && job->for_itself)
+    if (!*found && *job->message_id && (job->for_itself || job->kind == READ_MESSAGE))
         return find_message(db, job, found, err);
     *found = true;
+    return 0;
+}
+
+static int history(struct db *db, const struct read_job *job, struct buf *out, bool *found,
+                   struct err *err)
+{
+    int rc;
+
+    buf_putc(out, '{');
+    rc = recipients(db, job, "history", out, found, err);
+    buf_putc(out, '}');
+    return rc;
+}
+
+/* A message, and what was told of it. */
+static int message(struct db *db, const struct read_job *job, struct buf *out, bool *found,
+                   struct err *err)
+{
+    buf_puts(out, "{\"message_identifier\":");
+    buf_put_json(out, job->message_id, strlen(job->message_id));
+    buf_putc(out, ',');
+    if (recipients(db, job, "recipients", out, found, err))
+        return -1;
+    if (*found &&
+        webhook_task_put_told(db, job->user_id, job->message_id, api_settings.page_max, out, err))
+        return -1;
+    buf_putc(out, '}');
     return 0;
 }
 
@@ -255,22 +283,56 @@ static int balance(struct db *db, const struct read_job *job, struct buf *out, s
     return 0;
 }
 
-static enum read_outcome run_job(struct reader *r, const struct read_job *job, struct buf *out)
+static int run_task(struct db *db, const struct read_job *job, struct buf *out,
+                    enum read_outcome *outcome, struct err *err)
+{
+    static const enum read_outcome outcomes[] = {
+        [WEBHOOK_ANSWERED] = READ_OK, [WEBHOOK_ABSENT] = READ_ABSENT, [WEBHOOK_FULL] = READ_FULL};
+    enum webhook_answer answer;
+
+    if (webhook_task_run(db, job->task, out, &answer, err))
+        return -1;
+    *outcome = outcomes[answer];
+    return 0;
+}
+
+/* db is acquired. */
+static int run_kind(struct db *db, const struct read_job *job, struct buf *out,
+                    enum read_outcome *outcome, struct err *err)
 {
     bool found = true;
+    int rc;
+
+    if (job->kind == READ_WEBHOOK)
+        return run_task(db, job, out, outcome, err);
+    if (job->kind == READ_BALANCE)
+        rc = balance(db, job, out, err);
+    else if (job->kind == READ_MESSAGE)
+        rc = message(db, job, out, &found, err);
+    else
+        rc = history(db, job, out, &found, err);
+    *outcome = found ? READ_OK : READ_ABSENT;
+    return rc;
+}
+
+static enum read_outcome run_job(struct reader *r, const struct read_job *job, struct buf *out)
+{
+    enum read_outcome outcome = READ_OK;
     struct err err;
     int rc;
+
+    if (job->kind == READ_WEBHOOK && webhook_task_changes(job->task) && !r->parent->begin(job))
+        return READ_TOO_LATE;
 
     /* One more try on a new connection: the first may have found a pooled one dead. */
     for (int tries = 0; tries < 2; tries++) {
         buf_reset(out);
         rc = db_acquire(r->db, &err);
         if (!rc)
-            rc = job->kind == READ_HISTORY ? history(r->db, job, out, &found, &err)
-                                           : balance(r->db, job, out, &err);
+            rc = run_kind(r->db, job, out, &outcome, &err);
         db_release(r->db);
-        if (!rc && !found)
-            return READ_ABSENT;
+        if (!rc && outcome != READ_OK)
+            return outcome;
         if (!rc)
             return out->failed ? READ_UNAVAILABLE : READ_OK;
         if (err.kind != ERR_RETRY || clock_mono_ms() + RETRY_PAUSE_MS > job->deadline_ms)
@@ -280,6 +342,8 @@ static enum read_outcome run_job(struct reader *r, const struct read_job *job, s
     }
     if (err.kind == ERR_RETRY)
         return READ_UNAVAILABLE;
+    if (err.kind == ERR_UNKNOWN)
+        return READ_UNKNOWN;
     log_error("read.failed", L_ERR(&err));
     return READ_INTERNAL;
 }
@@ -310,6 +374,7 @@ static void *reader_main(void *arg)
             all->answer(job, run_job(r, job, &out), &out);
         pthread_mutex_lock(&all->lock);
         read_queue_done(all->queue, job->user_id);
+        free(job->task);
         free(job);
     }
     pthread_cond_broadcast(&all->wake); /* who waited for a customer's turn to end */
@@ -318,7 +383,7 @@ static void *reader_main(void *arg)
     return NULL;
 }
 
-struct reads *reads_start(read_answer_fn *answer)
+struct reads *reads_start(read_answer_fn *answer, read_begin_fn *begin)
 {
     size_t count = (size_t)api_settings.readers;
     const struct read_queue_limits limits = {
@@ -331,7 +396,9 @@ struct reads *reads_start(read_answer_fn *answer)
     db_label_register(&bottom_label);
     db_label_register(&history_label);
     db_label_register(&balance_label);
+    webhook_task_register();
     r->answer = answer;
+    r->begin = begin;
     r->queue = read_queue_new(&limits);
     r->count = count;
     pthread_mutex_init(&r->lock, NULL);

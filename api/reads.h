@@ -2,22 +2,23 @@
 #define API_READS_H
 
 /*
- * History and balance pages, answered by a few threads with a connection each: the event loops
- * never wait for the database. Pages run from newest to oldest by row id; a cursor is the last id
- * looked at, and given when a further row is known, or when the search for a state has looked at so
- * many rows that the client had better hear from us.
+ * History and balance pages, messages, and what is asked about endpoints, answered by a few threads
+ * with a connection each: the event loops never wait for the database. Pages run from newest to
+ * oldest by row id; a cursor is the last id looked at, and given when a further row is known, or
+ * when the search for a state has looked at so many rows that the client had better hear from us.
  */
 
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "api/webhook_task.h"
 #include "libcommon/base/buf.h"
 #include "libcommon/domain/recipient.h"
 
 struct httpd_request;
 struct reads;
 
-enum read_kind { READ_HISTORY, READ_BALANCE };
+enum read_kind { READ_HISTORY, READ_BALANCE, READ_MESSAGE, READ_WEBHOOK };
 
 struct read_job {
     struct read_job *next; /* of the customer's */
@@ -31,23 +32,30 @@ struct read_job {
     bool by_state;
     enum recipient_state state;
     char message_id[MESSAGE_ID_MAX + 1]; /* "": any */
+    struct webhook_task *task;           /* of READ_WEBHOOK; freed with the job */
 };
 
 enum read_outcome {
     READ_OK,
-    READ_ABSENT, /* the message that is asked for is not there, for whoever asks for itself */
+    READ_ABSENT,  /* what is asked for is not there; a message, for whoever asks for itself */
+    READ_FULL,    /* the customer has as many endpoints as there may be */
+    READ_UNKNOWN, /* a change may have been made */
     READ_UNAVAILABLE,
     READ_TOO_LATE,
     READ_INTERNAL,
 };
+
+/* A job that changes something is about to. False: the deadline was first, and nothing is done. */
+typedef bool read_begin_fn(const struct read_job *job);
 
 /* Gives the answer (body: JSON when READ_OK), unless the deadline has been first; called on a
  * reading thread. The job is freed afterwards. */
 typedef void read_answer_fn(const struct read_job *job, enum read_outcome outcome,
                             const struct buf *body);
 
-struct reads *reads_start(read_answer_fn *answer); /* settings: api_settings */
-/* Takes a copy of job; any thread, never blocks. False: no room for it (read_queue.h). */
+struct reads *reads_start(read_answer_fn *answer,
+                          read_begin_fn *begin); /* settings: api_settings */
+/* Takes a copy of job, and its task; any thread, never blocks. False: no room (read_queue.h). */
 bool reads_submit(struct reads *r, const struct read_job *job);
 void reads_stop(struct reads *r); /* answers what waits */
 

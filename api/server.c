@@ -18,10 +18,12 @@
 #include "api/receipt_route.h"
 #include "api/settings.h"
 #include "api/swagger.h"
+#include "api/webhook_routes.h"
 #include "libcommon/base/clock.h"
 #include "libcommon/daemon/daemon.h"
 #include "libcommon/domain/doorbell.h"
 #include "libcommon/domain/ledger.h"
+#include "libcommon/domain/webhook_watch.h"
 #include "libcommon/telemetry/log.h"
 #include "libcommon/telemetry/metrics.h"
 
@@ -110,8 +112,15 @@ static void answer_late_operation(struct httpd_request *req, unsigned stage)
 
 static void answer_late_read(struct httpd_request *req, unsigned stage)
 {
-    (void)stage;
-    reply_too_late(req);
+    if (stage == STAGE_BEGUN)
+        reply_unknown(req);
+    else
+        reply_too_late(req);
+}
+
+static bool begin_read(const struct read_job *job)
+{
+    return httpd_mark(job->request, STAGE_BEGUN);
 }
 
 static void reply_too_high(struct httpd_request *req)
@@ -301,6 +310,23 @@ static void handle_topup(struct httpd_request *req, void *arg)
         submit(req, op);
 }
 
+static void reply_absent(const struct read_job *job)
+{
+    if (job->kind == READ_WEBHOOK)
+        httpd_reply_error(job->request, 404, "not_found", "There is no such webhook.", NULL);
+    else
+        auth_reply_absent(job->request);
+}
+
+static void reply_full(struct httpd_request *req)
+{
+    char text[80];
+
+    snprintf(text, sizeof(text), "A customer has at most %lld webhooks.",
+             (long long)api_settings.webhooks_per_customer);
+    httpd_reply_error(req, 409, "too_many_webhooks", text, NULL);
+}
+
 static void answer_read(const struct read_job *job, enum read_outcome outcome,
                         const struct buf *body)
 {
@@ -313,7 +339,11 @@ static void answer_read(const struct read_job *job, enum read_outcome outcome,
     else if (outcome == READ_TOO_LATE)
         reply_too_late(job->request);
     else if (outcome == READ_ABSENT)
-        auth_reply_absent(job->request);
+        reply_absent(job);
+    else if (outcome == READ_FULL)
+        reply_full(job->request);
+    else if (outcome == READ_UNKNOWN)
+        reply_unknown(job->request);
     else
         httpd_reply_error(job->request, 500, "internal_error", "Something went wrong.", NULL);
 }
@@ -355,7 +385,10 @@ static void submit_read(struct httpd_request *req, struct read_job *job)
     job->request = req;
     job->deadline_ms = clock_mono_ms() + api_settings.request_deadline_ms;
     httpd_set_deadline(req, job->deadline_ms, answer_late_read);
-    if (!reads_submit(server.reads, job) && httpd_take(req))
+    if (reads_submit(server.reads, job))
+        return;
+    free(job->task);
+    if (httpd_take(req))
         httpd_reply_retry(req, 503, "system_overloaded", OVERLOAD_MESSAGE, RETRY_AFTER_SEC);
 }
 
@@ -365,6 +398,21 @@ static void handle_history(struct httpd_request *req, void *arg)
 
     (void)arg;
     if (take_page(req, &job) && take_filters(req, &job))
+        submit_read(req, &job);
+}
+
+static void handle_message(struct httpd_request *req, void *arg)
+{
+    const char *id = httpd_path(req) + strlen("/messages/");
+    struct read_job job = {.kind = READ_MESSAGE};
+
+    (void)arg;
+    if (!*id || strlen(id) > MESSAGE_ID_MAX || strchr(id, '/')) {
+        httpd_reply_error(req, 404, "not_found", "There is nothing at this path.", NULL);
+        return;
+    }
+    memcpy(job.message_id, id, strlen(id) + 1);
+    if (take_page(req, &job))
         submit_read(req, &job);
 }
 
@@ -398,6 +446,10 @@ static const struct admission_needs send_needs = {
 static const struct admission_needs topup_needs = {.scope = KEY_TOPUP, .subject = SUBJECT_IN_BODY};
 static const struct admission_needs read_needs = {
     .scope = KEY_READ, .subject = SUBJECT_IN_QUERY, .read_limit = true};
+static const struct admission_needs webhook_body_needs = {
+    .scope = KEY_WEBHOOKS, .subject = SUBJECT_IN_BODY, .read_limit = true};
+static const struct admission_needs webhook_needs = {
+    .scope = KEY_WEBHOOKS, .subject = SUBJECT_IN_QUERY, .read_limit = true};
 static const struct admission_needs page_needs = {.group = GROUP_SWAGGER};
 static const struct admission_needs metrics_needs = {
     .group = GROUP_METRICS, .scope = KEY_METRICS, .no_limit = true};
@@ -411,8 +463,14 @@ static const struct httpd_route routes[] = {
     {"GET", RECEIPT_PATH, receipt_route_handle, HTTPD_NO_LIMIT | HTTPD_NO_SPAN, NULL},
     {"POST", "/messages/send", handle_send, 0, &send_needs},
     {"GET", "/messages/history", handle_history, 0, &read_needs},
+    {"GET", "/messages/*", handle_message, 0, &read_needs},
     {"GET", "/balance", handle_balance, 0, &read_needs},
     {"POST", "/balance/add", handle_topup, 0, &topup_needs},
+    {"POST", "/webhooks", webhook_handle_create, 0, &webhook_body_needs},
+    {"GET", "/webhooks", webhook_handle_list, 0, &webhook_needs},
+    {"GET", "/webhooks/*", webhook_handle_get, 0, &webhook_needs},
+    {"POST", "/webhooks/*", webhook_handle_post, 0, &webhook_needs},
+    {"DELETE", "/webhooks/*", webhook_handle_delete, 0, &webhook_needs},
     {"GET", "/swagger", handle_swagger, 0, &page_needs},
     {"GET", "/swagger/*", handle_swagger, 0, &page_needs},
     DAEMON_HEALTH_ROUTES,
@@ -474,7 +532,9 @@ struct server *server_start(struct err *err)
     server.janitor = housekeeping_start();
     server.doorbell = doorbell_start(&s->broker);
     server.commit = commit_start(answer_operation, enter_stage);
-    server.reads = reads_start(answer_read);
+    webhook_watch_start(&s->db);
+    webhook_routes_open(server.admission, submit_read);
+    server.reads = reads_start(answer_read, begin_read);
     receipt_route_start();
     if (entrance_start(server.entrance, err)) {
         server_drain(&server);
@@ -499,6 +559,7 @@ void server_drain(struct server *s)
     audit_watch_stop(s->audit);
     janitor_stop(s->janitor);
     doorbell_stop(s->doorbell);
+    webhook_watch_stop();
 }
 
 void server_free(struct server *s)

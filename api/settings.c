@@ -94,6 +94,14 @@ static const struct setting rows[] = {
     SETTING_INT_ROW(api_settings, audit_load_pct, "AUDIT_LOAD_PCT", "1", 0, 50,
                     "Share of one database connection's time for the running audit, in percent; 0 "
                     "switches it off."),
+    SETTING_INT_ROW(api_settings, balance_low, "BALANCE_LOW_DEFAULT", "0", 0, 4503599627370495,
+                    "Balance below which a customer's endpoints are told balance.low, once each "
+                    "time that it falls below; 0: never."),
+    SETTING_INT_ROW(api_settings, webhooks_per_customer, "WEBHOOKS_PER_CUSTOMER", "5", 1, 100,
+                    "Endpoints that a customer may have."),
+    SETTING_INT_ROW(
+        api_settings, webhook_grace_sec, "WEBHOOK_SECRET_GRACE_SEC", "86400", 0, 2592000,
+        "How long requests are signed with the old secret, too, after a new one was made."),
     SETTING_BOOL_ROW(api_settings, migrate_on_start, "MIGRATE_ON_START", "true",
                      "Bring the database's schema up to date at start."),
     SETTING_CHOICE_ROW(api_settings, auth, "API_AUTH", "required", "required off",
@@ -225,11 +233,11 @@ static size_t check(struct buf *errors)
     const struct api_settings *s = &api_settings;
     size_t faults = daemon_settings_check(&s->daemon, &s->httpd, &s->db, errors);
 
-    if (s->committers + s->readers + s->receipt_workers + 7 > s->db.max_open) {
+    if (s->committers + s->readers + s->receipt_workers + 8 > s->db.max_open) {
         buf_printf(errors,
                    "DB_MAX_OPEN_CONNS=%lld is too low for COMMITTERS=%lld, READ_CONNS=%lld, "
                    "RECEIPT_WORKERS=%lld, the migration, the samplers, the audit, the janitor, the "
-                   "API keys and the readiness probe\n",
+                   "API keys, who has webhooks and the readiness probe\n",
                    (long long)s->db.max_open, (long long)s->committers, (long long)s->readers,
                    (long long)s->receipt_workers);
         faults++;

@@ -34,6 +34,7 @@ struct api_settings {
     int64_t readers, read_queue_max, read_queue_user_max, read_scan_rows;
     int64_t idempotency_ttl_hours;
     int64_t audit_load_pct;
+    int64_t balance_low, webhooks_per_customer, webhook_grace_sec;
     char *auth; /* required, off */
     bool auth_off_anywhere;
     int64_t keys_stale_sec, auth_failure_rps, auth_failure_burst;

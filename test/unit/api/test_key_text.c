@@ -175,13 +175,13 @@ START_TEST(scopes_and_their_words)
     key_scopes_put(&out, scopes);
     ck_assert_str_eq(out.data, "send,read");
     buf_reset(&out);
-    ck_assert(key_scopes_read("send,read,topup,admin,metrics", &scopes));
+    ck_assert(key_scopes_read("send,read,topup,admin,metrics,webhooks", &scopes));
     key_scopes_put(&out, scopes);
-    ck_assert_str_eq(out.data, "send,read,topup,admin,metrics");
+    ck_assert_str_eq(out.data, "send,read,topup,admin,metrics,webhooks");
     buf_free(&out);
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
         ck_assert_msg(!key_scopes_read(wrong[i], &scopes), "%s", wrong[i]);
-    ck_assert(!key_scopes_read("send,webhooks,read", &scopes));
+    ck_assert(!key_scopes_read("send,invoices,read", &scopes));
     ck_assert_uint_eq(scopes, KEY_SEND | KEY_READ);
     ck_assert_str_eq(key_scope_name(KEY_TOPUP), "topup");
 }

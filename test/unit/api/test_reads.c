@@ -25,6 +25,12 @@ static void answer(const struct read_job *job, enum read_outcome what, const str
     sem_post(&answered);
 }
 
+static bool begin(const struct read_job *job)
+{
+    (void)job;
+    return true;
+}
+
 static void setup(void)
 {
     fake_db_begin();
@@ -33,7 +39,7 @@ static void setup(void)
     api_settings.read_queue_max = 10;
     api_settings.read_queue_user_max = 10;
     api_settings.read_scan_rows = 100;
-    reads = reads_start(answer);
+    reads = reads_start(answer, begin);
 }
 
 static void teardown(void)
