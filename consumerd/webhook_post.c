@@ -33,6 +33,8 @@ struct webhook_target {
     CURLM *multi;
     struct event *timer;
     unsigned rounds;
+    int64_t
+        window; /* calls that may be out: one more with each that succeeds, one after a failure */
     int64_t idle_since_ms;
     UT_hash_handle hh;
 };
@@ -69,7 +71,7 @@ struct webhook_post {
     struct webhook_target *targets;
     struct webhook_rounds rounds;
     struct call_list out, idle;
-    int64_t active, failing_active;
+    int64_t active, weak_active;
     struct webhook_posted_list news; /* not handed over yet */
 };
 
@@ -259,17 +261,27 @@ static struct webhook_posted *tell(struct webhook_post *p, struct webhook_round 
     return news;
 }
 
-static bool is_failing(const struct webhook_round *round)
+/* Nothing that was sent there lately has been taken. */
+static bool is_weak(const struct webhook_target *t)
 {
-    return round->failures > 0;
+    return t->window == 1;
 }
 
 static void count_active(struct webhook_post *p, struct webhook_round *round, int by)
 {
     p->active += by;
-    if (is_failing(round))
-        p->failing_active += by;
+    if (is_weak(round->target))
+        p->weak_active += by;
     round->active += (unsigned)by;
+}
+
+static void set_window(struct webhook_post *p, struct webhook_round *round, int64_t window)
+{
+    bool was_weak = is_weak(round->target);
+
+    round->target->window = window < p->config.in_flight_each ? window : p->config.in_flight_each;
+    if (is_weak(round->target) != was_weak)
+        p->weak_active += was_weak ? -(int64_t)round->active : (int64_t)round->active;
 }
 
 /* The round is told, and what it may still do follows. */
@@ -277,7 +289,7 @@ static void note_result(struct webhook_post *p, struct call *c, const struct web
 {
     struct webhook_round *round = c->round;
     struct webhook_posted *news = tell(p, round);
-    bool was_failing = is_failing(round);
+    bool ok = result->result == WEBHOOK_OK;
 
     news->first = c->first;
     news->n = c->n;
@@ -287,9 +299,8 @@ static void note_result(struct webhook_post *p, struct call *c, const struct web
     news->ended_ms = clock_mono_ms();
     news->took_us = clock_mono_us() - c->began_us;
     count_active(p, round, -1);
-    round->failures = result->result == WEBHOOK_OK ? 0 : round->failures + 1;
-    if (is_failing(round) != was_failing)
-        p->failing_active += was_failing ? -(int64_t)round->active : (int64_t)round->active;
+    set_window(p, round, ok ? round->target->window + 1 : 1);
+    round->failures = ok ? 0 : round->failures + 1;
     if (result->rest_ms || round->failures >= WEBHOOK_PAUSE_AFTER || result->result == WEBHOOK_GONE)
         round->stopped = true;
 }
@@ -345,15 +356,17 @@ static void collect(struct webhook_target *t)
 
 /* ---- what may begin ---- */
 
+/* Those that are weak have one each, and no more than half of all together; of the others none has
+ * more than a quarter of what is free, so that whoever comes next finds something. */
 static bool may_begin(const struct webhook_post *p, const struct webhook_round *r)
 {
-    const struct webhook_post_config *config = &p->config;
+    int64_t free_ones = p->config.in_flight - p->active;
 
-    if (r->stopped || r->next == r->page.n || p->active >= config->in_flight)
+    if (r->stopped || r->next == r->page.n || free_ones <= 0)
         return false;
-    if (is_failing(r))
-        return !r->active && p->failing_active < (config->in_flight + 1) / 2;
-    return r->active < config->in_flight_each;
+    if (!r->active)
+        return !is_weak(r->target) || p->weak_active < (p->config.in_flight + 1) / 2;
+    return r->active < r->target->window && r->active < free_ones / 4;
 }
 
 static size_t events_of_a_call(const struct webhook_round *r)
@@ -503,6 +516,7 @@ static struct webhook_target *target_of(struct webhook_post *p, uint64_t id)
     t = must_alloc(1, sizeof(*t));
     t->id = id;
     t->post = p;
+    t->window = 1;
     t->multi = curl_multi_init();
     t->timer = event_new(p->base, -1, 0, on_timer, t);
     MUST(t->multi && t->timer);
@@ -546,6 +560,8 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
         r->target = target_of(p, r->page.id);
         r->target->rounds++;
         r->failures = r->page.failures;
+        if (r->failures)
+            r->target->window = 1;
     }
     TAILQ_CONCAT(&p->rounds, &given, link);
     fill(p);

@@ -4,10 +4,10 @@
 /*
  * Calls customers' endpoints: one thread with an event loop, which never waits for the database
  * (webhook_desk.h does). It is given rounds, an endpoint and a page of its events each, and gives
- * back every call that is over, and at last the round. An endpoint has so many calls out at a time;
- * one whose calls fail has one, all such together no more than half of all, and a round that sees
- * WEBHOOK_PAUSE_AFTER failures in a row, or is asked to wait, ends early. So nobody waits for one
- * that is slow or dead but itself.
+ * back every call that is over, and at last the round. An endpoint begins with one call out at a
+ * time and has one more with each that succeeds; a failure takes it back to one. Those with one
+ * have half of all together at most, and a round that sees WEBHOOK_PAUSE_AFTER failures in a row,
+ * or is asked to wait, ends early. So nobody waits for one that is slow or dead but itself.
  *
  * curl opens no connection by itself: each address is judged (webhook_guard.h) where its socket is
  * opened, so what is judged is what is connected to. Connections are kept by endpoint, no proxy is
