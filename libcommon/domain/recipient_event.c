@@ -17,10 +17,15 @@ static enum webhook_kind kind_of(enum recipient_transition transition)
     switch (transition) {
     case RECIPIENT_DELIVER:
     case RECIPIENT_CONFIRM:
+    case RECIPIENT_PROVE:
         return WEBHOOK_DONE;
     case RECIPIENT_FAIL:
     case RECIPIENT_DROP:
         return WEBHOOK_FAILED;
+    case RECIPIENT_REPORT_DELIVERED:
+        return WEBHOOK_DELIVERED;
+    case RECIPIENT_REPORT_UNDELIVERED:
+        return WEBHOOK_UNDELIVERED;
     default:
         return WEBHOOK_KINDS;
     }
@@ -43,13 +48,25 @@ bool recipient_wants_events(enum recipient_transition transition,
     return false;
 }
 
-/* A recipient as it is now, as a page of history shows it. */
-static const char data[] =
-    "JSON_OBJECT('user_id',m.user_id,'message_identifier',m.message_identifier,"
-    "'position',m.position,'recipient',m.recipient,'type',m.type,'status',m.status,"
-    "'provider',m.provider,'provider_message_id',m.provider_message_id,"
-    "'last_error',m.last_error,'price',m.price,"
-    "'created_at',DATE_FORMAT(m.created_at,'%Y-%m-%dT%H:%i:%s.%fZ'))";
+/* A recipient as it is now, as a page of history shows it; what its operator said only where that
+ * is the event. */
+#define DATA                                                                         \
+    "JSON_OBJECT('user_id',m.user_id,'message_identifier',m.message_identifier,"     \
+    "'position',m.position,'recipient',m.recipient,'type',m.type,'status',m.status," \
+    "'provider',m.provider,'provider_message_id',m.provider_message_id,"             \
+    "'last_error',m.last_error,'price',m.price,"                                     \
+    "'created_at',DATE_FORMAT(m.created_at,'%Y-%m-%dT%H:%i:%s.%fZ'),"                \
+    "'delivery',ELT(m.delivery+1,'none','waiting','delivered','undelivered','unreported')"
+#define REPORT                                                                          \
+    ",'delivery_report',JSON_EXTRACT((SELECT JSON_OBJECT('operator',d.operator,"        \
+    "'code',d.code,'words',d.words,'reason',d.reason,"                                  \
+    "'at',DATE_FORMAT(d.reported_at,'%Y-%m-%dT%H:%i:%s.%fZ')) FROM deliveries d WHERE " \
+    "d.status_id=m.id AND d.state=m.delivery ORDER BY d.reported_at,d.operator LIMIT 1),'$')"
+
+static const char *data_of(enum webhook_kind kind)
+{
+    return kind == WEBHOOK_DELIVERED || kind == WEBHOOK_UNDELIVERED ? DATA REPORT ")" : DATA ")";
+}
 
 static void put_ids(struct buf *sql, enum recipient_transition transition,
                     const struct recipient_change *changes, size_t n, bool attempts)
@@ -77,7 +94,7 @@ void recipient_put_events(struct buf *sql, enum recipient_transition transition,
 {
     enum webhook_kind kind = kind_of(transition);
 
-    webhook_put_event(sql, kind, "CONCAT(m.message_identifier,'-',m.position)", data);
+    webhook_put_event(sql, kind, "CONCAT(m.message_identifier,'-',m.position)", data_of(kind));
     buf_puts(sql, "message_status m FORCE INDEX(PRIMARY)");
     webhook_put_endpoints(sql, kind, "m.user_id");
     buf_puts(sql, " WHERE m.id IN ");

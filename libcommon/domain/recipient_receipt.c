@@ -653,7 +653,7 @@ static int report(struct db *db, enum recipient_transition transition, bool refu
     if (db_only(&results)->affected != n)
         rc = err_set(err, ERR_BUG, 0, "receipt: a recipient changed under its lock");
     else
-        recipient_pass(transition, changes, n);
+        rc = recipient_pass(db, transition, changes, n, err);
     db_results_free(&results);
     return rc;
 }
@@ -701,8 +701,7 @@ static int write_proofs(struct hearing *h, struct recipient_change *changes, str
         changes[n] = change_of(&h->heard[i]);
         changes[n++].transition = RECIPIENT_PROVE;
     }
-    recipient_pass(RECIPIENT_PROVE, changes, n);
-    return 0;
+    return recipient_pass(h->db, RECIPIENT_PROVE, changes, n, err);
 }
 
 static int write_all(struct hearing *h, struct recipient_change *changes, struct err *err)
