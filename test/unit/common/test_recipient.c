@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "libcommon/domain/recipient.h"
+#include "libcommon/domain/webhook_set.h"
 #include "test/unit/fake_db.h"
 #include "test/unit/suite.h"
 
@@ -172,6 +173,61 @@ START_TEST(what_answers_to_the_fence_is_delivered_by_one_statement)
     ck_assert_int_eq(deliver(&err), 0);
     ck_assert_str_eq(fake_db_ran(), "settle_done");
     expect_results(RECIPIENT_CHANGED, RECIPIENT_CHANGED, RECIPIENT_CHANGED);
+}
+END_TEST
+
+/* Customers 10 and 12 may have endpoints; 10 is of id 3, 12 of id 1. */
+static void know_two(void)
+{
+    static const int64_t customers[] = {10, 12};
+
+    webhook_set_know(customers, 2, WEBHOOK_SET_FOR_GOOD);
+}
+
+START_TEST(who_may_have_an_endpoint_is_told_in_the_same_packet)
+{
+    struct err err;
+
+    know_two();
+    EXPECT("settle_done",
+           .has = {"INSERT IGNORE INTO webhook_events", "w.kinds&1 WHERE m.id IN (1,3) ",
+                   "(m.id,m.attempt) IN ((1,4),(3,4)) AND m.status='done'", "COMMIT"},
+           .lacks = {"deliveries"}, DONE(3));
+    ck_assert_int_eq(deliver(&err), 0);
+    ck_assert_str_eq(fake_db_ran(), "begin settle_done");
+    expect_results(RECIPIENT_CHANGED, RECIPIENT_CHANGED, RECIPIENT_CHANGED);
+}
+END_TEST
+
+START_TEST(who_fails_is_told_behind_the_refund)
+{
+    struct err err;
+
+    know_two();
+    turn_into(RECIPIENT_FAIL);
+    for (int i = 0; i < 3; i++)
+        changes[i].result = RECIPIENT_HELD;
+    EXPECT("settle_failed", .affected = 3);
+    EXPECT("refund_lock_balances", .rows = "10|1\n11|1\n12|1");
+    EXPECT("refund", .affected = 3);
+    EXPECT("refund", .affected = 3);
+    EXPECT("webhook_events", .has = {"w.kinds&2 WHERE m.id IN (3,1) AND m.status='failed'"});
+    ck_assert_int_eq(recipient_fail(db, changes, 3, &err), 0);
+}
+END_TEST
+
+START_TEST(whoever_does_not_know_asks_for_all)
+{
+    struct err err;
+
+    webhook_set_forget();
+    EXPECT("settle_done", .has = {"INSERT IGNORE INTO webhook_events", " WHERE m.id IN (1,2,3) "},
+           DONE(3));
+    ck_assert_int_eq(deliver(&err), 0);
+    webhook_set_know(NULL, 0, 0); /* was believed until long ago */
+    ck_assert(webhook_set_any() && webhook_set_may_have(1));
+    webhook_set_believe(WEBHOOK_SET_FOR_GOOD);
+    ck_assert(!webhook_set_any() && !webhook_set_may_have(1));
 }
 END_TEST
 
@@ -489,6 +545,9 @@ int main(void)
     t = tcase_create("transitions");
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, what_answers_to_the_fence_is_delivered_by_one_statement);
+    tcase_add_test(t, who_may_have_an_endpoint_is_told_in_the_same_packet);
+    tcase_add_test(t, who_fails_is_told_behind_the_refund);
+    tcase_add_test(t, whoever_does_not_know_asks_for_all);
     tcase_add_test(t, each_row_gets_what_is_its_own);
     tcase_add_test(t, rows_that_are_lost_are_found_by_looking_and_left_alone);
     tcase_add_test(t, delivered_by_a_commit_whose_answer_was_lost);
