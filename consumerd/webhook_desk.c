@@ -20,11 +20,14 @@
 #define PAGE_MAX 500      /* events of one round */
 #define LEASE_MS 10000
 #define RENEW_MS 3000
-#define LOOK_MS 200     /* between two looks for what is due */
-#define BUSY_MS 20      /* between two settles while calls are out: they share a transaction */
-#define COUNT_MS 10000  /* between two counts of endpoints */
-#define RETRY_MS 500    /* after a failure of the database */
-#define SETTLE_MAX 1000 /* calls of one transaction */
+#define EVENTS_MAX 50000 /* of all rounds that are out; one may exceed it */
+#define LOOK_MS 200      /* between two looks for what has just become due */
+#define LOOK_ALL_MS 1000 /* ... and for all that is due */
+#define LOOK_SHARE 10    /* a look takes one part of so many of the time at most */
+#define BUSY_MS 20       /* between two settles while calls are out: they share a transaction */
+#define COUNT_MS 10000   /* between two counts of endpoints */
+#define RETRY_MS 500     /* after a failure of the database */
+#define SETTLE_MAX 1000  /* calls of one transaction */
 
 struct endpoint {
     TAILQ_ENTRY(endpoint) link;
@@ -50,9 +53,9 @@ struct webhook_desk {
     bool schema_seen, failing;
     _Atomic bool draining, news;
     struct endpoint_list endpoints;
-    size_t endpoint_count, rounds;
-    struct webhook_posted_list over; /* to be written down */
-    int64_t renewed_ms, look_at_ms, count_at_ms;
+    size_t endpoint_count, rounds, events; /* the last two: that are out */
+    struct webhook_posted_list over;       /* to be written down */
+    int64_t renewed_ms, look_at_ms, look_all_at_ms, count_at_ms;
 };
 
 static struct {
@@ -156,13 +159,36 @@ static int count(struct webhook_desk *d, struct err *err)
     return 0;
 }
 
+/* After every_ms, or later where looking takes long. */
+static int64_t next_look(int64_t began_ms, int64_t every_ms)
+{
+    int64_t took_ms = clock_mono_ms() - began_ms;
+
+    return began_ms + (took_ms * LOOK_SHARE > every_ms ? took_ms * LOOK_SHARE : every_ms);
+}
+
+static int find(struct webhook_desk *d, uint64_t *ids, size_t *found, struct err *err)
+{
+    int64_t began_ms = clock_mono_ms();
+    bool all = began_ms >= d->look_all_at_ms;
+    int64_t lag_ms;
+
+    if (webhook_queue_find(d->db, !all, ids, ENDPOINTS_MAX - d->endpoint_count, found, &lag_ms,
+                           err))
+        return -1;
+    d->look_at_ms = next_look(began_ms, LOOK_MS);
+    if (all) {
+        d->look_all_at_ms = next_look(began_ms, LOOK_ALL_MS);
+        metrics_set(stats.lag, lag_ms / 1000);
+    }
+    return 0;
+}
+
 /* Takes what is due and nobody else's. */
 static int look(struct webhook_desk *d, struct err *err)
 {
     uint64_t ids[ENDPOINTS_MAX];
-    size_t room = ENDPOINTS_MAX - d->endpoint_count;
     size_t found, n = 0;
-    int64_t lag_ms;
 
     if (!webhook_set_any()) {
         metrics_set(stats.lag, 0);
@@ -170,9 +196,8 @@ static int look(struct webhook_desk *d, struct err *err)
     }
     if (clock_mono_ms() < d->look_at_ms)
         return 0;
-    if (webhook_queue_find(d->db, ids, room, &found, &lag_ms, err))
+    if (find(d, ids, &found, err))
         return -1;
-    metrics_set(stats.lag, lag_ms / 1000);
     for (size_t i = 0; i < found; i++)
         if (!is_known(d, ids[i]))
             ids[n++] = ids[i];
@@ -180,15 +205,17 @@ static int look(struct webhook_desk *d, struct err *err)
         return -1;
     for (size_t i = 0; i < n; i++)
         add_endpoint(d, ids[i]);
-    d->look_at_ms = clock_mono_ms() + LOOK_MS;
     return 0;
 }
 
 /* ---- rounds ---- */
 
-static size_t page_size(const struct endpoint *e)
+static size_t page_size(const struct webhook_desk *d, const struct endpoint *e)
 {
-    return e->failures ? WEBHOOK_BATCH_MAX : PAGE_MAX;
+    size_t most = e->failures ? WEBHOOK_BATCH_MAX : PAGE_MAX;
+    size_t room = d->events < EVENTS_MAX ? EVENTS_MAX - d->events : 1;
+
+    return most < room ? most : room;
 }
 
 static void send_round(struct webhook_desk *d, struct endpoint *e, struct webhook_round *round)
@@ -202,6 +229,7 @@ static void send_round(struct webhook_desk *d, struct endpoint *e, struct webhoo
     e->round = round;
     round->owner = e;
     d->rounds++;
+    d->events += page->n;
     webhook_post_give(d->post, round);
 }
 
@@ -210,7 +238,7 @@ static int load(struct webhook_desk *d, struct endpoint *e, bool *resting, struc
 {
     struct webhook_round *round = must_alloc(1, sizeof(*round));
 
-    if (webhook_queue_load(d->db, d->owner, e->id, page_size(e), &round->page, err)) {
+    if (webhook_queue_load(d->db, d->owner, e->id, page_size(d, e), &round->page, err)) {
         free(round);
         return -1;
     }
@@ -298,20 +326,23 @@ static size_t collect_calls(const struct webhook_desk *d, struct webhook_call *c
     size_t n = 0;
 
     for (const struct webhook_posted *p = TAILQ_FIRST(&d->over); p && n < SETTLE_MAX;
-         p = TAILQ_NEXT(p, link))
-        if (p->n)
-            calls[n++] = (struct webhook_call){
-                .webhook_id = p->round->page.id,
-                .call_no = p->call_no,
-                .events = p->round->page.events + p->first,
-                .n = p->n,
-                .delivered = p->result == WEBHOOK_OK,
-                .result = webhook_result_name(p->result),
-                .status = p->status,
-                .took_ms = p->took_us / 1000,
-                .ago_ms = now_ms - p->ended_ms,
-                .rest_ms = p->rest_ms,
-            };
+         p = TAILQ_NEXT(p, link)) {
+        if (!p->n)
+            continue;
+        calls[n] = (struct webhook_call){
+            .webhook_id = p->round->page.id,
+            .call_no = p->call_no,
+            .events = p->round->page.events + p->first,
+            .n = p->n,
+            .delivered = p->result == WEBHOOK_OK,
+            .result = webhook_result_name(p->result),
+            .status = p->status,
+            .took_ms = p->took_us / 1000,
+            .ago_ms = now_ms - p->ended_ms,
+            .rest_ms = p->rest_ms,
+        };
+        n++;
+    }
     return n;
 }
 
@@ -353,6 +384,7 @@ static void free_round(struct webhook_desk *d, struct webhook_round *round)
 
     e->round = NULL;
     d->rounds--;
+    d->events -= round->page.n;
     webhook_page_free(&round->page);
     free(round);
 }
@@ -362,7 +394,7 @@ static void drop_settled(struct webhook_desk *d, size_t calls)
 {
     struct webhook_posted *p;
 
-    while ((p = TAILQ_FIRST(&d->over)) && (calls || !p->n)) {
+    while ((p = TAILQ_FIRST(&d->over)) && (calls || !p->n)) { /* NOLINT: lost in the macros */
         TAILQ_REMOVE(&d->over, p, link);
         if (p->n)
             calls--;
@@ -581,7 +613,7 @@ static void free_all(struct webhook_desk *d)
         free(p);
     }
     while ((e = TAILQ_FIRST(&d->endpoints))) {
-        if (e->round)
+        if (e->round) /* NOLINT: lost in the macros */
             free_round(d, e->round);
         forget_endpoint(d, e);
     }

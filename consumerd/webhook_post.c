@@ -139,7 +139,7 @@ static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_so
 }
 
 /* Of the head and the body. */
-static size_t on_answer(char *data, size_t one, size_t n, void *arg)
+static size_t on_answer(char *data, size_t one, size_t n, void *arg) /* NOLINT: libcurl's type */
 {
     struct call *c = arg;
 
@@ -531,7 +531,7 @@ static struct webhook_target *target_of(struct webhook_post *p, uint64_t id)
 
 static void free_target(struct webhook_post *p, struct webhook_target *t)
 {
-    HASH_DEL(p->targets, t);
+    HASH_DEL(p->targets, t); /* NOLINT: lost in the macros */
     curl_multi_cleanup(t->multi);
     event_free(t->timer);
     free(t);
@@ -578,6 +578,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
     daemon_beat(p->beat);
     HASH_ITER(hh, p->targets, t, next)
     {
+        /* cppcheck-suppress uninitvar ; lost in the macros */
         if (!t->rounds && now_ms - t->idle_since_ms > TARGET_IDLE_MS)
             free_target(p, t);
     }

@@ -73,7 +73,7 @@ void webhook_put_low(struct buf *sql, const struct ledger_account *accounts, siz
         if (!may_cross(&accounts[i], threshold, balances))
             continue;
         buf_printf(sql, "%sb.user_id=%lld AND b.balance>=%lld", before,
-                   (long long)accounts[i].user_id, (long long)(threshold + accounts[i].change));
+                   (long long)accounts[i].user_id, (long long)threshold + accounts[i].change);
         before = " OR ";
     }
     buf_printf(sql, ") AND b.balance<%lld", (long long)threshold);

@@ -47,9 +47,10 @@ static void put_ids(struct buf *sql, const uint64_t *ids, size_t n)
 
 /* ---- who has something to be told ---- */
 
-/* The first of each endpoint in the index of what is due, without a look at the rest. */
-int webhook_queue_find(struct db *db, uint64_t *ids, size_t room, size_t *n, int64_t *lag_ms,
-                       struct err *err)
+/* The first of each endpoint in the index of what is due, without a look at the rest. But what was
+ * delivered a moment ago lies there still, until the server has purged it: that is walked. */
+int webhook_queue_find(struct db *db, bool recent, uint64_t *ids, size_t room, size_t *n,
+                       int64_t *lag_ms, struct err *err)
 {
     struct db_results results;
     struct buf sql = {0};
@@ -60,9 +61,12 @@ int webhook_queue_find(struct db *db, uint64_t *ids, size_t room, size_t *n, int
                    "(w.leased_until IS NULL OR w.leased_until<NOW(6)) AND "
                    "(w.paused_until IS NULL OR w.paused_until<=NOW(6)) FROM "
                    "(SELECT webhook_id,MIN(next_at) AS due FROM webhook_events "
-                   "FORCE INDEX(idx_webhook_events_due) GROUP BY webhook_id) d "
-                   "STRAIGHT_JOIN webhooks w ON w.id=d.webhook_id WHERE d.due<=NOW(6) AND "
-                   "w.disabled_at IS NULL AND w.deleted_at IS NULL ORDER BY d.due");
+                   "FORCE INDEX(idx_webhook_events_due)");
+    if (recent)
+        buf_puts(&sql, " WHERE next_at>=NOW(6)-INTERVAL 10 SECOND");
+    buf_puts(&sql, " GROUP BY webhook_id) d STRAIGHT_JOIN webhooks w ON w.id=d.webhook_id WHERE "
+                   "d.due<=NOW(6) AND w.disabled_at IS NULL AND w.deleted_at IS NULL ORDER BY "
+                   "d.due");
     rc = db_run_buf(db, &find_label, &sql, &results, err);
     buf_free(&sql);
     *n = 0;

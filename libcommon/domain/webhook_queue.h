@@ -35,9 +35,10 @@ bool webhook_schedule_parse(const char *text, struct webhook_schedule *schedule)
 void webhook_queue_register(void); /* the statements' labels; at start */
 
 /* Ids of endpoints with something due, at most room of them; *lag_ms: since when the longest
- * waiting event of an endpoint that works has been due. */
-int webhook_queue_find(struct db *db, uint64_t *ids, size_t room, size_t *n, int64_t *lag_ms,
-                       struct err *err);
+ * waiting event of an endpoint that works has been due. recent: only what has become due within the
+ * last ten seconds, which is cheap however much was delivered of late. */
+int webhook_queue_find(struct db *db, bool recent, uint64_t *ids, size_t room, size_t *n,
+                       int64_t *lag_ms, struct err *err);
 /* Takes those of n that are free, and keeps their ids; *n: how many. */
 int webhook_queue_claim(struct db *db, uint64_t owner, int64_t lease_ms, uint64_t *ids, size_t *n,
                         struct err *err);

@@ -35,9 +35,12 @@ START_TEST(what_is_due_is_found_and_how_late_it_is)
     /* id, since when due, failing, free */
     EXPECT("webhook_find", .has = {"GROUP BY webhook_id", "disabled_at IS NULL"},
            .rows = "4|9000|1|1\n5|700|0|0\n6|600|0|1\n7|500|0|1");
-    ck_assert_int_eq(webhook_queue_find(db, ids, 2, &n, &lag_ms, &err), 0);
+    ck_assert_int_eq(webhook_queue_find(db, false, ids, 2, &n, &lag_ms, &err), 0);
     ck_assert(n == 2 && ids[0] == 4 && ids[1] == 6);
     ck_assert_int_eq(lag_ms, 700); /* of one that works, whoever has it */
+    EXPECT("webhook_find", .has = {"next_at>=NOW(6)-INTERVAL 10 SECOND"}, .rows = "");
+    ck_assert_int_eq(webhook_queue_find(db, true, ids, 2, &n, &lag_ms, &err), 0);
+    ck_assert(n == 0 && lag_ms == 0);
 }
 END_TEST
 
