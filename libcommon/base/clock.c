@@ -5,6 +5,8 @@
 
 #include "libcommon/base/buf.h"
 
+#define YEAR_10000_US INT64_C(253402300800000000)
+
 static int64_t read_us(clockid_t id)
 {
     struct timespec ts;
@@ -107,5 +109,5 @@ bool clock_read_rfc3339(const char *s, int64_t *wall_us)
     if (day.tm_mon != tm.tm_mon && tm.tm_sec < 60) /* a day that the month does not have */
         return false;
     *wall_us = ((int64_t)seconds - minutes * 60) * 1000000 + us;
-    return *wall_us >= 0;
+    return *wall_us >= 0 && *wall_us < YEAR_10000_US;
 }
