@@ -263,7 +263,7 @@ const struct daemon_program api_program = {
              "  msg-api key create --label=TEXT --scopes=SCOPE,... [--customer=N]\n"
              "                [--expires=AGE] [--from=NETWORK,...]\n"
              "                       makes an API key and prints it, once; scopes are send, read,\n"
-             "                       topup, admin and metrics\n"
+             "                       topup, admin, metrics and webhooks\n"
              "  msg-api key list [--json]\n"
              "                       shows what keys there are, without a secret\n"
              "  msg-api key revoke ID\n"

@@ -19,6 +19,15 @@ ROUTES = {
     ("GET", "/messages/history"): ("read", True),
     ("GET", "/balance"): ("read", True),
     ("POST", "/balance/add"): ("topup", True),
+    ("GET", "/messages/{id}"): ("read", True),
+    ("POST", "/webhooks"): ("webhooks", True),
+    ("GET", "/webhooks"): ("webhooks", True),
+    ("GET", "/webhooks/{id}"): ("webhooks", True),
+    ("DELETE", "/webhooks/{id}"): ("webhooks", True),
+    ("GET", "/webhooks/{id}/attempts"): ("webhooks", True),
+    ("POST", "/webhooks/{id}/replay"): ("webhooks", True),
+    ("POST", "/webhooks/{id}/rotate"): ("webhooks", True),
+    ("POST", "/webhooks/{id}/enable"): ("webhooks", True),
     ("GET", "/metrics"): ("metrics", False),
     ("GET", "/status"): ("metrics", False),
     ("GET", "/status.json"): ("metrics", False),
@@ -26,9 +35,22 @@ ROUTES = {
 }
 
 
+ABSENT = 999999999
+
+
+def asks_for_one(path):
+    """About something of the customer's that `ask` says a number of that nobody has."""
+    return "{id}" in path
+
 
 def ask(api, method, path, customer):
     """One call that is about this customer, if it is about any."""
+    if asks_for_one(path):
+        query = {"user_id": customer, **({"from": "2020-01-01T00:00:00Z"} if "replay" in path else {})}
+        return api.request(method, path.replace("{id}", str(ABSENT)), params=query,
+                           headers={"Content-Type": "application/json"})
+    if (method, path) == ("POST", "/webhooks"):
+        return api.post(path, {"user_id": customer, "url": "https://example.com/"})
     if path == "/messages/send":
         return api.send(customer)
     if path == "/balance/add":
