@@ -15,7 +15,7 @@ API_TOOLS = api/tools/node_modules/.package-lock.json
 SMPP = test/carriers/node_modules/.package-lock.json
 
 .NOTPARALLEL:
-.PHONY: build run test unit system storms pages-test faults faults-short upgrade-test seed loadtest benchmark sanitize sanitized \
+.PHONY: build run test unit system storms pages-test webhooks-test faults faults-short upgrade-test seed loadtest benchmark sanitize sanitized \
   sanitize-units sanitized-units fuzz fuzz-short fuzzed sbom pin \
   valgrind observe-test lint swag deps clean docker images-test compose-check compose-test k8s-test \
   packages packages-test units-test backup-test carriers-test
@@ -57,6 +57,11 @@ storms: build
 pages-test: deps build $(API_TOOLS)
 	test/deps browser
 	$(PYTHON) -m pytest test/system/test_pages.py test/system/test_openapi.py $(PYTEST_ARGS)
+
+# What endpoints are told, with the signatures read by the specification's own library (from npm).
+webhooks-test: deps build
+	$(NPM_CI) test/webhooks
+	$(PYTHON) -m pytest test/system/test_webhooks.py test/system/test_webhooks_harm.py $(PYTEST_ARGS)
 
 # Everything that can break, under load (test/faults/run --help); its short part belongs to `test`.
 faults: deps build

@@ -199,6 +199,19 @@ def test_redirects_are_not_followed_and_addresses_inside_not_reached(stack, hook
             hooks.call("DELETE", other["id"])
 
 
+def test_an_answer_without_end(hooked, receiver):
+    """What counts is the status; of the rest nobody reads more than a little."""
+    receiver.answer(body=b"x" * (8 << 20))
+    api, customer, hooks, hook = hooked()
+    api.sent(customer)
+    wait_until(lambda: hooks.attempts(hook), 15, "a call")
+    assert [(a["result"], a["status"]) for a in hooks.attempts(hook)] == [("delivered", 200)]
+    wait_until(lambda: hooks.done("POST", f"{hook['id']}/replay", **{"from": "2020-01-01T00:00:00Z"})["replayed"], 5,
+               "it is over")
+    wait_until(lambda: len(hooks.attempts(hook)) == 2, 15, "another call, on a connection of its own")
+    assert receiver.connections == 2
+
+
 def test_replay(hooked, receiver):
     api, customer, hooks, hook = hooked()
     sent = [api.sent(customer) for _ in range(3)]
