@@ -15,7 +15,8 @@ API_TOOLS = api/tools/node_modules/.package-lock.json
 SMPP = test/carriers/node_modules/.package-lock.json
 
 .NOTPARALLEL:
-.PHONY: build run test unit system storms pages-test webhooks-test faults faults-short upgrade-test seed loadtest benchmark sanitize sanitized \
+.PHONY: build run test unit system system-auth storms pages-test webhooks-test faults faults-short faults-auth upgrade-test seed \
+  loadtest benchmark sanitize sanitized \
   sanitize-units sanitized-units fuzz fuzz-short fuzzed sbom pin \
   valgrind observe-test lint swag deps clean docker images-test compose-check compose-test k8s-test \
   packages packages-test units-test backup-test carriers-test
@@ -48,6 +49,11 @@ SYSTEM_JOBS ?= 3
 
 system:
 	$(PYTHON) -m pytest test/system $(LONGER:%=--ignore=%) -n $(SYSTEM_JOBS) --dist loadfile $(PYTEST_ARGS)
+
+# The same with keys: every stack asks for one, and whatever calls it brings one.
+system-auth faults-auth: export API_AUTH = required
+system-auth: system
+faults-auth: faults-short
 
 # Ten thousand clients that never finish, two thousand that are slow; figures with -s. Alone on the machine.
 storms: build

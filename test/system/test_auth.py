@@ -336,6 +336,13 @@ def test_nobody_is_asked_where_it_is_off(world):
     assert not Metrics.of(api.url).series("msg_auth_failures_total")
 
 
+def test_a_run_with_keys_is_one(shared):
+    """Where the environment wants keys, whoever brings none is asked for one."""
+    answer = Api(shared.url("api-1")).get("/balance", user_id=1)
+    assert answer.status_code == (401 if os.environ.get("API_AUTH") == "required" else 200)
+    assert shared.api().get("/balance", user_id=1).status_code == 200
+
+
 def test_a_load_with_a_key(platform, ring, tmp_path):
     (tmp_path / "key").write_text(platform.all + "\n")
     words = ["-base-url", platform.url("api-1"), "-api-key-file", tmp_path / "key", "-duration", "1s", "-rps", "50",

@@ -211,7 +211,7 @@ def post_raw(stack, *headers):
     url = urlparse(stack.api().url)
     body = send_body()
     head = [b"POST /messages/send HTTP/1.1", b"Host: x", b"Content-Type: application/json",
-            b"Content-Length: %d" % len(body), *headers, b"", b""]
+            b"Content-Length: %d" % len(body), *headers, stack.header_lines, b""]
     with socket.create_connection((url.hostname, url.port), 10) as s:
         s.sendall(b"\r\n".join(head) + body)
         data = b""

@@ -33,10 +33,12 @@ ADD = r"""curl -X POST http://localhost:8080/balance/add \
 @pytest.fixture
 def curl(world):
     stack = world()
+    api = stack.api()
 
     def call(command):
-        port = stack.api().url.rsplit(":", 1)[1]
+        port = api.url.rsplit(":", 1)[1]
         done = subprocess.run(["bash", "-c", command.replace("localhost:8080", f"localhost:{port}")
+                               + "".join(f" --header '{name}: {value}'" for name, value in api.headers.items())
                                + " --silent --show-error --write-out '\\n%{http_code}'"],
                               stdout=subprocess.PIPE, text=True, check=True, timeout=30)
         body, _, status = done.stdout.rpartition("\n")
@@ -192,7 +194,7 @@ def test_metrics_keep_their_names_and_labels(shared):
     metrics = api.metrics()
     assert API_METRICS <= metrics.names(), API_METRICS - metrics.names()
     assert {l["scope"] for l, _ in metrics.series("rate_limited_requests_total")} \
-        == {"global", "user"}
+        == {"global", "user", *(["address"] if shared.asks_keys else [])}  # that of keys that are none
     assert {"query", "result"} <= set(metrics.series("db_queries_total")[0][0])
     consumer = Metrics.of(shared.url("consumerd-1"))
     assert CONSUMER_METRICS <= consumer.names(), CONSUMER_METRICS - consumer.names()

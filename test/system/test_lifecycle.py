@@ -162,8 +162,8 @@ def test_migrate_verb_and_waiting_for_it(world):
 
 
 def test_ready_means_usable(world):
-    """Whoever waits for /readyz of a fresh platform may send at once."""
-    stack = world("api")
+    """Whoever waits for /readyz of a fresh platform may send at once. (One that asks for keys has none yet.)"""
+    stack = world("api", API_AUTH="off")
     for attempt in range(5):
         for table in stack.db.tables():
             stack.db.execute(f"DROP TABLE `{table}`")
@@ -268,11 +268,12 @@ def test_a_loop_that_hangs_is_not_alive(world):
     """/healthz names it, in every daemon; the page for traffic is not concerned. All hang at once: it takes ten seconds
     for one to be noticed."""
     stack = world("api", "operators", **{k: str(v) for k, v in QUICK.items()})
-    customer = stack.api().funded(10)
+    api = stack.api()
+    customer = api.funded(10)
 
     def send(timeout):
         with contextlib.suppress(requests.RequestException):
-            requests.post(stack.url("api-1") + "/messages/send", timeout=timeout,
+            requests.post(api.url + "/messages/send", headers=api.headers, timeout=timeout,
                           json={"customer_id": customer, "text": "x", "recipients": ["+4915112345"]})
 
     stack.start("outboxd-1")  # until there is work for the consumer to hang over

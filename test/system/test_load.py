@@ -219,15 +219,14 @@ def test_both_servers_away_at_the_start(fragile, own_servers):
     own_servers.kill("rabbitmq")
     for name in ("api-1", "outboxd-1", "consumerd-1"):
         stack.start_without_waiting(name)
-    api = stack.api()
-
     for name in ("api-1", "outboxd-1", "consumerd-1"):
         wait_until(lambda: stack.status(name, "/healthz") == 200, 10, f"{name} is alive without database and broker")
-    assert not_ready(api)["dependencies"] == {"mysql": "unavailable", "rabbitmq": "unavailable"}
+    assert not_ready(Api(stack.url("api-1")))["dependencies"] == {"mysql": "unavailable", "rabbitmq": "unavailable"}
     own_servers.up("backends")
     for name in ("api-1", "outboxd-1", "consumerd-1"):
         wait_until(lambda: stack.status(name) == 200, 30,
                    f"{name} is ready", pause=0.2)
+    api = stack.api()
     customer = api.funded(10)
     identifier = api.sent(customer)["message_identifier"]
     assert set(api.wait_final(customer, identifier).values()) == {"done"}

@@ -21,7 +21,7 @@ def options(stack, *more):
     v = stack.values
     return [PROGRAM, "-base-url", stack.url("api-1"), "-users", str(USERS),
             "-operators", f"{v['OPERATOR_A_CONTROL_URL']},{v['OPERATOR_B_CONTROL_URL']}",
-            "-timeout", "20s", *more]
+            "-timeout", "20s", *(["-api-key", stack.key] if stack.key else []), *more]
 
 
 def environment(stack):

@@ -139,9 +139,9 @@ def heard(s):
         return b"a reset"
 
 
-def head(size, path="/messages/send"):
-    return (f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {size}\r\n\r\n").encode()
+def head(size, more=b""):
+    return (b"POST /messages/send HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + more
+            + b"Content-Length: %d\r\n\r\n" % size)
 
 
 def bulk(size, filler="{},"):
@@ -216,7 +216,7 @@ def test_bodies_that_nobody_finishes(stack, size):
     memory = Memory(stack, "api-1")
     with Health(stack.url("api-1")) as health, connections(stack, 450) as slow:
         for s in slow:
-            say(s, head(size), b" " * (size - 1))
+            say(s, head(size, stack.header_lines), b" " * (size - 1))
         p99_ms = health.p99_ms()
         grown = memory.growth()
     print(f"{grown:.1f} MiB, healthz p99 {p99_ms:.1f} ms")
@@ -233,7 +233,7 @@ def test_a_budget_for_all_bodies(world):
     memory = Memory(stack, "api-1")
     with Health(stack.url("api-1")) as health, connections(stack, 1500) as slow:
         for i, s in enumerate(slow):
-            say(s, head(BODY), b" " * (BODY - 1))
+            say(s, head(BODY, stack.header_lines), b" " * (BODY - 1))
             if i % 100 == 0:
                 assert api.send(customer).status_code == 200
         p99_ms = health.p99_ms()
@@ -268,7 +268,7 @@ def test_small_chunks_cost_what_they_bring(stack):
     """A byte a chunk, and a packet for each part of it."""
     memory = Memory(stack, "api-1")
     start = (b"POST /messages/send HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-             b"Transfer-Encoding: chunked\r\n\r\n")
+             + stack.header_lines + b"Transfer-Encoding: chunked\r\n\r\n")
     with connections(stack, 16) as slow:
         for s in slow:
             s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -318,7 +318,8 @@ def test_answers_that_nobody_reads_are_in_the_budget(world):
     api.sent(customer, [f"0912{n:07d}" for n in range(1000)])
     page = len(api.get("/messages/history", user_id=customer, limit=1000).content)
     memory = Memory(stack, "api-1")
-    wanted = f"GET /messages/history?user_id={customer}&limit=1000 HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    wanted = (b"GET /messages/history?user_id=%d&limit=1000 HTTP/1.1\r\nHost: x\r\n" % customer + stack.header_lines
+              + b"\r\n")
     n = 64 * MIB // page
     with Health(stack.url("api-1")) as health, connections(stack, n, receive_bytes=4096) as deaf:
         for s in deaf:

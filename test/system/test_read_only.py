@@ -103,7 +103,7 @@ def successor():
 def copy_database(old, new, name):
     data = Path((old.backends or old).state) / "mariadb" / "data"
     dump = subprocess.run(["mariadb-dump", "--no-defaults", "--user=root", "--socket=mysql.sock",
-                           "--single-transaction", "--databases", name],
+                           "--single-transaction", "--hex-blob", "--databases", name],
                           cwd=data, capture_output=True, text=True, timeout=60)
     assert dump.returncode == 0, dump.stderr
     new.database_root(dump.stdout)

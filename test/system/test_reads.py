@@ -186,7 +186,7 @@ def test_what_no_column_can_hold_is_refused_before_the_database(stack, name):
         for text in NOT_ASCII:
             query = f"{name}={text}" if name == "user_id" else f"user_id={customer}&{name}={text}"
             began = time.monotonic()
-            response = requests.get(f"{api.url}{path}?{query}", timeout=30)
+            response = api.request("GET", f"{path}?{query}")
             assert assert_error(response, 400, "invalid_input")["field"] == name
             assert time.monotonic() - began < 0.15, "somebody waited, and tried again"
     assert api.metrics().value("db_queries_total", query="history", result="error") == asked
@@ -200,6 +200,7 @@ def test_wrong_parameters_of_one_harm_nobody_else(stack):
 
     def attack():
         with requests.Session() as session:
+            session.headers.update(api.headers)
             while not stop.is_set():
                 session.get(f"{api.url}/messages/history?user_id=1&message_identifier=%80", timeout=30)
                 stop.wait(0.08)
@@ -226,6 +227,7 @@ def test_a_busy_reader_does_not_starve_the_others(world):
 
     def search():
         with requests.Session() as session:
+            session.headers.update(api.headers)
             while not stop.is_set():
                 session.get(f"{api.url}/messages/history?user_id={busy}&status=failed", timeout=30)
 
@@ -273,6 +275,7 @@ def latencies(api, customer, count):
     """Seconds of balance reads, one after the other on one connection."""
     found = []
     with requests.Session() as session:
+        session.headers.update(api.headers)
         for _ in range(count):
             began = time.monotonic()
             response = session.get(f"{api.url}/balance?user_id={customer}", timeout=30)

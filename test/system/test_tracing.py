@@ -135,6 +135,8 @@ def test_context_headers_given_twice(traced):
                 connection.putheader("traceparent", value)
             for value in states:
                 connection.putheader("tracestate", value)
+            for name, value in api.headers.items():
+                connection.putheader(name, value)
             connection.endheaders()
             assert connection.getresponse().read()
         ignored, joined = collector.wait_spans(2)

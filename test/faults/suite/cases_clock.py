@@ -52,8 +52,9 @@ def offset_in_log(daemon):
 class Greedy:
     """Sends of one customer to one msg-api, as fast as it answers; when each was asked and let through."""
 
-    def __init__(self, address, customer):
+    def __init__(self, address, headers, customer):
         self.address, self.customer = address, customer
+        self.headers = {**headers, "Content-Type": "application/json"}
         self.passed = []  # (asked, answered)
 
     def __call__(self, stop):
@@ -62,7 +63,7 @@ class Greedy:
                            "type": "normal"})
         while not stop.wait(0.004):
             asked = time.monotonic()
-            connection.request("POST", "/messages/send", body, {"Content-Type": "application/json"})
+            connection.request("POST", "/messages/send", body, self.headers)
             response = connection.getresponse()
             response.read()
             if response.status == 200:
@@ -103,7 +104,7 @@ def jumping(run, site, clocks, judge, result):
     """Nobody dies, so nothing may be taken over, come twice, or be let through early."""
     site.db.seed_customers(2, FUNDS, first=GREEDY)
     with Load(site, run.new_seed(), rate=60) as load:
-        greedy = [Greedy(address, GREEDY + i) for i, address in enumerate(load.addresses)]
+        greedy = [Greedy(address, site.headers, GREEDY + i) for i, address in enumerate(load.addresses)]
         with Background(greedy[0]), Background(greedy[1]):
             time.sleep(2)
             for n in range(run.times(20, 4)):

@@ -126,7 +126,7 @@ class Load:
             connection.close()
 
     def _headers(self, key):
-        return {"Content-Type": "application/json", "Idempotency-Key": key,
+        return {**self.site.headers, "Content-Type": "application/json", "Idempotency-Key": key,
                 "traceparent": f"00-{self.traces[key]}-{key[:16]}-01"}
 
     def _attempt(self, connection, key, body):

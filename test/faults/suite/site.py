@@ -115,6 +115,7 @@ class Site:
             for link in links:
                 self._make_proxy(link)
             self.migrate(build)
+            self.headers = self.stack.headers
             self.counts = replicas if isinstance(replicas, dict) else dict.fromkeys(
                 ("api", "outboxd", "consumerd"), replicas)
             for kind, count in self.counts.items():
@@ -216,7 +217,7 @@ class Site:
 
     @property
     def apis(self):
-        return [Api(d.url) for d in self.of("api")]
+        return [Api(d.url, self.headers) for d in self.of("api")]
 
     def heap(self, sec):
         """Nobody publishes for so long: what waits then travels together."""

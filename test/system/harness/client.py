@@ -29,22 +29,24 @@ def recipient(n=0):
 
 
 class Api:
-    def __init__(self, url):
-        self.url = url
+    """`headers`: what every call brings, an API key above all."""
+
+    def __init__(self, url, headers=None):
+        self.url, self.headers = url, headers or {}
 
     def get(self, path, **parameters):
-        return requests.get(self.url + path, params=parameters or None, timeout=TIMEOUT)
+        return self.request("GET", path, params=parameters or None)
 
     def post(self, path, body, key=None, **headers):
         """body: anything for JSON, or bytes as they are."""
         if key is not None:
             headers["Idempotency-Key"] = key
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return requests.post(self.url + path, data=data, timeout=TIMEOUT,
-                             headers={"Content-Type": "application/json", **headers})
+        return self.request("POST", path, data=data, headers={"Content-Type": "application/json", **headers})
 
-    def request(self, method, path, **options):
-        return requests.request(method, self.url + path, timeout=TIMEOUT, **options)
+    def request(self, method, path, headers=None, **options):
+        return requests.request(method, self.url + path, timeout=TIMEOUT, headers={**self.headers, **(headers or {})},
+                                **options)
 
     def send(self, customer, recipients=None, text="hi", type="normal", key=None):
         return self.post("/messages/send", {"customer_id": customer, "text": text, "type": type,
@@ -116,6 +118,7 @@ class Load:
     def __init__(self, apis, customers, count, connections=16, express_share=0.2, seed=1,
                  recipients=1):
         self.addresses = [urlparse(api.url).netloc for api in apis]
+        self.headers = {"Content-Type": "application/json", **apis[0].headers}
         rng = random.Random(seed)
         self.jobs = queue.SimpleQueue()
         for n in range(count):
@@ -188,7 +191,7 @@ class Load:
         start = time.monotonic()
         try:
             connection.request("POST", "/messages/send", body,
-                               {"Content-Type": "application/json", "Idempotency-Key": key})
+                               {**self.headers, "Idempotency-Key": key})
             response = connection.getresponse()
             answer = response.status, json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError):

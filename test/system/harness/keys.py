@@ -4,10 +4,7 @@ import re
 import subprocess
 import zlib
 
-import requests
-
-from .client import TIMEOUT, Api
-from .stack import binary
+from .client import Api
 from .wait import wait_until
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -63,7 +60,7 @@ def verb(stack, *words):
     """The finished `msg-api key …` on a stack's database."""
     values = {name: stack.values[name] for name in ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER_NAME", "DB_PASSWORD",
                                                     "RABBIT_URI")}
-    done = subprocess.run([binary("api", stack.build), "key", *words], env=values, capture_output=True, text=True,
+    done = subprocess.run([stack.binary("api"), "key", *words], env=values, capture_output=True, text=True,
                           timeout=60)
     assert done.returncode == 0, (words, done.stdout, done.stderr)
     return done
@@ -98,19 +95,15 @@ def wait_known(api, deadline=10):
                pause=0.05)
 
 
+def headers(key, header="Authorization"):
+    """What brings a key (None: nothing) in this header."""
+    if key is None:
+        return {}
+    return {header: f"Bearer {key}" if header == "Authorization" else key}
+
+
 class KeyedApi(Api):
-    """The same calls with a key (None: without one) in this header."""
+    """The same calls with a key."""
 
     def __init__(self, url, key, header="Authorization"):
-        super().__init__(url)
-        value = f"Bearer {key}" if header == "Authorization" else key
-        self.headers = {header: value} if key is not None else {}
-
-    def get(self, path, **parameters):
-        return requests.get(self.url + path, params=parameters or None, timeout=TIMEOUT, headers=self.headers)
-
-    def post(self, path, body, key=None, **headers):
-        return super().post(path, body, key, **self.headers, **headers)
-
-    def request(self, method, path, headers=None, **options):
-        return super().request(method, path, headers={**self.headers, **(headers or {})}, **options)
+        super().__init__(url, headers(key, header))

@@ -1,6 +1,7 @@
 """A stack of compose/local as an object; every test that breaks things has its own."""
 
 import contextlib
+import functools
 import itertools
 import os
 import re
@@ -14,8 +15,11 @@ from pathlib import Path
 
 import requests
 
+from . import keys
 from .client import Api
+from .metrics import Metrics
 from .operators import Operator
+from .wait import wait_until
 from .witness import Broker, Database
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -32,6 +36,8 @@ UNLIMITED = {"GLOBAL_RATE_LIMIT_RPS": "0", "USER_RATE_LIMIT_RPS": "0", "USER_REA
              "AUTH_FAILURE_RATE_LIMIT_RPS": "0",
              "BACKPRESSURE_OUTBOX_PENDING_THRESHOLD": "1000000"}
 
+# With API_AUTH=required in the environment every stack whose test says nothing else asks for keys; `key` is one.
+KEYS_ASKED = os.environ.get("API_AUTH") == "required"
 
 # What a sanitizer or valgrind says when it has found something.
 COMPLAINT = re.compile(r"^.*(?:ERROR: \w+Sanitizer|WARNING: \w+Sanitizer|runtime error: |"
@@ -93,6 +99,7 @@ class Stack:
         self.servers = servers or {}
         self.foreground = []
         self._values = None
+        self.asks_keys = KEYS_ASKED and "API_AUTH" not in self.settings
 
     # -- lifetime ---------------------------------------------------------------------------------
 
@@ -121,6 +128,8 @@ class Stack:
         options = ["--backends", self.backends.state] if self.backends else []
         self.local("up", *options, *names, *(f"{k}={v}" for k, v in self.settings.items()))
         self._values = None
+        if self.asks_keys and self._running_apis():
+            self.key  # noqa: B018 - made while the database is well
         return self
 
     def purge(self):
@@ -217,8 +226,39 @@ class Stack:
         except requests.ConnectionError:
             return None
 
+    def binary(self, kind):
+        return binary(kind, self.build)
+
+    @functools.cached_property
+    def key(self):
+        """One that may do everything, known to the replicas that run; None where nobody is asked."""
+        if not self.asks_keys:
+            return None
+        key = keys.verb(self, "bootstrap").stdout.strip()
+        assert key, f"{self.name} has an admin key already"
+        for url in self._running_apis():
+            if self.settings.get("API_METRICS", "open") == "open":  # no limit and no trace is concerned
+                wait_until(lambda url=url: Metrics.of(url).value("msg_api_keys"), 10, "the key is known")
+            else:
+                keys.wait_known(keys.KeyedApi(url, key))
+        return key
+
+    def _running_apis(self):
+        return [self.url(f"api-{name.rpartition('_')[2]}") for name, pid in self.values.items()
+                if name.startswith("PID_API_") and pid]
+
+    @property
+    def headers(self):
+        """What brings the key."""
+        return keys.headers(self.key)
+
+    @property
+    def header_lines(self):
+        """The same as bytes of a request."""
+        return b"".join(f"{name}: {value}\r\n".encode() for name, value in self.headers.items())
+
     def api(self, index=1):
-        return Api(self.url(f"api-{index}"))
+        return Api(self.url(f"api-{index}"), self.headers)
 
     def apis(self):
         return [self.api(i) for i in range(1, self.replicas["api"] + 1)]
