@@ -15,6 +15,7 @@
 
 /* Of the keys: followed within AUTH_MONEY_STALE_MS, with two tries to spare. */
 #define REFRESH_MS 1000
+#define FIRST_READING_MS 2000
 
 struct entrance {
     struct httpd *httpd;
@@ -157,8 +158,11 @@ struct admission *entrance_admission(struct entrance *e)
     return e->admission;
 }
 
+/* Who replaces another replica under load would refuse until it knows the keys. */
 int entrance_start(struct entrance *e, struct err *err)
 {
+    if (e->ring)
+        key_ring_await(e->ring, FIRST_READING_MS);
     if (httpd_start(e->httpd, err) || (e->admin && httpd_start(e->admin, err)) ||
         (e->receipts && httpd_start(e->receipts, err)))
         return -1;

@@ -30,6 +30,7 @@ struct entrance_config {
 /* Binds; the keys begin to be read. NULL when an address cannot be had. */
 struct entrance *entrance_open(const struct entrance_config *config, struct err *err);
 struct admission *entrance_admission(struct entrance *e);
+/* Waits for the keys first, for two seconds at most: a database that is away does not keep it. */
 int entrance_start(struct entrance *e, struct err *err);
 /* No new connections, and what is in hand is answered within the drain's time; the second listener
  * is the last to go. False: not all was. */

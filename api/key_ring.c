@@ -25,6 +25,7 @@ struct key_ring {
     bool failing, schema_seen;
     struct key_store_state state; /* that table is of */
 
+    _Atomic bool tried;           /* one turn is over */
     _Atomic int64_t confirmed_ms; /* monotonic; NEVER */
     _Atomic int64_t ahead_us;     /* the database's clock, of our monotonic one */
 
@@ -137,6 +138,8 @@ static void *ring_main(void *arg)
     do {
         daemon_beat(r->beat);
         turn(r);
+        if (!atomic_exchange(&r->tried, true))
+            pause_poke(&r->pause);
         daemon_beat_rest(r->beat, r->refresh_ms);
     } while (!pause_for(&r->pause, r->refresh_ms));
     return NULL;
@@ -162,6 +165,7 @@ struct key_ring *key_ring_start(const struct db_settings *settings, int64_t refr
     metrics_set(metrics.keys, 0);
     metrics_set(metrics.confirmed, 0);
     r->refresh_ms = refresh_ms;
+    atomic_init(&r->tried, false);
     atomic_init(&r->confirmed_ms, NEVER);
     init_lock(&r->lock);
     r->table = key_table_new();
@@ -171,6 +175,18 @@ struct key_ring *key_ring_start(const struct db_settings *settings, int64_t refr
     MUST(pthread_create(&r->thread, NULL, ring_main, r) == 0);
     pthread_setname_np(r->thread, "keys");
     return r;
+}
+
+static bool has_tried(void *arg)
+{
+    const struct key_ring *r = arg;
+
+    return atomic_load(&r->tried);
+}
+
+void key_ring_await(struct key_ring *r, int64_t ms)
+{
+    pause_for_or(&r->pause, ms, has_tried, r);
 }
 
 void key_ring_free(struct key_ring *r)

@@ -40,6 +40,8 @@ void key_ring_register(void);
 
 /* Empty until the thread has read the table for the first time. settings must outlive it. */
 struct key_ring *key_ring_start(const struct db_settings *settings, int64_t refresh_ms);
+/* Until the table has been read for the first time, or the first try has failed; at most ms. */
+void key_ring_await(struct key_ring *ring, int64_t ms);
 void key_ring_free(struct key_ring *ring); /* NULL is fine; bounded by the database's timeouts */
 
 /* Any thread; never waits for the database. peer: an IPv4 or IPv6 address as text; NULL, or what is

@@ -16,6 +16,7 @@ from harness.client import Api, assert_error, new_customer, recipient
 from harness.keys import ROUTES, KeyedApi, ask
 from harness.metrics import Metrics
 from harness.openapi import Document
+from harness.proxy import FaultProxy
 from harness.stack import BUILD, PortRange
 from harness.wait import wait_until
 
@@ -230,6 +231,25 @@ def test_a_revoked_key_dies_everywhere(world):
         wait_until(lambda api=api: api.send(customer).status_code == 401, REVOKED_WITHIN, "refused", pause=0.02)
     assert time.monotonic() - began < REVOKED_WITHIN
     assert {api.get("/balance", user_id=customer).status_code for api in apis} == {401}
+
+
+def test_a_replica_that_answers_knows_its_keys(world, request):
+    """Who replaces another one under load refuses nobody, however slow its database is."""
+    stack = world("api", API_AUTH="required")
+    api = KeyedApi(stack.url("api-1"), keys.create(stack, scopes="read"))
+    proxy = FaultProxy(stack.values["DB_HOST"], int(stack.values["DB_PORT"]))
+    request.addfinalizer(proxy.close)
+    proxy.delay(0.05)
+    stack.stop("api-1")
+    stack.start_without_waiting("api-1", DB_HOST="127.0.0.1", DB_PORT=proxy.port)
+
+    def first_answer():
+        with contextlib.suppress(requests.ConnectionError):
+            return [api.get("/balance", user_id=1)]  # a refusal is one, too
+
+    [answer] = wait_until(first_answer, 20, "it listens", pause=0.01)
+    assert answer.status_code == 200, answer.text
+    stack.stop("api-1")
 
 
 def test_keys_that_cannot_be_read(world):

@@ -86,6 +86,37 @@ START_TEST(nobody_is_known_before_the_first_reading)
 }
 END_TEST
 
+START_TEST(who_awaits_the_first_reading_knows_them)
+{
+    struct key_grant grant;
+
+    EXPECT("api_keys_look", .rows = "7|500|1000");
+    EXPECT("api_keys_read", .rows = KEY_A);
+    EXPECT("api_keys_look", .rows = "7|500|1000", .meanwhile = stop_here);
+    ring = key_ring_start(&settings, REFRESH_MS);
+    key_ring_await(ring, PATIENCE_SEC * 1000);
+    ck_assert_int_eq(ask(0xaa, &grant), KEY_OK);
+    wait_until_reached();
+}
+END_TEST
+
+START_TEST(a_first_try_that_fails_or_lasts_ends_the_wait)
+{
+    int64_t began_ms = clock_mono_ms();
+
+    EXPECT("api_keys_look", .error = FAKE_DEADLOCK, .meanwhile = stop_here);
+    EXPECT("api_keys_look", .error = FAKE_DEADLOCK, .meanwhile = stop_here);
+    ring = key_ring_start(&settings, REFRESH_MS);
+    wait_until_reached();
+    key_ring_await(ring, 1);
+    sem_post(&go_on);
+    key_ring_await(ring, PATIENCE_SEC * 1000);
+    ck_assert(key_ring_age_ms(ring) == INT64_MAX);
+    ck_assert_int_lt(clock_mono_ms() - began_ms, PATIENCE_SEC * 1000);
+    wait_until_reached();
+}
+END_TEST
+
 START_TEST(a_change_of_the_counter_brings_the_new_keys)
 {
     struct key_grant grant;
@@ -230,6 +261,8 @@ int main(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_set_timeout(t, 2 * PATIENCE_SEC);
     tcase_add_test(t, nobody_is_known_before_the_first_reading);
+    tcase_add_test(t, who_awaits_the_first_reading_knows_them);
+    tcase_add_test(t, a_first_try_that_fails_or_lasts_ends_the_wait);
     tcase_add_test(t, a_change_of_the_counter_brings_the_new_keys);
     tcase_add_test(t, another_time_of_change_is_a_change);
     tcase_add_test(t, a_failure_keeps_what_there_was);
