@@ -290,7 +290,8 @@ static bool parse_create_word(int argc, char **argv, int *i, struct key_wish *w)
     }
     if ((value = value_of("--scopes", argc, argv, i)))
         return key_scopes_read(value, &w->scopes) ||
-               say("scopes are send, read, topup, admin, metrics and webhooks, each once, with commas");
+               say("scopes are send, read, topup, admin, metrics and webhooks, each once, with "
+                   "commas");
     if ((value = value_of("--customer", argc, argv, i))) {
         if (!parse_number(value, &number))
             return say("a customer is a whole number above 0");

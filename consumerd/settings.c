@@ -98,8 +98,9 @@ static const struct setting webhook_rows[] = {
                      "that fails three times in a row."),
     SETTING_INT_ROW(webhook_settings, timeout_ms, "WEBHOOK_TIMEOUT_MS", "15000", 100, 60000,
                     "Longest wait for an endpoint's answer."),
-    SETTING_INT_ROW(webhook_settings, in_flight, "WEBHOOK_MAX_IN_FLIGHT", "256", 1, 4096,
-                    "Calls of endpoints that are out at a time; of those that take nothing, half of it."),
+    SETTING_INT_ROW(
+        webhook_settings, in_flight, "WEBHOOK_MAX_IN_FLIGHT", "256", 1, 4096,
+        "Calls of endpoints that are out at a time; of those that take nothing, half of it."),
     SETTING_INT_ROW(webhook_settings, in_flight_each, "WEBHOOK_MAX_IN_FLIGHT_EACH", "16", 1, 256,
                     "Calls of one endpoint that are out at a time; 1 at first and while it fails."),
     SETTING_INT_ROW(webhook_settings, disable_after_sec, "WEBHOOK_DISABLE_AFTER_SEC", "432000", 1,
