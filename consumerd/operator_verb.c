@@ -340,6 +340,7 @@ static int run(const struct order *o)
 {
     if (!strcmp(o->verb, "list"))
         return list(o);
+    MUST(o->op != NULL);
     if (!strcmp(o->verb, "test"))
         return send_one(o);
     if (o->op->kind == OPERATOR_HTTP)

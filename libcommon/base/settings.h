@@ -33,12 +33,12 @@ enum setting_type {
 struct setting {
     const char *name;
     enum setting_type type;
+    bool no_file;        /* NAME_FILE is a setting of its own */
     size_t offset;       /* into the group's target */
     const char *initial; /* default as text; NULL: required; "" for strings: may be empty */
     int64_t min, max;    /* of a number; max of a text: its longest length in bytes, 0 = 1,024 */
     const char *choices; /* "a b c" for SETTING_CHOICE */
     const char *help;
-    bool no_file; /* NAME_FILE is a setting of its own */
     /* Further check of a non-empty string; writes a sentence's end ("must be ...") on failure. */
     bool (*check)(const char *value, char *why, size_t size);
 };

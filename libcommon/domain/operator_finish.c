@@ -86,7 +86,7 @@ static bool split_url(struct maker *m, char out[OPERATOR_URL_MAX + 1])
         fault(m, "url", url, "must be http:// or https:// with a host, without user or fragment");
     else
         ok = known;
-    if (ok)
+    if (ok && whole.data)
         memcpy(out, whole.data, whole.len + 1);
     operator_template_free(&host);
     buf_free(&whole);

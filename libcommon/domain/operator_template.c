@@ -480,7 +480,7 @@ bool operator_template_compile(struct operator_template *t, const char *text,
                                enum operator_place place, const struct operator_words *words,
                                char *why, size_t size)
 {
-    struct compiler c = {t, place, words, why, size};
+    struct compiler c = {.t = t, .place = place, .words = words, .why = why, .size = size};
 
     *t = (struct operator_template){0};
     if (compile(&c, text))
