@@ -18,7 +18,7 @@ static size_t decode(char *s, size_t n)
 
     for (size_t i = 0; i < n; i++) {
         if (s[i] == '%' && i + 2 < n && hex_value(s[i + 1]) >= 0 && hex_value(s[i + 2]) >= 0) {
-            s[len++] = (char)(hex_value(s[i + 1]) << 4 | hex_value(s[i + 2]));
+            s[len++] = (char)(hex_value(s[i + 1]) * 16 + hex_value(s[i + 2]));
             i += 2;
         } else {
             s[len++] = s[i] == '+' ? ' ' : s[i];

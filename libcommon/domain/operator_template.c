@@ -480,8 +480,9 @@ bool operator_template_compile(struct operator_template *t, const char *text,
                                enum operator_place place, const struct operator_words *words,
                                char *why, size_t size)
 {
-    struct compiler c = {.t = t, .place = place, .words = words, .why = why, .size = size};
+    struct compiler c = {.t = t, .place = place, .words = words, .size = size};
 
+    c.why = why;
     *t = (struct operator_template){0};
     if (compile(&c, text))
         return true;

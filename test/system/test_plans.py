@@ -268,6 +268,9 @@ def test_a_page_of_history_reads_no_more_than_its_window(seen):
             # A state that nobody is in: the search goes down to its bottom.
             at = re.sub(r" AND status='\w+'", f" AND id>={min(before, newest) - SCAN_ROWS} AND status='failed'", at)
             for step in table_steps(explain(stack, at)):
+                if step["table"] == "d":  # what an operator said of a row that is shown; nobody has said anything here
+                    assert int(step["rows"] or 0) <= 1, at
+                    continue
                 assert step["key"] == "idx_message_status_user", at
                 assert "filesort" not in (step["Extra"] or ""), at
             assert rows_read(stack, at) <= SCAN_ROWS + 200, at

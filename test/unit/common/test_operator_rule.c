@@ -105,8 +105,8 @@ static const char *const wrong[] = {
     "body ~ \"a{2}\"",
     "body ~ \"\\\\w\"",
     "body ~ \"\"",
-    "status == 1 and status == 1 and status == 1 and status == 1 and status == 1 and status == 1 "
-    "and status == 1 and status == 1 and status == 1",
+    ("status == 1 and status == 1 and status == 1 and status == 1 and status == 1 and status == 1 "
+     "and status == 1 and status == 1 and status == 1"),
 };
 
 START_TEST(wrong_conditions_are_refused)
@@ -156,16 +156,18 @@ END_TEST
 
 START_TEST(a_regex_looks_at_so_many_bytes)
 {
+    static const char word[3] = {'e', 'n', 'd'};
+    static const char late[4] = {' ', 'e', 'n', 'd'};
     static char body[OPERATOR_REGEX_BYTES + 10];
     char why[200];
     struct operator_condition *c = operator_condition_compile("body ~ \"end\"", why, sizeof(why));
     struct operator_answer a;
 
     memset(body, '\0', sizeof(body)); /* a NUL ends nothing */
-    memcpy(body + OPERATOR_REGEX_BYTES - 3, "end", 3);
+    memcpy(body + OPERATOR_REGEX_BYTES - 3, word, sizeof(word));
     operator_answer_begin(&a, 200, body, sizeof(body), true);
     ck_assert(operator_condition_holds(c, &a));
-    memcpy(body + OPERATOR_REGEX_BYTES - 3, " end", 4);
+    memcpy(body + OPERATOR_REGEX_BYTES - 3, late, sizeof(late));
     ck_assert(!operator_condition_holds(c, &a));
     operator_answer_end(&a);
     operator_condition_free(c);
