@@ -254,7 +254,7 @@ def test_one_customers_reads_leave_room_for_the_others(world):
         with ThreadPoolExecutor(8) as pool:
             asked = [pool.submit(api.get, "/messages/history", user_id=busy) for _ in range(8)]
             # One at work, two waiting.
-            wait_until(lambda: sum(a.done() for a in asked) == 5, 5, "refusals")
+            wait_until(lambda: sum(a.done() for a in asked) == 5, 15, "refusals")
             last = pool.submit(api.get, "/balance", user_id=other)
             cursor.execute("UNLOCK TABLES")
             assert last.result().status_code == 200
