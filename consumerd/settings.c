@@ -482,6 +482,7 @@ static size_t check_operator_files(struct settings *s, struct buf *errors)
     struct consumer_settings *c = &s->consumer;
     size_t faults;
 
+    operator_set_drop(s->operators); /* of an earlier check */
     s->operators = settings_read_operators(s, errors, &faults);
     if (s->operators)
         settings_longest(s->operators, &c->timeout_of_files_ms, &c->settles_of_files_ms);

@@ -61,6 +61,7 @@ static void use(const char *keys)
     struct buf errors = {0};
 
     operator_set_drop(set);
+    free(reader.receipts);
     ck_assert_msg(read_file(keys, &errors) == 0, "%s", errors.data);
     reader = (struct receipt_reader){.rules = &set->all[0]->receipts,
                                      .operator_name = "alfa",
