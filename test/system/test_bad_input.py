@@ -156,8 +156,8 @@ def test_read(stack, untouched, path):
 
 def test_unknown_routes(stack, untouched):
     api = stack.api()
-    for method, path in (("GET", "/"), ("GET", "/nothing"), ("POST", "/messages"),
-                         ("POST", "/messages/send/"), ("GET", "/balance/add/more"),
+    for method, path in (("GET", "/"), ("GET", "/nothing"), ("POST", "/message"),
+                         ("POST", "/send/messages"), ("GET", "/balance/add/more"),
                          ("GET", "/../etc/passwd"), ("DELETE", "/nothing")):
         assert_error(api.request(method, path, data=send_body()), 404, "not_found")
 

@@ -227,7 +227,7 @@ def test_a_generated_key_is_stored_nowhere(stack):
 
 def test_bootstrap_makes_one_key_once(fresh):
     text, row = made(fresh, "bootstrap")
-    assert row["scopes"] == "send,read,topup,admin,metrics" and row["customer_id"] == 0
+    assert row["scopes"] == "send,read,topup,admin,metrics,webhooks" and row["customer_id"] == 0
     before = changes(fresh)
     for _ in range(2):
         code, out, err = key(fresh, "bootstrap")

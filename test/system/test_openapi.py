@@ -248,7 +248,7 @@ def without_database(stack):
 
 
 def provoke_keys(module_world):
-    stack = module_world("api", **KEYED, AUTH_FAILURE_RATE_LIMIT_RPS=1, AUTH_FAILURE_RATE_LIMIT_BURST=50)
+    stack = module_world("api", **KEYED, AUTH_FAILURE_RATE_LIMIT_RPS=1, AUTH_FAILURE_RATE_LIMIT_BURST=90)
     url, customer, other = stack.url("api-1"), new_customer(), new_customer()
     admin = KeyedApi(url, keys.create(stack, scopes="admin"))
     bound = KeyedApi(url, keys.create(stack, scopes="send,read,topup,webhooks", customer=other))
@@ -260,7 +260,7 @@ def provoke_keys(module_world):
         if ROUTES[method, path][1]:
             yield method, path, ask(bound, method, path, customer)
     for method, path in PAGES:
-        for _ in range(100):
+        for _ in range(200):
             answer = ask(KeyedApi(url, None), method, path, customer)
             if answer.status_code == 429:
                 break

@@ -488,8 +488,8 @@ DAMAGE = {
 }
 
 
-def test_the_audit_names_damage_of_each_kind(module_world, others, tmp_path):
-    stack, a = id_stack(module_world, others, tmp_path), others[0]
+def test_the_audit_names_damage_of_each_kind(world, others, tmp_path):
+    stack, a = id_stack(world, others, tmp_path), others[0]
     stack.restart("api-1", REFUND_UNDELIVERED="on")
     _, message = sent(stack, len(DAMAGE) + 1)
     bring = bringer(stack, a)
