@@ -61,8 +61,7 @@ class Process:
     def _alive(self, pid, start):
         if self._child:
             self._child.poll()  # reaps it, if it is ours and has ended
-        stat = _stat(pid)
-        return stat is not None and stat[0] not in "ZX" and stat[2] == start
+        return _runs(pid, start)
 
     def spawn(self, command, env, cwd):
         self.record_file.parent.mkdir(parents=True, exist_ok=True)
@@ -142,10 +141,17 @@ def _descendants(root):
     return found
 
 
+def _runs(pid, start):
+    """Whether anything of that process is left. Its first thread may have ended before the others, which hold
+    files and sockets until they have ended as well."""
+    stat = _stat(pid)
+    if not stat or stat[2] != start:
+        return False
+    try:
+        return stat[0] not in "ZX" or len(os.listdir(f"/proc/{pid}/task")) > 1
+    except OSError:
+        return False
+
+
 def _living(family):
-    alive = []
-    for pid, start in family:
-        stat = _stat(pid)
-        if stat and stat[0] not in "ZX" and stat[2] == start:
-            alive.append((pid, start))
-    return alive
+    return [(pid, start) for pid, start in family if _runs(pid, start)]
