@@ -518,7 +518,7 @@ static void wait_for_work(struct webhook_desk *d, bool worked)
     if (!worked)
         pause_for(&d->pause, RETRY_MS);
     else if (!d->rounds || !atomic_load(&d->draining))
-        pause_for_or(&d->pause, LOOK_MS, has_news, d);
+        pause_for_or(&d->pause, webhook_set_any() ? LOOK_MS : LOOK_ALL_MS, has_news, d);
     if (worked && d->rounds)
         pause_for(&d->pause, BUSY_MS);
 }

@@ -35,6 +35,7 @@ struct ledger {
     struct ledger_counts counts;
     int fd;           /* -1: no file */
     off_t file_bytes; /* whole lines */
+    struct buf line;  /* the next one */
 };
 
 static struct ledger_entry *entry_at(const struct ledger *l, uint32_t position)
@@ -161,26 +162,45 @@ static int write_all(int fd, const char *p, size_t n)
     return 0;
 }
 
+static void put_text(struct buf *line, const char *text)
+{
+    buf_puts(line, text);
+    buf_putc(line, '\t');
+}
+
+static void put_number(struct buf *line, uint64_t n)
+{
+    buf_put_uint(line, n);
+    buf_putc(line, '\t');
+}
+
 /* reference TAB to TAB type TAB bytes TAB crc TAB time TAB key TAB traceparent NL */
 static int append(struct ledger *l, const struct ledger_entry *e, const char *to, struct err *err)
 {
     char trace[TRACE_PARENT_SIZE] = "-";
-    char line[LINE_MAX_BYTES];
-    int n;
+    struct buf *line = &l->line;
 
     if (e->has_trace)
         trace_format(&e->trace, trace);
-    n = snprintf(line, sizeof(line), "%s\t%s\t%u\t%u\t%u\t%lld\t%u\t%s\n", e->reference, to,
-                 e->type, e->text_bytes, e->text_crc32, (long long)clock_wall_us(), e->has_key,
-                 trace);
-    MUST(n > 0 && (size_t)n < sizeof(line));
-    if (write_all(l->fd, line, (size_t)n)) {
+    buf_reset(line);
+    put_text(line, e->reference);
+    put_text(line, to);
+    put_number(line, e->type);
+    put_number(line, e->text_bytes);
+    put_number(line, e->text_crc32);
+    put_number(line, (uint64_t)clock_wall_us());
+    put_number(line, e->has_key);
+    buf_puts(line, trace);
+    buf_putc(line, '\n');
+    if (line->failed)
+        return err_set(err, ERR_RETRY, 0, "out of memory");
+    if (write_all(l->fd, line->data, line->len)) {
         err_set(err, ERR_RETRY, (unsigned)errno, "ledger file: %s", strerror(errno));
         if (ftruncate(l->fd, l->file_bytes)) /* a half line would spoil the next one */
             err_set(err, ERR_RETRY, (unsigned)errno, "ledger file, cut: %s", strerror(errno));
         return -1;
     }
-    l->file_bytes += n;
+    l->file_bytes += (off_t)line->len;
     return 0;
 }
 
@@ -295,6 +315,7 @@ void ledger_close(struct ledger *l)
         free(l->chunks[i]);
     free(l->chunks);
     free(l->buckets);
+    buf_free(&l->line);
     while (l->arenas) {
         struct arena *next = l->arenas->next;
 
