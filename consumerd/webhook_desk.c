@@ -17,7 +17,8 @@
 #include "libcommon/telemetry/metrics.h"
 
 #define ENDPOINTS_MAX 500 /* with a lease at a time */
-#define PAGE_MAX 500      /* events of one round */
+#define DUE_MAX (2 * ENDPOINTS_MAX)
+#define PAGE_MAX 500 /* events of one round */
 #define LEASE_MS 10000
 #define RENEW_MS 3000
 #define EVENTS_MAX 50000 /* of all rounds that are out; one may exceed it */
@@ -32,6 +33,7 @@
 struct endpoint {
     TAILQ_ENTRY(endpoint) link;
     uint64_t id, calls;
+    int64_t from_us; /* nothing that is due was due before, as far as is known */
     unsigned failures;
     int64_t failing_since_ms;    /* monotonic; of failures */
     int64_t rest_ms;             /* asked for by the last call */
@@ -96,11 +98,12 @@ static void register_stats(void)
 
 /* ---- endpoints ---- */
 
-static void add_endpoint(struct webhook_desk *d, uint64_t id)
+static void add_endpoint(struct webhook_desk *d, const struct webhook_due *due)
 {
     struct endpoint *e = must_alloc(1, sizeof(*e));
 
-    e->id = id;
+    e->id = due->id;
+    e->from_us = due->since_us;
     TAILQ_INSERT_TAIL(&d->endpoints, e, link);
     d->endpoint_count++;
 }
@@ -122,12 +125,13 @@ static size_t ids_of(const struct webhook_desk *d, uint64_t ids[ENDPOINTS_MAX])
     return n;
 }
 
-static bool is_known(const struct webhook_desk *d, uint64_t id)
+static struct endpoint *find_endpoint(const struct webhook_desk *d, uint64_t id)
 {
-    for (struct endpoint *e = TAILQ_FIRST(&d->endpoints); e; e = TAILQ_NEXT(e, link))
-        if (e->id == id)
-            return true;
-    return false;
+    struct endpoint *e = TAILQ_FIRST(&d->endpoints);
+
+    while (e && e->id != id)
+        e = TAILQ_NEXT(e, link);
+    return e;
 }
 
 static int renew(struct webhook_desk *d, struct err *err)
@@ -167,14 +171,13 @@ static int64_t next_look(int64_t began_ms, int64_t every_ms)
     return began_ms + (took_ms * LOOK_SHARE > every_ms ? took_ms * LOOK_SHARE : every_ms);
 }
 
-static int find(struct webhook_desk *d, uint64_t *ids, size_t *found, struct err *err)
+static int find(struct webhook_desk *d, struct webhook_due *due, size_t *found, struct err *err)
 {
     int64_t began_ms = clock_mono_ms();
     bool all = began_ms >= d->look_all_at_ms;
     int64_t lag_ms;
 
-    if (webhook_queue_find(d->db, !all, ids, ENDPOINTS_MAX - d->endpoint_count, found, &lag_ms,
-                           err))
+    if (webhook_queue_find(d->db, d->owner, !all, due, DUE_MAX, found, &lag_ms, err))
         return -1;
     d->look_at_ms = next_look(began_ms, LOOK_MS);
     if (all) {
@@ -184,9 +187,18 @@ static int find(struct webhook_desk *d, uint64_t *ids, size_t *found, struct err
     return 0;
 }
 
-/* Takes what is due and nobody else's. */
+static const struct webhook_due *due_of(const struct webhook_due *due, uint64_t id)
+{
+    while (due->id != id)
+        due++;
+    return due;
+}
+
+/* Takes what is due and nobody else's. Where something of ours was due earlier than we knew (it had
+ * to wait for another event, or was committed late), its pages begin there. */
 static int look(struct webhook_desk *d, struct err *err)
 {
+    struct webhook_due due[DUE_MAX];
     uint64_t ids[ENDPOINTS_MAX];
     size_t found, n = 0;
 
@@ -196,15 +208,20 @@ static int look(struct webhook_desk *d, struct err *err)
     }
     if (clock_mono_ms() < d->look_at_ms)
         return 0;
-    if (find(d, ids, &found, err))
+    if (find(d, due, &found, err))
         return -1;
-    for (size_t i = 0; i < found; i++)
-        if (!is_known(d, ids[i]))
-            ids[n++] = ids[i];
+    for (size_t i = 0; i < found; i++) {
+        struct endpoint *e = find_endpoint(d, due[i].id);
+
+        if (e && due[i].since_us < e->from_us)
+            e->from_us = due[i].since_us;
+        if (!e && n < ENDPOINTS_MAX - d->endpoint_count)
+            ids[n++] = due[i].id;
+    }
     if (webhook_queue_claim(d->db, d->owner, LEASE_MS, ids, &n, err))
         return -1;
     for (size_t i = 0; i < n; i++)
-        add_endpoint(d, ids[i]);
+        add_endpoint(d, due_of(due, ids[i]));
     return 0;
 }
 
@@ -238,10 +255,13 @@ static int load(struct webhook_desk *d, struct endpoint *e, bool *resting, struc
 {
     struct webhook_round *round = must_alloc(1, sizeof(*round));
 
-    if (webhook_queue_load(d->db, d->owner, e->id, page_size(d, e), &round->page, err)) {
+    if (webhook_queue_load(d->db, d->owner, e->id, e->from_us, page_size(d, e), &round->page,
+                           err)) {
         free(round);
         return -1;
     }
+    if (round->page.n)
+        e->from_us = round->page.since_us;
     *resting = !round->page.ours || round->page.paused_ms || !round->page.n;
     if (*resting) {
         webhook_page_free(&round->page);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define WAIT_MAX_SEC (7 * 86400)
+#define EPOCH "TIMESTAMP'1970-01-01 00:00:00'"
 
 static struct db_label find_label = {.query = "webhook_find"};
 static struct db_label claim_label = {.query = "webhook_claim"};
@@ -49,24 +50,29 @@ static void put_ids(struct buf *sql, const uint64_t *ids, size_t n)
 
 /* The first of each endpoint in the index of what is due, without a look at the rest. But what was
  * delivered a moment ago lies there still, until the server has purged it: that is walked. */
-int webhook_queue_find(struct db *db, bool recent, uint64_t *ids, size_t room, size_t *n,
-                       int64_t *lag_ms, struct err *err)
+int webhook_queue_find(struct db *db, uint64_t owner, bool recent, struct webhook_due *due,
+                       size_t room, size_t *n, int64_t *lag_ms, struct err *err)
 {
     struct db_results results;
     struct buf sql = {0};
     char **c;
     int rc;
 
-    buf_puts(&sql, "SELECT w.id,TIMESTAMPDIFF(MICROSECOND,d.due,NOW(6)) DIV 1000,w.failures>0,"
-                   "(w.leased_until IS NULL OR w.leased_until<NOW(6)) AND "
-                   "(w.paused_until IS NULL OR w.paused_until<=NOW(6)) FROM "
-                   "(SELECT webhook_id,MIN(next_at) AS due FROM webhook_events "
-                   "FORCE INDEX(idx_webhook_events_due)");
+    buf_printf(&sql,
+               "SELECT w.id,TIMESTAMPDIFF(MICROSECOND,d.due,NOW(6)) DIV 1000,w.failures>0,"
+               "(w.leased_until IS NULL OR w.leased_until<NOW(6) OR w.owner=%llu) AND "
+               "(w.paused_until IS NULL OR w.paused_until<=NOW(6)),"
+               "TIMESTAMPDIFF(MICROSECOND," EPOCH ",d.due) FROM "
+               "(SELECT webhook_id,MIN(next_at) AS due FROM webhook_events "
+               "FORCE INDEX(idx_webhook_events_due)",
+               (unsigned long long)owner);
     if (recent)
         buf_puts(&sql, " WHERE next_at>=NOW(6)-INTERVAL 10 SECOND");
-    buf_puts(&sql, " GROUP BY webhook_id) d STRAIGHT_JOIN webhooks w ON w.id=d.webhook_id WHERE "
-                   "d.due<=NOW(6) AND w.disabled_at IS NULL AND w.deleted_at IS NULL ORDER BY "
-                   "d.due");
+    buf_printf(&sql,
+               " GROUP BY webhook_id) d STRAIGHT_JOIN webhooks w ON w.id=d.webhook_id WHERE "
+               "d.due<=NOW(6) AND w.disabled_at IS NULL AND w.deleted_at IS NULL ORDER BY "
+               "w.owner<>%llu,d.due",
+               (unsigned long long)owner);
     rc = db_run_buf(db, &find_label, &sql, &results, err);
     buf_free(&sql);
     *n = 0;
@@ -79,7 +85,8 @@ int webhook_queue_find(struct db *db, bool recent, uint64_t *ids, size_t room, s
         if (*c[2] == '0' && waited_ms > *lag_ms)
             *lag_ms = waited_ms;
         if (*c[3] == '1' && *n < room)
-            ids[(*n)++] = strtoull(c[0], NULL, 10);
+            due[(*n)++] = (struct webhook_due){.id = strtoull(c[0], NULL, 10),
+                                               .since_us = strtoll(c[4], NULL, 10)};
     }
     db_results_free(&results);
     return 0;
@@ -186,16 +193,18 @@ static void put_hook(struct buf *sql, uint64_t owner, uint64_t id)
                (unsigned long long)id, (unsigned long long)owner);
 }
 
-static void put_due(struct buf *sql, uint64_t id, size_t most)
+static void put_due(struct buf *sql, uint64_t id, int64_t from_us, size_t most)
 {
     buf_printf(sql,
                "SELECT e.subject,e.kind,e.attempts,"
-               "TIMESTAMPDIFF(MICROSECOND,'1970-01-01',e.created_at),e.data FROM webhook_events e "
-               "FORCE INDEX(idx_webhook_events_due) WHERE e.webhook_id=%llu AND e.next_at<=NOW(6) "
-               "AND NOT EXISTS (SELECT 1 FROM webhook_events b FORCE INDEX(PRIMARY) WHERE "
+               "TIMESTAMPDIFF(MICROSECOND," EPOCH ",e.created_at),e.data,"
+               "TIMESTAMPDIFF(MICROSECOND," EPOCH ",e.next_at) FROM webhook_events e "
+               "FORCE INDEX(idx_webhook_events_due) WHERE e.webhook_id=%llu AND e.next_at>=" EPOCH
+               "+INTERVAL %lld MICROSECOND AND e.next_at<=NOW(6) AND NOT EXISTS (SELECT 1 FROM "
+               "webhook_events b FORCE INDEX(PRIMARY) WHERE "
                "b.webhook_id=%llu AND b.subject=e.subject AND b.kind<e.kind AND b.next_at IS NOT "
                "NULL) ORDER BY e.next_at LIMIT %zu",
-               (unsigned long long)id, (unsigned long long)id, most);
+               (unsigned long long)id, (long long)from_us, (unsigned long long)id, most);
 }
 
 static void take_secret(struct webhook_secret *secret, const char *bytes, unsigned long n)
@@ -251,12 +260,15 @@ static int read_events(struct db_set *set, struct webhook_page *page, struct err
     page->events = calloc(set->affected + 1, sizeof(*page->events));
     if (!page->events)
         return err_set(err, ERR_RETRY, 0, "out of memory");
-    while ((c = db_next(set)))
+    while ((c = db_next(set))) {
+        if (!page->n)
+            page->since_us = strtoll(c[5], NULL, 10);
         page->n += read_event(c, &page->events[page->n]);
+    }
     return 0;
 }
 
-int webhook_queue_load(struct db *db, uint64_t owner, uint64_t id, size_t most,
+int webhook_queue_load(struct db *db, uint64_t owner, uint64_t id, int64_t from_us, size_t most,
                        struct webhook_page *page, struct err *err)
 {
     struct db_packet packet = {0};
@@ -265,7 +277,7 @@ int webhook_queue_load(struct db *db, uint64_t owner, uint64_t id, size_t most,
 
     *page = (struct webhook_page){.id = id};
     put_hook(db_statement(&packet, "hook"), owner, id);
-    put_due(db_statement(&packet, "due"), id, most);
+    put_due(db_statement(&packet, "due"), id, from_us, most);
     rc = db_run_packet(db, &load_label, &packet, &results, err);
     db_packet_free(&packet);
     if (rc)

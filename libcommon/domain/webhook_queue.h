@@ -34,11 +34,17 @@ bool webhook_schedule_parse(const char *text, struct webhook_schedule *schedule)
 
 void webhook_queue_register(void); /* the statements' labels; at start */
 
-/* Ids of endpoints with something due, at most room of them; *lag_ms: since when the longest
- * waiting event of an endpoint that works has been due. recent: only what has become due within the
- * last ten seconds, which is cheap however much was delivered of late. */
-int webhook_queue_find(struct db *db, bool recent, uint64_t *ids, size_t room, size_t *n,
-                       int64_t *lag_ms, struct err *err);
+struct webhook_due {
+    uint64_t id;
+    int64_t since_us; /* its first event */
+};
+
+/* Endpoints with something due that are the owner's, and then free ones, at most room of all;
+ * *lag_ms: since when the longest waiting event of an endpoint that works has been due. recent:
+ * only what has become due within the last ten seconds, which is cheap however much was delivered
+ * of late. */
+int webhook_queue_find(struct db *db, uint64_t owner, bool recent, struct webhook_due *due,
+                       size_t room, size_t *n, int64_t *lag_ms, struct err *err);
 /* Takes those of n that are free, and keeps their ids; *n: how many. */
 int webhook_queue_claim(struct db *db, uint64_t owner, int64_t lease_ms, uint64_t *ids, size_t *n,
                         struct err *err);
@@ -66,11 +72,15 @@ struct webhook_page {
     unsigned failures;
     int64_t failing_ms, paused_ms; /* since; for how long still; 0: not */
     uint64_t calls;
+    int64_t since_us; /* the first event was due; before it are only those that wait for others */
     struct webhook_event *events;
     size_t n;
 };
 
-int webhook_queue_load(struct db *db, uint64_t owner, uint64_t id, size_t most,
+/* from_us: only what was due then or later. What has been delivered lies in the index in its place
+ * until the server purges it, in front of what is due: whoever knows where that begins does not
+ * walk the rest. */
+int webhook_queue_load(struct db *db, uint64_t owner, uint64_t id, int64_t from_us, size_t most,
                        struct webhook_page *page, struct err *err);
 void webhook_page_free(struct webhook_page *page); /* all zero is fine; clears the secrets */
 

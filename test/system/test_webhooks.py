@@ -114,6 +114,19 @@ def test_signatures_are_the_specifications(hooked, receiver):
     assert [line == "ok" for line in done.stdout.splitlines()] == [True, False, False, True, True, False], done.stdout
 
 
+def test_what_was_due_before_is_not_passed_by(stack, hooked, receiver):
+    """An endpoint's page begins where the one before it did; what was committed late is found all the same."""
+    api, customer, hooks, hook = hooked(amount=2000)
+    receiver.answer(delay=0.1)
+    for _ in range(2):
+        api.sent(customer, [recipient(i) for i in range(600)])
+    receiver.wait_events(100)
+    stack.db.execute("INSERT INTO webhook_events(webhook_id,subject,kind,data,next_at) SELECT id,'late-0',0,'{}',"
+                     "NOW(6)-INTERVAL 1 HOUR FROM webhooks WHERE customer_id=%s", customer)
+    ids = [e["id"] for e in receiver.wait_events(1201, 60)]
+    assert len(set(ids)) == 1201 and ids.index("late-0-done") < 1100, ids.index("late-0-done")
+
+
 def test_batches(hooked, receiver):
     api, customer, hooks, hook = hooked(batch=100)
     sent = [api.sent(customer, [recipient(i) for i in range(50)]) for _ in range(4)]

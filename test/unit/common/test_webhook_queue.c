@@ -28,18 +28,19 @@ static void teardown(void)
 
 START_TEST(what_is_due_is_found_and_how_late_it_is)
 {
-    uint64_t ids[2];
+    struct webhook_due due[2];
     size_t n;
     int64_t lag_ms;
 
-    /* id, since when due, failing, free */
-    EXPECT("webhook_find", .has = {"GROUP BY webhook_id", "disabled_at IS NULL"},
-           .rows = "4|9000|1|1\n5|700|0|0\n6|600|0|1\n7|500|0|1");
-    ck_assert_int_eq(webhook_queue_find(db, false, ids, 2, &n, &lag_ms, &err), 0);
-    ck_assert(n == 2 && ids[0] == 4 && ids[1] == 6);
+    /* id, how long due, failing, free, since when due */
+    EXPECT("webhook_find", .has = {"GROUP BY webhook_id", "disabled_at IS NULL", "OR w.owner=9)"},
+           .rows = "4|9000|1|1|1000\n5|700|0|0|9300\n6|600|0|1|9400\n7|500|0|1|9500");
+    ck_assert_int_eq(webhook_queue_find(db, 9, false, due, 2, &n, &lag_ms, &err), 0);
+    ck_assert(n == 2 && due[0].id == 4 && due[1].id == 6);
+    ck_assert(due[0].since_us == 1000 && due[1].since_us == 9400);
     ck_assert_int_eq(lag_ms, 700); /* of one that works, whoever has it */
     EXPECT("webhook_find", .has = {"next_at>=NOW(6)-INTERVAL 10 SECOND"}, .rows = "");
-    ck_assert_int_eq(webhook_queue_find(db, true, ids, 2, &n, &lag_ms, &err), 0);
+    ck_assert_int_eq(webhook_queue_find(db, 9, true, due, 2, &n, &lag_ms, &err), 0);
     ck_assert(n == 0 && lag_ms == 0);
 }
 END_TEST
@@ -66,10 +67,13 @@ START_TEST(a_page_of_an_endpoint)
 {
     struct webhook_page page;
 
-    EXPECT("webhook_load", .has = {"id=6 AND owner=9", "b.kind<e.kind", "LIMIT 100"},
-           .answers = {{"hook", "https://a/|1|secret|\\N|2|5000|-3|7"},
-                       {"due", "m-0|0|1|5|{\"a\":1}\nm-1|77|0|5|{}\nm-2|1|0|6|{}", 3}});
-    ck_assert_int_eq(webhook_queue_load(db, 9, 6, 100, &page, &err), 0);
+    EXPECT(
+        "webhook_load",
+        .has = {"id=6 AND owner=9", "b.kind<e.kind", "+INTERVAL 400 MICROSECOND AND", "LIMIT 100"},
+        .answers = {{"hook", "https://a/|1|secret|\\N|2|5000|-3|7"},
+                    {"due", "m-0|0|1|5|{\"a\":1}|500\nm-1|77|0|5|{}|510\nm-2|1|0|6|{}|520", 3}});
+    ck_assert_int_eq(webhook_queue_load(db, 9, 6, 400, 100, &page, &err), 0);
+    ck_assert_int_eq(page.since_us, 500);
     ck_assert(page.ours && page.batch == 1 && page.failures == 2 && page.calls == 7);
     ck_assert(page.failing_ms == 5000 && page.paused_ms == 0);
     ck_assert(page.secrets[0].len == 6 && page.secrets[1].len == 0);
@@ -78,7 +82,7 @@ START_TEST(a_page_of_an_endpoint)
     ck_assert(page.events[0].attempts == 1 && page.events[1].kind == WEBHOOK_FAILED);
     webhook_page_free(&page);
     EXPECT("webhook_load", .answers = {{"hook", ""}, {"due", ""}});
-    ck_assert_int_eq(webhook_queue_load(db, 9, 6, 100, &page, &err), 0);
+    ck_assert_int_eq(webhook_queue_load(db, 9, 6, 0, 100, &page, &err), 0);
     ck_assert(!page.ours);
     webhook_page_free(&page);
 }
