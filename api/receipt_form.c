@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libcommon/base/utf8.h"
+
 static int hex_value(char c)
 {
     if (c >= '0' && c <= '9')
@@ -37,14 +39,6 @@ static int compare(const struct receipt_field *a, const struct receipt_field *b)
     return a->name_len < b->name_len ? -1 : a->name_len > b->name_len;
 }
 
-static bool is_there(const struct receipt_form *form, const struct receipt_field *field)
-{
-    for (size_t i = 0; i < form->n; i++)
-        if (!compare(&form->fields[i], field))
-            return true;
-    return false;
-}
-
 static bool add(struct receipt_form *form, char *s, size_t n)
 {
     char *equals = memchr(s, '=', n);
@@ -54,7 +48,7 @@ static bool add(struct receipt_form *form, char *s, size_t n)
 
     field.value_len = decode(value, n - (size_t)(value - s));
     field.name_len = decode(s, name_len);
-    if (form->n == RECEIPT_FIELDS_MAX || is_there(form, &field))
+    if (form->n == RECEIPT_FIELDS_MAX)
         return false;
     form->fields[form->n++] = field;
     return true;
@@ -92,33 +86,54 @@ void receipt_form_free(struct receipt_form *form)
 /* Of bytes that may be no text. */
 static json_t *text_of(const char *s, size_t n)
 {
+    struct buf plain = {0};
     struct buf quoted = {0};
-    json_t *text = json_stringn(s, n);
+    json_t *text = NULL;
 
-    if (text)
-        return text;
-    buf_put_json(&quoted, s, n);
-    if (!quoted.failed)
-        text = json_loadb(quoted.data, quoted.len, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+    if (utf8_ok(s, n))
+        return json_stringn(s, n);
+    for (size_t i = 0; i < n; i++)
+        if (s[i])
+            buf_putc(&plain, s[i]);
+    buf_put_json(&quoted, plain.len ? plain.data : "", plain.len);
+    if (!plain.failed && !quoted.failed)
+        text = json_loadb(quoted.data, quoted.len, JSON_DECODE_ANY, NULL);
+    buf_free(&plain);
     buf_free(&quoted);
     return text;
+}
+
+/* False: memory is out. A name that is no text is nobody's. */
+static bool put(json_t *object, const struct receipt_field *f)
+{
+    struct buf name = {0};
+    json_t *value;
+    bool ok = true;
+
+    if (!utf8_ok(f->name, f->name_len))
+        return true;
+    buf_put(&name, f->name, f->name_len);
+    if (!name.failed) {
+        value = json_object_get(object, name.len ? name.data : "")
+                    ? json_null()
+                    : text_of(f->value, f->value_len);
+        ok = !json_object_set_new(object, name.len ? name.data : "", value);
+    }
+    ok &= !name.failed;
+    buf_free(&name);
+    return ok;
 }
 
 json_t *receipt_form_json(const struct receipt_form *form)
 {
     json_t *object = json_object();
-    struct buf name = {0};
 
     for (size_t i = 0; object && i < form->n; i++) {
-        const struct receipt_field *f = &form->fields[i];
-
-        buf_reset(&name);
-        buf_put(&name, f->name, f->name_len);
-        if (name.failed ||
-            json_object_set_new(object, name.len ? name.data : "", text_of(f->value, f->value_len)))
-            continue; /* a name that is no text: nobody asks for it */
+        if (put(object, &form->fields[i]))
+            continue;
+        json_decref(object);
+        object = NULL;
     }
-    buf_free(&name);
     return object;
 }
 

@@ -25,11 +25,13 @@ struct receipt_form {
     char *text; /* what the fields point to */
 };
 
-/* False: more fields than RECEIPT_FIELDS_MAX, one that is there twice, or memory is out. */
+/* False: more fields than RECEIPT_FIELDS_MAX; with text NULL, memory is out. */
 bool receipt_form_read(struct receipt_form *form, const char *text, size_t n);
 void receipt_form_free(struct receipt_form *form); /* all zero is fine */
 
-/* An object of texts; what is not UTF-8 becomes U+FFFD. NULL: memory is out. */
+/* An object of texts; what is not UTF-8 becomes U+FFFD, and NULs are left out, so that UCS-2 reads
+ * as far as it is ASCII. A field that is there twice is null: which one would it be? NULL: memory
+ * is out. */
 json_t *receipt_form_json(const struct receipt_form *form);
 /* Names and values, one behind the other, in the order of the names' bytes. */
 void receipt_form_put_sorted(const struct receipt_form *form, struct buf *out);

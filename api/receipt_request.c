@@ -260,10 +260,10 @@ static bool read_reference(const struct receipt_reader *reader, const char *text
     return reader->rules->plain_reference && read_plain(text, out);
 }
 
-/* What it is about: by the reference that it has in itself, or in the address. */
-static enum receipt_reading identify(const struct receipt_reader *reader,
-                                     struct operator_answer *answer, const char *in_address,
-                                     struct recipient_receipt *r)
+/* What it is about: by the reference that it has in itself, or in the address. False: nothing, and
+ * it is counted. */
+static bool identify(struct receipt_reader *reader, struct operator_answer *answer,
+                     const char *in_address, struct recipient_receipt *r)
 {
     char text[JSON_SCALAR_MAX];
     struct receipt_reference reference;
@@ -272,16 +272,21 @@ static enum receipt_reading identify(const struct receipt_reader *reader,
     if (!*given)
         given = in_address;
     if (*given) {
-        if (!read_reference(reader, given, &reference))
-            return RECEIPT_READ_FORGED;
+        if (!read_reference(reader, given, &reference)) {
+            reader->forged++;
+            return false;
+        }
         snprintf(r->message_id, sizeof(r->message_id), "%s", reference.message_id);
         r->position = reference.position;
     }
     operator_receipts_match_id(reader->rules, false, get(reader->rules->id, answer, text),
                                r->match_id);
     if (!utf8_ok(r->match_id, strlen(r->match_id)))
-        return RECEIPT_READ_UNREADABLE;
-    return *r->message_id || *r->match_id ? RECEIPT_READ_OK : RECEIPT_READ_UNREADABLE;
+        *r->match_id = '\0';
+    if (*r->message_id || *r->match_id)
+        return true;
+    reader->unreadable++;
+    return false;
 }
 
 static void take_details(const struct receipt_reader *reader, struct operator_answer *answer,
@@ -318,7 +323,6 @@ static enum receipt_reading read_one(struct receipt_reader *reader, struct opera
 {
     enum operator_receipt_says says = judge(reader->rules, answer);
     struct recipient_receipt *r;
-    enum receipt_reading reading;
     char text[JSON_SCALAR_MAX];
 
     if (says == OPERATOR_RECEIPT_INTERIM) {
@@ -339,11 +343,10 @@ static enum receipt_reading read_one(struct receipt_reader *reader, struct opera
     *r = (struct recipient_receipt){.delivered = says == OPERATOR_RECEIPT_DELIVERED,
                                     .rule = reader->rules->parts};
     snprintf(r->operator_name, sizeof(r->operator_name), "%s", reader->operator_name);
-    reading = identify(reader, answer, in_address, r);
-    if (reading != RECEIPT_READ_OK)
-        return reading;
-    take_details(reader, answer, r);
-    reader->n++;
+    if (identify(reader, answer, in_address, r)) {
+        take_details(reader, answer, r);
+        reader->n++;
+    }
     return RECEIPT_READ_OK;
 }
 
@@ -374,8 +377,10 @@ static enum receipt_reading read_json(struct receipt_reader *reader, json_t *roo
     enum receipt_reading reading = RECEIPT_READ_OK;
     size_t n = json_array_size(list);
 
-    if (!list || (reader->rules->each.steps && !json_is_array(list)))
-        return RECEIPT_READ_UNREADABLE;
+    if (!list || (reader->rules->each.steps && !json_is_array(list))) {
+        reader->unreadable++;
+        return RECEIPT_READ_OK;
+    }
     if (!json_is_array(list))
         return read_value(reader, root, request, in_address);
     for (size_t i = 0; i < n && reading == RECEIPT_READ_OK; i++)
@@ -383,23 +388,69 @@ static enum receipt_reading read_json(struct receipt_reader *reader, json_t *roo
     return reading;
 }
 
-static json_t *parse(const struct receipt_reader *reader, const struct receipt_request *request,
-                     const struct receipt_form *query)
+/* Words in a carrier's own alphabet are not what matters: what is not UTF-8 becomes '?'. */
+static void put_utf8(struct buf *out, const char *s, size_t n)
 {
-    struct receipt_form *form;
-    json_t *root = NULL;
+    for (size_t i = 0; i < n;) {
+        size_t length = utf8_character(s + i, n - i);
 
-    if (reader->rules->format == OPERATOR_RECEIPT_JSON)
-        return json_loadb(request->body, request->body_len, JSON_REJECT_DUPLICATES, NULL);
-    if (reader->rules->format == OPERATOR_RECEIPT_QUERY || request->is_get)
-        return receipt_form_json(query);
-    form = calloc(1, sizeof(*form));
-    if (form && receipt_form_read(form, request->body, request->body_len))
-        root = receipt_form_json(form);
+        if (length)
+            buf_put(out, s + i, length);
+        else
+            buf_putc(out, '?');
+        i += length ? length : 1;
+    }
+}
+
+static enum receipt_reading parse_json(const struct receipt_request *request, json_t **root)
+{
+    bool as_it_is = utf8_ok(request->body, request->body_len);
+    json_error_t error = {0};
+    struct buf text = {0};
+
+    if (!as_it_is)
+        put_utf8(&text, request->body, request->body_len);
+    if (!text.failed)
+        *root = json_loadb(as_it_is ? request->body : text.data,
+                           as_it_is ? request->body_len : text.len,
+                           JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    if (text.failed || (!*root && json_error_code(&error) == json_error_out_of_memory)) {
+        buf_free(&text);
+        return RECEIPT_READ_NO_MEMORY;
+    }
+    buf_free(&text);
+    return RECEIPT_READ_OK;
+}
+
+static enum receipt_reading parse_form(const struct receipt_request *request, json_t **root)
+{
+    struct receipt_form *form = calloc(1, sizeof(*form));
+    enum receipt_reading reading = RECEIPT_READ_NO_MEMORY;
+
+    if (form && receipt_form_read(form, request->body, request->body_len)) {
+        *root = receipt_form_json(form);
+        reading = *root ? RECEIPT_READ_OK : RECEIPT_READ_NO_MEMORY;
+    } else if (form && form->text) {
+        reading = RECEIPT_READ_OK;
+    }
     if (form)
         receipt_form_free(form);
     free(form);
-    return root;
+    return reading;
+}
+
+/* *root stays as it is where there is nothing of that kind. */
+static enum receipt_reading parse(const struct receipt_reader *reader,
+                                  const struct receipt_request *request,
+                                  const struct receipt_form *query, json_t **root)
+{
+    if (reader->rules->format == OPERATOR_RECEIPT_JSON)
+        return parse_json(request, root);
+    if (reader->rules->format == OPERATOR_RECEIPT_QUERY || request->is_get) {
+        *root = receipt_form_json(query);
+        return *root ? RECEIPT_READ_OK : RECEIPT_READ_NO_MEMORY;
+    }
+    return parse_form(request, root);
 }
 
 /* What is too long for a reference stays too long. */
@@ -418,23 +469,38 @@ static void find_in_address(const struct receipt_form *query, char *out, size_t 
     }
 }
 
+static enum receipt_reading read_request(struct receipt_reader *reader,
+                                         const struct receipt_request *request,
+                                         const struct receipt_form *query)
+{
+    char in_address[RECEIPT_REFERENCE_SIZE + 1];
+    enum receipt_reading reading;
+    json_t *root = NULL;
+
+    find_in_address(query, in_address, sizeof(in_address));
+    reading = parse(reader, request, query, &root);
+    if (root)
+        reading = read_json(reader, root, request, in_address);
+    else if (reading == RECEIPT_READ_OK)
+        reader->unreadable++;
+    json_decref(root);
+    return reading;
+}
+
 enum receipt_reading receipt_request_read(struct receipt_reader *reader,
                                           const struct receipt_request *request)
 {
     struct receipt_form *query = calloc(1, sizeof(*query));
-    enum receipt_reading reading = RECEIPT_READ_UNREADABLE;
-    char in_address[RECEIPT_REFERENCE_SIZE + 1];
-    json_t *root;
+    enum receipt_reading reading = RECEIPT_READ_NO_MEMORY;
 
-    reader->n = reader->interim = reader->unclear = 0;
+    reader->n = reader->interim = reader->unclear = reader->unreadable = reader->forged = 0;
     if (!query)
-        return RECEIPT_READ_NO_MEMORY;
+        return reading;
     if (receipt_form_read(query, request->query, strlen(request->query))) {
-        find_in_address(query, in_address, sizeof(in_address));
-        root = parse(reader, request, query);
-        if (root)
-            reading = read_json(reader, root, request, in_address);
-        json_decref(root);
+        reading = read_request(reader, request, query);
+    } else if (query->text) {
+        reader->unreadable++;
+        reading = RECEIPT_READ_OK;
     }
     receipt_form_free(query);
     free(query);

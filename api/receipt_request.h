@@ -29,13 +29,12 @@ bool receipt_request_is_genuine(const struct operator_receipts *rules,
 
 enum receipt_reading {
     RECEIPT_READ_OK,
-    RECEIPT_READ_UNREADABLE, /* not what the file says, or a receipt that is about nothing */
-    RECEIPT_READ_FORGED,     /* it has a reference that is none of ours */
-    RECEIPT_READ_TOO_MANY,   /* receipts */
+    RECEIPT_READ_TOO_MANY, /* receipts */
     RECEIPT_READ_NO_MEMORY,
 };
 
-/* What a request says: receipts that decide something, and how many do not. */
+/* What a request says: receipts that decide something, and how many do not. One that is none keeps
+ * nothing from its neighbours: whoever brings a list brings all of it again. */
 struct receipt_reader {
     const struct operator_receipts *rules;
     const char *operator_name, *reference_key;
@@ -43,7 +42,9 @@ struct receipt_reader {
 
     struct recipient_receipt *receipts; /* the caller frees them */
     size_t n, room;
-    size_t interim, unclear;                 /* those on their way, and those that no rule is for */
+    size_t interim, unclear; /* those on their way, and those that no rule is for */
+    size_t unreadable;       /* those about nothing; 1: the request is not what the file says */
+    size_t forged;           /* those with a reference that is none of ours */
     char unclear_code[RECEIPT_CODE_MAX + 1]; /* of one of the latter */
 };
 

@@ -1,6 +1,7 @@
 #include "api/receipt_route.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,11 +32,12 @@ static void reply_later(struct httpd_request *req)
                       RETRY_AFTER_SEC);
 }
 
-static void reply_stored(struct httpd_request *req)
+/* word: "stored", or "counted" where there was nothing to store. */
+static void reply_taken(struct httpd_request *req, const char *word)
 {
-    static const char body[] = "{\"status\":\"stored\"}";
+    char body[32];
 
-    httpd_reply(req, 200, body, strlen(body));
+    httpd_reply(req, 200, body, (size_t)snprintf(body, sizeof(body), "{\"status\":\"%s\"}", word));
 }
 
 /* On the request's thread, at its deadline. */
@@ -57,7 +59,7 @@ static void answer(struct receipt_job *job, enum receipts_outcome outcome)
     if (!httpd_take(job->request))
         return;
     if (outcome == RECEIPTS_STORED)
-        reply_stored(job->request);
+        reply_taken(job->request, "stored");
     else if (outcome == RECEIPTS_INTERNAL)
         httpd_reply_error(job->request, 500, "internal_error", "Something went wrong.", NULL);
     else
@@ -74,7 +76,7 @@ static bool may_tell(_Atomic int64_t *told_ms)
            atomic_compare_exchange_strong(told_ms, &last_ms, now_ms);
 }
 
-static void refuse_forged(struct httpd_request *req, const char *name, const char *why)
+static void count_forged(const struct httpd_request *req, const char *name, const char *why)
 {
     static _Atomic int64_t told_ms;
 
@@ -82,18 +84,23 @@ static void refuse_forged(struct httpd_request *req, const char *name, const cha
     if (may_tell(&told_ms))
         log_warn("receipt.forged", L_STR("operator", name), L_STR("peer", httpd_peer(req)),
                  L_MSG(why));
+}
+
+static void reply_forged(struct httpd_request *req)
+{
     httpd_reply_error(req, 403, "forbidden", "This is not from the operator.", NULL);
 }
 
-static void refuse_unreadable(struct httpd_request *req, const char *name)
+static void count_unreadable(const char *name)
 {
     static _Atomic int64_t told_ms;
 
     receipt_stats_refused(name, RECEIPT_REFUSED_UNREADABLE);
     if (may_tell(&told_ms))
-        log_warn("receipt.unreadable", L_STR("operator", name),
-                 L_MSG("no receipt as the operator's file describes it, or one about nothing"));
-    httpd_reply_error(req, 400, "invalid_input", "These are no receipts of this operator.", NULL);
+        log_warn(
+            "receipt.unreadable", L_STR("operator", name),
+            L_MSG("no receipt as the operator's file describes it, or one about nothing; it is "
+                  "not kept"));
 }
 
 /* ---- from the request to the queue ---- */
@@ -118,7 +125,7 @@ static struct receipt_request request_of(struct httpd_request *req, const char *
     return request;
 }
 
-static void count_undecided(const struct receipt_reader *reader)
+static void count_undecided(const struct httpd_request *req, const struct receipt_reader *reader)
 {
     static _Atomic int64_t told_ms;
 
@@ -130,6 +137,10 @@ static void count_undecided(const struct receipt_reader *reader)
         log_warn("receipt.unclear", L_STR("operator", reader->operator_name),
                  L_STR("code", reader->unclear_code),
                  L_MSG("no rule of the operator's file is for it; it is not kept"));
+    for (size_t i = 0; i < reader->unreadable; i++)
+        count_unreadable(reader->operator_name);
+    for (size_t i = 0; i < reader->forged; i++)
+        count_forged(req, reader->operator_name, "its reference is none of ours");
 }
 
 static void submit(struct httpd_request *req, struct receipt_job *job)
@@ -157,29 +168,35 @@ static struct receipt_job *job_of(const struct receipt_reader *reader)
     return job;
 }
 
+/* There is nothing in it to store. What nobody will ever understand is taken all the same: an
+ * operator that is refused brings it again, and with it whatever it holds back behind that. */
+static void take_nothing(struct httpd_request *req, const struct receipt_reader *reader)
+{
+    if (reader->forged && !reader->interim && !reader->unclear && !reader->unreadable)
+        reply_forged(req);
+    else
+        reply_taken(req, "counted");
+}
+
 static void take(struct httpd_request *req, struct receipt_reader *reader,
                  enum receipt_reading reading)
 {
     struct receipt_job *job;
 
-    if (reading == RECEIPT_READ_FORGED) {
-        refuse_forged(req, reader->operator_name, "its reference is none of ours");
-    } else if (reading == RECEIPT_READ_UNREADABLE) {
-        refuse_unreadable(req, reader->operator_name);
-    } else if (reading == RECEIPT_READ_TOO_MANY) {
+    if (reading == RECEIPT_READ_TOO_MANY) {
         httpd_reply_error(req, 413, "body_too_large", "These are too many receipts at a time.",
                           NULL);
     } else if (reading == RECEIPT_READ_NO_MEMORY) {
         reply_later(req);
     } else {
-        count_undecided(reader);
+        count_undecided(req, reader);
         job = reader->n ? job_of(reader) : NULL;
         if (job)
             submit(req, job);
         else if (reader->n)
             reply_later(req);
         else
-            reply_stored(req);
+            take_nothing(req, reader);
     }
 }
 
@@ -192,7 +209,8 @@ static void receive(struct httpd_request *req, const struct operator_config *op,
                                     .most = RECEIPT_BATCH_MAX};
 
     if (!receipt_request_is_genuine(&op->receipts, &request)) {
-        refuse_forged(req, op->name, "not signed, or not known, as the operator's file says");
+        count_forged(req, op->name, "not signed, or not known, as the operator's file says");
+        reply_forged(req);
         return;
     }
     take(req, &reader, receipt_request_read(&reader, &request));

@@ -64,7 +64,8 @@ void receipt_stats_add(const char *operator_name)
             labels_of(s, "result", receipt_result_name((enum receipt_result)i), labels));
     for (int i = 0; i < RECEIPT_REFUSALS; i++)
         s->refused[i] = metrics_counter("msg_receipts_refused_total",
-                                        "Requests with receipts that were not taken.",
+                                        "Requests with receipts that were not taken, and receipts "
+                                        "that could not be.",
                                         labels_of(s, "reason", refusal_names[i], labels));
     s->delay = metrics_latency("msg_receipt_delay_seconds",
                                "From a recipient's `done` to the receipt that decided.",

@@ -5,10 +5,10 @@
 
 #include "libcommon/domain/recipient_receipt.h"
 
-/* Why a request with receipts was not taken. */
+/* Why a request with receipts was not taken, or a receipt in it not stored. */
 enum receipt_refusal {
-    RECEIPT_REFUSED_FORGED,     /* not who the operator's file says */
-    RECEIPT_REFUSED_UNREADABLE, /* not what it says */
+    RECEIPT_REFUSED_FORGED,     /* not who the operator's file says, or a reference of nobody's */
+    RECEIPT_REFUSED_UNREADABLE, /* not what it says, or about nothing */
     RECEIPT_REFUSED_OVERLOADED, /* too many wait */
     RECEIPT_REFUSED_UNAVAILABLE,
     RECEIPT_REFUSALS,

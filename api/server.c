@@ -457,10 +457,11 @@ static const struct admission_needs status_needs = {
     .group = GROUP_STATUS, .scope = KEY_METRICS, .no_limit = true};
 
 #define RECEIPT_ROUTES 2
+#define RECEIPT_WORDS (HTTPD_NO_LIMIT | HTTPD_NO_SPAN | HTTPD_RAW_QUERY)
 
 static const struct httpd_route routes[] = {
-    {"POST", RECEIPT_PATH, receipt_route_handle, HTTPD_NO_LIMIT | HTTPD_NO_SPAN, NULL},
-    {"GET", RECEIPT_PATH, receipt_route_handle, HTTPD_NO_LIMIT | HTTPD_NO_SPAN, NULL},
+    {"POST", RECEIPT_PATH, receipt_route_handle, RECEIPT_WORDS, NULL},
+    {"GET", RECEIPT_PATH, receipt_route_handle, RECEIPT_WORDS, NULL},
     {"POST", "/messages/send", handle_send, 0, &send_needs},
     {"GET", "/messages/history", handle_history, 0, &read_needs},
     {"GET", "/messages/*", handle_message, 0, &read_needs},

@@ -66,6 +66,7 @@ enum httpd_route_word {
     HTTPD_NO_METRIC = 1 << 2,  /* its answers are neither counted nor timed */
     HTTPD_EXPECT_200 = 1 << 3, /* for machines of ours: 200 alone has its counter from the start */
     HTTPD_PROBE = 1 << 4,      /* who asks is no client: by any address, without a certificate */
+    HTTPD_RAW_QUERY = 1 << 5,  /* the handler asks for the raw query alone: it may be anything */
 };
 
 struct httpd_route {

@@ -35,14 +35,16 @@ static const char *check_target(const struct evhttp_request *ev)
 {
     const char *uri = evhttp_request_get_uri(ev);
     const struct evhttp_uri *parts = evhttp_request_get_evhttp_uri(ev);
+    const char *nul;
 
     if (!uri || uri[0] != '/' || !parts || evhttp_uri_get_host(parts) ||
         evhttp_uri_get_scheme(parts))
         return "The request target must be a path.";
     if (!is_clean(uri))
         return "The request target holds a character that it must not.";
-    /* A decoded string would end there. */
-    return strstr(uri, "%00") ? "The request target must not hold %00." : NULL;
+    /* A decoded string would end there. The query is looked at when it is known who reads it. */
+    nul = strstr(uri, "%00");
+    return nul && nul < uri + strcspn(uri, "?") ? HTTP_NUL_IN_TARGET : NULL;
 }
 
 /* The name or address in front of a port: "[" ... "]", or what names are made of in practice. 0:

@@ -187,6 +187,12 @@ bool http_input_query(struct httpd_request *req)
     size_t lens[PARAMETERS_MAX];
     size_t count = 0;
 
+    if (at && strstr(at, "%00")) {
+        req->close = true;
+        http_stats_dropped(HTTP_DROP_BAD_REQUEST);
+        httpd_reply_error(req, 400, "bad_request", HTTP_NUL_IN_TARGET, NULL);
+        return false;
+    }
     while (at && *at) {
         if (count == PARAMETERS_MAX) {
             refuse_query(req, "The query holds too many parameters.", NULL, 0);

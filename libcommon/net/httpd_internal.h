@@ -403,6 +403,7 @@ void http_deadline_let_go(struct httpd_request *req); /* frees it, as soon as no
 /* Room for a string of n bytes that goes with the request; NULL when memory is out. */
 char *http_input_text(struct httpd_request *req, size_t n);
 void http_input_path(struct httpd_request *req);
+#define HTTP_NUL_IN_TARGET "The request target must not hold %00."
 bool http_input_query(struct httpd_request *req); /* false: a parameter is wrong; answered */
 void http_input_trace(struct httpd_request *req, const struct http_facts *facts);
 void http_input_id(struct httpd_request *req,

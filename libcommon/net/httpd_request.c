@@ -301,6 +301,8 @@ static void dispatch(struct httpd_request *req, const struct http_facts *facts)
 
     if (path)
         req->path = path;
+    if (!(route && route->words & HTTPD_RAW_QUERY) && !http_input_query(req))
+        return;
     if (lacks_certificate(req) && !(route && route->words & HTTPD_PROBE)) {
         req->close = true;
         httpd_reply_error(req, 403, "certificate_required", "A client certificate is required.",
@@ -351,6 +353,5 @@ void http_on_request(struct evhttp_request *ev, void *thread)
     http_input_path(req);
     http_input_trace(req, &facts);
     http_input_id(req, &facts);
-    if (http_input_query(req))
-        dispatch(req, &facts);
+    dispatch(req, &facts);
 }

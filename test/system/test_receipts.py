@@ -194,13 +194,9 @@ def test_what_is_not_from_the_operator_is_refused_and_counted(refunding, lasting
         document.check("POST", PATH, response)
     assert refused(stack, a, "forged") == before + len(forged)
     assert state(stack, message) == ("done", "waiting")
-    unreadable = [bring.raw(b"{"), bring.raw(b"7"), bring.raw(b""), bring.bring({"status": "delivered"}),
-                  bring.bring([{"status": "delivered", "id": "x" * 129}])]
-    assert [response.status_code for response in unreadable] == [400] * len(unreadable)
-    absent, stored = Bringer(stack.url("api-1"), "nobody").bring({}), bring.bring({"status": "buffered"})
-    assert (absent.status_code, stored.status_code) == (404, 200)
-    for response in (*unreadable, absent, stored):
-        document.check("POST", PATH, response)
+    absent = Bringer(stack.url("api-1"), "nobody").bring({})
+    assert absent.status_code == 404
+    document.check("POST", PATH, absent)
     assert bring.session.get(stack.url("api-1") + "/operators/operatorA/receiptsX").status_code == 404
     assert bring.session.get(bring.url + "/secret").status_code == 403  # none is asked for: not the one
     assert bring.session.put(bring.url, data=b"{}").status_code == 405
@@ -218,6 +214,43 @@ def test_what_no_rule_is_for_is_counted_and_not_kept(refunding, lasting):
     assert Metrics.of(stack.url("api-1")).value("msg_receipts_total", operator=a.name, says="unclear") == before + 1
     assert state(stack, message) == ("done", "waiting")
     assert "E42" in stack.log_text("api-1")
+
+
+def test_what_nobody_will_ever_understand_is_not_brought_again(refunding, lasting):
+    """An operator that is refused brings the same again, and with it all that stands beside it."""
+    stack, a = refunding, lasting[0]
+    _, message = sent(stack, 2)
+    bring = bringer(stack, a)
+    before, forged = refused(stack, a, "unreadable"), refused(stack, a, "forged")
+    nothing = [bring.raw(b"{"), bring.raw(b"["), bring.raw(b""), bring.raw(b"7"), bring.bring({"status": "delivered"}),
+               bring.bring([{"status": "delivered", "id": "x" * 129}])]
+    assert refused(stack, a, "unreadable") == before + len(nothing)
+    nothing += [bring.bring({"status": "buffered"}), bring.bring([])]
+    assert [(r.status_code, r.json()["status"]) for r in nothing] == [(200, "counted")] * len(nothing)
+    beside = bring.bring([{"status": "delivered"}, {"status": "delivered", "reference": f"{message}-0.00"}, 7,
+                          {"status": "delivered", "reference": reference(a.name, message, 1)}])
+    assert (beside.status_code, beside.json()["status"]) == (200, "stored")
+    assert refused(stack, a, "unreadable") == before + 7 and refused(stack, a, "forged") == forged + 1
+    assert [state(stack, message, i)[1] for i in (0, 1)] == ["waiting", "delivered"]
+    assert "receipt.unreadable" in stack.log_text("api-1")
+    document = Document()
+    for response in (*nothing, beside):
+        document.check("POST", PATH, response)
+    settled(stack)
+
+
+def test_words_that_are_no_text_keep_no_receipt_back(refunding, lasting):
+    stack, a = refunding, lasting[0]
+    customer, message = sent(stack, 2)
+    bring = bringer(stack, a)
+    for position, words in enumerate((b'"\\u0000"', b'"f\xfcr"')):
+        body = b'{"status":"delivered","reference":"%s","text":%s}' % (
+            reference(a.name, message, position).encode(), words)
+        assert bring.raw(body).json() == {"status": "stored"}
+    rows = sorted(stack.api().history(user_id=customer), key=lambda row: row["position"])
+    assert [row["delivery"] for row in rows] == ["delivered"] * 2
+    assert [row["delivery_report"]["words"] for row in rows] == ["", "f?r"]
+    settled(stack)
 
 
 def test_a_receipt_that_comes_first_is_applied_when_its_message_is_settled(refunding, lasting):
@@ -371,6 +404,26 @@ def id_stack(module_world, others, folder):
         stack.file = folder / "operators.ini"
         _id_stacks[module_world] = stack
     return _id_stacks[module_world]
+
+
+def test_a_gateways_query_with_a_text_in_ucs2(module_world, others, tmp_path):
+    stack, a = id_stack(module_world, others, tmp_path), others[0]
+    file = "".join(section(c.name, c.url) for c in others)
+    stack.file.write_text(file.replace("receipt.format = json", "receipt.format = query"))
+    stack.restart("api-1")
+    try:
+        customer, message = sent(stack)
+        bring = bringer(stack, a)
+        words = "".join(f"%{byte:02X}" for byte in "stat:EXPIRED".encode("utf-16-be"))
+        response = bring.session.get(
+            f"{bring.url}?ref={reference(a.name, message, 0)}&status=undelivered&code=27&text={words}&none=%00&twice=1&twice=2",
+            headers={"X-Signature": bring.signature(b"")})
+        assert (response.status_code, response.json()) == (200, {"status": "stored"})
+        row, = stack.api().history(user_id=customer)
+        assert (row["delivery"], row["delivery_report"]["words"]) == ("undelivered", "stat:EXPIRED")
+    finally:
+        stack.file.write_text(file)
+        stack.restart("api-1")
 
 
 def test_a_person_has_the_files_read_again(module_world, others, tmp_path):

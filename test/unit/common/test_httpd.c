@@ -143,6 +143,12 @@ static void handle_needy(struct httpd_request *req, void *arg)
     httpd_reply(req, 200, httpd_room(req), strlen(httpd_room(req)));
 }
 
+static void handle_raw(struct httpd_request *req, void *arg)
+{
+    (void)arg;
+    httpd_reply(req, 200, httpd_raw_query(req), strlen(httpd_raw_query(req)));
+}
+
 static const struct httpd_route routes[] = {
     {"POST", "/echo", handle_echo, 0, NULL},
     {"GET", "/show", handle_show, 0, NULL},
@@ -157,6 +163,7 @@ static const struct httpd_route routes[] = {
     {"GET", "/needy", handle_needy, 0, needs},
     {"GET", "/uncounted", handle_show, HTTPD_NO_METRIC, NULL},
     {"GET", "/machines", handle_show, HTTPD_EXPECT_200 | HTTPD_PROBE, NULL},
+    {"GET", "/raw", handle_raw, HTTPD_RAW_QUERY, NULL},
 };
 
 static void open_server(void)
@@ -850,6 +857,8 @@ START_TEST(a_query_is_bounded_and_has_no_nul)
     snprintf(text, sizeof(text), "GET /show?%s HTTP/1.1\r\nHost: x\r\n" CLOSE "\r\n", target);
     assert_begins(ask(text), "HTTP/1.1 200");
     assert_has(ask(REQUEST("GET", "/show?a=1%002", "")), "must not hold %00.");
+    assert_has(ask(REQUEST("GET", "/raw%00?a=1", "")), "must not hold %00.");
+    assert_has(ask(REQUEST("GET", "/raw?a=1%002&b=%00&a=3", "")), "\r\n\r\na=1%002&b=%00&a=3");
 }
 END_TEST
 
