@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "api/receipt_early.h"
+#include "api/receipt_spans.h"
 #include "api/receipt_stats.h"
 #include "api/settings.h"
 #include "libcommon/base/clock.h"
@@ -73,6 +74,7 @@ static void note_matched(const struct receipt_early *early)
 /* *more: it was as many as go into a transaction. */
 static int look_at_early(struct receipt_sweep *s, bool *more, struct err *err)
 {
+    int64_t start_us = clock_wall_us();
     uint64_t dropped = 0;
     int rc;
 
@@ -92,6 +94,7 @@ static int look_at_early(struct receipt_sweep *s, bool *more, struct err *err)
         return -1;
     }
     note_matched(&s->early);
+    receipt_spans(s->db, s->early.receipts, s->early.n, true, start_us);
     metrics_add(s->unmatched, dropped);
     if (dropped)
         log_warn("receipts.unmatched", L_INT("receipts", dropped),

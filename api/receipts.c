@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "api/receipt_early.h"
+#include "api/receipt_spans.h"
 #include "api/receipt_stats.h"
 #include "api/receipt_sweep.h"
 #include "api/settings.h"
@@ -131,6 +132,7 @@ static bool may_try_again(struct worker *w, size_t from, size_t n)
 /* One that cannot be written does not keep its neighbours: they are stored in halves. */
 static void store(struct worker *w, size_t from, size_t n)
 {
+    int64_t start_us = clock_wall_us();
     struct err err;
     bool full;
     int rc = -1;
@@ -149,6 +151,8 @@ static void store(struct worker *w, size_t from, size_t n)
         if (!full)
             note_stored(w);
         finish(w, from, n, full ? RECEIPTS_FULL : RECEIPTS_STORED);
+        if (!full)
+            receipt_spans(w->db, w->batch, w->receipt_count, false, start_us);
     } else if (err.kind == ERR_RETRY || err.kind == ERR_UNKNOWN) {
         log_warn("receipts.not_stored", L_ERR(&err), L_INT("receipts", w->receipt_count));
         finish(w, from, n, RECEIPTS_UNAVAILABLE);
@@ -236,6 +240,7 @@ struct receipts *receipts_start(receipts_answer_fn *answer)
 
     recipient_register();
     receipt_early_register();
+    receipt_spans_register();
     batch_sizes = metrics_sizes("msg_receipt_batch_size", "Receipts in one transaction.", "");
     r->answer = answer;
     r->hearing = (struct recipient_hearing){

@@ -6,6 +6,7 @@
 #include <sys/queue.h>
 
 #include "consumerd/webhook_post.h"
+#include "consumerd/webhook_spans.h"
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
 #include "libcommon/base/pause.h"
@@ -324,6 +325,7 @@ static void note_call(struct endpoint *e, struct webhook_posted *p)
     p->call_no = ++e->calls;
     metrics_add(stats.calls[p->result], 1);
     metrics_observe(stats.seconds, p->took_us);
+    webhook_spans_called(p);
 }
 
 /* Once for each call, whatever becomes of the writing. */

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libcommon/telemetry/tracer.h"
+
 #define WAIT_MAX_SEC (7 * 86400)
 #define EPOCH "TIMESTAMP'1970-01-01 00:00:00'"
 
@@ -193,15 +195,22 @@ static void put_hook(struct buf *sql, uint64_t owner, uint64_t id)
                (unsigned long long)id, (unsigned long long)owner);
 }
 
-static void put_due(struct buf *sql, uint64_t id, int64_t from_us, size_t most)
+/* traced: with its message's context. */
+static void put_due(struct buf *sql, uint64_t id, int64_t from_us, size_t most, bool traced)
 {
     buf_printf(sql,
                "SELECT e.subject,e.kind,e.attempts,"
                "TIMESTAMPDIFF(MICROSECOND," EPOCH ",e.created_at),e.data,"
-               "TIMESTAMPDIFF(MICROSECOND," EPOCH ",e.next_at) FROM webhook_events e "
-               "FORCE INDEX(idx_webhook_events_due) WHERE e.webhook_id=%llu AND e.next_at>=" EPOCH
-               "+INTERVAL %lld MICROSECOND AND e.next_at<=NOW(6) AND NOT EXISTS (SELECT 1 FROM "
-               "webhook_events b FORCE INDEX(PRIMARY) WHERE "
+               "TIMESTAMPDIFF(MICROSECOND," EPOCH ",e.next_at)%s FROM webhook_events e "
+               "FORCE INDEX(idx_webhook_events_due)",
+               traced ? ",m.traceparent,m.tracestate" : "");
+    if (traced)
+        buf_puts(sql, " LEFT JOIN messages m FORCE INDEX(PRIMARY) ON m.message_identifier="
+                      "LEFT(e.subject,CHAR_LENGTH(e.subject)-LOCATE('-',REVERSE(e.subject)))");
+    buf_printf(sql,
+               " WHERE e.webhook_id=%llu AND e.next_at>=" EPOCH "+INTERVAL %lld MICROSECOND "
+               "AND e.next_at<=NOW(6) "
+               "AND NOT EXISTS (SELECT 1 FROM webhook_events b FORCE INDEX(PRIMARY) WHERE "
                "b.webhook_id=%llu AND b.subject=e.subject AND b.kind<e.kind AND b.next_at IS NOT "
                "NULL) ORDER BY e.next_at LIMIT %zu",
                (unsigned long long)id, (long long)from_us, (unsigned long long)id, most);
@@ -238,8 +247,18 @@ static void read_hook(struct db_set *set, struct webhook_page *page)
     page->calls = strtoull(c[7], NULL, 10);
 }
 
+static void read_trace(const char *parent, const char *state, struct webhook_event *e)
+{
+    if (!parent || !trace_parse(parent, &e->trace))
+        return;
+    if (!(e->trace.flags & TRACE_SAMPLED))
+        e->trace = (struct trace_context){0};
+    else if (state && *state)
+        e->tracestate = strdup(state);
+}
+
 /* One that a newer release has written, of a kind that we do not know, waits for that release. */
-static bool read_event(char **c, struct webhook_event *e)
+static bool read_event(char **c, bool traced, struct webhook_event *e)
 {
     unsigned long kind = strtoul(c[1], NULL, 10);
 
@@ -250,10 +269,12 @@ static bool read_event(char **c, struct webhook_event *e)
                                 .created_us = strtoll(c[3], NULL, 10),
                                 .data = strdup(c[4])};
     memcpy(e->subject, c[0], strlen(c[0]) + 1);
+    if (traced)
+        read_trace(c[6], c[7], e);
     return e->data;
 }
 
-static int read_events(struct db_set *set, struct webhook_page *page, struct err *err)
+static int read_events(struct db_set *set, bool traced, struct webhook_page *page, struct err *err)
 {
     char **c;
 
@@ -263,7 +284,7 @@ static int read_events(struct db_set *set, struct webhook_page *page, struct err
     while ((c = db_next(set))) {
         if (!page->n)
             page->since_us = strtoll(c[5], NULL, 10);
-        page->n += read_event(c, &page->events[page->n]);
+        page->n += read_event(c, traced, &page->events[page->n]);
     }
     return 0;
 }
@@ -271,20 +292,21 @@ static int read_events(struct db_set *set, struct webhook_page *page, struct err
 int webhook_queue_load(struct db *db, uint64_t owner, uint64_t id, int64_t from_us, size_t most,
                        struct webhook_page *page, struct err *err)
 {
+    bool traced = tracer_on();
     struct db_packet packet = {0};
     struct db_results results;
     int rc;
 
     *page = (struct webhook_page){.id = id};
     put_hook(db_statement(&packet, "hook"), owner, id);
-    put_due(db_statement(&packet, "due"), id, from_us, most);
+    put_due(db_statement(&packet, "due"), id, from_us, most, traced);
     rc = db_run_packet(db, &load_label, &packet, &results, err);
     db_packet_free(&packet);
     if (rc)
         return -1;
     read_hook(db_result(&results, "hook"), page);
     if (page->ours)
-        rc = read_events(db_result(&results, "due"), page, err);
+        rc = read_events(db_result(&results, "due"), traced, page, err);
     db_results_free(&results);
     if (rc)
         webhook_page_free(page);
@@ -293,8 +315,10 @@ int webhook_queue_load(struct db *db, uint64_t owner, uint64_t id, int64_t from_
 
 void webhook_page_free(struct webhook_page *page)
 {
-    for (size_t i = 0; i < page->n; i++)
+    for (size_t i = 0; i < page->n; i++) {
         free(page->events[i].data);
+        free(page->events[i].tracestate);
+    }
     free(page->events);
     OPENSSL_cleanse(page->secrets, sizeof(page->secrets));
     *page = (struct webhook_page){0};

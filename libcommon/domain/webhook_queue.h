@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "libcommon/base/trace.h"
 #include "libcommon/db/db.h"
 #include "libcommon/domain/webhook.h"
 #include "libcommon/domain/webhook_sign.h"
@@ -59,7 +60,9 @@ struct webhook_event {
     enum webhook_kind kind;
     unsigned attempts; /* before this one */
     int64_t created_us;
-    char *data; /* JSON */
+    char *data;                 /* JSON */
+    struct trace_context trace; /* of its message, if that is traced and tracing is on; else zero */
+    char *tracestate;           /* NULL: none */
 };
 
 /* An endpoint and what is due for it, in order. */

@@ -24,6 +24,8 @@
  *                                                                    links to the stored context)
  *     operator    "POST"                 CLIENT     process          consumerd, after the answer
  *     settle      "settle"               INTERNAL   process          consumerd, after COMMIT
+ *     receipt     "receipt"              INTERNAL   stored, remote   api, after COMMIT
+ *     webhook     "POST webhook"         CLIENT     stored, remote   consumerd, after the answer
  *
  *     struct tracer_attr attrs[] = {T_STR("messaging.system", "rabbitmq"),
  *                                   T_INT("messaging.batch.message_count", n),

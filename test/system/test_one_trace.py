@@ -1,8 +1,13 @@
-"""One message, one trace: through HTTP, the commit, the outbox, the broker, operators and the settle."""
+"""One message, one trace: through HTTP, the commit, the outbox, the broker, operators and the settle; and what is
+heard and told of it later.
+"""
 
 import pytest
 from harness.audit import quiesce
+from harness.carrier import Carrier
 from harness.collector import Collector
+from harness.receipts import KEY, Bringer, section
+from harness.receiver import Hooks, Receiver, wait_known
 from harness.wait import wait_until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -31,13 +36,13 @@ def healthy(platform):
         operator.heal()
 
 
-def send(stack, recipients, trace, type="express"):
+def send(stack, recipients, trace, type="express", customer=None, flags="01"):
     """Sends as a part of somebody's trace; the identifier, once all is settled."""
     api = stack.api()
-    customer = api.funded(100)
+    customer = customer or api.funded(100)
     response = api.post("/messages/send", {"customer_id": customer, "text": "a secret text",
                                            "recipients": recipients, "type": type},
-                        traceparent=f"00-{trace}-{PARENT}-01", tracestate="k=v")
+                        traceparent=f"00-{trace}-{PARENT}-{flags}", tracestate="k=v")
     assert response.status_code == 200, response.text
     identifier = response.json()["message_identifier"]
     api.wait_final(customer, identifier)
@@ -161,3 +166,101 @@ def test_what_nobody_samples_costs_no_span(healthy, collector):
     assert not [s for s in collector.spans if s.trace_id == trace]
     entry = healthy.operator_a.entry(f"{identifier}-0")
     assert entry["traceparent"].split("-")[1] == trace
+
+
+# -- what comes later ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def carrier():
+    with Carrier("operatorA") as c:
+        yield c
+
+
+@pytest.fixture(scope="module")
+def told(module_world, collector, carrier, tmp_path_factory):
+    """One whose operator gives receipts, and whose customers may be called."""
+    file = tmp_path_factory.mktemp("operators") / "operators.ini"
+    file.write_text(section(carrier.name, carrier.url))
+    return module_world(carriers=[carrier], OPERATORS_FILE=file, RECEIPT_REFERENCE_KEY=KEY,
+                        RECEIPTS_PUBLIC_URL="http://127.0.0.1:1", WEBHOOK_ALLOW_PRIVATE="127.0.0.1",
+                        WEBHOOK_SCHEDULE_SEC="1,1,1", OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+                        OTEL_BSP_SCHEDULE_DELAY=20)
+
+
+def later(collector, trace, name, count):
+    """So many spans of that name in a trace, by their beginning, and the one that the message has stored."""
+    def found():
+        return len([s for s in collector.spans if (s.trace_id, s.name) == (trace, name)]) >= count
+    wait_until(found, 20, lambda: f"{count} × {name} of {[s.name for s in collector.spans if s.trace_id == trace]}")
+    ours = [s for s in collector.spans if s.trace_id == trace]
+    spans = [s for s in ours if s.name == name]
+    assert len(spans) == count
+    stored, = (s for s in ours if s.name == "POST /messages/send")
+    assert {s.parent for s in spans} == {stored.id} and {s.pb.trace_state for s in spans} == {"k=v"}
+    assert all(s.pb.flags & 0x300 == 0x300 for s in spans), "the parent is another process's"
+    return sorted(spans, key=lambda s: s.pb.start_time_unix_nano)
+
+
+def test_receipts_are_in_their_messages_trace(told, collector, carrier):
+    trace, unsampled = "1" * 32, "2" * 32
+    message = send(told, ["0912345", "0912346"], trace)
+    other = send(told, ["0912347"], unsampled, flags="00")
+    bring = Bringer(told.url("api-1"), carrier.name)
+    bring.tell("delivered", other)
+    bring.tell("delivered", message, 0, text="a secret text")
+    bring.tell("undelivered", message, 1, code=27)
+    bring.tell("delivered", message, 0)
+    first, second, again = spans = later(collector, trace, "receipt", 3)
+    assert [s.kind for s in spans] == [INTERNAL] * 3
+    assert {k: first.attributes[k] for k in ("peer.service", "messaging.message.id", "msg.position", "msg.result",
+                                             "msg.outcome", "msg.early")} == {
+        "peer.service": carrier.name, "messaging.message.id": message, "msg.position": 0, "msg.result": "delivered",
+        "msg.outcome": "changed", "msg.early": False}
+    assert (second.attributes["msg.position"], second.attributes["msg.reason"]) == (1, "expired")
+    assert again.attributes["msg.outcome"] == "repeated"
+    assert not [s for s in collector.spans if s.trace_id == unsampled]
+    nothing_secret({"receipt": spans}, ["0912345", "0912346"])
+
+
+def test_a_receipt_that_had_to_wait_is_in_its_messages_trace(told, collector, carrier):
+    trace = "3" * 32
+    bring = Bringer(told.url("api-1"), carrier.name)
+    bring.tell_of("delivered", "early-1")
+    carrier.make_id = lambda n: "early-1"
+    try:
+        send(told, ["0912345"], trace)
+    finally:
+        carrier.make_id = lambda n: f"{carrier.name}-{n}"
+    span, = later(collector, trace, "receipt", 1)
+    assert (span.attributes["msg.early"], span.attributes["msg.outcome"]) == (True, "changed")
+
+
+@pytest.mark.parametrize("batch", [1, 10])
+def test_calls_of_endpoints_are_in_their_messages_trace(told, collector, batch):
+    trace, unsampled = f"{batch:x}" * 31 + "4", f"{batch:x}" * 31 + "5"
+    with Receiver() as receiver:
+        api = told.api()
+        hooks = Hooks(api, api.funded(100))
+        hook = hooks.create(receiver.url + "?token=secret", batch=batch)
+        wait_known(told)
+        receiver.answer(status=500, first=1)
+        message = send(told, ["0912345"], trace, customer=hooks.customer)
+        receiver.wait_events(1)
+        send(told, ["0912346"], unsampled, customer=hooks.customer, flags="00")
+        receiver.wait_events(2)
+        failed, taken = spans = later(collector, trace, "POST webhook", 2)
+        hooks.call("DELETE", hook["id"])
+        wait_known(told, 0)
+    assert [s.kind for s in spans] == [CLIENT] * 2
+    assert failed.pb.status.code == ERROR and failed.attributes["error.type"] == "500"
+    assert failed.attributes["msg.result"] == "error"
+    assert taken.pb.status.code == UNSET and "error.type" not in taken.attributes
+    assert {k: taken.attributes[k] for k in (
+        "http.request.method", "http.response.status_code", "server.address", "server.port", "messaging.message.id",
+        "msg.position", "msg.event", "msg.attempt", "msg.result", "messaging.batch.message_count")} == {
+        "http.request.method": "POST", "http.response.status_code": 200, "server.address": "127.0.0.1",
+        "server.port": receiver.port, "messaging.message.id": message, "msg.position": 0, "msg.event": "message.done", "msg.attempt": 2,
+        "msg.result": "delivered", "messaging.batch.message_count": 1}
+    assert not [s for s in collector.spans if s.trace_id == unsampled]
+    nothing_secret({"webhook": spans}, ["0912345", "token"])

@@ -137,6 +137,7 @@ def test_late_and_repeated_receipts_change_nothing(refunding, lasting):
         bring.tell(status, message, 1)
     assert [state(stack, message, i)[1] for i in (0, 1)] == ["delivered", "undelivered"]
     assert money(stack, customer) == (99, 1)
+    assert not Metrics.of(stack.url("api-1")).sum("db_queries_total", query="receipt_traces"), "nobody collects spans"
     settled(stack)
 
 
