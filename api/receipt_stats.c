@@ -60,7 +60,7 @@ void receipt_stats_add(const char *operator_name)
     for (int i = 0; i < RECEIPT_RESULTS; i++)
         s->results[i] = metrics_counter(
             "msg_receipt_results_total",
-            "Receipts stored, by what came of them; late: delivered after the end.",
+            "Receipts stored, by what came of them; late: delivered, and its price had gone back.",
             labels_of(s, "result", receipt_result_name((enum receipt_result)i), labels));
     for (int i = 0; i < RECEIPT_REFUSALS; i++)
         s->refused[i] = metrics_counter("msg_receipts_refused_total",

@@ -471,7 +471,7 @@ static enum receipt_result turn(struct hearing *h, struct heard *heard,
 {
     bool delivered = line->state == RECIPIENT_DELIVERY_DELIVERED;
 
-    if (recipient_is_refunded(heard->state) || heard->delivery == RECIPIENT_DELIVERY_UNDELIVERED)
+    if (heard->refunded)
         return delivered ? RECEIPT_AFTER_REFUND : RECEIPT_NOTED;
     if (is_settled(heard->delivery))
         return RECEIPT_NOTED;

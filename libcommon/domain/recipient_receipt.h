@@ -44,7 +44,7 @@ enum receipt_result {
     RECEIPT_CHANGED,      /* the recipient has become what it says */
     RECEIPT_NOTED,        /* for its operator; the recipient is as it was */
     RECEIPT_REPEATED,     /* known, or too late to matter */
-    RECEIPT_AFTER_REFUND, /* delivered, of what is undelivered or failed for good; noted */
+    RECEIPT_AFTER_REFUND, /* delivered, and its price has gone back; noted */
     RECEIPT_RESULTS,
 };
 const char *receipt_result_name(enum receipt_result result);

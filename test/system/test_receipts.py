@@ -156,6 +156,19 @@ def test_delivered_after_the_price_has_gone_back_is_listed(refunding, lasting):
     settled(stack)
 
 
+def test_delivered_after_all_where_nothing_was_refunded_is_nobodys_loss(world, others, tmp_path):
+    stack, a = make(world, others, tmp_path), others[0]
+    customer, message = sent(stack)
+    bring = bringer(stack, a)
+    for status in ("undelivered", "delivered"):
+        bring.tell(status, message)
+    assert state(stack, message) == ("done", "undelivered") and money(stack, customer) == (99, 0)
+    counted = results(stack, a)
+    assert counted["late"] == 0 and counted["noted"] == 1 and counted["changed"] == 1
+    assert doubts(stack) == {}
+    assert "receipt.after_refund" not in stack.log_text("api-1")
+
+
 def test_many_in_one_request_and_by_the_operators_own_identifier(refunding, lasting):
     stack, a = refunding, lasting[0]
     _, message = sent(stack, 40)

@@ -55,6 +55,7 @@ static int hear(void)
 /* id|status|delivery|refunded|user|price|position|message|provider|unknown|attempt */
 #define ROW(status_, delivery_, provider_, unknown_) \
     "7|" status_ "|" delivery_ "|0|10|5|0|m-1|" provider_ "|" unknown_ "|1"
+#define UNDELIVERED_AND_REFUNDED "7|done|3|1|10|5|0|m-1|alfa||1"
 /* status id|operator|state|parts|seen|match|waited */
 #define LINE(name_, state_) "7|" name_ "|" state_ "|1||x|1500"
 #define LOCKED(row_, lines_)                                                  \
@@ -182,8 +183,9 @@ static const struct {
     enum receipt_result result;
 } ends[] = {
     {ROW("failed", "0", "", "alfa"), "", RECEIPT_AFTER_REFUND},
-    {ROW("done", "3", "alfa", ""), LINE("alfa", "3"), RECEIPT_AFTER_REFUND},
+    {UNDELIVERED_AND_REFUNDED, LINE("alfa", "3"), RECEIPT_AFTER_REFUND},
     {ROW("done", "2", "alfa", "beta"), LINE("alfa", "2") "\n" LINE("beta", "1"), RECEIPT_NOTED},
+    {ROW("done", "3", "alfa", ""), LINE("alfa", "3"), RECEIPT_NOTED}, /* nothing was given back */
 };
 
 START_TEST(what_comes_after_the_end_is_kept_and_changes_nothing)
