@@ -206,8 +206,8 @@ int restore_on(struct db *db, struct err *err)
 
     if (schema_need(db, err) || switch_mode(db, true, err) || confirm(db, &silent, err))
         return -1;
-    printf("restore mode is on: msg-outboxd publishes nothing, consumers claim nothing; sends are "
-           "accepted and wait\n");
+    printf("restore mode is on: msg-outboxd publishes nothing, consumers claim nothing and call no "
+           "endpoint; sends are accepted and wait\n");
     return silent ? 1 : 0;
 }
 

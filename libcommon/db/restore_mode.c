@@ -27,6 +27,11 @@ void restore_mode_put_held(struct buf *sql)
     buf_puts(sql, "SELECT is_on,since" FROM_MODE " LOCK IN SHARE MODE");
 }
 
+void restore_mode_put_off(struct buf *sql)
+{
+    buf_puts(sql, "NOT EXISTS (SELECT 1" FROM_MODE " AND is_on=1)");
+}
+
 void restore_mode_put_since(struct buf *sql)
 {
     buf_puts(sql, "(SELECT since" FROM_MODE ")");

@@ -2,14 +2,16 @@
 #define LIBCOMMON_DB_RESTORE_MODE_H
 
 /*
- * Restore mode: while it is on nothing is published and nothing is claimed, what is in hand is
- * finished, and sends are accepted and wait. A person switches it on after a backup was loaded,
- * before the daemons start, and says what becomes of what the backup has open (api/restore.h).
+ * Restore mode: while it is on nothing is published, nothing is claimed and no endpoint is called,
+ * what is in hand is finished, and sends are accepted and wait. A person switches it on after a
+ * backup was loaded, before the daemons start, and says what becomes of what the backup has open
+ * (api/restore.h).
  *
  * It is a row of platform_modes, so it lives with the data that it is about. msg-outboxd reads it
  * in the transaction that locks outbox rows, and holds it until that one ends: once a switch is
  * committed nobody publishes under the old mode. msg-consumerd reads it before its first claim and
  * with each heartbeat: once a worker's heartbeat is younger than the switch, it claims nothing new.
+ * Events for customers' endpoints are read by statements that find none while it is on.
  */
 
 #include "libcommon/db/db.h"
@@ -18,6 +20,8 @@
 void restore_mode_put(struct buf *sql);
 /* The same; until the present transaction ends nobody switches it. */
 void restore_mode_put_held(struct buf *sql);
+/* A condition of a WHERE: it is off. */
+void restore_mode_put_off(struct buf *sql);
 /* "(SELECT since …)": the time of the last switch. */
 void restore_mode_put_since(struct buf *sql);
 

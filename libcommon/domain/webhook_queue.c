@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libcommon/db/restore_mode.h"
 #include "libcommon/telemetry/tracer.h"
 
 #define WAIT_MAX_SEC (7 * 86400)
@@ -70,11 +71,10 @@ int webhook_queue_find(struct db *db, uint64_t owner, bool recent, struct webhoo
                (unsigned long long)owner);
     if (recent)
         buf_puts(&sql, " WHERE next_at>=NOW(6)-INTERVAL 10 SECOND");
-    buf_printf(&sql,
-               " GROUP BY webhook_id) d STRAIGHT_JOIN webhooks w ON w.id=d.webhook_id WHERE "
-               "d.due<=NOW(6) AND w.disabled_at IS NULL AND w.deleted_at IS NULL ORDER BY "
-               "w.owner<>%llu,d.due",
-               (unsigned long long)owner);
+    buf_puts(&sql, " GROUP BY webhook_id) d STRAIGHT_JOIN webhooks w ON w.id=d.webhook_id WHERE "
+                   "d.due<=NOW(6) AND w.disabled_at IS NULL AND w.deleted_at IS NULL AND ");
+    restore_mode_put_off(&sql);
+    buf_printf(&sql, " ORDER BY w.owner<>%llu,d.due", (unsigned long long)owner);
     rc = db_run_buf(db, &find_label, &sql, &results, err);
     buf_free(&sql);
     *n = 0;
@@ -212,8 +212,10 @@ static void put_due(struct buf *sql, uint64_t id, int64_t from_us, size_t most, 
                "AND e.next_at<=NOW(6) "
                "AND NOT EXISTS (SELECT 1 FROM webhook_events b FORCE INDEX(PRIMARY) WHERE "
                "b.webhook_id=%llu AND b.subject=e.subject AND b.kind<e.kind AND b.next_at IS NOT "
-               "NULL) ORDER BY e.next_at LIMIT %zu",
-               (unsigned long long)id, (long long)from_us, (unsigned long long)id, most);
+               "NULL) AND ",
+               (unsigned long long)id, (long long)from_us, (unsigned long long)id);
+    restore_mode_put_off(sql);
+    buf_printf(sql, " ORDER BY e.next_at LIMIT %zu", most);
 }
 
 static void take_secret(struct webhook_secret *secret, const char *bytes, unsigned long n)

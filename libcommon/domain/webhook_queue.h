@@ -8,7 +8,8 @@
  * again, by the next one, under the same id. Two that believe they have the lease (one was stopped
  * for a while) do no harm but a repeat.
  *
- * Of one subject, an event waits for those of lower kinds. Times are the database's.
+ * Of one subject, an event waits for those of lower kinds; in restore mode (restore_mode.h) nothing
+ * is due. Times are the database's.
  *
  * All of it blocks, on a connection that is acquired, and may be repeated after any failure.
  */

@@ -10,6 +10,7 @@ from harness.audit import accepted_by_both, audit, quiesce
 from harness.client import recipient
 from harness.keys import KeyedApi
 from harness.metrics import Metrics
+from harness.receiver import Hooks, Receiver, wait_known
 from harness.stack import binary
 from harness.wait import wait_until
 
@@ -179,6 +180,50 @@ def test_fail_leaves_what_is_in_hand(world):
     restore_mode(stack, "off")
     quiesce(stack)
     assert audit(stack) == []
+
+
+def test_no_endpoint_is_called_until_a_person_says_so(world, tmp_path):
+    """Events of the backup that were delivered after it was made come again, under the same ids, when the mode is off."""
+    dump = tmp_path / "backup.sql"
+    with Receiver() as receiver:
+        stack = world(**QUICK, WEBHOOK_ALLOW_PRIVATE="127.0.0.1", WEBHOOK_SCHEDULE_SEC="1,1,1,1,1,1,1,1,1,1")
+        hooks = Hooks(stack.api(), stack.api().funded(100))
+        hooks.create(receiver.url)
+        wait_known(stack)
+        receiver.answer(status=503)
+        message = hooks.api.sent(hooks.customer, [recipient(n) for n in range(5)])["message_identifier"]
+        hooks.api.wait_final(hooks.customer, message)
+        receiver.wait_requests(1)
+        stack.stop("consumerd-1")
+        with open(dump, "wb") as f:
+            client(stack, "mariadb-dump", "--single-transaction", "--no-tablespaces", "--skip-add-locks", stdout=f)
+        receiver.heal()
+        stack.start("consumerd-1")
+        bodies = {e["id"]: e for e in receiver.wait_events(5)}
+        load(stack, dump)
+        assert restore_mode(stack, "on")[0] == 0
+        before = len(receiver.requests)
+        start(stack)
+        # Everything is due by then; each look finds nothing.
+        wait_until(lambda: Metrics.of(stack.url("consumerd-1")).sum("db_queries_total", query="webhook_find") >= 15, 20,
+                   "fifteen looks, three of them at all that is due")
+        late = hooks.api.sent(hooks.customer)["message_identifier"]
+        assert len(receiver.requests) == before
+        assert stack.db.value("SELECT COUNT(*) FROM webhook_events WHERE next_at<=NOW(6)") == 5
+        assert Metrics.of(stack.url("consumerd-1")).value("msg_webhook_lag_seconds") == 0
+        assert restore_mode(stack, "resume")[0] == 0
+        again = {e["id"]: e for e in receiver.wait_events(5 + 5 + 1)[5:]}
+        assert again.pop(f"{late}-0-done") and again == bodies
+        # On while everything runs: who has the endpoint lets go of it.
+        assert restore_mode(stack, "on")[0] == 0
+        wait_until(lambda: not stack.db.value("SELECT COUNT(*) FROM webhooks WHERE owner<>0"), 10, "nobody has it")
+        stack.db.execute("UPDATE webhook_events SET next_at=NOW(6),delivered_at=NULL")
+        looks = Metrics.of(stack.url("consumerd-1")).sum("db_queries_total", query="webhook_find")
+        wait_until(lambda: Metrics.of(stack.url("consumerd-1")).sum("db_queries_total", query="webhook_find") >= looks + 10,
+                   20, "ten more looks")
+        assert len(receiver.taken) == 11
+        restore_mode(stack, "off")
+        receiver.wait_events(17)
 
 
 def test_on_and_off_while_everything_runs(world):

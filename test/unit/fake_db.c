@@ -130,10 +130,10 @@ static const struct fake_db_step *take_step(const char *query, const char *sql, 
         complain("%s was expected, but %s ran: %.*s", step->query, query, (int)n, sql);
     free(script.sql[script.at]);
     script.sql[script.at] = strndup(sql, n);
-    for (size_t i = 0; i < 4 && step->has[i]; i++)
+    for (size_t i = 0; i < sizeof(step->has) / sizeof(*step->has) && step->has[i]; i++)
         if (!strstr(script.sql[script.at], step->has[i]))
             complain("%s does not say %s: %.*s", query, step->has[i], (int)n, sql);
-    for (size_t i = 0; i < 4 && step->lacks[i]; i++)
+    for (size_t i = 0; i < sizeof(step->lacks) / sizeof(*step->lacks) && step->lacks[i]; i++)
         if (strstr(script.sql[script.at], step->lacks[i]))
             complain("%s says %s: %.*s", query, step->lacks[i], (int)n, sql);
     script.at++;

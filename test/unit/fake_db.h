@@ -48,7 +48,7 @@ struct fake_db_answer {
 
 struct fake_db_step {
     const char *query; /* the label; or "commit", "acquire", "end_lost_session" */
-    const char *has[4], *lacks[4];
+    const char *has[5], *lacks[4];
     struct fake_db_answer
         answers[4];   /* of a packet; a named statement that is not here did nothing */
     const char *rows; /* of a single statement */
