@@ -28,7 +28,7 @@ const struct audit_range_check audit_range_checks[AUDIT_RANGE_CHECKS] = {
      "(t.transaction_type='refund' AND (s.status IN ({refunded}) OR s.delivery_refunded=1) AND "
      "s.price=t.amount AND "
      "s.user_id=t.user_id)),FALSE)",
-     false, NULL},
+     false, false, NULL},
     {"recipient_is_settled_right", "message_status",
      "SELECT CONCAT(s.message_identifier,'-',s.position),CASE WHEN m.message_identifier IS NULL "
      "THEN 'no message' "
@@ -48,22 +48,25 @@ const struct audit_range_check audit_range_checks[AUDIT_RANGE_CHECKS] = {
      "({any}) AND (s.status IN ({refunded}) OR s.delivery_refunded<>0)=(r.id IS NOT NULL) "
      "AND (s.status NOT IN ({kept}) OR s.provider<>'') AND s.user_id=m.customer_id "
      "AND (r.id IS NULL OR (r.amount=s.price AND r.user_id=s.user_id)),FALSE)",
-     false, NULL},
-    {"delivery_is_as_told", "message_status", audit_receipts_delivery, false, NULL},
-    {"receipts_have_recipients", "deliveries", audit_receipts_orphans, false, "status_id"},
+     false, false, NULL},
+    {"delivery_is_as_told", "message_status", audit_receipts_delivery, false, false, NULL},
+    {"receipts_have_recipients", "deliveries", audit_receipts_orphans, false, false, "status_id"},
+    {"endpoint_stands_right", "webhooks", audit_webhooks_standing, false, false, NULL},
+    {"calls_have_endpoints", "webhook_attempts", audit_webhooks_calls, false, false, "webhook_id"},
+    {"endpoint_is_not_stuck", "webhooks", audit_webhooks_stuck, false, true, NULL},
     {"recipient_is_not_stuck", "message_status",
      "SELECT CONCAT(s.message_identifier,'-',s.position),CONCAT(s.status,' since ',s.created_at) "
      "FROM message_status s WHERE s.id BETWEEN %1 AND %2 AND s.status IN ({open}) "
      "AND s.created_at<=NOW(6)-INTERVAL %3 SECOND "
      "AND NOT (s.unknown_operators<>'' AND EXISTS (SELECT 1 FROM outbox_events o WHERE "
      "o.aggregate_id=s.message_identifier AND o.kind=2))", /* held: OUTBOX_ASK */
-     false, NULL},
+     false, true, NULL},
     {"outbox_is_empty", "outbox_events",
      "SELECT CONCAT('outbox row ',o.id),CONCAT(o.event_type,' of ',o.aggregate_id) FROM "
      "outbox_events o WHERE o.id BETWEEN %1 AND %2 AND NOT (o.kind=2 AND EXISTS (SELECT 1 FROM "
      "message_status s WHERE s.message_identifier=o.aggregate_id AND s.status IN ({open}) AND "
      "s.unknown_operators<>''))",
-     true, NULL},
+     true, false, NULL},
 };
 
 struct audit_check *audit_add_check(struct audit_report *report, const char *name)
@@ -193,6 +196,18 @@ static int check_balances(struct db *db, struct audit_report *report, struct err
     while (!rc && !end)
         rc = audit_balances_step(balances, db, AUDIT_RANGE, report, check, &end, err);
     audit_balances_free(balances);
+    return rc;
+}
+
+static int check_events(struct db *db, struct audit_report *report, struct err *err)
+{
+    struct audit_check *check = audit_add_check(report, AUDIT_EVENTS);
+    struct audit_events at = {0};
+    bool end = false;
+    int rc = 0;
+
+    while (!rc && !end)
+        rc = audit_events_step(&at, db, AUDIT_RANGE, report, check, &end, err);
     return rc;
 }
 
@@ -361,8 +376,8 @@ int audit_run(struct db *db, const struct audit_options *options, struct audit_r
         if (check_ranges(db, &audit_range_checks[i], options, report, err))
             return -1;
     }
-    if (check_messages(db, report, err) || totals(db, report, options, err) ||
-        audit_doubts(db, options, report, err))
+    if (check_events(db, report, err) || check_messages(db, report, err) ||
+        totals(db, report, options, err) || audit_doubts(db, options, report, err))
         return -1;
     return options->operators ? audit_operators(db, options, report, err) : 0;
 }

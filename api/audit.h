@@ -16,7 +16,7 @@
 #include "libcommon/db/db.h"
 
 #define AUDIT_EXAMPLES 20 /* violations shown by name, each check */
-#define AUDIT_CHECKS 14
+#define AUDIT_CHECKS 18
 
 struct audit_options {
     bool quiesced; /* nothing runs: every recipient must be final, the outbox empty */

@@ -3,26 +3,29 @@
 
 /*
  * What audit.c (the database's checks), audit_balances.c (one of them), audit_operators.c (the
- * operators' ledgers), audit_receipts.c (what operators tell), audit_doubts.c (what is no
- * violation) and audit_watch.c (the running audit) share; nobody else includes this.
+ * operators' ledgers), audit_receipts.c (what operators tell), audit_webhooks.c (what customers are
+ * told), audit_doubts.c (what is no violation) and audit_watch.c (the running audit) share; nobody
+ * else includes this.
  */
 
 #include "api/audit.h"
+#include "libcommon/domain/webhook.h"
 
 #define AUDIT_RANGE 2000 /* ids a statement looks at */
 
 /* A check over ranges of one table's key, its id where NULL: rows of the SELECT are violations, its
  * first column says which row, its second what is wrong. %1 and %2 stand for the ends of the range,
- * %3 for stuck_after_sec. */
+ * %3 for stuck_after_sec. What is so by its age alone, or only while nothing runs, is no mismatch:
+ * the running audit leaves it out. */
 struct audit_range_check {
     const char *name;
     const char *table;
     const char *sql;
-    bool quiesced_only;
+    bool quiesced_only, by_age;
     const char *key;
 };
 
-#define AUDIT_RANGE_CHECKS 6
+#define AUDIT_RANGE_CHECKS 9
 extern const struct audit_range_check audit_range_checks[AUDIT_RANGE_CHECKS];
 
 extern struct db_label audit_label;
@@ -54,6 +57,24 @@ void audit_balances_rewind(struct audit_balances *a);
 int audit_balances_step(struct audit_balances *a, struct db *db, int64_t limit,
                         struct audit_report *report, struct audit_check *check, bool *end,
                         struct err *err);
+
+/* audit_webhooks.c: endpoints in themselves; those that are not called, over webhooks; calls of
+ * endpoints that are not there, over webhook_attempts. */
+extern const char audit_webhooks_standing[], audit_webhooks_stuck[], audit_webhooks_calls[];
+
+/* The check that each event is of what its recipient has become, for an endpoint that is to know: a
+ * walk over all of them, in statements that read at most limit each, however many an endpoint has.
+ * All zero: before the first. */
+#define AUDIT_EVENTS "event_has_cause"
+struct audit_events {
+    uint64_t webhook_id; /* the last one that was looked at */
+    char subject[WEBHOOK_SUBJECT_MAX + 1];
+    unsigned kind;
+};
+/* One statement. *end: all have been looked at. On failure nothing has moved. */
+int audit_events_step(struct audit_events *at, struct db *db, int64_t limit,
+                      struct audit_report *report, struct audit_check *check, bool *end,
+                      struct err *err);
 
 #define AUDIT_SUM_SIZE 44 /* 39 digits, a sign, the end */
 const char *audit_write_sum(audit_sum sum, char text[AUDIT_SUM_SIZE]);

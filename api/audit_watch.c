@@ -2,7 +2,6 @@
 
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "api/audit_internal.h"
 #include "api/settings.h"
@@ -28,17 +27,20 @@ struct audit_watch {
     size_t check;  /* of the round's, where the walk is */
     int64_t after; /* the id it has come to */
     struct audit_balances *balances;
+    struct audit_events events;
     struct audit_report round;   /* what this round has found so far */
     uint64_t last_round, logged; /* violations */
     struct metric *mismatch, *rounds;
 };
 
-#define BALANCES AUDIT_RANGE_CHECKS /* its place, behind the ranges */
+/* Places of the walks behind the ranges. */
+#define BALANCES AUDIT_RANGE_CHECKS
+#define EVENTS (BALANCES + 1)
 
 /* An open recipient is not wrong, and a full outbox neither. */
 static bool is_walked(const struct audit_range_check *c)
 {
-    return !c->quiesced_only && strcmp(c->name, "recipient_is_not_stuck") != 0;
+    return !c->quiesced_only && !c->by_age;
 }
 
 static void begin_round(struct audit_watch *w)
@@ -47,7 +49,9 @@ static void begin_round(struct audit_watch *w)
     for (size_t i = 0; i < AUDIT_RANGE_CHECKS; i++)
         audit_add_check(&w->round, audit_range_checks[i].name);
     audit_add_check(&w->round, AUDIT_BALANCES);
+    audit_add_check(&w->round, AUDIT_EVENTS);
     audit_balances_rewind(w->balances);
+    w->events = (struct audit_events){0};
     w->check = 0;
     w->after = 0;
 }
@@ -107,12 +111,15 @@ static int step(struct audit_watch *w, struct err *err)
     if (w->check == BALANCES)
         rc = audit_balances_step(w->balances, w->db, w->range, &w->round,
                                  &w->round.checks[BALANCES], &end, err);
+    else if (w->check == EVENTS)
+        rc = audit_events_step(&w->events, w->db, w->range, &w->round, &w->round.checks[EVENTS],
+                               &end, err);
     else
         rc = step_in_range(w, &end, err);
     if (rc || !end)
         return rc;
     w->after = 0;
-    if (w->check++ == BALANCES)
+    if (w->check++ == EVENTS)
         end_round(w);
     return 0;
 }
@@ -180,8 +187,8 @@ struct audit_watch *audit_watch_start(void)
     w = must_alloc(1, sizeof(*w));
     db_label_register(&audit_label);
     w->mismatch = metrics_gauge("msg_ledger_mismatch",
-                                "Rows of balances, ledger and recipients that do not fit together, "
-                                "as the running audit found them; must be 0.",
+                                "Rows of balances, ledger, recipients, receipts and webhooks that "
+                                "do not fit together, as the running audit found them; must be 0.",
                                 "");
     w->rounds = metrics_counter("msg_audit_rounds_total",
                                 "Times the running audit has seen every row.", "");

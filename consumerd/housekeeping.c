@@ -17,9 +17,10 @@ struct janitor *housekeeping_start(const struct settings *settings)
                 "deleted_at<NOW(6)-INTERVAL 1 DAY) ORDER BY webhook_id",
          .limit = 1000,
          .every_ms = 3600 * 1000},
-        /* Later: who looks at a message still finds who was told. */
+        /* Later, and after its events: who looks at a message still finds who was told. */
         {.name = "webhooks",
-         .sql = "DELETE FROM webhooks WHERE deleted_at<NOW(6)-INTERVAL 30 DAY ORDER BY id",
+         .sql = "DELETE FROM webhooks WHERE deleted_at<NOW(6)-INTERVAL 30 DAY AND NOT EXISTS "
+                "(SELECT 1 FROM webhook_events e WHERE e.webhook_id=webhooks.id) ORDER BY id",
          .limit = 1000,
          .every_ms = 3600 * 1000},
     };

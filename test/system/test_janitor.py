@@ -53,3 +53,16 @@ def test_rows_of_dead_consumers_go(world):
     wait_until(lambda: stack.db.value("SELECT COUNT(*) FROM workers WHERE name='dead'") == 0, 15)
     assert stack.db.value("SELECT COUNT(*) FROM workers WHERE name='silent'") == 1
     assert cleaned(stack, "workers", "consumerd-1") == 1
+
+
+def test_an_endpoint_that_was_removed_stays_for_as_long_as_its_events(world):
+    """Whoever looks at a message finds who was told, and no event is anybody's."""
+    stack = world("api")
+    wait_until(lambda: "webhooks" in stack.db.tables(), 15)
+    stack.db.execute("INSERT INTO webhooks(id,customer_id,url,kinds,secret,deleted_at) SELECT seq,1,'http://x/',31,'',"
+                     "NOW(6)-INTERVAL 31 DAY FROM seq_1_to_2")
+    stack.db.execute("INSERT INTO webhook_events(webhook_id,subject,kind,data) VALUES (2,'m-0',0,'{}')")
+    stack.up("consumerd")
+    wait_until(lambda: stack.db.value("SELECT COUNT(*) FROM webhooks WHERE id=1") == 0, 15)
+    assert stack.db.value("SELECT COUNT(*) FROM webhooks WHERE id=2") == 1
+    assert cleaned(stack, "webhooks", "consumerd-1") == 1

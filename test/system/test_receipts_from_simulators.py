@@ -7,29 +7,16 @@ import pytest
 from harness.audit import audit, quiesce
 from harness.client import recipient
 from harness.metrics import Metrics
+from harness.receipts import KEY, SIGNING, SIMULATED, simulated
 from harness.simulator import Sim
 from harness.wait import wait_until
 
-KEY = "the key of the tests' references"
-SIGNING = "the key of the simulators' receipts"
 # How ids are written in answers and in receipts; and as the operator's file has it.
 FORMS = {"text": ("text", "text", "text", "text"), "base": ("hex", "decimal", "hexadecimal", "decimal"),
          "zeros": ("decimal", "decimal_zeros", "decimal", "decimal"),
          "both": ("decimal_zeros", "hex_zeros", "decimal", "hexadecimal")}
 
 
-RECEIPTS = """receipt.format = json
-receipt.delivered = json:status == delivered
-receipt.undelivered = json:status in undelivered, expired
-receipt.interim = json:status == sent
-receipt.reason = expired when json:status == expired
-receipt.id = json:id
-receipt.code = json:code
-receipt.words = json:words
-receipt.part = json:part
-receipt.signature = sha256
-receipt.signature_header = X-Signature
-"""
 # The simulator as a carrier that echoes the address it was given, with the signed reference.
 HTTP = """kind = http
 header = Content-Type: application/json
@@ -42,20 +29,12 @@ repeat_is_safe = true
 """
 
 
-def native(sim, answer="text", receipt="text", reference=True):
-    lines = [f"[{sim.name}]", "kind = native", f"url = {sim.url}", f"receipt.answer_id_form = {answer}",
-             f"receipt.id_form = {receipt}", f"receipt.signature_key = {SIGNING}", RECEIPTS]
-    if reference:
-        lines += ["receipt.reference = json:reference", "receipt.reference_form = plain"]
-    return "\n".join(lines) + "\n"
-
-
 def carrier(sim):
     return f"""[{sim.name}]
 {HTTP}url = {sim.url}/messages
 lookup.url = {sim.url}/messages/%{{reference}}
 receipt.signature_key = {SIGNING}
-{RECEIPTS}"""
+{SIMULATED}"""
 
 
 @pytest.fixture
@@ -117,7 +96,7 @@ def results(stack, sim):
 def test_ids_match_in_every_form(platform, simulators):
     """Four operators that echo nothing; each gets its messages from those before it, which want none."""
     sims = {form: simulators(f"operator{form.capitalize()}") for form in FORMS}
-    stack = platform(list(sims.values()), [native(sims[form], *FORMS[form][2:], False) for form in FORMS])
+    stack = platform(list(sims.values()), [simulated(sims[form], *FORMS[form][2:], False) for form in FORMS])
     for form, sim in sims.items():
         sim.receipts(url=address(stack, sim), answer_id=FORMS[form][0], receipt_id=FORMS[form][1], echo=False,
                      delivered_share=0.6, delay_max_ms=200)
@@ -136,7 +115,7 @@ def test_ids_match_in_every_form(platform, simulators):
 def test_whatever_the_order(platform, simulators, kind):
     """Early, late, twice, forged, from a carrier in parts: what the operator's ledger says is what the history says."""
     sim = simulators("operatorA")
-    stack = platform([sim], [native(sim) if kind == "native" else carrier(sim)])
+    stack = platform([sim], [simulated(sim) if kind == "native" else carrier(sim)])
     sim.receipts(url=address(stack, sim) if kind == "native" else "", delivered_share=0.7, before_answer_share=0.33,
                  answer_after_ms=300, duplicate_share=0.3, sent_share=0.5, reorder_share=0.5, forged_share=0.2,
                  delay_max_ms=500, parts=1 if kind == "native" else 3)
@@ -153,7 +132,7 @@ def test_whatever_the_order(platform, simulators, kind):
 
 def test_nobody_takes_them_for_a_while(platform, simulators):
     sim = simulators("operatorA")
-    stack = platform([sim], [native(sim)])
+    stack = platform([sim], [simulated(sim)])
     sim.receipts(url=address(stack, sim), hold=True, delivered_share=0.5)
     send(stack, 50)
     quiesce(stack)

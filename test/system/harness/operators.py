@@ -22,6 +22,17 @@ class Operator:
         assert response.status_code == 200, response.text
         return response.json()
 
+    def receipts(self, **fields):
+        """What it is told to send; replaces what it was told before."""
+        response = requests.put(self.url + "/receipts", json=fields, timeout=TIMEOUT)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def receipt_counts(self):
+        response = requests.get(self.url + "/receipts/count", timeout=TIMEOUT)
+        assert response.status_code == 200, response.text
+        return response.json()
+
     def entry(self, reference):
         """What was accepted under a reference, or None."""
         response = requests.get(f"{self.url}/ledger/{reference}", timeout=TIMEOUT)

@@ -30,6 +30,31 @@ def section(name, url, *lines):
                       "receipt.signature_header = X-Signature", *lines, ""])
 
 
+SIGNING = "the key of the simulators' receipts"
+SIMULATED = """receipt.format = json
+receipt.delivered = json:status == delivered
+receipt.undelivered = json:status in undelivered, expired
+receipt.interim = json:status == sent
+receipt.reason = expired when json:status == expired
+receipt.id = json:id
+receipt.code = json:code
+receipt.words = json:words
+receipt.part = json:part
+receipt.signature = sha256
+receipt.signature_header = X-Signature
+"""
+
+
+def simulated(sim, answer="text", receipt="text", reference=True):
+    """The section of a simulator; ids as it writes them in answers and in receipts, and whether its receipts are known
+    by their reference."""
+    lines = [f"[{sim.name}]", "kind = native", f"url = {sim.url}", f"receipt.answer_id_form = {answer}",
+             f"receipt.id_form = {receipt}", f"receipt.signature_key = {SIGNING}", SIMULATED]
+    if reference:
+        lines += ["receipt.reference = json:reference", "receipt.reference_form = plain"]
+    return "\n".join(lines) + "\n"
+
+
 class Bringer:
     """Brings receipts for one operator to one msg-api."""
 

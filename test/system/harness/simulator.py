@@ -13,12 +13,6 @@ class Sim(Operator):
         super().__init__(name, f"http://127.0.0.1:{self.server.port}")
         self.session = requests.Session()
 
-    def receipts(self, **fields):
-        """What it is told to send; replaces what it was told before."""
-        answer = self.session.put(self.url + "/receipts", json=fields)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
     def send(self, reference, **fields):
         """As msg-consumerd does; the id."""
         answer = self.session.post(self.url + "/messages", json={
@@ -29,9 +23,6 @@ class Sim(Operator):
     def send_all(self, n, **fields):
         """{reference: id}"""
         return {f"m-{i}": self.send(f"m-{i}", **fields) for i in range(n)}
-
-    def receipt_counts(self):
-        return self.session.get(self.url + "/receipts/count").json()
 
     def settled(self, deadline=20):
         """The counts, once nothing waits and nothing is under way."""
