@@ -26,6 +26,10 @@ static const char *const names[FAILPOINT_COUNT] = {
     [FAILPOINT_CONSUMER_AFTER_LETTER] = "consumer.after_letter",
     [FAILPOINT_REFUND_BEFORE] = "refund.before",
     [FAILPOINT_REFUND_AFTER] = "refund.after",
+    [FAILPOINT_RECEIPTS_BEFORE_COMMIT] = "receipts.before_commit",
+    [FAILPOINT_RECEIPTS_AFTER_COMMIT] = "receipts.after_commit",
+    [FAILPOINT_WEBHOOKS_BEFORE_SETTLE] = "webhooks.before_settle",
+    [FAILPOINT_WEBHOOKS_AFTER_SETTLE] = "webhooks.after_settle",
 };
 
 enum action { ACTION_KILL, ACTION_ERROR, ACTION_DELAY };

@@ -30,6 +30,10 @@ enum failpoint {
     FAILPOINT_CONSUMER_AFTER_LETTER, /* a member's dead letter is confirmed, its bundle not acked */
     FAILPOINT_REFUND_BEFORE,         /* balances are locked for a refund */
     FAILPOINT_REFUND_AFTER,          /* refund written, not committed */
+    FAILPOINT_RECEIPTS_BEFORE_COMMIT, /* all is written */
+    FAILPOINT_RECEIPTS_AFTER_COMMIT,  /* committed, not answered */
+    FAILPOINT_WEBHOOKS_BEFORE_SETTLE, /* endpoints have answered, nothing is written down */
+    FAILPOINT_WEBHOOKS_AFTER_SETTLE,
     FAILPOINT_COUNT,
 };
 

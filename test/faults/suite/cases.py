@@ -29,5 +29,5 @@ def order():
 
 from . import (cases_failpoints, cases_killer, cases_links, cases_stopped,  # noqa: E402,F401
                cases_operators, cases_carriers, cases_servers, cases_disk, cases_repair, cases_input, cases_drain,
-               cases_clock, cases_tamper, cases_bundles, cases_doorbell,
+               cases_clock, cases_tamper, cases_bundles, cases_doorbell, cases_endpoints,
                cases_upgrade)

@@ -95,7 +95,7 @@ def doorbell_away(run):
     title = "the doorbell's exchange deleted, declared in another way, forbidden; a storm of rings"
     result = Result("doorbell away", title, unit="faults")
     servers = run.own_servers()
-    with Site("bell", servers) as site:
+    with Site("bell", servers, told=0) as site:
         site.up()
         judge = Judge(site)
         wait_until(lambda: len(listeners(site)) >= len(site.of("outboxd")), 10, "publishers listen to the doorbell")

@@ -18,9 +18,10 @@ from .watch import total
 SOURCE = REPOSITORY / "libcommon/daemon/failpoint.c"
 FAILPOINTS = re.findall(r'\] = "(\w+\.\w+)"', SOURCE.read_text())
 NEEDS_POISON = "consumer.after_letter"
-VICTIM = {"api": "api", "outbox": "outboxd", "consumer": "consumerd", "refund": "consumerd"}
+VICTIM = {"api": "api", "outbox": "outboxd", "consumer": "consumerd", "refund": "consumerd",
+          "receipts": "api", "webhooks": "consumerd"}
 # Passes between two deaths: at least one, at most so many.
-PASSES = {"api": 20, "outbox": 20, "consumer": 40, "refund": 2, NEEDS_POISON: 10}
+PASSES = {"api": 20, "outbox": 20, "consumer": 40, "refund": 2, "receipts": 20, "webhooks": 20, NEEDS_POISON: 10}
 ERROR_SEC = 2
 REPUBLISHED_SEC = 30
 BURST = 40   # sends that are due together: bundles of several

@@ -141,7 +141,7 @@ def poison_cost(run):
              " 5 % more")
     result = Result("poison's cost", title, unit="queues drained")
     costs = {True: [], False: []}
-    with Site("cost", run.servers, replicas=1, **PATIENT, OPERATOR_TIMEOUT_MS=4000,
+    with Site("cost", run.servers, replicas=1, told=0, **PATIENT, OPERATOR_TIMEOUT_MS=4000,
               BREAKER_SLOW_PCT=101, **AS_SHIPPED) as site:
         site.up()
         judge = Judge(site)

@@ -23,6 +23,7 @@ def tampering(run):
             time.sleep(3)
             load.end()
         quiesce(site.stack)
+        site.told.wait(result)
         clean = product_audit(site.stack)[0] + audit(site.stack)
         if clean:
             result.violate("before anything was touched", *clean)
@@ -51,7 +52,7 @@ def tamper(db, rng):
     failed = db.records("SELECT id, user_id, message_identifier m, position p FROM message_status"
                         " WHERE status='failed' ORDER BY id")
     delivered = db.records("SELECT id, user_id, message_identifier m, position p FROM message_status"
-                           " WHERE status='done' ORDER BY id")
+                           " WHERE status='done' AND delivery_refunded=0 ORDER BY id")
     rng.shuffle(failed)
     rng.shuffle(delivered)
 

@@ -63,7 +63,7 @@ def upgraded(run, name, title, steps, **settings):
     old = old_build()
     result = Result(name, title, unit="processes changed")
     seen = Seen()
-    with Site("upgrade", run.servers, build=old, **settings) as site:
+    with Site("upgrade", run.servers, build=old, told=0, **settings) as site:
         site.up()
         judge = Judge(site)
         with Background(watch(site, seen)), Load(site, run.new_seed(), rate=RATE, strict=True) as load:

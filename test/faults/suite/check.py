@@ -30,6 +30,8 @@ class Result:
     both: int = 0          # accepted by both operators though no answer was missing
     both_unknown: int = 0  # the same where an operator's answer was unknown and it could not be asked
     repeats: int = 0       # requests an operator had accepted already
+    receipts: int = 0      # recipients that an operator has told of afterwards
+    events: int = 0        # that customers' endpoints were told
     recovery_sec: float = 0.0
     seconds: float = 0.0
     seed: int = 0
@@ -86,6 +88,8 @@ class Judge:
         except Timeout as e:
             result.violate(str(e)[:2000])
         result.recovery_sec = max(result.recovery_sec, time.monotonic() - lifted)
+        if self.site.told:
+            self.site.told.wait(result)
         sentences = set(audit(self.site.stack, dead=dead)) | set(product_audit(self.site.stack)[0])
         result.violate(*sorted(sentences - self.known)[:20])
         self.known |= sentences
@@ -103,8 +107,9 @@ class Judge:
 
     def _count(self, result, load, may_fail, unknown):
         rows = self.site.db.records(
-            "SELECT message_identifier AS m, position AS p, status, recipient, user_id,"
-            " unknown_operators AS u FROM message_status WHERE user_id BETWEEN %s AND %s",
+            "SELECT message_identifier AS m, position AS p, status, recipient, user_id, provider,"
+            " unknown_operators AS u, delivery, delivery_refunded AS refunded FROM message_status"
+            " WHERE user_id BETWEEN %s AND %s",
             load.customers[0], load.customers[-1])
         charges = [t for (t,) in self.site.db.rows(
             "SELECT transaction_id FROM user_transactions WHERE transaction_type='withdrawal'"
@@ -129,7 +134,7 @@ class Judge:
         refunds = self.site.db.value(
             "SELECT COUNT(*) FROM user_transactions WHERE transaction_type='refund'"
             " AND user_id BETWEEN %s AND %s", load.customers[0], load.customers[-1])
-        result.double_refunded += max(0, refunds - len(failed))
+        result.double_refunded += max(0, refunds - len(failed) - sum(r["refunded"] for r in rows))
         both = set(ledgers[0]) & set(ledgers[1])
         told = {f"{r['m']}-{r['p']}" for r in rows if r["u"]}
         for reference in both - self.both:
@@ -139,6 +144,8 @@ class Judge:
                 result.both += 1
                 result.violate(f"accepted by both operators: {reference}")
         self.both |= both
+        if self.site.told:
+            self.site.told.judge(result, rows, ledgers)
         if load.unanswered:
             result.violate(f"{len(load.unanswered)} sends were never answered")
         if load.refused:

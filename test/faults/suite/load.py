@@ -14,7 +14,6 @@ from .site import REJECTED, TAKEN
 TIMEOUT = 20
 FUNDS = 1_000_000
 TEXT = "a text for nobody else"
-_first_customer = [1]
 
 
 class Load:
@@ -33,8 +32,7 @@ class Load:
         self.rng = random.Random(seed)
         self.rate, self.rejected_share, self.express_share = rate, rejected_share, express_share
         self.strict, self.burst = strict, burst
-        self.customers = site.db.seed_customers(customers, FUNDS, first=_first_customer[0])
-        _first_customer[0] += customers
+        self.customers = site.new_customers(customers, FUNDS)
         self.accepted = {}  # key -> identifier
         self.bodies = {}    # key -> body
         self.traces = {}    # key -> trace id

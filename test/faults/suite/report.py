@@ -22,6 +22,7 @@ def show(result):
           f"{result.messages} messages, lost {result.lost}, stuck {result.stuck}, "
           f"charged twice {result.double_charged}, refunded twice {result.double_refunded}, "
           f"by both {result.both} (+{result.both_unknown} unknown), repeats {result.repeats}, "
+          f"told of {result.receipts}, telling {result.events}, "
           f"recovery {result.recovery_sec:.1f} s, took {result.seconds:.0f} s", flush=True)
     for note in result.notes:
         print(f"      {note}", flush=True)

@@ -14,12 +14,14 @@ from pathlib import Path
 import requests
 from harness.client import Api
 from harness.proxy import FaultProxy
+from harness.receipts import SIGNING
 from harness.stack import BUILD, REPOSITORY, Stack, binary
 from harness.wait import wait_until
 
 sys.path.insert(0, str(REPOSITORY / "compose"))
 from localstack.config import Config  # noqa: E402
 from localstack.services import daemon_environment  # noqa: E402
+from .told import Told  # noqa: E402
 
 TAKEN = "0912"     # how recipients begin, each with a number of eight digits
 REJECTED = "0999"  # those that begin so get a final no of both operators
@@ -99,22 +101,31 @@ class Daemon:
 class Site:
     """`servers`: the Stack whose MariaDB and RabbitMQ are used. links: names of the links that go
     through a proxy, as "consumerd-1:db" (or :broker, :operatorA, :operatorB). carriers: operators of
-    the harness instead of the simulators. build: the folder whose daemons it begins with.
+    the harness instead of the simulators. build: the folder whose daemons it begins with. told: one
+    customer in so many has an endpoint, and the simulators send receipts; 0: neither.
     """
 
-    def __init__(self, name, servers, replicas=2, links=(), carriers=(), build=BUILD, **settings):
+    def __init__(self, name, servers, replicas=2, links=(), carriers=(), build=BUILD, told=5, **settings):
         self.build = build
         self.stack = Stack(name, servers, carriers=carriers)
+        self.stack.settings["SIM_RECEIPT_KEY"] = SIGNING
         self.settings = {**self.stack.settings, **QUICK,
                          **{k: str(v) for k, v in settings.items()}}
         self.daemons, self.proxies = {}, {}
+        self.told = None
+        self.customers = 0
         try:
             self.stack.up("operators")
             if not carriers:
                 self.operators_do()
+            if told:
+                self.told = Told(self, told, receipts=not carriers)
+                self.settings = {**self.told.settings(), **self.settings}
             for link in links:
                 self._make_proxy(link)
             self.migrate(build)
+            if self.told:
+                self.told.begin()
             self.headers = self.stack.headers
             self.counts = replicas if isinstance(replicas, dict) else dict.fromkeys(
                 ("api", "outboxd", "consumerd"), replicas)
@@ -145,6 +156,8 @@ class Site:
             daemon.process.wait()
         for proxy in self.proxies.values():
             proxy.close()
+        if self.told:
+            self.told.close()
         self.stack.purge()
 
     def __enter__(self):
@@ -198,7 +211,10 @@ class Site:
         if "operatorA" in ports or "operatorB" in ports:
             urls = {n: f"http://127.0.0.1:{ports[n]}" if n in ports else values[f"OPERATOR_{n[-1]}_URL"]
                     for n in ("operatorA", "operatorB")}
-            settings["OPERATORS"] = ",".join(f"{n}={u}" for n, u in urls.items())
+            if self.told and self.told.receipts:
+                settings.update(self.told.operators_file(name, **urls))
+            else:
+                settings["OPERATORS"] = ",".join(f"{n}={u}" for n, u in urls.items())
         return settings
 
     # -- what is inside ---------------------------------------------------------------------------
@@ -218,6 +234,11 @@ class Site:
     @property
     def apis(self):
         return [Api(d.url, self.headers) for d in self.of("api")]
+
+    def new_customers(self, n, balance):
+        first = self.customers + 1
+        self.customers += n
+        return self.db.seed_customers(n, balance, first)
 
     def heap(self, sec):
         """Nobody publishes for so long: what waits then travels together."""

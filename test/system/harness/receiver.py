@@ -8,9 +8,11 @@
 """
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
+import socket
 import socketserver
 import threading
 import time
@@ -66,6 +68,7 @@ class Receiver:
         self.connections = 0
         self._lock = threading.Lock()
         self._manners = []
+        self._open = set()
         self._closing = threading.Event()
         receiver = self
 
@@ -78,6 +81,13 @@ class Receiver:
                 with receiver._lock:
                     receiver.connections += 1
                     self.number = receiver.connections
+                    receiver._open.add(self.connection)
+
+            def finish(self):
+                with receiver._lock:
+                    receiver._open.discard(self.connection)
+                with contextlib.suppress(OSError):
+                    super().finish()
 
             def do_POST(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -153,6 +163,10 @@ class Receiver:
         self._closing.set()
         self.server.shutdown()
         self.server.server_close()
+        with self._lock:
+            for connection in self._open:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self):
         return self
