@@ -94,10 +94,12 @@ static void take(struct operator_set *set)
     operator_set_drop(old);
 }
 
-/* Which operators there are is counted and shown from the start. */
+/* Which operators there are, and which of them give receipts, is counted and shown from the start.
+ */
 void receipt_operators_reload(void)
 {
     struct buf errors = {0};
+    char why[OPERATOR_WHY_SIZE];
     size_t faults = 0;
     struct operator_set *set;
 
@@ -107,9 +109,8 @@ void receipt_operators_reload(void)
     if (!set) {
         log_error("operators.reload_failed", L_INT("faults", faults),
                   L_MSG(errors.len ? errors.data : "cannot be read"));
-    } else if (!present || !operator_set_alike(present, set)) {
-        log_error("operators.reload_failed",
-                  L_MSG("other operators, or another order: that takes a restart"));
+    } else if (!operator_set_may_follow(present, set, why, sizeof(why))) {
+        log_error("operators.reload_failed", L_MSG(why));
         operator_set_drop(set);
     } else {
         log_info("operators.reloaded", L_INT("operators", set->n));

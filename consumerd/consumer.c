@@ -65,19 +65,32 @@ static void tell_faults(const struct buf *errors)
     }
 }
 
-/* What stays as it is while the process runs, others rely on. NULL: the set can take its place. */
-static const char *what_needs_a_restart(const struct settings *s, const struct operator_set *set)
+/* What was weighed against the settings at the start. */
+static const char *exceeds_the_start(const struct consumer_settings *c,
+                                     const struct operator_properties *p)
 {
-    int64_t timeout_ms, settles_ms;
+    if (p->timeout_ms > settings_longest_timeout_ms(c))
+        return "timeout_ms";
+    return p->lookup_settles_ms > settings_longest_settling_ms(c) ? "lookup_settles_ms" : NULL;
+}
 
-    settings_longest(set, &timeout_ms, &settles_ms);
-    if (!operator_set_alike(s->operators, set))
-        return "other operators, kinds or another order: that takes a restart";
-    if (timeout_ms > settings_longest_timeout_ms(&s->consumer))
-        return "a timeout_ms longer than the longest at the start: that takes a restart";
-    if (settles_ms > settings_longest_settling_ms(&s->consumer))
-        return "a lookup_settles_ms longer than the longest at the start: that takes a restart";
-    return NULL;
+/* False: others rely on what would change. */
+static bool may_follow(const struct settings *s, const struct operator_set *set, char *why,
+                       size_t size)
+{
+    if (!operator_set_may_follow(s->operators, set, why, size))
+        return false;
+    for (size_t i = 0; i < set->n; i++) {
+        const char *key = exceeds_the_start(&s->consumer, &set->all[i]->properties);
+
+        if (key) {
+            snprintf(why, size,
+                     "[%s] has a %s above the longest of the start: that takes a restart",
+                     set->all[i]->name, key);
+            return false;
+        }
+    }
+    return true;
 }
 
 void consumer_reload(struct consumer *c)
@@ -85,16 +98,15 @@ void consumer_reload(struct consumer *c)
     const struct settings *s = c->settings;
     struct buf errors = {0};
     struct operator_set *set;
-    const char *why;
+    char why[OPERATOR_WHY_SIZE];
     size_t faults;
 
     if (!*s->consumer.operators_file)
         return;
     set = settings_read_operators(s, &errors, &faults);
-    why = set ? what_needs_a_restart(s, set) : NULL;
     if (!set) {
         tell_faults(&errors);
-    } else if (why) {
+    } else if (!may_follow(s, set, why, sizeof(why))) {
         log_error("operators.reload_failed", L_MSG(why));
     } else {
         dispatch_reload(c->dispatch, set);

@@ -47,7 +47,7 @@ struct operators {
 void operators_open(struct operators *o, const struct consumer_settings *settings,
                     struct operator_set *set, const struct transport_config *transports);
 void operators_close(struct operators *o); /* no call may be under way */
-/* Another set, which is alike, takes the place of the present one; it is kept. What is under way
+/* Another set, which may follow the present one, takes its place; it is kept. What is under way
  * ends as it began. */
 void operators_reload(struct operators *o, struct operator_set *set);
 

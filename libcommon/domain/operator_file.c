@@ -92,16 +92,6 @@ const struct operator_config *operator_set_find(const struct operator_set *set, 
     return NULL;
 }
 
-bool operator_set_alike(const struct operator_set *a, const struct operator_set *b)
-{
-    if (a->n != b->n)
-        return false;
-    for (size_t i = 0; i < a->n; i++)
-        if (strcmp(a->all[i]->name, b->all[i]->name) != 0 || a->all[i]->kind != b->all[i]->kind)
-            return false;
-    return true;
-}
-
 static const char *const kind_names[OPERATOR_KINDS] = {
     [OPERATOR_NATIVE] = "native", [OPERATOR_HTTP] = "http"};
 

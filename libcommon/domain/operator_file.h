@@ -112,9 +112,12 @@ void operator_set_drop(struct operator_set *set); /* NULL is fine */
 /* NULL: none is called so. */
 const struct operator_config *operator_set_find(const struct operator_set *set, const char *name,
                                                 size_t n);
-/* Whether the second can take the first one's place in a running process: the same operators, by
- * name and kind, in the same order. */
-bool operator_set_alike(const struct operator_set *a, const struct operator_set *b);
+/* Whether the second can take the first one's place in a running process. What there is kept from
+ * the start stays: the operators by name and kind, in their order, whether each gives receipts, and
+ * how identifiers read in its answers. False: why is a sentence with the operator's name. */
+#define OPERATOR_WHY_SIZE 128
+bool operator_set_may_follow(const struct operator_set *before, const struct operator_set *after,
+                             char *why, size_t size);
 
 const char *operator_kind_name(enum operator_kind kind);
 bool operator_name_ok(const char *s, size_t n);

@@ -9,13 +9,14 @@ from harness.carrier import Carrier
 from harness.client import recipient
 from harness.metrics import Metrics
 from harness.provider import Provider
-from harness.receipts import KEY, reference
+from harness.receipts import KEY, reference, section
 from harness.stack import REPOSITORY, binary
 from harness.wait import wait_until
 
 FILES = REPOSITORY / "consumerd" / "operators.d"
 SECRETS = {"VONAGE_API_KEY": "key of vonage", "VONAGE_API_SECRET": "s3cret&of=vonage",
            "VONAGE_RECEIPT_SECRET": "path-of-vonage", "TWILIO_ACCOUNT_SID": "AC0123", "TWILIO_AUTH_TOKEN": "token-of-twilio"}
+WAITING, NONE = 1, 0 # message_status.delivery
 RECEIPTS = {"RECEIPTS_PUBLIC_URL": "https://sms.example.com", "RECEIPT_REFERENCE_KEY": KEY}
 
 
@@ -228,6 +229,50 @@ def test_a_reload_takes_what_is_right(world, tmp_path, provider, other):
         reload(file_of("vonage", moved) + native(other), '"event":"operators.reloaded"')
         wait_until(lambda: provider_of_next() == "vonage", 20, "the new place is used")
         assert len(provider.requests) == asked and moved.requests
+
+
+def test_a_reload_leaves_what_others_rely_on(world, tmp_path, other):
+    """Whether an operator gives receipts, and how its identifiers read, is kept from the start: a file that says
+    otherwise is refused as a whole, by both daemons, until they are restarted."""
+    numbers = "receipt.answer_id_form = {}\nreceipt.id_form = decimal"
+    stack = make(world, tmp_path, section("other", other.url, numbers.format("hexadecimal")))
+    file = tmp_path / "operators.ini"
+    api = stack.api()
+    customer = api.funded(100)
+    present = file.read_text()
+
+    def told(name):
+        return [line for line in stack.log_text(name).splitlines() if "operators.reload" in line]
+
+    def answers_of_reload(text):
+        file.write_text(text)
+        for name in ("consumerd-1", "api-1"):
+            before = len(told(name))
+            os.kill(stack.pid(name), signal.SIGHUP)
+            wait_until(lambda: len(told(name)) > before, 10, "an answer to the reload")
+            yield told(name)[-1]
+
+    def delivery():
+        message = api.sent(customer)["message_identifier"]
+        assert final(api, customer, message)["status"] == "done"
+        return stack.db.value(f"SELECT delivery FROM message_status WHERE message_identifier='{message}'")
+
+    with Carrier("other") as elsewhere:
+        for text, why in ((native(elsewhere), "gives no receipts any more"),
+                          (section("other", elsewhere.url, numbers.format("decimal")), "has another receipt.answer_id_form")):
+            for line in answers_of_reload(text):
+                assert "operators.reload_failed" in line and f"[other] {why}: that takes a restart" in line, line
+        assert delivery() == WAITING and not elsewhere.sms()
+        for line in answers_of_reload(section("other", elsewhere.url, numbers.format("hexadecimal"), "tps = 1000")):
+            assert "operators.reloaded" in line, line
+        wait_until(lambda: delivery() == WAITING and elsewhere.sms(), 20, "the new place is used")
+        file.write_text(native(elsewhere))
+        for name in ("consumerd-1", "api-1"):
+            stack.restart(name)
+        assert delivery() == NONE
+        for line in answers_of_reload(present):
+            assert "[other] gives receipts now: that takes a restart" in line, line
+        assert delivery() == NONE
 
 
 def test_a_person_tries_a_file(tmp_path, provider):

@@ -306,22 +306,44 @@ START_TEST(a_folder_is_read_in_the_order_of_names)
 }
 END_TEST
 
-START_TEST(a_set_may_take_the_place_of_one_that_is_alike)
+#define OTHER "[b]\nkind = native\nurl = http://b\n"
+#define RECEIPTS                                                                     \
+    "receipt.format = json\nreceipt.delivered = json:s == 1\nreceipt.id = json:id\n" \
+    "receipt.undelivered = json:s == 2\nreceipt.secret = KEY1\n"
+#define AS_NUMBERS(answer) "receipt.answer_id_form = " answer "\nreceipt.id_form = decimal\n"
+
+static const struct {
+    const char *before, *after;
+    const char *why; /* "": it may */
+} followers[] = {
+    {NATIVE OTHER, "[a]\nkind = native\nurl = http://c\ntps = 3\n" OTHER, ""},
+    {NATIVE OTHER, OTHER NATIVE, "[a] has another place in the order"},
+    {NATIVE OTHER, NATIVE, "[b] is gone"},
+    {NATIVE, NATIVE OTHER, "[b] is new"},
+    {NATIVE OTHER, NATIVE "[c]\nkind = native\nurl = http://b\n", "[c] is new"},
+    {NATIVE OTHER, HTTP OTHER, "[a] is of another kind"},
+    {NATIVE OTHER, NATIVE OTHER RECEIPTS, "[b] gives receipts now"},
+    {NATIVE RECEIPTS OTHER, NATIVE OTHER, "[a] gives no receipts any more"},
+    {NATIVE RECEIPTS, NATIVE RECEIPTS AS_NUMBERS("decimal"),
+     "[a] has another receipt.answer_id_form"},
+    {NATIVE RECEIPTS AS_NUMBERS("decimal"), NATIVE RECEIPTS AS_NUMBERS("hexadecimal"),
+     "[a] has another receipt.answer_id_form"},
+    {NATIVE RECEIPTS, NATIVE RECEIPTS "receipt.interim = json:s == 3\n", ""},
+};
+
+START_TEST(a_set_may_follow_one_that_others_rely_on)
 {
     struct buf errors = {0};
-    struct operator_set *a = parse(NATIVE "[b]\nkind = native\nurl = http://b\n", &errors);
-    struct operator_set *moved =
-        parse("[a]\nkind = native\nurl = http://c\n[b]\nkind = native\nurl = http://b\n", &errors);
-    struct operator_set *turned = parse("[b]\nkind = native\nurl = http://b\n" NATIVE, &errors);
-    struct operator_set *fewer = parse(NATIVE, &errors);
+    struct operator_set *before = parse(followers[_i].before, &errors);
+    struct operator_set *after = parse(followers[_i].after, &errors);
+    char why[OPERATOR_WHY_SIZE] = "";
+    size_t n = strlen(followers[_i].why);
 
-    ck_assert(operator_set_alike(a, moved));
-    ck_assert(!operator_set_alike(a, turned));
-    ck_assert(!operator_set_alike(a, fewer));
-    operator_set_drop(a);
-    operator_set_drop(moved);
-    operator_set_drop(turned);
-    operator_set_drop(fewer);
+    ck_assert_int_eq(operator_set_may_follow(before, after, why, sizeof(why)), !n);
+    ck_assert_msg(!strncmp(why, followers[_i].why, n), "%s: %s", followers[_i].why, why);
+    ck_assert_str_eq(why + n, n ? ": that takes a restart" : "");
+    operator_set_drop(before);
+    operator_set_drop(after);
 }
 END_TEST
 
@@ -374,7 +396,8 @@ int main(void)
     tcase_add_test(tc, what_the_parser_would_cut_is_a_fault);
     tcase_add_test(tc, the_last_line_may_end_with_the_file);
     tcase_add_test(tc, a_folder_is_read_in_the_order_of_names);
-    tcase_add_test(tc, a_set_may_take_the_place_of_one_that_is_alike);
+    tcase_add_loop_test(tc, a_set_may_follow_one_that_others_rely_on, 0,
+                        sizeof(followers) / sizeof(followers[0]));
     tcase_add_test(tc, secrets_are_found_and_wiped);
     suite_add_tcase(suite, tc);
     return suite_run(suite);
