@@ -119,8 +119,11 @@ void held_check(const struct settings *settings)
     struct held_counts counts;
     struct err ignored;
     struct db *db;
-    size_t n = settings_addresses(settings->operators, operators);
+    size_t n;
 
+    if (!settings->operators)
+        return;
+    n = settings_addresses(settings->operators, operators);
     if (quick.connect_timeout_ms > CHECK_MS)
         quick.connect_timeout_ms = CHECK_MS;
     if (quick.statement_timeout_ms > CHECK_MS)

@@ -110,7 +110,8 @@ static int serve(void)
     if (rc) {
         log_error("server.start_failed", L_ERR(&err));
     } else {
-        daemon_on_reload(reload, parts.consumer);
+        if (parts.lanes)
+            daemon_on_reload(reload, parts.consumer);
         daemon_ready();
         daemon_wait();
         drain(&parts);

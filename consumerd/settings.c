@@ -480,13 +480,24 @@ void settings_longest(const struct operator_set *set, int64_t *timeout_ms, int64
 static size_t check_operator_files(struct settings *s, struct buf *errors)
 {
     struct consumer_settings *c = &s->consumer;
-    size_t faults;
+    size_t faults = 0;
 
     operator_set_drop(s->operators); /* of an earlier check */
-    s->operators = settings_read_operators(s, errors, &faults);
+    s->operators = NULL;
+    if (settings_has_part(s, PART_LANES)) /* who calls no operator needs none of their secrets */
+        s->operators = settings_read_operators(s, errors, &faults);
     if (s->operators)
         settings_longest(s->operators, &c->timeout_of_files_ms, &c->settles_of_files_ms);
     return faults;
+}
+
+/* Who delivers nothing needs no broker. */
+static size_t check_broker(const struct settings *s, struct buf *errors)
+{
+    if (s->broker.uri || !settings_has_part(s, PART_LANES))
+        return 0;
+    buf_puts(errors, "RABBIT_URI is required (or RABBIT_URI_FILE)\n");
+    return 1;
 }
 
 static size_t check(struct buf *errors)
@@ -496,7 +507,7 @@ static size_t check(struct buf *errors)
     size_t faults = daemon_settings_check(&s->daemon, &s->httpd, &s->db, errors);
     int64_t timeout_ms, settles_ms;
 
-    faults += check_operator_files(s, errors);
+    faults += check_broker(s, errors) + check_operator_files(s, errors);
     timeout_ms = settings_longest_timeout_ms(c);
     settles_ms = settings_longest_settling_ms(c);
     faults += settings_check_order("OPERATOR_BACKOFF_MS", c->backoff_ms, "OPERATOR_BACKOFF_MAX_MS",
@@ -565,6 +576,7 @@ const struct daemon_program consumerd_program = {
         "                                                       one message through one of them\n"
         "  msg-consumerd operator check NAME --answer FILE      what a recorded answer means\n"
         "  msg-consumerd operator keys                          the keys of an operator's file\n",
+    .judged = "RABBIT_URI",
     .plain_verb = "operator",
     .groups = groups,
     .group_count = sizeof(groups) / sizeof(groups[0]),

@@ -57,7 +57,8 @@ struct settings {
     struct broker_settings broker;
     struct receipt_settings receipts;
     struct consumer_settings consumer;
-    /* As they were at the start; their names and their order stay. The dispatch hears of others. */
+    /* As they were at the start; those that take their place may follow them (operator_file.h). The
+     * dispatch hears of others. NULL: the process has no lanes. */
     struct operator_set *operators;
     struct webhook_settings webhooks;
 };

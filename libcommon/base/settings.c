@@ -437,6 +437,16 @@ void settings_print_markdown(const struct settings_group *groups, size_t n, FILE
     }
 }
 
+static void describe_text(const struct setting *s, const char *text, struct buf *out)
+{
+    if (!text) /* it was spared */
+        return;
+    if (s->type == SETTING_SECRET)
+        buf_puts(out, *text ? "***" : "");
+    else
+        put_public(out, text);
+}
+
 void settings_describe(const struct settings_group *groups, size_t n, struct buf *out)
 {
     for (size_t i = 0; i < n; i++) {
@@ -452,10 +462,8 @@ void settings_describe(const struct settings_group *groups, size_t n, struct buf
                 buf_put_int(out, *(int64_t *)from);
             else if (s->type == SETTING_BOOL)
                 buf_puts(out, *(bool *)from ? "true" : "false");
-            else if (s->type == SETTING_SECRET)
-                buf_puts(out, **(char **)from ? "***" : "");
             else
-                put_public(out, *(char **)from);
+                describe_text(s, *(char **)from, out);
         }
     }
 }

@@ -42,6 +42,7 @@ struct daemon_program {
     const char *summary; /* one line for --help */
     const char *verbs;   /* further lines for --help, "" if none */
     const char *spared;  /* a required setting that no verb needs; NULL: none */
+    const char *judged;  /* one that check asks for where it is needed, verbs always; NULL: none */
     /* A verb that needs no required setting at all, nor that settings fit each other; NULL: none */
     const char *plain_verb;
     const struct settings_group *groups;

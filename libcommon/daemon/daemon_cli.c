@@ -72,7 +72,8 @@ static int take_options(const struct daemon_program *program, int argc, char **a
     if (argc > 1 && program->plain_verb && !strcmp(argv[1], program->plain_verb))
         rc = check_settings(program, SETTINGS_SPARE_ALL, true);
     else
-        rc = check_settings(program, argc > 1 && !option ? program->spared : NULL, false);
+        rc =
+            check_settings(program, argc > 1 && !option ? program->spared : program->judged, false);
     if (!option && !rc) {
         keep_secrets_in(program);
         return -1;

@@ -190,6 +190,17 @@ def test_check_names_every_fault(tmp_path):
     assert len(done.stderr.splitlines()) == 7, done.stderr
 
 
+def test_the_broker_and_the_operators_are_needed_for_lanes_alone():
+    nowhere = {"RABBIT_URI": "", "OPERATORS_FILE": "/nowhere"}
+    assert check(CONSUMERD_PARTS="webhooks", **nowhere).returncode == 0
+    for parts in ("lanes", "lanes,webhooks"):
+        done = check(CONSUMERD_PARTS=parts, **nowhere)
+        assert done.returncode == 78 and "RABBIT_URI is required" in done.stderr and "/nowhere" in done.stderr, done.stderr
+    done = subprocess.run([binary("consumerd"), "dead", "list"], capture_output=True, text=True, timeout=20,
+                          env={"PATH": os.environ["PATH"], "DB_PASSWORD": "x", "CONSUMERD_PARTS": "webhooks"})
+    assert done.returncode == 78 and "RABBIT_URI is required" in done.stderr
+
+
 def test_the_examples_pass_the_check():
     secrets = {name: "x" for name in ("VONAGE_API_KEY", "VONAGE_API_SECRET", "VONAGE_RECEIPT_SECRET",
                                       "TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "INFOBIP_API_KEY",

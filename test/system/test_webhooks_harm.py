@@ -3,6 +3,8 @@ reached.
 """
 
 import collections
+import os
+import signal
 import subprocess
 import threading
 import time
@@ -158,9 +160,10 @@ def test_a_name_that_leads_inside_on_the_second_look(stack, hooked, tmp_path, re
 
 
 def test_parts_run_alone(stack, hooked, receiver):
-    """One delivers and calls nobody; the other calls, and needs no broker."""
+    """One delivers and calls nobody; the other calls, and needs no broker, and no operators' files, at a reload either."""
     stack.restart("consumerd-1", CONSUMERD_PARTS="lanes")
-    stack.restart("consumerd-2", CONSUMERD_PARTS="webhooks", RABBIT_URI="amqp://nobody:x@127.0.0.1:1/")
+    stack.restart("consumerd-2", CONSUMERD_PARTS="webhooks", RABBIT_URI="",
+                  OPERATORS_FILE="/nowhere/operators.d")
     try:
         hooks, hook = hooked(receiver.url)
         wait_known(stack, 1, PROCESSES)
@@ -173,10 +176,15 @@ def test_parts_run_alone(stack, hooked, receiver):
 
         wait_until(lambda: delivered("consumerd-2") == 1, 10, "the answer is counted")
         assert delivered("consumerd-1") == 0
+        os.kill(stack.pid("consumerd-2"), signal.SIGHUP)
+        wait_until(lambda: '"signal":"SIGHUP"' in stack.log_text("consumerd-2"), 10, "it is heard")
+        api.sent(hooks.customer)
+        receiver.wait_events(2)
         assert stack.status("consumerd-2") == 200
     finally:
         stack.restart("consumerd-1", CONSUMERD_PARTS="lanes,webhooks")
-        stack.restart("consumerd-2", CONSUMERD_PARTS="lanes,webhooks", RABBIT_URI=stack.values["RABBIT_URI"])
+        stack.restart("consumerd-2", CONSUMERD_PARTS="lanes,webhooks", RABBIT_URI=stack.values["RABBIT_URI"],
+                      OPERATORS_FILE="")
 
 
 def test_a_drain_leaves_nothing_half_done(stack, hooked, receiver):
