@@ -24,15 +24,28 @@ static int64_t either(int64_t of_file, int64_t setting)
     return of_file >= 0 ? of_file : setting;
 }
 
-/* What its file says by now. */
-static void state_describe(struct operator_state *s, const struct operator_properties *p,
-                           const struct consumer_settings *settings)
+static void show_remaining(const struct operator_state *s, unsigned op,
+                           const struct operator_properties *p)
 {
+    bool known = s->remaining != OPERATOR_NO_NUMBER;
+
+    metrics_set(stats.op[op].remaining, known ? s->remaining : METRICS_ABSENT);
+    metrics_set(stats.op[op].remaining_low,
+                known && p->remaining_low ? s->remaining < p->remaining_low : METRICS_ABSENT);
+}
+
+/* What its file says by now. */
+static void state_describe(struct operator_state *s, unsigned op, const struct operators *o)
+{
+    const struct operator_properties *p = &o->set->all[op]->properties;
+    const struct consumer_settings *settings = o->settings;
+
     s->submits[MESSAGE_NORMAL].limit =
         (unsigned)either(p->in_flight_normal, settings->in_flight_normal);
     s->submits[MESSAGE_EXPRESS].limit =
         (unsigned)either(p->in_flight_express, settings->in_flight_express);
     s->pace_us = p->tps ? SECOND_US / p->tps : 0;
+    show_remaining(s, op, p);
 }
 
 static void state_init(struct operator_state *s, unsigned op, const struct operators *o)
@@ -40,11 +53,12 @@ static void state_init(struct operator_state *s, unsigned op, const struct opera
     breaker_init(&s->breaker, &o->breaker_config);
     s->shown = s->breaker.state;
     s->unfit = UNFIT_REASONS;
+    s->remaining = OPERATOR_NO_NUMBER;
     for (int lane = 0; lane < MESSAGE_LANES; lane++) {
         slots_init(&s->submits[lane], op, false, 0);
         slots_init(&s->lookups[lane], op, true, o->settings->lookups_in_flight);
     }
-    state_describe(s, &o->set->all[op]->properties, o->settings);
+    state_describe(s, op, o);
 }
 
 void operators_open(struct operators *o, const struct consumer_settings *settings,
@@ -86,7 +100,7 @@ void operators_reload(struct operators *o, struct operator_set *set)
     MUST(set->n == o->n);
     o->set = operator_set_keep(set);
     for (unsigned op = 0; op < o->n; op++)
-        state_describe(&o->all[op], &set->all[op]->properties, o->settings);
+        state_describe(&o->all[op], op, o);
     for (unsigned op = 0; op < o->n; op++)
         if (is_first_of_its_link(o, op) && o->links[op]->transport->reloaded)
             o->links[op]->transport->reloaded(o->links[op]);
@@ -246,10 +260,12 @@ static enum breaker_result meaning_of(const struct transport_result *r)
     return meaning[r->verdict];
 }
 
-static void show_money(unsigned op, const struct transport_result *r)
+static void show_money(struct operators *o, unsigned op, const struct transport_result *r)
 {
-    if (r->remaining != OPERATOR_NO_NUMBER)
-        metrics_set(stats.op[op].remaining, r->remaining);
+    if (r->remaining != OPERATOR_NO_NUMBER) {
+        o->all[op].remaining = r->remaining;
+        show_remaining(&o->all[op], op, &o->set->all[op]->properties);
+    }
     if (r->verdict != VERDICT_ACCEPTED)
         return;
     if (r->parts > 0)
@@ -268,7 +284,7 @@ static void record_submit(struct operators *o, const struct run *run,
 
     metrics_add(stats.op[op].calls[r->verdict], 1);
     metrics_observe_traced(stats.op[op].seconds, r->duration_us, &run->call.trace);
-    show_money(op, r);
+    show_money(o, op, r);
     if (r->verdict == VERDICT_THROTTLED)
         s->rest_until_ms = now_ms + (r->rest_ms < o->rest_max_ms ? r->rest_ms : o->rest_max_ms);
     era = s->breaker.era;

@@ -28,6 +28,7 @@ struct operator_state {
     int64_t rest_until_ms;
     int64_t pace_us;     /* between two submissions; 0: as many as there are */
     int64_t next_due_us; /* of the next one, if they came evenly */
+    int64_t remaining;   /* of our money there, as it last said; OPERATOR_NO_NUMBER: it has not */
     struct slots submits[MESSAGE_LANES];
     struct slots lookups[MESSAGE_LANES];
     int64_t in_flight;

@@ -94,7 +94,9 @@ static void register_operator(unsigned op, const char *name)
         "What accepted messages cost there, in millionths of its currency.", labels);
     stats.op[op].remaining = metrics_gauge(
         "msg_operator_balance", "What is left of our money there, in whole units.", labels);
-    metrics_set(stats.op[op].remaining, METRICS_ABSENT);
+    stats.op[op].remaining_low =
+        metrics_gauge("msg_operator_balance_low",
+                      "1: that is below what its file names, and somebody has to pay.", labels);
     metrics_set(stats.op[op].breaker[BREAKER_CLOSED], 1);
 }
 

@@ -45,7 +45,7 @@ struct stats {
         struct metric *breaker[BREAKER_STATES], *transitions[BREAKER_STATES], *refused;
         struct metric *unfit[UNFIT_REASONS];
         struct metric *done, *unknown, *in_flight;
-        struct metric *parts, *cost_millionths, *remaining;
+        struct metric *parts, *cost_millionths, *remaining, *remaining_low;
     } op[OPERATORS_MAX];
     struct metric *failed, *refunds[DELIVERY_FAILURES], *dead[STATS_DEADS];
     struct metric *retries, *holds, *takeovers, *claim_batch, *settle_batch;

@@ -39,7 +39,8 @@ struct operator_properties {
     bool repeat_is_safe;       /* it knows a reference again and delivers once */
     int64_t lookup_settles_ms; /* these: -1 where the file says nothing, and the setting counts */
     int64_t timeout_ms, tries, in_flight_normal, in_flight_express;
-    int64_t tps; /* submissions a second from one process; 0: as many as there are */
+    int64_t tps;           /* submissions a second from one process; 0: as many as there are */
+    int64_t remaining_low; /* a person is told below so much; 0: at nothing */
 };
 
 /* Of kind http: one request, without what every request has. */

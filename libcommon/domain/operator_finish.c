@@ -308,6 +308,8 @@ static void check_answers(struct operator_draft *d)
     if (!op->gives_id && !has_rule(op, VERDICT_ACCEPTED))
         operator_draft_fault(d, NULL, op->line,
                              "needs a rule accepted: without an id nothing else says so");
+    if (op->properties.remaining_low && !op->remaining)
+        operator_draft_fault(d, NULL, op->line, "has remaining_low, and no remaining");
 }
 
 static void finish_lookup(struct operator_draft *d)

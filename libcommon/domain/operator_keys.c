@@ -266,6 +266,8 @@ static const struct operator_key keys[] = {
     SPOT_ROW("parts", parts, "Where an accepting answer says how many parts it has made."),
     SPOT_ROW("cost", cost, "Where it says what it costs."),
     SPOT_ROW("remaining", remaining, "Where it says what is left of our money there."),
+    NUMBER_ROW("remaining_low", HTTP, remaining_low, 1, 1000000000,
+               "Below so much of it a person is told (the alert `OperatorBalanceLow`)."),
     TEXT_ROW("lookup.url", HTTP, lookup.url, "URL, template",
              "Where the carrier is asked whether it has a reference; at the same host as url."),
     TEXT_ROW("lookup.method", HTTP, lookup.method, "GET, POST, PUT", "As method."),

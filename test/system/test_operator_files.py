@@ -93,12 +93,36 @@ def test_a_message_goes_out_as_its_carrier_wants_it(world, tmp_path, provider):
     assert stack.db.value("SELECT provider_message_id FROM message_status") == "V" + message
     metrics = Metrics.of(stack.url("consumerd-1"))
     assert metrics.value("msg_operator_balance", operator="vonage") == 15
+    assert metrics.value("msg_operator_balance_low", operator="vonage") == 1
     assert metrics.value("msg_operator_parts_total", operator="vonage") == 1
     assert metrics.value("msg_operator_cost_millionths_total", operator="vonage") == 33300
     with open(f"/proc/{stack.pid('consumerd-1')}/environ", "rb") as f:
         environ = f.read().decode()
     for name in ("VONAGE_API_KEY", "VONAGE_API_SECRET"):
         assert SECRETS[name] not in environ + stack.log_text("consumerd-1")
+
+
+def test_a_balance_that_runs_low_is_told(world, tmp_path, provider, other):
+    """From the answer that says so until one that says otherwise, and as a file that is read again has it."""
+    left = "50.01"
+    provider.answer = lambda request: (200, {"messages": [{"status": "0", "message-id": "v", "remaining-balance": left}]})
+    stack = make(world, tmp_path, file_of("vonage", provider), native(other))
+    api = stack.api()
+    customer = api.funded(10)
+
+    def gauges():
+        metrics = Metrics.of(stack.url("consumerd-1"))
+        return [(labels["operator"], value) for labels, value in metrics.series("msg_operator_balance_low")]
+
+    assert gauges() == []
+    for left, low in (("50.01", 0), ("49.99", 1), ("-3", 1), ("51", 0)):
+        assert final(api, customer, api.sent(customer)["message_identifier"])["provider"] == "vonage"
+        wait_until(lambda: gauges() == [("vonage", low)], 10, f"{left} is seen")
+    file = tmp_path / "operators.ini"
+    for low, seen in (("remaining_low = 52", [("vonage", 1)]), ("", [])):
+        file.write_text(file_of("vonage", provider, [("remaining_low = 50", low)]) + native(other))
+        os.kill(stack.pid("consumerd-1"), signal.SIGHUP)
+        wait_until(lambda: gauges() == seen, 10, "the file counts")
 
 
 def test_a_wrong_key_moves_the_traffic(world, tmp_path, provider, other):

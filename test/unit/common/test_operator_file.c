@@ -171,6 +171,8 @@ static const struct {
     {HTTP "basic = a:b\nbearer = x\n", "f.ini:1: [a] has both basic and bearer"},
     {HTTP "accepted = status\n", "f.ini:5: accepted has a test without"},
     {HTTP "cost = x\n", "f.ini:5: cost must be json:PATH or body:REGEX"},
+    {HTTP "remaining_low = 5\n", "f.ini:1: [a] has remaining_low, and no remaining"},
+    {HTTP "remaining = json:left\nremaining_low = 0\n", "f.ini:6: remaining_low must be a whole"},
     {HTTP "can_lookup = true\n", "f.ini:1: [a] has can_lookup = true, and no lookup.url"},
     {HTTP "lookup.found = status == 200\n", "f.ini:1: [a] has keys lookup.*, and no lookup.url"},
     {HTTP "lookup.url = http://a/x\n", "f.ini:1: [a] needs a rule lookup.found"},
