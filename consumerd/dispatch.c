@@ -399,20 +399,6 @@ static void *loop(void *arg)
     return NULL;
 }
 
-static size_t calls_max(const struct operator_set *set, const struct consumer_settings *s)
-{
-    size_t sum = 0;
-
-    for (size_t op = 0; op < set->n; op++) {
-        const struct operator_properties *p = &set->all[op]->properties;
-
-        sum += (size_t)(p->in_flight_normal > 0 ? p->in_flight_normal : s->in_flight_normal);
-        sum += (size_t)(p->in_flight_express > 0 ? p->in_flight_express : s->in_flight_express);
-        sum += MESSAGE_LANES * (size_t)s->lookups_in_flight;
-    }
-    return sum;
-}
-
 static void operators_init(struct dispatch *d, const struct operator_address *operators,
                            struct operator_set *set)
 {
@@ -426,7 +412,7 @@ static void operators_init(struct dispatch *d, const struct operator_address *op
         .receipts = &d->settings->receipts,
         .timeout_ms = s->timeout_ms,
         .name_sec = TRANSPORT_NAME_SEC,
-        .calls_max = calls_max(set, s),
+        .calls_max = operators_calls_max(set, s),
         .done = on_call_done,
         .may_send = may_send,
         .arg = d,

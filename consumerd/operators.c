@@ -61,6 +61,19 @@ static void state_init(struct operator_state *s, unsigned op, const struct opera
     state_describe(s, op, o);
 }
 
+size_t operators_calls_max(const struct operator_set *set, const struct consumer_settings *s)
+{
+    size_t sum = set->n * MESSAGE_LANES * (size_t)s->lookups_in_flight;
+
+    for (size_t op = 0; op < set->n; op++) {
+        const struct operator_properties *p = &set->all[op]->properties;
+
+        sum += (size_t)either(p->in_flight_normal, s->in_flight_normal);
+        sum += (size_t)either(p->in_flight_express, s->in_flight_express);
+    }
+    return sum;
+}
+
 void operators_open(struct operators *o, const struct consumer_settings *settings,
                     struct operator_set *set, const struct transport_config *transports)
 {
@@ -103,7 +116,7 @@ void operators_reload(struct operators *o, struct operator_set *set)
         state_describe(&o->all[op], op, o);
     for (unsigned op = 0; op < o->n; op++)
         if (is_first_of_its_link(o, op) && o->links[op]->transport->reloaded)
-            o->links[op]->transport->reloaded(o->links[op]);
+            o->links[op]->transport->reloaded(o->links[op], operators_calls_max(set, o->settings));
     operator_set_drop(old);
 }
 

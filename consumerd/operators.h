@@ -44,6 +44,9 @@ struct operators {
     size_t n;
 };
 
+/* How many calls there may be at a time, over all of a set. */
+size_t operators_calls_max(const struct operator_set *set, const struct consumer_settings *s);
+
 /* set: kept; transports: with the same operators; they are opened here. */
 void operators_open(struct operators *o, const struct consumer_settings *settings,
                     struct operator_set *set, const struct transport_config *transports);

@@ -109,8 +109,9 @@ struct transport {
     bool (*lookup)(struct transport_link *link, struct transport_call *call);
     /* Ends a call that is under way; what had gone out has gone out. */
     void (*abort)(struct transport_link *link, struct transport_call *call);
-    /* What is known of operators has changed. NULL: it needs to do nothing. */
-    void (*reloaded)(struct transport_link *link);
+    /* What is known of operators has changed, and how many calls there may be. NULL: it needs to do
+     * nothing. */
+    void (*reloaded)(struct transport_link *link, size_t calls_max);
 };
 
 /* The one for each kind of operator. */

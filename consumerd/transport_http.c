@@ -518,10 +518,11 @@ struct transport_link *http_open(const struct transport_config *config,
     return &link->base;
 }
 
-void http_reloaded(struct transport_link *base)
+void http_reloaded(struct transport_link *base, size_t calls_max)
 {
     struct http_link *link = (struct http_link *)base;
 
+    link->conns.max = calls_max;
     set_timeouts(link);
     for (size_t op = 0; op < link->config.operator_count; op++)
         op_conns_forget(&link->conns, op);

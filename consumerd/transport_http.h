@@ -46,6 +46,6 @@ void http_close(struct transport_link *link);
 bool http_submit(struct transport_link *link, struct transport_call *call);
 bool http_lookup(struct transport_link *link, struct transport_call *call);
 void http_abort(struct transport_link *link, struct transport_call *call);
-void http_reloaded(struct transport_link *link);
+void http_reloaded(struct transport_link *link, size_t calls_max);
 
 #endif
