@@ -8,6 +8,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "libcommon/base/json_path.h"
 #include "libcommon/base/utf8.h"
 #include "libcommon/domain/receipt_address.h"
 
@@ -405,21 +406,18 @@ static void put_utf8(struct buf *out, const char *s, size_t n)
 static enum receipt_reading parse_json(const struct receipt_request *request, json_t **root)
 {
     bool as_it_is = utf8_ok(request->body, request->body_len);
-    json_error_t error = {0};
+    bool no_memory = false;
     struct buf text = {0};
 
     if (!as_it_is)
         put_utf8(&text, request->body, request->body_len);
     if (!text.failed)
-        *root = json_loadb(as_it_is ? request->body : text.data,
-                           as_it_is ? request->body_len : text.len,
-                           JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
-    if (text.failed || (!*root && json_error_code(&error) == json_error_out_of_memory)) {
-        buf_free(&text);
-        return RECEIPT_READ_NO_MEMORY;
-    }
+        *root =
+            json_read(as_it_is ? request->body : text.data, as_it_is ? request->body_len : text.len,
+                      JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &no_memory);
+    no_memory = no_memory || text.failed;
     buf_free(&text);
-    return RECEIPT_READ_OK;
+    return no_memory ? RECEIPT_READ_NO_MEMORY : RECEIPT_READ_OK;
 }
 
 static enum receipt_reading parse_form(const struct receipt_request *request, json_t **root)

@@ -25,6 +25,11 @@ struct json_path {
 bool json_path_compile(struct json_path *path, const char *text, size_t n, char *why, size_t size);
 void json_path_free(struct json_path *path);
 
+/* As json_loadb, but that an integer of more than 63 bits, which that refuses with all around it,
+ * is read as the text of its digits: an identifier loses none. NULL: it is no JSON, or *no_memory
+ * (may be NULL). */
+json_t *json_read(const char *text, size_t n, size_t flags, bool *no_memory);
+
 /* NULL: nothing is there. */
 const json_t *json_path_get(const struct json_path *path, const json_t *root);
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libcommon/base/json_path.h"
 #include "libcommon/base/must.h"
 
 #define TESTS_MAX 8
@@ -30,7 +31,7 @@ void operator_answer_end(struct operator_answer *a)
 const json_t *operator_answer_json(struct operator_answer *a)
 {
     if (!a->json_read && a->whole && a->len && !memchr(a->body, '\0', a->len))
-        a->json = json_loadb(a->body, a->len, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL);
+        a->json = json_read(a->body, a->len, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL);
     a->json_read = true;
     return a->json;
 }

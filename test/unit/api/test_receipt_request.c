@@ -273,6 +273,10 @@ START_TEST(json_is_read)
     ck_assert_str_eq(reader.receipts[0].part, "2");
     ck_assert_str_eq(reader.receipts[0].reason, "unreachable");
     ck_assert_int_eq(reader.receipts[0].rule, RECEIPT_PARTS_LAST);
+    body("{\"status\":\"DELIVRD\",\"id\":12345678901234567891,\"err\":-99999999999999999999}");
+    ck_assert_int_eq(read_it(), RECEIPT_READ_OK);
+    ck_assert_str_eq(reader.receipts[0].match_id, "12345678901234567891");
+    ck_assert_str_eq(reader.receipts[0].code, "-99999999999999999999");
 }
 END_TEST
 

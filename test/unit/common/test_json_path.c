@@ -96,6 +96,44 @@ START_TEST(a_text_that_does_not_fit_is_none)
 }
 END_TEST
 
+static const struct {
+    const char *text;
+    const char *as; /* NULL: it is no JSON */
+} large[] = {
+    {"9223372036854775807", "9223372036854775807"},
+    {"9223372036854775808", "\"9223372036854775808\""},
+    {"-9223372036854775809", "\"-9223372036854775809\""},
+    {"[1, 18446744073709551616,-3]", "[1,\"18446744073709551616\",-3]"},
+    {"{\"a\":\"1 \\\" 99999999999999999999\",\"b\":99999999999999999999}",
+     "{\"a\":\"1 \\\" 99999999999999999999\",\"b\":\"99999999999999999999\"}"},
+    {"[99999999999999999999,\"\\\\\",99999999999999999998]",
+     "[\"99999999999999999999\",\"\\\\\",\"99999999999999999998\"]"},
+    {"[99999999999999999999", NULL},
+    {"[99999999999999999999,\"a", NULL},
+    {"[99999999999999999999,\"a\\", NULL},
+    {"[099999999999999999999]", NULL},
+    {"[99999999999999999999,00000000000000000001]", NULL},
+    {"[99999999999999999999-1]", NULL},
+    {"{99999999999999999999:1}", NULL},
+    {"{99999999999999999999 :1}", NULL},
+    {"[1e999]", NULL},
+    {"", NULL},
+};
+
+START_TEST(a_large_integer_loses_no_digit)
+{
+    json_t *json = json_read(large[_i].text, strlen(large[_i].text), JSON_DECODE_ANY, NULL);
+    char *as = json ? json_dumps(json, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+
+    if (large[_i].as)
+        ck_assert_str_eq(as, large[_i].as);
+    else
+        ck_assert_ptr_null(as);
+    free(as);
+    json_decref(json);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("json_path");
@@ -105,6 +143,7 @@ int main(void)
     tcase_add_loop_test(tc, wrong_paths_are_refused, 0, sizeof(wrong) / sizeof(wrong[0]));
     tcase_add_test(tc, the_longest_path_fits);
     tcase_add_test(tc, a_text_that_does_not_fit_is_none);
+    tcase_add_loop_test(tc, a_large_integer_loses_no_digit, 0, sizeof(large) / sizeof(large[0]));
     suite_add_tcase(suite, tc);
     return suite_run(suite);
 }
