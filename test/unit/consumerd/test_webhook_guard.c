@@ -25,6 +25,7 @@ static const char *const inside[] = {
     "100.127.255.255",
     "127.0.0.1",
     "127.255.255.255",
+    "168.63.129.16", /* of Azure's hosts */
     "169.254.169.254",
     "172.16.0.1",
     "172.31.255.255",
@@ -43,6 +44,7 @@ static const char *const inside[] = {
     /* the same behind other forms */
     "::ffff:127.0.0.1",
     "::ffff:169.254.169.254",
+    "::ffff:168.63.129.16",
     "64:ff9b::7f00:1",
     "64:ff9b::a9fe:a9fe",
     "2002:7f00:1::1",
