@@ -67,6 +67,8 @@ RUN cmake -S . -B /build -G Ninja -DCMAKE_INSTALL_PREFIX=/usr \
  && install -D --strip --target-directory=/out/usr/bin /build/api/msg-api /build/outboxd/msg-outboxd \
       /build/consumerd/msg-consumerd /build/operator-sim/operator-sim /build/test/loadtest/msg-loadtest \
  && install -D -m 0644 --target-directory=/out/usr/share/distributed-messaging-platform/sql sql/*.sql \
+ && install -D -m 0644 --target-directory=/out/usr/share/distributed-messaging-platform/operators.d \
+      consumerd/operators.d/*.ini \
  && install -D -m 0644 --target-directory=/out/usr/share/distributed-messaging-platform/swagger \
       /build/api/swagger/*
 
@@ -102,6 +104,7 @@ ENTRYPOINT ["/usr/bin/msg-outboxd"]
 FROM common AS msg-consumerd
 LABEL org.opencontainers.image.title="msg-consumerd"
 COPY --from=build /out/usr/bin/msg-consumerd /usr/bin/
+COPY --from=build /out/usr/share/distributed-messaging-platform/operators.d /usr/share/distributed-messaging-platform/operators.d
 ENV LISTEN_ADDR=:8082
 EXPOSE 8082
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 CMD ["/usr/bin/msg-consumerd", "--health"]

@@ -123,6 +123,18 @@ def test_the_api_has_its_page_and_its_migrations():
         assert requests.get(f"{url}/swagger/openapi.yaml", timeout=5).text == (REPOSITORY / "api" / "openapi.yaml").read_text()
 
 
+@pytest.mark.parametrize("of", ["msg-api", "msg-consumerd", None], ids=str)
+def test_operators_files_are_in_it(of):
+    """Where docs/operators.md says, for both that read them."""
+    files = {p.name: p for p in (REPOSITORY / "consumerd" / "operators.d").glob("*.ini")}
+    sums = dict(line.split()[::-1] for line in shell(of, f"cd {SHARE}/operators.d && sha256sum *").splitlines())
+    assert sums == {name: hashlib.sha256(p.read_bytes()).hexdigest() for name, p in files.items()}
+    if of != "msg-api":
+        words = [*([] if of else ["msg-consumerd"]), "operator", "list", "--file", f"{SHARE}/operators.d"]
+        listed = container("run", "--rm", *CONFINED, image(of), *words).splitlines()
+        assert [line.split()[0] for line in listed] == sorted(name.removesuffix(".ini") for name in files)
+
+
 # ---- how they run ----
 
 @ways
