@@ -28,6 +28,9 @@ def test_what_is_inside(packages):  # noqa: F811
         if name in PROGRAMS:
             section = PROGRAMS[name]
             assert f"./usr/bin/{name}" in names and f"./usr/share/man/man{section}/{name}.{section}.gz" in names
+        examples = {n.rpartition("/")[2] for n in names if n.startswith("./usr/share/distributed-messaging-platform/operators.d/")} - {""}
+        assert examples == ({p.name for p in (REPOSITORY / "consumerd" / "operators.d").iterdir()}
+                            if name == "msg-consumerd" else set())
         listed = subprocess.run(["dpkg-deb", "--info", path, "conffiles"], capture_output=True, text=True).stdout
         assert set(listed.split()) == {n[1:] for n in names if n.startswith("./etc/") and not n.endswith("/")}
 

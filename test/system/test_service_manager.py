@@ -209,6 +209,22 @@ def test_further_consumers_listen_on_their_names(world, etc, run):
     assert [service.stop() for service in services] == [0, 0]
 
 
+def test_an_instance_may_do_a_part_of_the_work(world, etc, run):
+    """As docs/systemd.md has it: one calls customers' endpoints, the others deliver."""
+    stack = world("operators", "api", "outboxd")
+    folder = etc(stack)
+    ports = [stack.url(f"consumerd-{i}").rpartition(":")[2] for i in (7, 8)]
+    with open(folder / "msg-consumerd.env", "a") as file:
+        file.write("CONSUMERD_PARTS=lanes\n")
+    (folder / f"msg-consumerd@{ports[1]}.env").write_text("CONSUMERD_PARTS=webhooks\n")
+    said = []
+    for port in ports:
+        service = run(folder, "msg-consumerd@.service", port)
+        service.wait_note("READY=1", 20)
+        said.append(re.search(r"CONSUMERD_PARTS=(\S+)", service.log.read_text())[1])
+    assert said == ["lanes", "webhooks"]
+
+
 def test_simulators_keep_their_ledger(world, etc, run):
     stack = world("operators")
     port = stack.url("consumerd-9").rpartition(":")[2]

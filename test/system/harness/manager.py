@@ -104,7 +104,7 @@ class Service:
             name, _, value = self._specifiers(text).partition("=")
             values[name] = value
         for text in self.unit.all("EnvironmentFile"):
-            path = self.etc / Path(text.removeprefix("-")).relative_to(ETC)
+            path = self.etc / Path(self._specifiers(text).removeprefix("-")).relative_to(ETC)
             if path.exists() or not text.startswith("-"):
                 values |= read_environment(path)
         return values
