@@ -216,6 +216,18 @@ def test_consumers_can_be_scaled(resolved):
     assert "container_name" not in consumer and "ports" not in consumer
 
 
+def test_webhooks_may_run_alone(resolved):
+    """When they are asked for, with all that concerns them, and without what does not."""
+    service = resolved["services"]["msg-webhooks"]
+    assert service["profiles"] == ["webhooks"] and "ports" not in service
+    given = environment_of(service, {})
+    assert given["CONSUMERD_PARTS"] == "webhooks" and given["DB_USER_NAME"] == "msg_consumerd"
+    assert {n for n in settings("msg-consumerd") if n.startswith("WEBHOOK_")} <= set(service["environment"])
+    assert not [n for n in service["environment"] if n.startswith(("RABBIT", "OPERATOR"))]
+    done = subprocess.run([binary("msg-consumerd"), "--check"], env=given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_images_are_this_repositorys_targets(resolved):
     stages = re.findall(r"^FROM \S+ AS (\S+)", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE)
     for name, service in resolved["services"].items():
@@ -240,7 +252,8 @@ def test_prometheus_finds_the_services(resolved):
         for sd in job["dns_sd_configs"]:
             found |= {(name, sd["port"]) for name in sd["names"]}
     assert {name for name, _ in found} <= set(services)
-    assert found == {("msg-api", 8080), ("msg-outboxd", 8081), ("msg-consumerd", 8082), ("rabbitmq", 15692)}
+    assert found == {("msg-api", 8080), ("msg-outboxd", 8081), ("msg-consumerd", 8082), ("msg-webhooks", 8082),
+                     ("rabbitmq", 15692)}
 
 
 def test_grafana_finds_its_configuration(resolved):
