@@ -5,6 +5,7 @@ mean each other, and whether settings, ports and paths are the daemons' own.
 """
 
 import copy
+import itertools
 import re
 import shutil
 import subprocess
@@ -14,16 +15,19 @@ from pathlib import Path
 import pytest
 import yaml
 from k8s import checks
-from k8s.manifests import NAMESPACE, REPOSITORY, SCHEMAS, SECRET, Objects, program, render, schema_problems, secret_template
-from k8s.network import network_problems
+from k8s.manifests import IMAGE, NAMESPACE, REPOSITORY, SCHEMAS, SECRET, Objects, program, render, schema_problems, secret_template
+from k8s.network import network_problems, selects
 
 K8S = REPOSITORY / "k8s"
 OVERLAYS = ["development", "production"]
+PRODUCTION = ("registry.example.com/distributed-messaging-platform", "0.1.0")  # the image that the overlay names
 COMPONENTS = sorted(p.name for p in (K8S / "components").iterdir())
+OPTIONAL = ["receipts", "webhooks"]  # in none of the two overlays
 # What the two overlays are not made of: each component on each base that lacks it.
 COMBINATIONS = {"development-autoscaled": ("development", ["autoscaling"]),
                 "development-watched": ("development", ["monitoring"]),
-                "development-complete": ("development", ["autoscaling", "monitoring"])}
+                "development-complete": ("development", ["autoscaling", "monitoring", *OPTIONAL]),
+                "production-complete": ("production", OPTIONAL)}
 
 pytestmark = pytest.mark.skipif(not (shutil.which("kubectl") or shutil.which("kustomize")),
                                 reason="needs kubectl or kustomize")
@@ -42,12 +46,19 @@ def rendered(tmp_path_factory):
         folder.mkdir()
         (folder / "kustomization.yaml").write_text(yaml.safe_dump(
             {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "namespace": NAMESPACE,
-             "resources": [f"../{overlay}"], "components": [f"../../components/{c}" for c in components]}))
+             "resources": [f"../{overlay}"], "components": [f"../../components/{c}" for c in components],
+             "images": [{"name": IMAGE, "newName": PRODUCTION[0], "newTag": PRODUCTION[1]}] if overlay == "production" else []}))
         objects[name] = render(folder)
     return objects
 
 
 ALL = [*OVERLAYS, *COMBINATIONS]
+
+
+def examples():
+    """The YAML of the documentation, in its order."""
+    text = (REPOSITORY / "docs/kubernetes.md").read_text()
+    return [textwrap.dedent(e) for e in re.findall(r"^ *```yaml\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -93,7 +104,7 @@ def test_each_has_its_own_account_and_sees_no_other(rendered):
 
 def test_an_overlay_as_the_documentation_has_it(tmp_path):
     """Outside of the tree, on top of production."""
-    (example,) = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "docs/kubernetes.md").read_text(), re.DOTALL)
+    example = examples()[0]
     shutil.copytree(K8S, tmp_path / "distributed-messaging-platform" / "k8s")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "kustomization.yaml").write_text(textwrap.dedent(example))
@@ -105,6 +116,43 @@ def test_an_overlay_as_the_documentation_has_it(tmp_path):
     assert "a.example.net" in config(objects, "messaging-platform-consumerd-settings")["OPERATORS"]
 
 
+def test_the_way_in_that_the_documentation_has(rendered):
+    """Its Ingress leads to Services that there are, and routes of the API that are for those who come from outside."""
+    (ingress,) = [e for e in map(yaml.safe_load, examples()) if e.get("kind") == "Ingress"]
+    assert not (SCHEMAS / "node_modules").is_dir() or schema_problems([ingress]) == []
+    paths = [p for rule in ingress["spec"]["rules"] for p in rule["http"]["paths"]]
+    assert {p["path"] for p in paths} == {"/messages", "/balance", "/webhooks", "/operators"}
+    for p in paths:
+        service = p["backend"]["service"]
+        ports = spec(rendered["production-complete"], "Service", service["name"])["ports"]
+        assert service["port"]["name"] in [port["name"] for port in ports]
+        assert service["name"].endswith("receipts") == (p["path"] == "/operators")
+
+
+def test_carriers_as_the_documentation_has_them(tmp_path):
+    """Their files and secrets are where the daemons look that need them, and nowhere else."""
+    (example,) = [e for e in examples() if "operators.d/twilio.ini" in e]
+    shutil.copytree(K8S, tmp_path / "k8s")
+    mine = tmp_path / "mine"
+    shutil.copytree(REPOSITORY / "consumerd" / "operators.d", mine / "operators.d")
+    (mine / "kustomization.yaml").write_text(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
+        f"namespace: {NAMESPACE}\nresources: [../k8s/overlays/production]\n"
+        "components: [../k8s/components/webhooks]\n" + example)
+    objects = render(mine)
+    for w in objects.workloads():
+        c = w.containers[0]
+        values = {e["name"]: e.get("value") for e in c["env"]}
+        mounts = {m["mountPath"]: m["name"] for m in c["volumeMounts"]}
+        volumes = {v["name"]: v for v in w.pod["volumes"]}
+        assert ("OPERATORS_FILE" in values) == (w.name in (API, CONSUMERD)), w
+        if w.name in (API, CONSUMERD):
+            name = volumes[mounts[values["OPERATORS_FILE"]]]["configMap"]["name"]
+            assert list(objects.get("ConfigMap", name)["data"]) == ["twilio.ini"]
+            assert volumes[mounts[values["CREDENTIALS_DIRECTORY"]]]["secret"]["secretName"] == "operators"
+            assert values["RECEIPT_REFERENCE_KEY_FILE"].startswith(values["CREDENTIALS_DIRECTORY"] + "/")
+
+
 def test_every_part_is_used():
     """No file lies beside the kustomizations that refer to their neighbours."""
     for folder in [K8S / "base", *(K8S / "components").iterdir(), *(K8S / "overlays").iterdir()]:
@@ -113,7 +161,27 @@ def test_every_part_is_used():
         assert not unused, f"{folder.name}: {unused}"
     used = {Path(c).name for o in OVERLAYS for c in
             yaml.safe_load((K8S / "overlays" / o / "kustomization.yaml").read_text())["components"]}
-    assert used == set(COMPONENTS)
+    assert used == set(COMPONENTS) - set(OPTIONAL)
+
+
+def test_webhooks_alone_know_neither_broker_nor_operators_secrets(rendered):
+    for name in ("development-complete", "production-complete"):
+        objects = rendered[name]
+        parts = {}
+        for w in objects.workloads():
+            if w.name in (CONSUMERD, WEBHOOKS):
+                values = checks.environment(objects, w, w.containers[0]).values
+                parts[w.name] = values["CONSUMERD_PARTS"]
+                assert ("RABBIT_URI" in values) == (w.name == CONSUMERD)
+        assert parts == {CONSUMERD: "lanes", WEBHOOKS: "webhooks"}
+    assert all("CONSUMERD_PARTS" not in config(rendered[o], f"{CONSUMERD}-settings") for o in OVERLAYS)
+
+
+def test_receipts_have_a_way_in_of_their_own(rendered):
+    objects = rendered["production-complete"]
+    (port,) = spec(objects, "Service", "messaging-platform-receipts")["ports"]
+    assert config(objects, f"{API}-settings")["RECEIPTS_LISTEN_ADDR"] == f":{port['port']}"
+    assert [p["targetPort"] for p in spec(objects, "Service", API)["ports"]] == ["http"]
 
 
 def test_alerts_are_those_of_prometheus():
@@ -130,9 +198,8 @@ def test_jobs_are_those_of_the_rules(rendered):
     objects = rendered["development-complete"]
     jobs = set()
     for monitor in objects.kind("ServiceMonitor"):
-        (service,) = [s for s in objects.kind("Service")
-                      if monitor["spec"]["selector"]["matchLabels"].items() <= s["metadata"]["labels"].items()]
-        for endpoint in monitor["spec"]["endpoints"]:
+        services = [s for s in objects.kind("Service") if selects(monitor["spec"]["selector"], s["metadata"]["labels"])]
+        for service, endpoint in itertools.product(services, monitor["spec"]["endpoints"]):
             relabelled = [r["replacement"] for r in endpoint.get("relabelings", []) if r["targetLabel"] == "job"]
             jobs.add(relabelled[0] if relabelled else service["metadata"]["name"])
     assert jobs == {s["job_name"] for s in config["scrape_configs"]}
@@ -178,7 +245,7 @@ def config(objects, begin):
     return next(o for o in objects.kind("ConfigMap") if o["metadata"]["name"].startswith(begin))["data"]
 
 
-API, OUTBOXD, CONSUMERD = (f"messaging-platform-{n}" for n in ("api", "outboxd", "consumerd"))
+API, OUTBOXD, CONSUMERD, WEBHOOKS = (f"messaging-platform-{n}" for n in ("api", "outboxd", "consumerd", "webhooks"))
 
 
 def drop(objects, kind, name):
@@ -254,6 +321,16 @@ TAMPERED = {
     "KEDA": (lambda o: drop(o, "NetworkPolicy", "consumerd-from-keda"), "a pod in keda to messaging-platform-consumerd TCP 8082"),
     "operators": (lambda o: spec(o, "NetworkPolicy", "consumerd-to-simulators")["egress"][0]["ports"][0].update(port=9002),
                   "to operator-a TCP 9001"),
+    "endpoints": (lambda o: drop(o, "NetworkPolicy", "endpoints"), "blocked: messaging-platform-webhooks to 198.51.100.7 TCP 8443"),
+    "endpoints' metadata": (lambda o: spec(o, "NetworkPolicy", "endpoints")["egress"][0]["to"][0]["ipBlock"].pop("except"),
+                            "open: messaging-platform-webhooks to 168.63.129.16 TCP 80"),
+    "endpoints' ports": (lambda o: spec(o, "NetworkPolicy", "endpoints")["egress"][0].pop("ports"),
+                         "open: messaging-platform-webhooks to 198.51.100.7 TCP 25"),
+    "receipts": (lambda o: drop(o, "NetworkPolicy", "operators-to-receipts"),
+                 "blocked: a pod in ingress-nginx to messaging-platform-api TCP 8084"),
+    "receipts' port": (lambda o: config(o, f"{API}-settings").update(RECEIPTS_LISTEN_ADDR=":8085"), "listens on 8080"),
+    "webhooks without a database": (lambda o: spec(o, "NetworkPolicy", "daemons-to-mysql")["podSelector"]["matchExpressions"][0][
+        "values"].remove(WEBHOOKS), "blocked: messaging-platform-webhooks to mysql TCP 3306"),
     "policy's port": (lambda o: spec(o, "NetworkPolicy", "clients-to-api")["ingress"][0]["ports"][0].update(port=80), "port 80 is of none"),
     "no default": (lambda o: drop(o, "NetworkPolicy", "default-deny"), "open: "),
     "clients": (lambda o: spec(o, "NetworkPolicy", "clients-to-api")["ingress"][0].pop("from"),

@@ -113,7 +113,11 @@ def ports_and_probes(objects):
         port = int(port)
         if host:
             problems.append(f"{w}: {p.name} on {listen} is reached by nobody outside of its pod")
-        if w.ports() != {"http": port}:
+        listens = {"http": port}
+        receipts = environment(objects, w, c).values.get("RECEIPTS_LISTEN_ADDR")
+        if receipts:
+            listens["receipts"] = int(receipts.rpartition(":")[2])
+        if w.ports() != listens:
             problems.append(f"{w}: {p.name} listens on {port}, the manifest has {w.ports()}")
         if port != p.default_port():
             problems.append(f"{w}: port {port} is not {p.name}'s usual {p.default_port()}")

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from .manifests import NAME, NAMESPACE, NAMESPACE_LABEL, environment, is_ours
 
 PRIVATE, PUBLIC, METADATA = "10.20.30.40", "198.51.100.7", "169.254.169.254"
+WIRE_SERVER = "168.63.129.16"  # Azure's, at an address that looks public
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,11 @@ def allows(rule, side, peer, destination, port, protocol):
     if "ports" not in rule:
         return True
     names = dict(destination.ports)
-    return any(p.get("protocol", "TCP") == protocol and names.get(p["port"], p["port"]) == port
-               for p in rule["ports"])
+    for p in rule["ports"]:
+        first = names.get(p["port"], p["port"])
+        if p.get("protocol", "TCP") == protocol and (first == port or "endPort" in p and first <= port <= p["endPort"]):
+            return True
+    return False
 
 
 def allowed(objects, source, destination, port, protocol="TCP"):
@@ -126,15 +130,19 @@ def needed(objects):
                 ends += destinations(objects, values["DB_HOST"], int(values["DB_PORT"]), PRIVATE)
             if "RABBIT_URI" in values and w.kind != "Job":
                 ends += leads_to(objects, values["RABBIT_URI"], PRIVATE)
-            for operator in filter(None, values.get("OPERATORS", "").split(",")):
-                ends += leads_to(objects, operator.partition("=")[2], PUBLIC)
+            parts = values.get("CONSUMERD_PARTS", "lanes,webhooks").split(",") if "OPERATORS" in values else []
+            if "lanes" in parts:
+                for operator in values["OPERATORS"].split(","):
+                    ends += leads_to(objects, operator.partition("=")[2], PUBLIC)
+            if "webhooks" in parts:
+                ends += [(address(PUBLIC), port) for port in (80, 443, 8443)]
             if values.get("OTEL_EXPORTER_OTLP_ENDPOINT") and w.kind != "Job":
                 ends += leads_to(objects, values["OTEL_EXPORTER_OTLP_ENDPOINT"], PRIVATE)
             edges += [(own, to, port, "TCP") for to, port in ends]
     api = objects.selected({NAME: "messaging-platform-api"})
-    edges += [(foreign("ingress-nginx"), pod(w), w.port("http"), "TCP") for w in api]
+    edges += [(foreign("ingress-nginx"), pod(w), port, "TCP") for w in api for port in w.ports().values()]
     for monitor in objects.kind("ServiceMonitor"):
-        for w in objects.selected(monitor["spec"]["selector"]["matchLabels"]):
+        for w in [w for w in objects.workloads() if selects(monitor["spec"]["selector"], w.labels)]:
             edges += [(foreign("monitoring"), pod(w), w.port(e["port"]), "TCP")
                       for e in monitor["spec"]["endpoints"]]
     for scaled in objects.kind("ScaledObject"):
@@ -155,7 +163,17 @@ def forbidden(objects):
              (foreign("default"), pod(api), 8080, "TCP"), (address(PUBLIC), pod(api), 8080, "TCP"),
              (pod(outboxd), address(PUBLIC), 443, "TCP"), (pod(api), address(PUBLIC), 443, "TCP"),
              (pod(consumerd), address(METADATA), 80, "TCP"), (pod(consumerd), address(METADATA), 443, "TCP"),
-             (pod(consumerd), address(PUBLIC), 25, "TCP"), (pod(api), foreign("default"), 80, "TCP")]
+             (pod(consumerd), address(PUBLIC), 25, "TCP"), (pod(api), foreign("default"), 80, "TCP"),
+             (pod(consumerd), address(PRIVATE), 443, "TCP"), (pod(consumerd), address(WIRE_SERVER), 80, "TCP"),
+             (foreign("default"), pod(api), 8084, "TCP")]
+    if "messaging-platform-webhooks" in by_name:
+        webhooks = pod(by_name["messaging-platform-webhooks"])
+        edges += [(webhooks, address(METADATA), 80, "TCP"), (webhooks, address(PRIVATE), 443, "TCP"),
+                  (webhooks, address(WIRE_SERVER), 80, "TCP"), (webhooks, address(PUBLIC), 25, "TCP"),
+                  (webhooks, pod(api), 8080, "TCP"), (foreign("default"), webhooks, 8082, "TCP"),
+                  (pod(consumerd), address(PUBLIC), 8443, "TCP")]
+        edges += [(webhooks, pod(by_name[name]), port, "TCP") for name, port in (("rabbitmq", 5672), ("operator-a", 9001))
+                  if name in by_name]
     if "mysql" in by_name:
         mysql, rabbitmq, operator = by_name["mysql"], by_name["rabbitmq"], by_name["operator-a"]
         edges += [(foreign("default"), pod(mysql), 3306, "TCP"), (foreign("default"), pod(rabbitmq), 5672, "TCP"),
