@@ -46,7 +46,7 @@ def random_killer(run):
             result.notes.append(f"{run.killer_sec:.0f} s; " + ", ".join(
                 f"{k} {n}" for k, n in sorted(kills.items())))
             result.title += f", for {run.killer_sec:.0f} s"
-            judge.judge(result, load, lifted, deadline=120, replays=200)
+            judge.judge(result, load, lifted, deadline=120, replays=200, ghosts=True)
         result.notes.append(f"{rate:.0f} messages became final a second, {baseline:.0f} before the kills")
         if rate < KEPT * baseline:
             result.violate(result.notes[-1])

@@ -8,7 +8,7 @@ import subprocess
 import time
 from dataclasses import asdict, dataclass, field
 
-from harness.audit import accepted_references, audit, quiesce
+from harness.audit import accepted_references, audit, quiesce, take_ghosts
 from harness.stack import binary
 from harness.wait import Timeout
 
@@ -80,14 +80,16 @@ class Judge:
         self.stuck = set()
 
     def judge(self, result, load, lifted, deadline=60, may_fail=False, unknown=False, dead=0,
-              replays=100):
+              replays=100, ghosts=False):
         """`lifted`: when the fault ended. may_fail: recipients nobody rejected may fail. unknown: an
-        operator could not be asked, so both may have accepted."""
+        operator could not be asked, so both may have accepted. ghosts: the database was killed."""
         try:
             quiesce(self.site.stack, deadline)
         except Timeout as e:
             result.violate(str(e)[:2000])
         result.recovery_sec = max(result.recovery_sec, time.monotonic() - lifted)
+        if ghosts and (letters := take_ghosts(self.site.stack)):
+            result.notes.append(f"{letters} dead letters of commits that the killed database had shown and not kept")
         if self.site.told:
             self.site.told.wait(result)
         sentences = set(audit(self.site.stack, dead=dead)) | set(product_audit(self.site.stack)[0])
