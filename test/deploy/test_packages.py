@@ -6,9 +6,17 @@ import subprocess
 
 import pytest
 import requests
-from machine import (DAEMONS, DOCUMENT, ETC, PACKAGES, KeyedApi, Platform, machine, make_packages,  # noqa: F401
-                     packages, servers, wait_known)
+from machine import (DAEMONS, DOCUMENT, ETC, PACKAGES, REPOSITORY, KeyedApi, Platform, machine,  # noqa: F401
+                     make_packages, packages, servers, wait_known)
 
+CARRIER = """[carrier]
+kind = native
+url = http://127.0.0.1:1
+receipt.format = json
+receipt.delivered = json:status == delivered
+receipt.undelivered = json:status == failed
+receipt.secret = %{secret:CARRIER_RECEIPTS}
+"""
 CONFFILES = {f"/{ETC}/{name}.env" for name in ("platform", *DAEMONS.values(), "operator-sim")}
 PROGRAMS = {"msg-api": 8, "msg-outboxd": 8, "msg-consumerd": 8, "operator-sim": 8, "msg-loadtest": 1}
 
@@ -77,6 +85,22 @@ def test_life_of_an_installation(machine, servers, packages, tmp_path_factory): 
                     ",".join(f"http://127.0.0.1:{p}" for p in platform.operators), "-seed-db-dsn",
                     f"{values['DB_USER_NAME']}:{values['DB_PASSWORD']}@tcp({values['DB_HOST']}:{values['DB_PORT']})"
                     f"/{values['DB_NAME']}")
+
+    # A carrier whose secret is a credential, to the unit, to the verbs and to the package's own; and an instance's file.
+    (machine.root / ETC / "operators.d").mkdir()
+    platform.write("operators.d/carrier.ini", CARRIER)
+    platform.write("credentials/CARRIER_RECEIPTS", "a-long-word\n").chmod(0o600)
+    platform.write("msg-consumerd@8083.env", "CONSUMERD_PARTS=webhooks\n")
+    with open(machine.root / ETC / "msg-api.env", "a") as file:
+        file.write(f"OPERATORS_FILE=/{ETC}/operators.d\nRECEIPT_REFERENCE_KEY={32 * 'k'}\n")
+    key = machine.root / ETC / "admin_key"
+    kept = key.read_text()
+    key.unlink()
+    done = machine.run("dpkg-reconfigure", "msg-api")
+    assert done.returncode == 0 and "No API key was made" not in done.stdout, done.stdout
+    key.write_text(kept)
+    key.chmod(0o600)
+    platform.wait_ready()
 
     # The verbs as the page on packages has them.
     shell = re.search(r"^platform\(\) \(\n.*?^\)\n(platform .*?)(?=```)", DOCUMENT.read_text(), re.M | re.S)
