@@ -27,7 +27,7 @@ struct receipt_form {
 
 /* False: more fields than RECEIPT_FIELDS_MAX; with text NULL, memory is out. */
 bool receipt_form_read(struct receipt_form *form, const char *text, size_t n);
-void receipt_form_free(struct receipt_form *form); /* all zero is fine */
+void receipt_form_free(struct receipt_form *form); /* after a read, whatever came of it */
 
 /* An object of texts; what is not UTF-8 becomes U+FFFD, and NULs are left out, so that UCS-2 reads
  * as far as it is ASCII. A field that is there twice is null: which one would it be? NULL: memory

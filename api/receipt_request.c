@@ -75,14 +75,12 @@ static const EVP_MD *digest_of(enum operator_digest digest)
 
 static bool put_form(struct buf *out, const struct receipt_request *request)
 {
-    struct receipt_form *form = calloc(1, sizeof(*form));
-    bool ok = form && receipt_form_read(form, request->body, request->body_len);
+    struct receipt_form form;
+    bool ok = receipt_form_read(&form, request->body, request->body_len);
 
     if (ok)
-        receipt_form_put_sorted(form, out);
-    if (form)
-        receipt_form_free(form);
-    free(form);
+        receipt_form_put_sorted(&form, out);
+    receipt_form_free(&form);
     return ok;
 }
 
@@ -422,18 +420,16 @@ static enum receipt_reading parse_json(const struct receipt_request *request, js
 
 static enum receipt_reading parse_form(const struct receipt_request *request, json_t **root)
 {
-    struct receipt_form *form = calloc(1, sizeof(*form));
     enum receipt_reading reading = RECEIPT_READ_NO_MEMORY;
+    struct receipt_form form;
 
-    if (form && receipt_form_read(form, request->body, request->body_len)) {
-        *root = receipt_form_json(form);
+    if (receipt_form_read(&form, request->body, request->body_len)) {
+        *root = receipt_form_json(&form);
         reading = *root ? RECEIPT_READ_OK : RECEIPT_READ_NO_MEMORY;
-    } else if (form && form->text) {
+    } else if (form.text) {
         reading = RECEIPT_READ_OK;
     }
-    if (form)
-        receipt_form_free(form);
-    free(form);
+    receipt_form_free(&form);
     return reading;
 }
 
@@ -488,19 +484,16 @@ static enum receipt_reading read_request(struct receipt_reader *reader,
 enum receipt_reading receipt_request_read(struct receipt_reader *reader,
                                           const struct receipt_request *request)
 {
-    struct receipt_form *query = calloc(1, sizeof(*query));
     enum receipt_reading reading = RECEIPT_READ_NO_MEMORY;
+    struct receipt_form query;
 
     reader->n = reader->interim = reader->unclear = reader->unreadable = reader->forged = 0;
-    if (!query)
-        return reading;
-    if (receipt_form_read(query, request->query, strlen(request->query))) {
-        reading = read_request(reader, request, query);
-    } else if (query->text) {
+    if (receipt_form_read(&query, request->query, strlen(request->query))) {
+        reading = read_request(reader, request, &query);
+    } else if (query.text) {
         reader->unreadable++;
         reading = RECEIPT_READ_OK;
     }
-    receipt_form_free(query);
-    free(query);
+    receipt_form_free(&query);
     return reading;
 }
