@@ -22,6 +22,7 @@ VICTIM = {"api": "api", "outbox": "outboxd", "consumer": "consumerd", "refund": 
           "receipts": "api", "webhooks": "consumerd"}
 # Passes between two deaths: at least one, at most so many.
 PASSES = {"api": 20, "outbox": 20, "consumer": 40, "refund": 2, "receipts": 20, "webhooks": 20, NEEDS_POISON: 10}
+KILLS = {"webhooks": 10}  # of 30 elsewhere: endpoints wait for ten seconds for one that has died
 ERROR_SEC = 2
 REPUBLISHED_SEC = 30
 BURST = 40   # sends that are due together: bundles of several
@@ -74,7 +75,7 @@ def kill_at(run, site, judge, name):
     copies = duplicates(site)
     with Load(site, run.new_seed(), rate=150, burst=BURST, **settings_of(kind)) as load:
         with poison(run, site) if name == NEEDS_POISON else contextlib.nullcontext():
-            loop.run(3 if run.short else run.repeat, deadline=30 + 3 * run.repeat)
+            loop.run(run.times(KILLS.get(kind, 30), 3), deadline=30 + 3 * run.repeat)
         lifted = time.monotonic()
         site.up()
         load.end()
