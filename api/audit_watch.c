@@ -202,6 +202,12 @@ struct audit_watch *audit_watch_start(void)
     return w;
 }
 
+void audit_watch_begin_stop(struct audit_watch *w)
+{
+    if (w)
+        pause_stop(&w->pause);
+}
+
 void audit_watch_stop(struct audit_watch *w)
 {
     if (!w)

@@ -11,7 +11,8 @@
 
 struct audit_watch;
 
-struct audit_watch *audit_watch_start(void);  /* settings: api_settings; NULL: switched off */
+struct audit_watch *audit_watch_start(void);        /* settings: api_settings; NULL: switched off */
+void audit_watch_begin_stop(struct audit_watch *w); /* does not wait; NULL is fine */
 void audit_watch_stop(struct audit_watch *w); /* NULL is fine; bounded by the database's timeouts */
 
 #endif

@@ -158,6 +158,12 @@ struct migrator *migrator_start(const struct db_settings *settings)
     return m;
 }
 
+void migrator_begin_stop(struct migrator *m)
+{
+    if (m)
+        pause_stop(&m->pause);
+}
+
 void migrator_stop(struct migrator *m)
 {
     if (!m)

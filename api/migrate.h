@@ -33,6 +33,7 @@ int migrate_run(struct db *db, int *applied, struct err *err);
  * logged. Whoever needs the schema waits for it (db/schema.h). */
 struct migrator;
 struct migrator *migrator_start(const struct db_settings *settings);
-void migrator_stop(struct migrator *m); /* NULL is fine; waits for the statement under way */
+void migrator_begin_stop(struct migrator *m); /* does not wait; NULL is fine */
+void migrator_stop(struct migrator *m);       /* NULL is fine; waits for the statement under way */
 
 #endif

@@ -188,6 +188,11 @@ struct pressure *pressure_start(void)
     return p;
 }
 
+void pressure_begin_stop(struct pressure *p)
+{
+    pause_stop(&p->pause);
+}
+
 void pressure_stop(struct pressure *p)
 {
     pause_stop(&p->pause);

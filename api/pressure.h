@@ -12,7 +12,8 @@
 
 struct pressure;
 
-struct pressure *pressure_start(void); /* settings: api_settings */
+struct pressure *pressure_start(void);        /* settings: api_settings */
+void pressure_begin_stop(struct pressure *p); /* does not wait */
 void pressure_stop(struct pressure *p);
 
 /* True when sends must be refused. Any thread, O(1). */

@@ -439,8 +439,9 @@ void reads_stop(struct reads *r)
     r->closed = true;
     pthread_cond_broadcast(&r->wake);
     pthread_mutex_unlock(&r->lock);
-    for (size_t i = 0; i < r->count; i++) {
+    for (size_t i = 0; i < r->count; i++)
         pause_stop(&r->readers[i].pause);
+    for (size_t i = 0; i < r->count; i++) {
         pthread_join(r->readers[i].thread, NULL);
         pause_destroy(&r->readers[i].pause);
         db_free(r->readers[i].db);

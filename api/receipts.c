@@ -292,11 +292,11 @@ void receipts_stop(struct receipts *r)
 {
     if (!r)
         return;
-    receipt_sweep_stop(r->sweep);
     pthread_mutex_lock(&r->lock);
     r->closed = true;
     pthread_cond_broadcast(&r->wake);
     pthread_mutex_unlock(&r->lock);
+    receipt_sweep_stop(r->sweep);
     for (size_t i = 0; i < r->count; i++) {
         pthread_join(r->workers[i].thread, NULL);
         db_free(r->workers[i].db);

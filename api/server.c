@@ -550,6 +550,11 @@ void server_drain(struct server *s)
     janitor_begin_stop(s->janitor);
     if (!entrance_drain(s->entrance))
         log_warn("server.drain_cut_short", L_MSG("requests were still in hand at the deadline"));
+    /* Each may have to wait for an answer of the database first: all at the same time. */
+    migrator_begin_stop(s->migrator);
+    pressure_begin_stop(s->pressure);
+    audit_watch_begin_stop(s->audit);
+    webhook_watch_begin_stop();
     /* Committers and readers first: they answer into the server. */
     commit_stop(s->commit);
     receipt_route_stop();

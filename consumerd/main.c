@@ -81,6 +81,7 @@ static void drain(struct parts *p)
     httpd_drain(p->httpd);
     if (p->lanes)
         drain_lanes(p);
+    webhook_watch_begin_stop();
     webhook_desk_stop(p->webhooks);
     janitor_stop(p->janitor);
     httpd_wait_drained(p->httpd, daemon_drain_left_ms());

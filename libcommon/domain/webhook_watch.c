@@ -98,6 +98,12 @@ void webhook_watch_start(const struct db_settings *settings)
     pthread_setname_np(watch.thread, "webhook set");
 }
 
+void webhook_watch_begin_stop(void)
+{
+    if (watch.started)
+        pause_stop(&watch.pause);
+}
+
 void webhook_watch_stop(void)
 {
     if (!watch.started)

@@ -14,6 +14,7 @@
 #define WEBHOOK_WATCH_BELIEVED_MS 10000
 
 void webhook_watch_start(const struct db_settings *settings); /* which outlive it */
-void webhook_watch_stop(void); /* fine without a start; bounded by the database's timeouts */
+void webhook_watch_begin_stop(void); /* does not wait; fine without a start */
+void webhook_watch_stop(void);       /* fine without a start; bounded by the database's timeouts */
 
 #endif
