@@ -492,12 +492,11 @@ static size_t check_operator_files(struct settings *s, struct buf *errors)
 }
 
 /* Who delivers nothing needs no broker. */
-static size_t check_broker(const struct settings *s, struct buf *errors)
+static const char *spared_by_parts(void)
 {
-    if (s->broker.uri || !settings_has_part(s, PART_LANES))
-        return 0;
-    buf_puts(errors, "RABBIT_URI is required (or RABBIT_URI_FILE)\n");
-    return 1;
+    const char *list = getenv("CONSUMERD_PARTS");
+
+    return list && read_parts(list) == 1u << PART_WEBHOOKS ? "RABBIT_URI" : NULL;
 }
 
 static size_t check(struct buf *errors)
@@ -507,7 +506,7 @@ static size_t check(struct buf *errors)
     size_t faults = daemon_settings_check(&s->daemon, &s->httpd, &s->db, errors);
     int64_t timeout_ms, settles_ms;
 
-    faults += check_broker(s, errors) + check_operator_files(s, errors);
+    faults += check_operator_files(s, errors);
     timeout_ms = settings_longest_timeout_ms(c);
     settles_ms = settings_longest_settling_ms(c);
     faults += settings_check_order("OPERATOR_BACKOFF_MS", c->backoff_ms, "OPERATOR_BACKOFF_MAX_MS",
@@ -576,7 +575,7 @@ const struct daemon_program consumerd_program = {
         "                                                       one message through one of them\n"
         "  msg-consumerd operator check NAME --answer FILE      what a recorded answer means\n"
         "  msg-consumerd operator keys                          the keys of an operator's file\n",
-    .judged = "RABBIT_URI",
+    .spared_in_service = spared_by_parts,
     .plain_verb = "operator",
     .groups = groups,
     .group_count = sizeof(groups) / sizeof(groups[0]),

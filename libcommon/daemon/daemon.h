@@ -42,7 +42,8 @@ struct daemon_program {
     const char *summary; /* one line for --help */
     const char *verbs;   /* further lines for --help, "" if none */
     const char *spared;  /* a required setting that no verb needs; NULL: none */
-    const char *judged;  /* one that check asks for where it is needed, verbs always; NULL: none */
+    /* ... one that serve does not need, by what the environment says of it. May be NULL. */
+    const char *(*spared_in_service)(void);
     /* A verb that needs no required setting at all, nor that settings fit each other; NULL: none */
     const char *plain_verb;
     const struct settings_group *groups;

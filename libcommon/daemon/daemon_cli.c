@@ -20,6 +20,13 @@ static int print_help(const struct daemon_program *p)
     return 0;
 }
 
+static const char *spared_by(const struct daemon_program *p, bool is_verb)
+{
+    if (is_verb)
+        return p->spared;
+    return p->spared_in_service ? p->spared_in_service() : NULL;
+}
+
 /* alone: each setting by itself. */
 static int check_settings(const struct daemon_program *p, const char *spared, bool alone)
 {
@@ -72,8 +79,7 @@ static int take_options(const struct daemon_program *program, int argc, char **a
     if (argc > 1 && program->plain_verb && !strcmp(argv[1], program->plain_verb))
         rc = check_settings(program, SETTINGS_SPARE_ALL, true);
     else
-        rc =
-            check_settings(program, argc > 1 && !option ? program->spared : program->judged, false);
+        rc = check_settings(program, spared_by(program, argc > 1 && !option), false);
     if (!option && !rc) {
         keep_secrets_in(program);
         return -1;

@@ -217,9 +217,11 @@ def test_check_names_every_fault(tmp_path):
 def test_the_broker_and_the_operators_are_needed_for_lanes_alone():
     nowhere = {"RABBIT_URI": "", "OPERATORS_FILE": "/nowhere"}
     assert check(CONSUMERD_PARTS="webhooks", **nowhere).returncode == 0
-    for parts in ("lanes", "lanes,webhooks"):
+    for parts in ("lanes", "lanes,webhooks", "letters"):
         done = check(CONSUMERD_PARTS=parts, **nowhere)
-        assert done.returncode == 78 and "RABBIT_URI is required" in done.stderr and "/nowhere" in done.stderr, done.stderr
+        assert done.returncode == 78 and "RABBIT_URI is required" in done.stderr, done.stderr
+    done = check(CONSUMERD_PARTS="lanes", OPERATORS_FILE="/nowhere")
+    assert done.returncode == 78 and "/nowhere" in done.stderr, done.stderr
     done = subprocess.run([binary("consumerd"), "dead", "list"], capture_output=True, text=True, timeout=20,
                           env={"PATH": os.environ["PATH"], "DB_PASSWORD": "x", "CONSUMERD_PARTS": "webhooks"})
     assert done.returncode == 78 and "RABBIT_URI is required" in done.stderr
