@@ -13,6 +13,7 @@
 #define LOCK_WAIT_SEC 5 /* a retry follows */
 #define RETRY_MS 500
 #define STATEMENT_TIMEOUT_MS 3600000
+#define NO_SUCH_TABLE 1146
 
 static struct db_label migrate_label = {.query = "migrate"};
 
@@ -97,6 +98,22 @@ static int apply(struct db *db, const struct migration *m, enum progress progres
     return rc;
 }
 
+/* Whether any is to be applied, as far as one sees without the lock. */
+static int look(struct db *db, bool *pending, struct err *err)
+{
+    enum progress progress = FINISHED;
+
+    for (size_t i = 0; i < migration_count && progress == FINISHED; i++) {
+        if (!find(db, &migrations[i], &progress, err))
+            continue;
+        if (err->code != NO_SUCH_TABLE)
+            return -1;
+        progress = NEW;
+    }
+    *pending = progress != FINISHED;
+    return 0;
+}
+
 int migrate_run(struct db *db, int *applied, struct err *err)
 {
     enum progress progress;
@@ -120,30 +137,57 @@ int migrate_run(struct db *db, int *applied, struct err *err)
 }
 
 struct migrator {
-    struct db_settings settings;
+    const struct db_settings *settings;
     struct pause pause;
     pthread_t thread;
 };
 
+static int look_once(struct migrator *m, bool *pending, struct err *err)
+{
+    struct db *db = db_new(m->settings);
+    int rc = db_acquire(db, err);
+
+    if (!rc)
+        rc = look(db, pending, err);
+    db_release(db);
+    db_free(db);
+    return rc;
+}
+
+static int run_once(struct migrator *m, struct err *err)
+{
+    struct db_settings patient = migrate_settings(m->settings);
+    struct db *db = db_new(&patient);
+    int rc = db_acquire(db, err);
+    int applied;
+
+    if (!rc)
+        rc = migrate_run(db, &applied, err);
+    db_release(db);
+    db_free(db);
+    return rc;
+}
+
+/* With the patience that a large table may need only where there is something to be done: a stop
+ * waits for the statement under way, and a database may fall silent in the midst of any. */
 static void *migrator_main(void *arg)
 {
     struct migrator *m = arg;
-    struct db *db = db_new(&m->settings);
     bool failing = false;
     struct err err;
-    int applied;
     int rc;
 
+    db_label_register(&migrate_label);
     do {
-        rc = db_acquire(db, &err);
-        if (!rc)
-            rc = migrate_run(db, &applied, &err);
-        db_release(db);
+        bool pending;
+
+        rc = look_once(m, &pending, &err);
+        if (!rc && pending)
+            rc = run_once(m, &err);
         if (rc && !failing)
             log_warn("migrate.failed", L_ERR(&err));
         failing = rc != 0;
     } while (rc && !pause_for(&m->pause, RETRY_MS));
-    db_free(db);
     return NULL;
 }
 
@@ -151,7 +195,7 @@ struct migrator *migrator_start(const struct db_settings *settings)
 {
     struct migrator *m = must_alloc(1, sizeof(*m));
 
-    m->settings = migrate_settings(settings);
+    m->settings = settings;
     pause_init(&m->pause);
     MUST(pthread_create(&m->thread, NULL, migrator_main, m) == 0);
     pthread_setname_np(m->thread, "migrate");

@@ -30,7 +30,7 @@ struct db_settings migrate_settings(const struct db_settings *settings);
 int migrate_run(struct db *db, int *applied, struct err *err);
 
 /* The same from a thread of its own, again and again until it has worked; the first failure is
- * logged. Whoever needs the schema waits for it (db/schema.h). */
+ * logged. Whoever needs the schema waits for it (db/schema.h). settings outlive the thread. */
 struct migrator;
 struct migrator *migrator_start(const struct db_settings *settings);
 void migrator_begin_stop(struct migrator *m); /* does not wait; NULL is fine */

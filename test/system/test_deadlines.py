@@ -127,6 +127,19 @@ def test_a_stop_does_not_wait_for_the_deadline(fragile, own_servers):
     wait_until(lambda: api.send(customer).status_code == 200, 30, "the database is back")
 
 
+def test_a_stop_does_not_wait_for_migrations_that_are_there(world):
+    """Whether all are there is asked with a request's patience, not with that of a large table."""
+    stack = world("api")
+    with locked(stack, "schema_migrations"):
+        stack.stop("api-1")
+        process = stack.run("api-1", DRAIN_TIMEOUT_MS=1000, DB_STATEMENT_TIMEOUT_MS=2000)
+        wait_until(lambda: stack.db.value(
+            "SELECT COUNT(*) FROM information_schema.processlist WHERE state LIKE '%%metadata lock%%' AND"
+            " info LIKE '%%schema_migrations%%' AND info NOT LIKE '%%MAX(version)%%'"), 30, "its question waits")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=7) == 0  # the patient one would be told of a lock after ten seconds
+
+
 def test_a_balance_that_is_held(world):
     """The database is there: the answer says what is in the way."""
     stack = world("api", **SETTINGS)
