@@ -43,9 +43,49 @@ struct pattern {
     bool made;
 };
 
+/* Follows groups: whether the atom that ended last holds a repetition, and each open group. */
+struct nesting {
+    bool repeats;
+    bool group[OPERATOR_REGEX_MAX + 1];
+    size_t depth;
+};
+
+/* False: a repetition of what repeats already. Compiled, each of those would double what it is
+ * behind, and matched, try every way to share the text out. */
+static bool follow(struct nesting *n, char c)
+{
+    if (c == '+' || c == '*' || c == '?') {
+        if (n->repeats)
+            return false;
+        n->repeats = n->group[n->depth] = true;
+    } else if (c == '(') {
+        n->group[++n->depth] = n->repeats = false;
+    } else if (c == ')' && n->depth) {
+        n->repeats = n->group[n->depth--];
+        n->group[n->depth] |= n->repeats;
+    } else {
+        n->repeats = false;
+    }
+    return true;
+}
+
+/* Of [:digit:] and its kind within a set, up to its bracket that closes; 0: there is none. */
+static size_t class_length(const char *text)
+{
+    char end[] = {text[0] ? text[1] : '\0', ']', '\0'};
+    const char *at;
+
+    if (*text != '[' || (*end != ':' && *end != '.' && *end != '='))
+        return 0;
+    at = strstr(text + 2, end);
+    return at ? (size_t)(at - text) + 2 : 0;
+}
+
 /* What could cost without bound, or means something else in another library, is not taken. */
 static bool is_bounded(const char *text, char *why, size_t size)
 {
+    struct nesting nesting = {0};
+
     if (strlen(text) > OPERATOR_REGEX_MAX) {
         snprintf(why, size, "has a regex of more than %d bytes", OPERATOR_REGEX_MAX);
         return false;
@@ -56,6 +96,7 @@ static bool is_bounded(const char *text, char *why, size_t size)
                 snprintf(why, size, "has a regex with \\%c, which is not POSIX extended", text[1]);
                 return false;
             }
+            follow(&nesting, 'x');
             text++;
             continue;
         }
@@ -63,6 +104,14 @@ static bool is_bounded(const char *text, char *why, size_t size)
             snprintf(why, size, "has a regex with a repetition count; use + or *");
             return false;
         }
+        if (!set && !follow(&nesting, *text)) {
+            snprintf(why, size, "has a regex that repeats what repeats already");
+            return false;
+        }
+        if (set)
+            text += class_length(text);
+        if (!*text)
+            break;
         if (!set && *text == '[') {
             set = true;
             text += text[1] == '^';

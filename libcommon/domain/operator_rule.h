@@ -12,9 +12,9 @@
  *   VALUE     := word | "text" | 400-499
  *
  * A value of JSON is compared as text: 0 and "0" are alike, and so are true and "true". A range is
- * of whole numbers. A regex is POSIX extended, without back-references and repetition counts, and
- * looks at the first OPERATOR_REGEX_BYTES bytes. What is not there meets nothing, not even != or
- * not.
+ * of whole numbers. A regex is POSIX extended, without back-references, repetition counts and
+ * repetitions of what repeats already, and looks at the first OPERATOR_REGEX_BYTES bytes. What is
+ * not there meets nothing, not even != or not.
  *
  *   place     := json:PATH | body:REGEX (its first group, or all that it matches)
  *

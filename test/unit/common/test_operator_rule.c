@@ -36,6 +36,7 @@ static const struct {
     {"json:messages.0.id ~ \"^m-[0-9]+$\"", true},
     {"json:messages.0.id ~ \"^n\"", false},
     {"body ~ \"\\\"code\\\":[0-9]+\"", true},
+    {"body ~ \"(code|(x+)y)[^[:space:]+*]*\\\\**[0-9]+(,|})?\"", true},
     {"status == 201 and json:ok == true and json:code == 21610", true},
     {"status == 201 and json:ok == false", false},
     {"json:cost == -0.5", true},
@@ -103,6 +104,10 @@ static const char *const wrong[] = {
     "body ~ \"(\"",
     "body ~ \"(a)\\\\1\"",
     "body ~ \"a{2}\"",
+    "body ~ \"a++\"", /* forty of them took a gigabyte */
+    "body ~ \"(x|(b*)c)+\"",
+    "body ~ \"(a?)?\"",
+    "body ~ \"[[:digit:]\"",
     "body ~ \"\\\\w\"",
     "body ~ \"\"",
     ("status == 1 and status == 1 and status == 1 and status == 1 and status == 1 and status == 1 "
