@@ -137,7 +137,7 @@ def long_outage(run):
                             f" {waiting.put_off:.0f} put off; {waiting.candidates:.0f} without progress"
                             f" in {searches:.0f} searches")
         if min(waiting.queued, waiting.candidates) < 10 * outage or waiting.put_off < outage \
-                or waiting.held < 20 or searches < 0.8 * outage:
+                or waiting.held < 20 or searches < outage / 2:
             result.violate("too little waited to prove anything: " + result.notes[-1])
         repaired = total(site.of("consumerd"), "msg_repaired_total")
         rows = site.db.value("SELECT COUNT(*) FROM messages WHERE repairs>0")
