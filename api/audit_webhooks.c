@@ -7,8 +7,8 @@
 
 /*
  * Kinds of events (webhook.h): 0 done, 1 failed, 2 delivered, 3 undelivered, each of a recipient,
- * 4 balance.low; a newer release may have more. An event is over when its next_at is NULL. The
- * state that it tells of is one that a recipient does not leave.
+ * 4 balance.low, 5 webhook.disabled; a newer release may have more. An event is over when its
+ * next_at is NULL. The state that it tells of is one that a recipient does not leave.
  */
 
 #define LEASE_SEC "60" /* none is longer */
@@ -51,15 +51,10 @@ const char audit_webhooks_calls[] =
 
 /* ---- events ---- */
 
-/* Of its data, which has a recipient as the history shows it: so it is found by its key. NULL: it
- * says no such thing. */
-#define SAYS(field, type) \
-    "CAST(IF(JSON_VALID(data),JSON_VALUE(data,'$." field "'),NULL) AS " type ") "
-#define ASCII(n) "CHAR(" n ") CHARACTER SET ascii"
-
 #define WRONG                                                                                  \
     "CASE WHEN w.id IS NULL THEN 'its endpoint is gone' "                                      \
-    "WHEN COALESCE(e.user_id<>w.customer_id,TRUE) THEN 'the endpoint is another customer''s' " \
+    "WHEN COALESCE(e.said_user_id<>w.customer_id,TRUE) THEN 'the endpoint is another "         \
+    "customer''s' "                                                                            \
     "WHEN e.kind<5 AND (w.kinds&(1<<e.kind))=0 THEN 'the endpoint has not asked for it' "      \
     "WHEN e.kind<4 AND NOT COALESCE(s.user_id=w.customer_id AND "                              \
     "e.subject=CONCAT(s.message_identifier,'-',s.position),FALSE) "                            \
@@ -74,39 +69,46 @@ const char audit_webhooks_calls[] =
     "THEN CONCAT('delivered, with the answer ',e.last_status) "                                \
     "WHEN e.next_at>NOW(6)+INTERVAL " WAIT_DAYS " DAY THEN 'waits for too long' END"
 
-static void put_events(struct db *db, const struct audit_events *at, int64_t limit, struct buf *sql)
+/* Of an event's data, which has a recipient as the history shows it: so it is found by its key.
+ * NULL: it says no such thing. */
+static void put_said(struct buf *sql, const char *field, const char *type)
+{
+    buf_printf(sql, "CAST(IF(JSON_VALID(data),JSON_VALUE(data,'$.%s'),NULL) AS %s) said_%s,", field,
+               type, field);
+}
+
+/* The next ones behind that place, in the order of their key. */
+static void put_page(struct db *db, const struct audit_events *at, int64_t limit, struct buf *sql)
 {
     struct buf subject = {0};
 
     db_put_quoted(db, &subject, at->subject, strlen(at->subject));
     sql->failed |= subject.failed;
-    buf_puts(sql, "SELECT e.webhook_id,e.subject,e.kind,");
-    recipient_put_template(sql, WRONG);
-    buf_puts(
-        sql,
-        " FROM (SELECT webhook_id,subject,kind,next_at,delivered_at,attempts,last_status," SAYS(
-            "user_id",
-            "SIGNED") "user_id," SAYS("message_identifier",
-                                      ASCII(
-                                          "50")) "message," SAYS("recipient",
-                                                                 ASCII(
-                                                                     "20")) "recipient "
-                                                                            "FROM webhook_events "
-                                                                            "FORCE INDEX(PRIMARY) "
-                                                                            "WHERE ");
+    buf_puts(sql, "SELECT ");
+    put_said(sql, "user_id", "SIGNED");
+    put_said(sql, "message_identifier", "CHAR(50) CHARACTER SET ascii");
+    put_said(sql, "recipient", "CHAR(20) CHARACTER SET ascii");
+    buf_puts(sql, "webhook_id,subject,kind,next_at,delivered_at,attempts,last_status "
+                  "FROM webhook_events FORCE INDEX(PRIMARY) WHERE ");
     if (!subject.failed)
         buf_printf(sql,
                    "webhook_id>%" PRIu64 " OR (webhook_id=%" PRIu64 " AND (subject>%s OR "
                    "(subject=%s AND kind>%u)))",
                    at->webhook_id, at->webhook_id, subject.data, subject.data, at->kind);
-    buf_printf(sql,
-               " ORDER BY webhook_id,subject,kind LIMIT %" PRId64 ") e "
-               "LEFT JOIN webhooks w ON w.id=e.webhook_id "
-               "LEFT JOIN message_status s FORCE INDEX(uq_message_status_identifier_recipient) "
-               "ON e.kind<4 AND s.message_identifier=e.message AND s.recipient=e.recipient "
-               "ORDER BY e.webhook_id,e.subject,e.kind",
-               limit);
+    buf_printf(sql, " ORDER BY webhook_id,subject,kind LIMIT %" PRId64, limit);
     buf_free(&subject);
+}
+
+static void put_events(struct db *db, const struct audit_events *at, int64_t limit, struct buf *sql)
+{
+    buf_puts(sql, "SELECT e.webhook_id,e.subject,e.kind,");
+    recipient_put_template(sql, WRONG);
+    buf_puts(sql, " FROM (");
+    put_page(db, at, limit, sql);
+    buf_puts(sql, ") e LEFT JOIN webhooks w ON w.id=e.webhook_id "
+                  "LEFT JOIN message_status s FORCE INDEX(uq_message_status_identifier_recipient) "
+                  "ON e.kind<4 AND s.message_identifier=e.said_message_identifier "
+                  "AND s.recipient=e.said_recipient ORDER BY e.webhook_id,e.subject,e.kind");
 }
 
 static void note(char **row, struct audit_report *report, struct audit_check *check)

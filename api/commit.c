@@ -261,8 +261,8 @@ static int write_batch(struct committer *c, bool easy, enum batch_accepted *acce
                        struct err *err)
 {
     *accepted = BATCH_WRITTEN;
-    if (failpoint(FAILPOINT_API_BEFORE_COMMIT))
-        return err_set(err, ERR_RETRY, 0, "failpoint");
+    if (failpoint_err(FAILPOINT_API_BEFORE_COMMIT, err))
+        return -1;
     if (easy ? batch_accept(c->batch, c->db, accepted, err) : batch_write(c->batch, c->db, err))
         return -1;
     if (*accepted == BATCH_WRITTEN && failpoint(FAILPOINT_API_AFTER_COMMIT))

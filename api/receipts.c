@@ -75,11 +75,6 @@ static bool is_any_early(const struct worker *w)
     return false;
 }
 
-static int failed_at(enum failpoint here, struct err *err)
-{
-    return failpoint(here) ? err_set(err, ERR_RETRY, 0, "failpoint") : 0;
-}
-
 /* *full: nothing is stored, for there is no room for those that are early. */
 static int store_once(struct worker *w, bool *full, struct err *err)
 {
@@ -97,8 +92,8 @@ static int store_once(struct worker *w, bool *full, struct err *err)
         return 0;
     }
     if (receipt_early_put(w->db, w->batch, w->receipt_count, err) ||
-        failed_at(FAILPOINT_RECEIPTS_BEFORE_COMMIT, err) || db_commit(w->db, err) ||
-        failed_at(FAILPOINT_RECEIPTS_AFTER_COMMIT, err))
+        failpoint_err(FAILPOINT_RECEIPTS_BEFORE_COMMIT, err) || db_commit(w->db, err) ||
+        failpoint_err(FAILPOINT_RECEIPTS_AFTER_COMMIT, err))
         goto fail;
     return 0;
 fail:

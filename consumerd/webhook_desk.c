@@ -427,11 +427,6 @@ static void drop_settled(struct webhook_desk *d, size_t calls)
     }
 }
 
-static int failed_at(enum failpoint here, struct err *err)
-{
-    return failpoint(here) ? err_set(err, ERR_RETRY, 0, "failpoint") : 0;
-}
-
 /* One transaction's worth. */
 static int settle_some(struct webhook_desk *d, struct webhook_call *calls, size_t n,
                        struct err *err)
@@ -440,9 +435,9 @@ static int settle_some(struct webhook_desk *d, struct webhook_call *calls, size_
     size_t count = collect_standings(d, standings);
 
     qsort(calls, n, sizeof(*calls), by_endpoint);
-    if (failed_at(FAILPOINT_WEBHOOKS_BEFORE_SETTLE, err) ||
+    if (failpoint_err(FAILPOINT_WEBHOOKS_BEFORE_SETTLE, err) ||
         webhook_queue_settle(d->db, d->owner, &d->schedule, calls, n, standings, count, err) ||
-        failed_at(FAILPOINT_WEBHOOKS_AFTER_SETTLE, err))
+        failpoint_err(FAILPOINT_WEBHOOKS_AFTER_SETTLE, err))
         return -1;
     metrics_observe(stats.sizes, (int64_t)n);
     for (size_t i = 0; i < n; i++)

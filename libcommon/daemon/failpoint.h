@@ -11,6 +11,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "libcommon/base/err.h"
+
 enum failpoint {
     FAILPOINT_NONE,
     FAILPOINT_API_BEFORE_BEGIN,   /* a batch is taken, nothing is sent to the database */
@@ -50,6 +52,12 @@ bool failpoint_fire(void);
 static inline bool failpoint(enum failpoint here)
 {
     return __builtin_expect(failpoint_armed == here, 0) && failpoint_fire();
+}
+
+/* The same as a step: 0, or -1 with ERR_RETRY. */
+static inline int failpoint_err(enum failpoint here, struct err *err)
+{
+    return failpoint(here) ? err_set(err, ERR_RETRY, 0, "failpoint") : 0;
 }
 
 #endif

@@ -417,14 +417,14 @@ int ledger_refund(struct db *db, const struct ledger_refund *refunds, size_t n, 
     count = ledger_sort(accounts, n);
     for (size_t i = 0; i < count && !rc; i += CHUNK)
         rc = lock_accounts(db, accounts + i, count - i < CHUNK ? count - i : CHUNK, err);
-    if (!rc && failpoint(FAILPOINT_REFUND_BEFORE))
-        rc = err_set(err, ERR_RETRY, 0, "failpoint");
+    if (!rc)
+        rc = failpoint_err(FAILPOINT_REFUND_BEFORE, err);
     for (size_t i = 0; i < n && !rc; i += CHUNK)
         rc = put_entries(db, refunds + i, n - i < CHUNK ? n - i : CHUNK, err);
     for (size_t i = 0; i < count && !rc; i += CHUNK)
         rc = credit(db, accounts + i, count - i < CHUNK ? count - i : CHUNK, err);
-    if (!rc && failpoint(FAILPOINT_REFUND_AFTER))
-        rc = err_set(err, ERR_RETRY, 0, "failpoint");
+    if (!rc)
+        rc = failpoint_err(FAILPOINT_REFUND_AFTER, err);
     free(accounts);
     return rc;
 }
