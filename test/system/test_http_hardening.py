@@ -385,7 +385,7 @@ def test_rubbish_ends_nothing_but_its_connection(serve):
 
 def test_ten_thousand_connections_come_and_go(serve):
     """No connection is forgotten: neither one that says nothing nor one that leaves in the middle."""
-    server = serve()
+    server = serve(HTTP_READ_TIMEOUT_MS=120000, HTTP_IDLE_TIMEOUT_MS=120000)  # no limit ends them for us
     for i in range(10000):
         s = server.dial()
         if i % 3 == 1:
@@ -393,10 +393,8 @@ def test_ten_thousand_connections_come_and_go(serve):
         elif i % 3 == 2:
             s.sendall(HEALTH)
         s.close()
-    deadline = time.monotonic() + 10
-    while server.metric("http_connections") > 1 and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert server.metric("http_connections") == 1
+    # One whose handshake met a full queue comes in only when TCP tries again, after seconds.
+    wait_until(lambda: server.metric("http_connections") == 1, 60, lambda: f"{server.metric('http_connections')} are left")
     assert server.metric("http_requests_in_flight") == 1
     assert server.resident_mib() < 64
 
