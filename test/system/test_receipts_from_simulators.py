@@ -6,7 +6,6 @@ import pytest
 
 from harness.audit import audit, quiesce
 from harness.client import recipient
-from harness.metrics import Metrics
 from harness.receipts import KEY, SIGNING, SIMULATED, simulated
 from harness.simulator import Sim
 from harness.wait import wait_until
@@ -87,10 +86,6 @@ def wait_told(stack, *sims):
     wait_until(lambda: not {"none", "waiting"} & set(deliveries(stack).values()), 30,
                lambda: f"every recipient is told of: {deliveries(stack)}")
     return deliveries(stack)
-
-
-def results(stack, sim):
-    return Metrics.of(stack.url("api-1")).by("msg_receipt_results_total", "result", operator=sim.name)
 
 
 def test_ids_match_in_every_form(platform, simulators):

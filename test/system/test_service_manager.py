@@ -8,7 +8,7 @@ import time
 
 import pytest
 from harness.client import Api
-from harness.manager import ETC, PACKAGING, Service, UnitFile, read_environment, unit_files
+from harness.manager import PACKAGING, Service, UnitFile, read_environment, unit_files
 from harness.stack import REPOSITORY, binary
 from harness.wait import Timeout, wait_until
 

@@ -5,31 +5,18 @@ What a receipt costs is the processor time beside that of the same sends without
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import requests
 
 from harness.metrics import Metrics
+from harness.receipts import KEY, SIGNING, simulated
 from harness.wait import wait_until
 
 from .platform import LIFTED
-from .rows import KEEPS_UP, USERS, row
+from .rows import KEEPS_UP, row
 
-SIGNING = "the key of the simulators' receipts"
 SIMULATORS = ("A", "B")
-SECTION = """[operator{name}]
-kind = native
-url = {url}
-receipt.format = json
-{each}receipt.delivered = json:status == delivered
-receipt.undelivered = json:status in undelivered, expired
-receipt.interim = json:status == sent
-receipt.id = json:id
-receipt.code = json:code
-receipt.words = json:words
-receipt.signature = sha256
-receipt.signature_header = X-Signature
-receipt.signature_key = {key}
-"""
 MIXED = {"delivered_share": 0.9, "duplicate_share": 0.1, "forged_share": 0.01}
 HELD = 300_000
 RATE = 5000
@@ -45,13 +32,15 @@ class Carriers:
         self.session = requests.Session()
         stack = platform.stack
         file = Path(stack.directory, "operators.ini")
-        stack.settings |= {"OPERATORS_FILE": str(file), "RECEIPT_REFERENCE_KEY": "the key of the references",
+        stack.settings |= {"OPERATORS_FILE": str(file), "RECEIPT_REFERENCE_KEY": KEY,
                            "RECEIPTS_PUBLIC_URL": stack.url("api-1"), "SIM_RECEIPT_KEY": SIGNING}
         platform.up("operators")
-        file.write_text("".join(SECTION.format(
-            name=name, url=stack.values[f"OPERATOR_{name}_URL"], key=SIGNING,
-            each="receipt.each = receipts\n" if each else "") for name in SIMULATORS))
+        file.write_text("".join(self._section(name) + ("receipt.each = receipts\n" if each else "") for name in SIMULATORS))
         platform.up().seed()
+
+    def _section(self, name):
+        sim = SimpleNamespace(name=f"operator{name}", url=self.p.stack.values[f"OPERATOR_{name}_URL"])
+        return simulated(sim, reference=False)
 
     def _call(self, method, name, path, **more):
         answer = self.session.request(method, self.p.stack.values[f"OPERATOR_{name}_CONTROL_URL"] + path, timeout=60,

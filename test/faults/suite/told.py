@@ -9,7 +9,7 @@ from collections import defaultdict
 from types import SimpleNamespace
 
 import requests
-from harness.receipts import KEY, SIGNING, simulated
+from harness.receipts import KEY, simulated
 from harness.receiver import Receiver, signature
 from harness.wait import Timeout, wait_until
 

@@ -2,7 +2,6 @@
 socket for notifications, a watchdog that wants to be fed. systemd.exec(5), sd_notify(3).
 """
 
-import os
 import re
 import shlex
 import signal
