@@ -74,6 +74,15 @@ static void connection_lost(struct lane *l, const struct err *err)
                                             BROKER_RETRY_MAX_MS, random_u64()));
 }
 
+/* The connection has been left in good order. What is in hand comes again, and its acks are void.
+ */
+static void connect_anew(struct lane *l)
+{
+    lane_drop_arrived(l);
+    l->consuming = l->connection_lost = l->unreadable = l->heard_good = false;
+    l->broker_retry_at_ms = 0;
+}
+
 static void subscribed(struct lane *l)
 {
     const char *warning = broker_warning(l->broker);
@@ -142,13 +151,10 @@ static void leave_unreadable(struct lane *l)
 {
     struct err err;
 
-    if (broker_leave(l->broker, &err)) {
+    if (broker_leave(l->broker, &err))
         connection_lost(l, &err);
-        return;
-    }
-    lane_drop_arrived(l);
-    l->consuming = l->connection_lost = l->unreadable = l->heard_good = false;
-    l->broker_retry_at_ms = 0;
+    else
+        connect_anew(l);
 }
 
 /* The delivery that was taken alone is of no harm. */
@@ -391,6 +397,15 @@ static void renew_if_silent(struct lane *l)
     subscribed(l);
 }
 
+/* After the acks have been sent. */
+static void go_home_if_due(struct lane *l)
+{
+    if (!l->consuming || l->drain_begun || !broker_may_go_home(l->broker))
+        return;
+    broker_close(l->broker);
+    connect_anew(l);
+}
+
 /* ---- the incarnation ---- */
 
 static void wait_for_jobs(struct lane *l, int timeout_ms)
@@ -541,6 +556,7 @@ static void turn(struct lane *l)
     lane_letters_turn(l);
     send_acks(l);
     renew_if_silent(l);
+    go_home_if_due(l);
     worker_waiting(l->config.worker, l->config.type, unclaimed(l));
 }
 

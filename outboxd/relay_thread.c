@@ -136,6 +136,8 @@ static void warn_of_declaration(struct relay_thread *t)
 static int attend(struct relay_thread *t, struct err *err)
 {
     t->attended_ms = clock_mono_ms();
+    if (broker_may_go_home(t->broker)) /* nothing is on its way: batches end with their confirms */
+        broker_close(t->broker);
     if (!broker_is_open(t->broker)) {
         if (broker_open(t->broker, err) || broker_confirm(t->broker, err))
             return -1;

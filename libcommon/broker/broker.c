@@ -10,7 +10,9 @@
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
+#include "libcommon/base/random.h"
 #include "libcommon/broker/broker_internal.h"
+#include "libcommon/broker/broker_nodes.h"
 #include "libcommon/broker/broker_refusal.h"
 
 /* Not more, though the broker may offer it: the library decodes tables in tables recursively, and
@@ -20,6 +22,7 @@
 #define CHANNEL_MAX 8
 #define GOODBYE_MS 500
 #define DEAD_LINK_MS 12000 /* TCP_USER_TIMEOUT: unacknowledged bytes */
+#define HOME_ANSWERS_MS 250
 
 struct broker *broker_new(const struct broker_settings *settings, unsigned queues,
                           const char *purpose)
@@ -28,6 +31,8 @@ struct broker *broker_new(const struct broker_settings *settings, unsigned queue
 
     b->settings = settings;
     b->queues = queues;
+    b->nodes = settings->uri ? broker_nodes_count(settings->uri) : 1;
+    b->at = b->home = broker_nodes_home(b->nodes);
     snprintf(b->purpose, sizeof(b->purpose), "%s", purpose);
     return b;
 }
@@ -53,7 +58,7 @@ static void forget_channel(struct broker *b)
     broker_acks_clear(&b->acks);
 }
 
-void broker_drop(struct broker *b)
+static void discard(struct broker *b)
 {
     if (!b->conn)
         return;
@@ -61,8 +66,20 @@ void broker_drop(struct broker *b)
      */
     amqp_destroy_connection(b->conn);
     b->conn = NULL;
-    b->blocked = false;
+    b->blocked = b->established = false;
     forget_channel(b);
+}
+
+static void go_on_to_next_node(struct broker *b)
+{
+    b->at = (b->at + 1) % b->nodes;
+}
+
+void broker_drop(struct broker *b)
+{
+    if (b->established)
+        go_on_to_next_node(b);
+    discard(b);
 }
 
 static struct timeval to_timeval(int64_t ms)
@@ -79,7 +96,7 @@ void broker_close(struct broker *b)
         amqp_set_rpc_timeout(b->conn, &limit);
         amqp_connection_close(b->conn, AMQP_REPLY_SUCCESS);
     }
-    broker_drop(b);
+    discard(b);
 }
 
 const char *broker_warning(const struct broker *b)
@@ -240,11 +257,6 @@ static amqp_table_entry_t entry_text(const char *key, const char *value)
         .value = {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = amqp_cstring_bytes(value)}};
 }
 
-static const char *vhost_of(const struct amqp_connection_info *to)
-{
-    return to->vhost && *to->vhost ? to->vhost : "/";
-}
-
 static int login(struct broker *b, const struct amqp_connection_info *to, struct err *err)
 {
     /* The library's own list leaves out what is needed to hear of alarms and lost consumers. */
@@ -266,7 +278,7 @@ static int login(struct broker *b, const struct amqp_connection_info *to, struct
 
     amqp_set_handshake_timeout(b->conn, &connect_limit);
     amqp_set_rpc_timeout(b->conn, &rpc_limit);
-    reply = amqp_login_with_properties(b->conn, vhost_of(to), CHANNEL_MAX, FRAME_MAX,
+    reply = amqp_login_with_properties(b->conn, broker_nodes_vhost(to), CHANNEL_MAX, FRAME_MAX,
                                        (int)b->settings->heartbeat_sec, &properties,
                                        AMQP_SASL_METHOD_PLAIN, to->user, to->password);
     if (broker_check_reply(b, reply, "login", err))
@@ -287,52 +299,104 @@ static int open_channel(struct broker *b, struct err *err)
     return 0;
 }
 
-/* The password is in it. */
-static void free_uri(char *uri, size_t len)
-{
-    explicit_bzero(uri, len); /* the parser has put NULs into it */
-    free(uri);
-}
-
 bool broker_vhost(const struct broker_settings *settings, char *out, size_t size)
 {
     struct amqp_connection_info to;
-    char *uri = must_strdup(settings->uri);
-    bool ok = !amqp_parse_url(uri, &to) && strlen(vhost_of(&to)) < size;
+    char *uri = broker_nodes_copy(settings->uri, 0); /* they agree in it */
+    size_t len = strlen(uri);
+    bool ok = !amqp_parse_url(uri, &to) && strlen(broker_nodes_vhost(&to)) < size;
 
     if (ok)
-        snprintf(out, size, "%s", vhost_of(&to));
-    free_uri(uri, strlen(settings->uri));
+        snprintf(out, size, "%s", broker_nodes_vhost(&to));
+    broker_nodes_wipe(uri, len);
     return ok;
+}
+
+static int connect_to(struct broker *b, const struct amqp_connection_info *to, struct err *err)
+{
+    b->tls = to->ssl;
+    b->conn = amqp_new_connection();
+    if (!b->conn)
+        return err_set(err, ERR_RETRY, 0, "broker: out of memory");
+    if (open_socket(b, to, err))
+        return -1;
+    set_socket(b);
+    return login(b, to, err);
+}
+
+static void name_node(const struct broker *b, const struct amqp_connection_info *to,
+                      struct err *err)
+{
+    struct err plain = *err;
+
+    if (b->nodes > 1)
+        err_set(err, plain.kind, plain.code, "%s:%d: %s", to->host, to->port, plain.msg);
+}
+
+/* The node that is next. */
+static int open_node(struct broker *b, struct err *err)
+{
+    struct amqp_connection_info to;
+    char *uri = broker_nodes_copy(b->settings->uri, b->at); /* the parser writes into it */
+    size_t len = strlen(uri);
+    int rc;
+
+    if (amqp_parse_url(uri, &to)) {
+        broker_nodes_wipe(uri, len);
+        return err_set(err, ERR_PERMANENT, 0, "broker: RABBIT_URI is malformed");
+    }
+    rc =
+        connect_to(b, &to, err) || open_channel(b, err) || broker_topology_declare(b, err) ? -1 : 0;
+    if (rc)
+        name_node(b, &to, err);
+    broker_nodes_wipe(uri, len);
+    return rc;
+}
+
+/* Not all connections that were driven away come home at the same time. */
+static int64_t home_at_ms(const struct broker *b)
+{
+    int64_t most_ms = b->settings->rebalance_sec * 1000;
+
+    if (b->at == b->home || !most_ms)
+        return INT64_MAX;
+    return clock_mono_ms() + most_ms / 2 + (int64_t)(random_u64() % (uint64_t)most_ms);
 }
 
 int broker_open(struct broker *b, struct err *err)
 {
-    struct amqp_connection_info to;
-    char *uri;
-    int rc;
+    int64_t until_ms = clock_mono_ms() + b->settings->connect_timeout_ms;
 
-    broker_drop(b);
-    uri = must_strdup(b->settings->uri); /* the parser writes into it */
-    if (amqp_parse_url(uri, &to)) {
-        free_uri(uri, strlen(b->settings->uri));
-        return err_set(err, ERR_PERMANENT, 0, "broker: RABBIT_URI is malformed");
+    discard(b);
+    for (size_t tries = 1; open_node(b, err); tries++) {
+        discard(b);
+        go_on_to_next_node(b);
+        if (tries == b->nodes || clock_mono_ms() >= until_ms)
+            return -1;
     }
-    b->tls = to.ssl;
-    b->conn = amqp_new_connection();
-    if (!b->conn) {
-        free_uri(uri, strlen(b->settings->uri));
-        return err_set(err, ERR_RETRY, 0, "broker: out of memory");
-    }
-    rc = open_socket(b, &to, err);
-    if (!rc) {
-        set_socket(b);
-        rc = login(b, &to, err);
-    }
-    free_uri(uri, strlen(b->settings->uri));
-    if (rc || open_channel(b, err))
-        return -1;
-    return broker_topology_declare(b, err);
+    b->established = true;
+    b->home_at_ms = home_at_ms(b);
+    return 0;
+}
+
+bool broker_may_go_home(struct broker *b)
+{
+    struct amqp_connection_info to;
+    size_t len;
+    char *uri;
+    bool ok;
+
+    if (!b->established || clock_mono_ms() < b->home_at_ms)
+        return false;
+    uri = broker_nodes_copy(b->settings->uri, b->home);
+    len = strlen(uri);
+    ok = !amqp_parse_url(uri, &to) && broker_nodes_answers(to.host, to.port, HOME_ANSWERS_MS);
+    broker_nodes_wipe(uri, len);
+    if (ok)
+        b->at = b->home;
+    else
+        b->home_at_ms = home_at_ms(b);
+    return ok;
 }
 
 int broker_need_channel(struct broker *b, const char *what, struct err *err)

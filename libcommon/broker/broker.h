@@ -2,8 +2,9 @@
 #define LIBCOMMON_BROKER_BROKER_H
 
 /*
- * One AMQP 0-9-1 connection with one channel (librabbitmq), and the exchange and queues that it
- * declares. Belongs to one thread. broker_open blocks up to the connect timeout; the other calls
+ * One AMQP 0-9-1 connection with one channel (librabbitmq), to one node of those that RABBIT_URI
+ * names, and the exchange and queues that it declares. Belongs to one thread. broker_open blocks up
+ * to the connect timeout, and once more for the node that it has begun with; the other calls
  * are bounded by the timeouts of the settings. A call that fails has closed the connection: open
  * again with backoff. Publishing and consuming use connections of their own: a broker in alarm
  * blocks all of a publishing connection.
@@ -33,10 +34,10 @@
 
 struct broker_settings {
     char *uri, *tls_ca;
-    int64_t heartbeat_sec, connect_timeout_ms, rpc_timeout_ms;
+    int64_t heartbeat_sec, connect_timeout_ms, rpc_timeout_ms, rebalance_sec;
     /* What is declared. A queue's name is its routing key too. */
     char *exchange, *queues[BROKER_QUEUES], *queue_type;
-    int64_t delivery_limit;
+    int64_t delivery_limit, group_size;
     int64_t bundle_max; /* messages of one AMQP message (domain/topology.h) */
 };
 
@@ -55,12 +56,16 @@ struct broker *broker_new(const struct broker_settings *settings, unsigned queue
                           const char *purpose);
 void broker_free(struct broker *b); /* NULL is fine; closes */
 
-/* Connects, logs in, opens the channel, declares the topology. ERR_PERMANENT: refused for a reason
+/* Connects, logs in, opens the channel, declares the topology: at its own node, or where that fails
+ * at the next. ERR_PERMANENT: refused for a reason
  * that a person must mend (credentials, a clash with an existing declaration), in words that say
  * what to do; still worth retrying slowly. */
 int broker_open(struct broker *b, struct err *err);
 void broker_close(struct broker *b); /* says goodbye, bounded; what is unconfirmed is unknown */
-void broker_drop(struct broker *b);  /* closes the socket at once */
+void broker_drop(struct broker *b);  /* closes the socket at once; the next node is tried next */
+/* Away from its own node for long, and that takes connections again: it is next. The caller closes,
+ * at a moment that suits it, and opens. Blocks for a quarter of a second at most, seldom. */
+bool broker_may_go_home(struct broker *b);
 /* After BROKER_UNREADABLE: what has gathered goes out, and whatever the broker still says is thrown
  * away until it has heard us, at most for the rpc timeout. Closed in any case; -1: it may not have
  * heard all of it, and what was settled comes again. */

@@ -6,6 +6,7 @@
  * calls that wait for an answer. broker_topology.c: settings and declarations. broker_fanout.c: the
  * fanout of what may be lost. broker_out.c: what leaves without an answer. broker_in.c: what comes
  * in by itself. broker_leave.c: the end of a connection that cannot be read any more.
+ * broker_nodes.h: which node of a cluster.
  *
  * On plain TCP, frames of broker_out.c are written to librabbitmq's socket here, many at once and
  * with a deadline: the library would make three writes a message and wait for ever. It keeps no
@@ -48,7 +49,10 @@ struct broker {
     char purpose[64];
     char warning[sizeof(((struct err *)0)->msg)];
     amqp_connection_state_t conn; /* NULL: closed */
+    size_t nodes, home, at;       /* which node: the connection's, or the next one's */
+    int64_t home_at_ms;
     bool tls, channel_open, blocked, consuming;
+    bool established;     /* all of broker_open was done */
     bool listening;       /* its deliveries want no acks */
     bool late;            /* a delivery came for a channel that was gone */
     bool deaf;            /* what comes in makes no sense any more */

@@ -4,26 +4,13 @@
 
 #include "libcommon/base/must.h"
 #include "libcommon/broker/broker_internal.h"
-
-static bool check_uri(const char *value, char *why, size_t size)
-{
-    struct amqp_connection_info to;
-    char *copy = must_strdup(value);
-    bool ok = amqp_parse_url(copy, &to) == AMQP_STATUS_OK && to.port > 0;
-
-    explicit_bzero(copy, strlen(value));
-    free(copy);
-    for (const char *c = value; ok && *c; c++)
-        ok = (unsigned char)*c > ' ' && *c != 0x7f && strncmp(c, "%00", 3) != 0;
-    if (!ok)
-        snprintf(why, size, "must look like amqp://user:password@host:5672/vhost (or amqps://)");
-    return ok;
-}
+#include "libcommon/broker/broker_nodes.h"
 
 const struct setting broker_settings_rows[] = {
-    SETTING_TEXT_ROW(broker_settings, uri, SETTING_URI, "RABBIT_URI", NULL, 0, check_uri,
+    SETTING_TEXT_ROW(broker_settings, uri, SETTING_URI, "RABBIT_URI", NULL, 0, broker_nodes_check,
                      "Where RabbitMQ is: amqp://user:password@host:5672/vhost, or amqps:// (5671) "
-                     "for TLS. No vhost means /."),
+                     "for TLS. No vhost means /. Of a cluster all nodes, with commas between "
+                     "them."),
     SETTING_TEXT_ROW(
         broker_settings, tls_ca, SETTING_STRING, "RABBIT_TLS_CA",
         "/etc/ssl/certs/ca-certificates.crt", 4096, NULL,
@@ -35,10 +22,13 @@ const struct setting broker_settings_rows[] = {
                     60000, "Longest wait for a connection and its login, each."),
     SETTING_INT_ROW(broker_settings, rpc_timeout_ms, "RABBIT_RPC_TIMEOUT_MS", "5000", 100, 60000,
                     "Longest wait for the broker's answer, or for it to take what is written."),
+    SETTING_INT_ROW(broker_settings, rebalance_sec, "RABBIT_REBALANCE_SEC", "300", 0, 86400,
+                    "About how many seconds after its node failed a connection goes back to it, "
+                    "once it answers again; 0: never."),
     SETTINGS_END,
 };
 
-#define ARGUMENTS_MAX 5
+#define ARGUMENTS_MAX 6
 
 struct arguments {
     amqp_table_entry_t entries[ARGUMENTS_MAX];
@@ -70,6 +60,8 @@ static void queue_arguments(const struct broker *b, const char *dead_exchange, s
     put_text(a, "x-queue-type", b->settings->queue_type);
     if (quorum)
         put_number(a, "x-delivery-limit", (int32_t)b->settings->delivery_limit);
+    if (quorum && b->settings->group_size)
+        put_number(a, "x-quorum-initial-group-size", (int32_t)b->settings->group_size);
     if (!dead_exchange)
         return;
     put_text(a, "x-dead-letter-exchange", dead_exchange);

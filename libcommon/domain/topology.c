@@ -41,6 +41,9 @@ const struct setting topology_settings_rows[] = {
                      "Queue (and routing key) of normal messages."),
     SETTING_CHOICE_ROW(broker_settings, queue_type, "RABBIT_QUEUE_TYPE", "quorum", "quorum classic",
                        "Type of the queues that are declared."),
+    SETTING_INT_ROW(broker_settings, group_size, "RABBIT_QUEUE_GROUP_SIZE", "0", 0, 15,
+                    "x-quorum-initial-group-size of quorum queues: on how many nodes a new one has "
+                    "members; 0: as many as the broker's own setting says."),
     SETTING_INT_ROW(broker_settings, delivery_limit, "RABBIT_DELIVERY_LIMIT", "1000000000", 20,
                     INT32_MAX,
                     "x-delivery-limit of quorum queues; large, because RabbitMQ 4 counts healthy "

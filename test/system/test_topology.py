@@ -158,3 +158,15 @@ def test_a_policy_that_limits_a_queue_is_warned_of(world):
     stack.restart("consumerd-1", RABBIT_MANAGEMENT_URI="http://127.0.0.1:1")
     wait_until(lambda: "broker.policies_unknown" in stack.log_text("consumerd-1"), 20, "nobody answers")
     assert stack.status("consumerd-1") == 200
+
+
+def test_the_group_size_of_what_exists_is_nobodys_trouble(world):
+    """It says how a queue is made; one that is there goes on as it is, and is grown by the broker's own tools."""
+    stack = world("api", "outboxd", "consumerd", "operators")
+    api = stack.api()
+    customer = api.funded(10)
+    for size in (1, 3, 0):
+        for name in DAEMONS:
+            stack.restart(name, RABBIT_QUEUE_GROUP_SIZE=size)
+        assert set(api.wait_final(customer, api.sent(customer)["message_identifier"]).values()) == {"done"}
+        assert all(readiness(stack, name)[0] == 200 for name in DAEMONS)

@@ -201,6 +201,12 @@ int broker_leave(struct broker *b, struct err *err)
     return rc;
 }
 
+bool broker_may_go_home(struct broker *b)
+{
+    (void)b;
+    return false;
+}
+
 const char *broker_warning(const struct broker *b)
 {
     (void)b;
