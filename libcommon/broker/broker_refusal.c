@@ -65,6 +65,9 @@ static const char *advice(const struct clash *c)
                          "it is empty"},
         {"x-delivery-limit", "set RABBIT_DELIVERY_LIMIT to its limit, use another name, or delete "
                              "it once it is empty"},
+        {"x-quorum-initial-group-size",
+         "set RABBIT_QUEUE_GROUP_SIZE to its size; its members can be changed while it is used "
+         "(rabbitmq-queues grow)"},
         {"x-dead-letter-exchange", "it belongs to another RABBIT_MESSAGE_EXCHANGE: use another "
                                    "name, or delete it once it is empty"},
         {"durable", "it would not outlive a restart of the broker: use another name, or delete it "

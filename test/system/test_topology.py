@@ -33,6 +33,7 @@ QUORUM = {"x-queue-type": "quorum", "x-delivery-limit": 1000000000, "x-dead-lett
           "x-overflow": "reject-publish"}
 CLASHES = {"type": ({"x-queue-type": "classic"}, True, "RABBIT_QUEUE_TYPE"),
            "limit": ({**QUORUM, "x-delivery-limit": 20}, True, "RABBIT_DELIVERY_LIMIT"),
+           "group size": ({**QUORUM, "x-quorum-initial-group-size": 1}, True, "RABBIT_QUEUE_GROUP_SIZE"),
            "durable": ({}, False, "restart of the broker"),
            "exchange": ({**QUORUM, "x-dead-letter-exchange": "other.dead"}, True, "another RABBIT_MESSAGE_EXCHANGE"),
            "expiry": ({**QUORUM, "x-message-ttl": 60000}, True, "declared by somebody else")}
@@ -158,15 +159,3 @@ def test_a_policy_that_limits_a_queue_is_warned_of(world):
     stack.restart("consumerd-1", RABBIT_MANAGEMENT_URI="http://127.0.0.1:1")
     wait_until(lambda: "broker.policies_unknown" in stack.log_text("consumerd-1"), 20, "nobody answers")
     assert stack.status("consumerd-1") == 200
-
-
-def test_the_group_size_of_what_exists_is_nobodys_trouble(world):
-    """It says how a queue is made; one that is there goes on as it is, and is grown by the broker's own tools."""
-    stack = world("api", "outboxd", "consumerd", "operators")
-    api = stack.api()
-    customer = api.funded(10)
-    for size in (1, 3, 0):
-        for name in DAEMONS:
-            stack.restart(name, RABBIT_QUEUE_GROUP_SIZE=size)
-        assert set(api.wait_final(customer, api.sent(customer)["message_identifier"]).values()) == {"done"}
-        assert all(readiness(stack, name)[0] == 200 for name in DAEMONS)
