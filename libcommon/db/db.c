@@ -1,22 +1,20 @@
 #include "libcommon/db/db.h"
 
-#include <errno.h>
 #include <mysql.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
 #include "libcommon/base/pause.h"
+#include "libcommon/db/db_connect.h"
 #include "libcommon/db/db_internal.h"
 #include "libcommon/db/db_prepared.h"
+#include "libcommon/db/db_servers.h"
 #include "libcommon/telemetry/metrics.h"
 
 #define PING_AFTER_MS 5000  /* well inside the session's wait_timeout */
@@ -30,13 +28,15 @@
 
 struct db {
     const struct db_settings *settings;
-    MYSQL *mysql; /* NULL: closed */
+    enum db_use use;
+    struct db_servers *servers;
+    struct db_servers_link link; /* its server stays known when it is closed */
+    MYSQL *mysql;                /* NULL: closed */
     uint64_t session_id;
     struct db_lost_session lost; /* dropped last */
     int64_t opened_ms;
     int64_t used_ms;
     bool held;
-    bool reads_only;
     unsigned generation; /* of the servers, when it was opened */
     bool begins;         /* the next packet begins with START TRANSACTION */
     size_t packet_max;
@@ -44,19 +44,7 @@ struct db {
     struct db_prepared *prepared; /* NULL: nothing was, yet */
 };
 
-static pthread_once_t library_once = PTHREAD_ONCE_INIT;
 static _Atomic int64_t idle_connections;
-/* Behind one name there may be another server than before. A connection of an older generation is
- * closed before it is used again: what a server refused to one of this process's connections it
- * will refuse to the others, and once it takes writes again they may still lead to its
- * predecessor. */
-static _Atomic unsigned generation;
-static _Atomic bool writes_refused;
-
-static void library_init(void)
-{
-    MUST(mysql_library_init(0, NULL, NULL) == 0);
-}
 
 static void register_label(struct db_label *label)
 {
@@ -84,25 +72,10 @@ void db_label_register(struct db_label *label)
     pthread_mutex_unlock(&lock);
 }
 
-static int fail_with(unsigned code, const char *text, const char *sqlstate, const char *what,
-                     struct err *err)
-{
-    if (code == DB_E_DUPLICATE)
-        text = "duplicate key";
-    else if (!db_error_text_is_plain(code))
-        text = sqlstate;
-    return err_set(err, db_error_kind(code), code, "%s: %s", what, text);
-}
-
-static int fail(MYSQL *mysql, const char *what, struct err *err)
-{
-    return fail_with(mysql_errno(mysql), mysql_error(mysql), mysql_sqlstate(mysql), what, err);
-}
-
 static int fail_prepared(MYSQL_STMT *stmt, const char *what, struct err *err)
 {
-    return fail_with(mysql_stmt_errno(stmt), mysql_stmt_error(stmt), mysql_stmt_sqlstate(stmt),
-                     what, err);
+    return db_fail_with(mysql_stmt_errno(stmt), mysql_stmt_error(stmt), mysql_stmt_sqlstate(stmt),
+                        what, err);
 }
 
 size_t db_packet_max(const struct db *db)
@@ -115,26 +88,36 @@ bool db_takes_blocks(const struct db *db)
     return db->mysql && mariadb_connection(db->mysql);
 }
 
-struct db *db_new(const struct db_settings *settings)
+static struct db *new_for(const struct db_settings *settings, enum db_use use)
 {
     struct db *db = must_alloc(1, sizeof(*db));
 
-    pthread_once(&library_once, library_init);
+    db_library_use();
     db->settings = settings;
+    db->use = use;
+    db->servers = db_servers_join(settings);
     db->packet_max = PACKET_MAX_UNKNOWN;
     return db;
 }
 
+struct db *db_new(const struct db_settings *settings)
+{
+    return new_for(settings, DB_USE_WRITES);
+}
+
 struct db *db_new_reader(const struct db_settings *settings)
 {
-    struct db *db = db_new(settings);
+    return new_for(settings, DB_USE_READS);
+}
 
-    db->reads_only = true;
-    return db;
+struct db *db_new_copy_reader(const struct db_settings *settings)
+{
+    return new_for(settings, DB_USE_COPY);
 }
 
 static void close_politely(struct db *db)
 {
+    db_servers_remove(db->servers, &db->link);
     if (db->mysql)
         mysql_close(db->mysql);
     db->mysql = NULL;
@@ -155,7 +138,8 @@ void db_drop(struct db *db)
 {
     if (!db->mysql)
         return;
-    db->lost = (struct db_lost_session){.id = db->session_id, .opened_ms = db->opened_ms};
+    db->lost = (struct db_lost_session){
+        .id = db->session_id, .opened_ms = db->opened_ms, .server = db->link.server};
     hang_up(db);
 }
 
@@ -169,19 +153,8 @@ void db_free(struct db *db)
     if (db->prepared)
         db_prepared_free(db->prepared);
     buf_free(&db->with_begin);
+    db_servers_leave(db->servers);
     free(db);
-}
-
-static void note_refusal(const struct db *db)
-{
-    if (db->generation == atomic_load(&generation) && !atomic_exchange(&writes_refused, true))
-        atomic_fetch_add(&generation, 1);
-}
-
-static void note_writable(void)
-{
-    if (atomic_exchange(&writes_refused, false))
-        atomic_fetch_add(&generation, 1);
 }
 
 /* ---- answers ---- */
@@ -223,7 +196,7 @@ static int read_answers(struct db *db, struct reading *r, bool begun, struct err
         MYSQL_RES *rows = mysql_store_result(db->mysql);
 
         if (!rows && (mysql_field_count(db->mysql) || mysql_errno(db->mysql)))
-            return fail(db->mysql, "read result", err);
+            return db_fail(db->mysql, "read result", err);
         if (begun) {
             begun = false;
         } else if (r->seen < r->wanted) {
@@ -235,7 +208,7 @@ static int read_answers(struct db *db, struct reading *r, bool begun, struct err
         more = mysql_next_result(db->mysql);
     } while (more == 0);
     if (more > 0 || mysql_errno(db->mysql))
-        return fail(db->mysql, "statement", err);
+        return db_fail(db->mysql, "statement", err);
     return r->seen == r->wanted ? 0 : err_set(err, ERR_RETRY, DB_E_LOST, "an answer is missing");
 }
 
@@ -283,42 +256,13 @@ static unsigned round_up_sec(int64_t ms)
     return (unsigned)((ms + 999) / 1000);
 }
 
-static void set_socket(const struct db *db)
-{
-    int fd = (int)mysql_get_socket(db->mysql);
-    int yes = 1;
-    unsigned timeout_ms = (unsigned)db->settings->statement_timeout_ms;
-
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &yes, sizeof(yes));
-    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof(timeout_ms));
-}
-
-/* Not by writing: that would be four statements a second into the binary log, for every process. */
-static void put_ask_writable(const struct db *db, struct buf *sql)
-{
-    buf_printf(sql, "SELECT @@read_only,@@innodb_read_only,@@%s",
-               mariadb_connection(db->mysql) ? "tx_read_only" : "transaction_read_only");
-}
-
-/* The values are 0 and 1, or OFF and words for more than one kind of ON. */
-static bool read_writable(struct db_set *set)
-{
-    char **row = db_next(set);
-
-    for (size_t i = 0; row && i < 3; i++)
-        if (!row[i] || (strcmp(row[i], "0") != 0 && strcmp(row[i], "OFF") != 0))
-            return false;
-    return row;
-}
-
 static int check_writable(struct db *db, struct db_set *set, struct err *err)
 {
-    if (read_writable(set)) {
-        note_writable();
+    if (db_row_is_writable(db_next(set))) {
+        db_servers_took_writes(db->servers);
         return 0;
     }
-    note_refusal(db);
+    db_servers_refused(db->servers, db->link.server, db->generation);
     return err_set(err, ERR_RETRY, DB_E_READ_ONLY, "the database is read-only");
 }
 
@@ -343,7 +287,7 @@ static void put_session(const struct db *db, struct db_packet *p)
         buf_printf(sql, ",max_execution_time=%u", limit_sec * 1000);
     buf_puts(db_statement(p, NULL), "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED");
     buf_puts(db_statement(p, "packet"), "SELECT @@max_allowed_packet");
-    put_ask_writable(db, db_statement(p, "writable"));
+    db_put_ask_writable(db->mysql, db_statement(p, "writable"));
 }
 
 static size_t usable(int64_t packet_max)
@@ -363,70 +307,41 @@ static int set_session(struct db *db, struct err *err)
     if (packet.sql.failed)
         rc = err_set(err, ERR_RETRY, 0, "out of memory");
     else if (mysql_real_query(db->mysql, packet.sql.data, packet.sql.len))
-        rc = fail(db->mysql, "session setup", err);
+        rc = db_fail(db->mysql, "session setup", err);
     else
         rc = read_answers(db, &r, false, err);
     if (!rc)
         db->packet_max = usable(db_number(db_result(&results, "packet")));
-    if (!rc && !db->reads_only)
+    if (!rc && db->use == DB_USE_WRITES)
         rc = check_writable(db, db_result(&results, "writable"), err);
     db_results_free(&results);
     db_packet_free(&packet);
     return rc;
 }
 
-/* Of a certificate for another host the library does not say what is wrong with it. */
-static void fail_to_connect(struct db *db, struct err *err)
-{
-    const char *text = mysql_error(db->mysql);
-
-    if (strstr(text, "Validation of SSL server certificate failed"))
-        err_set(err, ERR_RETRY, mysql_errno(db->mysql),
-                "connect: TLS/SSL error: the certificate is for another host than DB_HOST %s",
-                db->settings->host);
-    else
-        fail(db->mysql, "connect", err);
-    err->kind = ERR_RETRY;
-}
-
 static int connect_now(struct db *db, struct err *err)
 {
     const struct db_settings *s = db->settings;
-    unsigned connect_sec = round_up_sec(s->connect_timeout_ms);
-    unsigned answer_sec = round_up_sec(s->statement_timeout_ms);
-    unsigned protocol = MYSQL_PROTOCOL_TCP; /* "localhost" would mean a socket */
-    my_bool yes = 1;
+    const struct db_patience patience = {round_up_sec(s->connect_timeout_ms),
+                                         round_up_sec(s->statement_timeout_ms)};
+    size_t server;
 
-    if (*s->tls_ca && access(s->tls_ca, R_OK)) /* the library names no file */
-        return err_set(err, ERR_RETRY, 0, "connect: cannot read DB_TLS_CA %s", s->tls_ca);
-    db->mysql = mysql_init(NULL);
-    if (!db->mysql)
-        return err_set(err, ERR_RETRY, 0, "out of memory");
-    mysql_optionsv(db->mysql, MYSQL_OPT_PROTOCOL, &protocol);
-    mysql_optionsv(db->mysql, MYSQL_OPT_CONNECT_TIMEOUT, &connect_sec);
-    mysql_optionsv(db->mysql, MYSQL_OPT_READ_TIMEOUT, &answer_sec);
-    mysql_optionsv(db->mysql, MYSQL_OPT_WRITE_TIMEOUT, &answer_sec);
-    mysql_optionsv(db->mysql, MYSQL_SET_CHARSET_NAME, "utf8mb4");
-    if (*s->tls_ca) {
-        mysql_optionsv(db->mysql, MARIADB_OPT_TLS_VERSION, "TLSv1.2,TLSv1.3");
-        mysql_optionsv(db->mysql, MYSQL_OPT_SSL_CA, s->tls_ca);
-        mysql_optionsv(db->mysql, MYSQL_OPT_SSL_ENFORCE, &yes);
-        mysql_optionsv(db->mysql, MYSQL_OPT_SSL_VERIFY_SERVER_CERT, &yes);
-    }
-    if (!mysql_real_connect(db->mysql, s->host, s->user, s->password, s->name, (unsigned)s->port,
-                            NULL, CLIENT_MULTI_STATEMENTS | CLIENT_FOUND_ROWS)) {
-        fail_to_connect(db, err);
-        close_politely(db);
+    if (db_servers_pick(db->servers, db->use, &server, err))
+        return -1;
+    db->mysql = db_connect(s, db_servers_at(db->servers, server), patience, err);
+    if (!db->mysql) {
+        db_servers_doubt(db->servers);
         return -1;
     }
-    set_socket(db);
-    db->generation = atomic_load(&generation);
+    db->link = (struct db_servers_link){.server = server, .fd = (int)mysql_get_socket(db->mysql)};
+    db_servers_add(db->servers, &db->link);
+    db->generation = db_servers_generation(db->servers);
     if (set_session(db, err)) {
         err->kind = ERR_RETRY;
         hang_up(db);
         return -1;
     }
-    db->generation = atomic_load(&generation);
+    db->generation = db_servers_generation(db->servers);
     db->session_id = mysql_thread_id(db->mysql);
     db->opened_ms = db->used_ms = clock_mono_ms();
     return 0;
@@ -440,7 +355,7 @@ int db_acquire(struct db *db, struct err *err)
         atomic_fetch_sub(&idle_connections, 1);
     db->held = true;
     if (db->mysql && (now_ms - db->opened_ms > db->settings->lifetime_sec * 1000 ||
-                      db->generation != atomic_load(&generation)))
+                      db->generation != db_servers_generation(db->servers)))
         close_politely(db);
     if (db->mysql && now_ms - db->used_ms > PING_AFTER_MS && mysql_ping(db->mysql))
         db_drop(db);
@@ -495,6 +410,9 @@ static int may_live(struct db *db, const struct db_lost_session *lost, bool *yes
 
     *yes = false;
     if (lost->id == db->session_id) /* the server counts anew */
+        return 0;
+    /* INVARIANT: one that has taken another's place takes nothing more from it. */
+    if (lost->server != db->link.server)
         return 0;
     if (server_uptime_sec(db, &up_sec, err))
         return -1;
@@ -574,12 +492,14 @@ static int ran(struct db *db, struct db_label *label, int64_t start_us, int rc,
     metrics_add(rc ? label->failed : label->ok, 1);
     if (!rc)
         return 0;
-    if (db_error_is_lost(err->code))
+    if (db_error_is_lost(err->code)) {
         db_drop(db);
-    else if (db_error_ends_session(err->code))
+        db_servers_doubt(db->servers);
+    } else if (db_error_ends_session(err->code)) {
         hang_up(db);
+    }
     if (db_error_is_refusal(err->code))
-        note_refusal(db);
+        db_servers_refused(db->servers, db->link.server, db->generation);
     return rc;
 }
 
@@ -604,7 +524,7 @@ static int run_sql(struct db *db, struct db_label *label, const char *sql, size_
     if (begins && !put_begin(db, &sql, &n))
         return err_set(err, ERR_RETRY, 0, "%s: out of memory", label->query);
     if (mysql_real_query(db->mysql, sql, n))
-        rc = fail(db->mysql, label->query, err);
+        rc = db_fail(db->mysql, label->query, err);
     else
         rc = read_answers(db, r, begins, err);
     if (rc && r->to)
@@ -628,7 +548,7 @@ int db_ask_writable(struct db *db, struct db_label *label, struct err *err)
 
     if (!db->mysql)
         return err_set(err, ERR_RETRY, DB_E_GONE, "%s: not connected", label->query);
-    put_ask_writable(db, &sql);
+    db_put_ask_writable(db->mysql, &sql);
     rc = db_run_buf(db, label, &sql, &results, err);
     buf_free(&sql);
     if (rc)

@@ -2,7 +2,8 @@
 #define LIBCOMMON_DB_DB_H
 
 /*
- * One MariaDB or MySQL connection with the session every daemon needs: TCP, utf8mb4, UTC, strict
+ * One MariaDB or MySQL connection, to the server of DB_HOST that takes writes (db_servers.h), with
+ * the session every daemon needs: TCP, utf8mb4, UTC, strict
  * mode, READ COMMITTED, short lock waits, bounded idleness, bounded reads and writes, statements
  * bounded in the server too. Blocks: never call it from an event loop. A struct db belongs to one
  * thread at a time.
@@ -45,12 +46,15 @@ struct db *
 db_new(const struct db_settings *settings); /* does not connect; settings must outlive it */
 /* For those who read, and for verbs: also to a server that is read-only. */
 struct db *db_new_reader(const struct db_settings *settings);
+/* For those who may be told what was true a while ago: to any server of the list. */
+struct db *db_new_copy_reader(const struct db_settings *settings);
 void db_free(struct db *db); /* NULL is fine */
 
 /* Connected and answering: reopens what is broken, older than its lifetime or was idle too long. A
  * server that is read-only is ERR_RETRY with db_is_read_only, at once; so is a write that it
  * refuses. Either closes all connections of the process at their next use, because another server
- * may have taken its place. */
+ * may have taken its place. A list of which no server, or more than one, takes writes is the same.
+ */
 int db_acquire(struct db *db, struct err *err);
 /* Whether the server takes writes; no: as if it had refused one. db is acquired. */
 int db_ask_writable(struct db *db, struct db_label *label, struct err *err);
@@ -63,6 +67,7 @@ void db_drop(struct db *db);
 struct db_lost_session {
     uint64_t id; /* 0: none, or it has ended */
     int64_t opened_ms;
+    size_t server;
 };
 /* Before the next db_acquire, whose session may be lost as well: the one that was lost last. */
 struct db_lost_session db_lost_session(const struct db *db);

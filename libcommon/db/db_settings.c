@@ -1,9 +1,13 @@
 #include "libcommon/db/db.h"
+#include "libcommon/db/db_servers.h"
 
 const struct setting db_settings_rows[] = {
-    SETTING_TEXT_ROW(db_settings, host, SETTING_STRING, "DB_HOST", "127.0.0.1", 255, NULL,
-                     "Database host; always reached over TCP."),
-    SETTING_INT_ROW(db_settings, port, "DB_PORT", "3306", 1, 65535, "Database port."),
+    SETTING_TEXT_ROW(db_settings, host, SETTING_STRING, "DB_HOST", "127.0.0.1", 2047,
+                     db_servers_check,
+                     "Database host, or host:port; always reached over TCP. Of a primary and its "
+                     "replicas all, with commas between them: the one that takes writes is used."),
+    SETTING_INT_ROW(db_settings, port, "DB_PORT", "3306", 1, 65535,
+                    "Database port, where DB_HOST and DB_READ_HOST name none."),
     SETTING_TEXT_ROW(db_settings, name, SETTING_STRING, "DB_NAME", "messaging_platform", 64, NULL,
                      "Database name."),
     SETTING_TEXT_ROW(db_settings, user, SETTING_STRING, "DB_USER_NAME", "message_user", 128, NULL,

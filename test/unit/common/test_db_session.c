@@ -237,8 +237,8 @@ my_bool mysql_stmt_close(MYSQL_STMT *stmt)
 
 /* ---- tests ---- */
 
-static char nothing[] = "";
-static const struct db_settings settings = {.host = nothing,
+static char nothing[] = "", somewhere[] = "db";
+static const struct db_settings settings = {.host = somewhere,
                                             .name = nothing,
                                             .user = nothing,
                                             .password = nothing,
