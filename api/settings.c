@@ -89,6 +89,14 @@ static const struct setting rows[] = {
     SETTING_INT_ROW(api_settings, read_scan_rows, "READ_SCAN_ROWS", "2000", 1, 1000000,
                     "Recipients that a history page of one status looks at; the cursor goes on "
                     "behind them."),
+    SETTING_TEXT_ROW(api_settings, read_host, SETTING_STRING, "DB_READ_HOST", "", 2047,
+                     db_hosts_check,
+                     "Replicas that histories are read from, as DB_HOST; empty: from the primary, "
+                     "as everything else is."),
+    SETTING_INT_ROW(api_settings, read_lag_max_sec, "DB_READ_MAX_LAG_SEC", "10", 1, 3600,
+                    "How far a replica may be behind, told by the last heartbeat of a "
+                    "msg-consumerd that has reached it (WORKER_HEARTBEAT_MS); beyond it the "
+                    "primary is read."),
     SETTING_INT_ROW(api_settings, idempotency_ttl_hours, "IDEMPOTENCY_TTL_HOURS", "24", 1, 8760,
                     "How long an Idempotency-Key is remembered."),
     SETTING_INT_ROW(api_settings, audit_load_pct, "AUDIT_LOAD_PCT", "1", 0, 50,
@@ -233,10 +241,13 @@ static size_t check(struct buf *errors)
     const struct api_settings *s = &api_settings;
     size_t faults = daemon_settings_check(&s->daemon, &s->httpd, &s->db, errors);
 
-    if (s->committers + s->readers + s->receipt_workers + 8 > s->db.max_open) {
+    int64_t read_conns = *s->read_host ? 2 * s->readers : s->readers;
+
+    if (s->committers + read_conns + s->receipt_workers + 8 > s->db.max_open) {
         buf_printf(errors,
-                   "DB_MAX_OPEN_CONNS=%lld is too low for COMMITTERS=%lld, READ_CONNS=%lld, "
-                   "RECEIPT_WORKERS=%lld, the migration, the samplers, the audit, the janitor, the "
+                   "DB_MAX_OPEN_CONNS=%lld is too low for COMMITTERS=%lld, READ_CONNS=%lld "
+                   "(twice with DB_READ_HOST), RECEIPT_WORKERS=%lld, the migration, the samplers, "
+                   "the audit, the janitor, the "
                    "API keys, who has webhooks and the readiness probe\n",
                    (long long)s->db.max_open, (long long)s->committers, (long long)s->readers,
                    (long long)s->receipt_workers);

@@ -32,6 +32,8 @@ struct api_settings {
         commit_queue_bytes;
     int64_t request_deadline_ms;
     int64_t readers, read_queue_max, read_queue_user_max, read_scan_rows;
+    char *read_host; /* "": the primary answers everything */
+    int64_t read_lag_max_sec;
     int64_t idempotency_ttl_hours;
     int64_t audit_load_pct;
     int64_t balance_low, webhooks_per_customer, webhook_grace_sec;

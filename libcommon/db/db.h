@@ -30,6 +30,8 @@ struct db_settings {
 };
 
 extern const struct setting db_settings_rows[];
+/* A check of settings.h: whether it is a list as DB_HOST's, or empty. */
+bool db_hosts_check(const char *list, char *why, size_t size);
 /* Of combinations: appends a line for each that cannot work; returns their number. */
 size_t db_settings_check(const struct db_settings *s, struct buf *errors);
 

@@ -80,18 +80,6 @@ size_t db_servers_parse(const char *list, unsigned port, struct db_server server
     return 0;
 }
 
-bool db_servers_check(const char *list, char *why, size_t size)
-{
-    struct db_server servers[DB_SERVERS_MAX];
-
-    if (!*list || db_servers_parse(list, 1, servers))
-        return true;
-    snprintf(why, size,
-             "must be host or host:port, of several with commas between them, at most %d",
-             DB_SERVERS_MAX);
-    return false;
-}
-
 /* ---- the choice ---- */
 
 struct db_servers_choice db_servers_choose(const enum db_server_state *states, size_t n, int before)

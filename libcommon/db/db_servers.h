@@ -30,8 +30,6 @@ struct db_server {
 /* host, host:port or [address]:port, with commas between them; port: of those without one. Their
  * number; 0: it is malformed. Pure. */
 size_t db_servers_parse(const char *list, unsigned port, struct db_server servers[DB_SERVERS_MAX]);
-/* A check of settings.h. */
-bool db_servers_check(const char *list, char *why, size_t size);
 
 enum db_server_state {
     DB_SERVER_UNKNOWN, /* not asked yet */

@@ -1,9 +1,23 @@
+#include <stdio.h>
+
 #include "libcommon/db/db.h"
 #include "libcommon/db/db_servers.h"
 
+bool db_hosts_check(const char *list, char *why, size_t size)
+{
+    struct db_server servers[DB_SERVERS_MAX];
+
+    if (!*list || db_servers_parse(list, 1, servers))
+        return true;
+    snprintf(why, size,
+             "must be host or host:port, of several with commas between them, at most %d",
+             DB_SERVERS_MAX);
+    return false;
+}
+
 const struct setting db_settings_rows[] = {
     SETTING_TEXT_ROW(db_settings, host, SETTING_STRING, "DB_HOST", "127.0.0.1", 2047,
-                     db_servers_check,
+                     db_hosts_check,
                      "Database host, or host:port; always reached over TCP. Of a primary and its "
                      "replicas all, with commas between them: the one that takes writes is used."),
     SETTING_INT_ROW(db_settings, port, "DB_PORT", "3306", 1, 65535,

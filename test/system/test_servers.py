@@ -139,3 +139,64 @@ def test_verbs_and_starts_choose_too(pair):
     assert dead(stack, "list", DB_HOST=",".join(pair.names)) == ""
     pair.second.database_root("SET GLOBAL read_only=1")
     wait_for(stack, (503, "read-only"))
+
+
+class Copy:
+    """A replica that stands still: what is told by it is marked."""
+
+    def __init__(self, stack, second):
+        self.stack, self.second, self.name = stack, second, stack.values["DB_NAME"]
+        second.database_root("SET GLOBAL read_only=0")
+        copy_database(stack, second, self.name)
+        self.say("UPDATE message_status SET last_error='as the copy has it'")
+        self.beaten(0)
+        second.database_root("SET GLOBAL read_only=1")
+
+    def say(self, sql):
+        self.second.database_root(f"USE `{self.name}`; {sql}")
+
+    def beaten(self, seconds_ago):
+        self.say(f"DELETE FROM workers; INSERT INTO workers(name,heartbeat_at) VALUES ('w',NOW(6)-INTERVAL {seconds_ago} SECOND)")
+
+    def reads(self, result):
+        text = requests.get(self.stack.url("api-1") + "/metrics", timeout=5).text
+        line = next(line for line in text.splitlines() if line.startswith(f'msg_copy_reads_total{{result="{result}"'))
+        return int(float(line.split()[-1]))
+
+
+def test_histories_come_from_a_replica_that_is_young(fragile, second):
+    stack = fragile()
+    api = stack.api()
+    customer = api.funded(1000)
+    identifier = api.sent(customer)["message_identifier"]
+    api.wait_final(customer, identifier)
+    copy = Copy(stack, second)
+    proxy = FaultProxy("127.0.0.1", int(second.values["DB_PORT"]))
+    stack.restart("api-1", DB_READ_HOST=f"127.0.0.1:{proxy.port}", DB_READ_MAX_LAG_SEC=60)
+    api = stack.api()
+
+    def told(**query):
+        return [row["last_error"] for row in api.history(user_id=customer, **query)]
+
+    assert told() == ["as the copy has it"]
+    assert told(message_identifier=identifier) == [""], "what becomes of a message is the primary's to tell"
+    assert api.balance(customer) == 999
+    copy.say("UPDATE user_balances SET balance=1")
+    assert api.balance(customer) == 999, "money is the primary's"
+    assert copy.reads("answered") == 1
+
+    newer = api.sent(customer)["message_identifier"]
+    assert len(told()) == 1, "it has not come there yet"
+    copy.beaten(61)
+    assert len(told()) == 2 and copy.reads("late") == 1, "too old"
+    copy.say("DELETE FROM workers")
+    assert len(told()) == 2 and copy.reads("late") == 2, "as old as can be"
+    copy.beaten(0)
+    assert len(told()) == 1
+    assert api.wait_final(customer, newer), "as the primary has it"
+    proxy.refuse()
+    assert len(told()) == 2 and copy.reads("away") == 1
+    proxy.heal()
+    wait_until(lambda: len(told()) == 1, 10)
+    stack.stop("api-1")
+    proxy.close()

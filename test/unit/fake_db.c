@@ -159,6 +159,11 @@ struct db *db_new_reader(const struct db_settings *settings)
     return db_new(settings);
 }
 
+struct db *db_new_copy_reader(const struct db_settings *settings)
+{
+    return db_new(settings);
+}
+
 struct db *fake_db_new(void)
 {
     struct db *db = db_new(NULL);

@@ -11,6 +11,7 @@
 #include "test/unit/fake_db.h"
 #include "test/unit/suite.h"
 
+static char no_copy[] = "";
 static struct reads *reads;
 static sem_t answered;
 static enum read_outcome outcome;
@@ -35,6 +36,7 @@ static void setup(void)
 {
     fake_db_begin();
     sem_init(&answered, 0, 0);
+    api_settings.read_host = no_copy;
     api_settings.readers = 1;
     api_settings.read_queue_max = 10;
     api_settings.read_queue_user_max = 10;

@@ -43,10 +43,10 @@ START_TEST(what_is_no_list)
 
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
         ck_assert_msg(!db_servers_parse(wrong[i], 3306, servers), "%s", wrong[i]);
-        ck_assert(!db_servers_check(wrong[i], why, sizeof(why)));
+        ck_assert(!db_hosts_check(wrong[i], why, sizeof(why)));
     }
-    ck_assert(db_servers_check("", why, sizeof(why)));
-    ck_assert(db_servers_check("1,2,3,4,5,6,7,8", why, sizeof(why)));
+    ck_assert(db_hosts_check("", why, sizeof(why)));
+    ck_assert(db_hosts_check("1,2,3,4,5,6,7,8", why, sizeof(why)));
 }
 END_TEST
 
