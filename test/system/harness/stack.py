@@ -273,7 +273,7 @@ class Stack:
         return done.stdout
 
     def rabbitmqctl(self, *words):
-        """With its own node's name, cookie and port mapper."""
+        """With its own node's name, cookie and port mapper. What it prints."""
         base = self.ports.base
         env = {**os.environ, "HOME": f"{self.state}/rabbitmq/home", "ERL_EPMD_PORT": str(base + 5),
                "RABBITMQ_NODENAME": f"rabbit-{base}@localhost", "RABBITMQ_CONF_ENV_FILE": "/dev/null",
@@ -281,6 +281,7 @@ class Stack:
         done = subprocess.run(["/usr/lib/rabbitmq/bin/rabbitmqctl", *words], env=env, timeout=120, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         assert done.returncode == 0, done.stdout
+        return done.stdout
 
     @property
     def db(self):
