@@ -73,9 +73,11 @@ webhooks-test: deps build
 faults: deps build
 	test/faults/run
 
-# From the version before to this one and back, under load; OLD is that version's build folder (docs/faults.md).
+# From the release before to this one and back, under load (docs/upgrade.md). It is built from this repository's
+# history; OLD is a build folder of another one.
 upgrade-test: deps build
-	FAULTS_OLD="$(abspath $(OLD))" FAULTS_ONLY=upgrade test/faults/run --results $(BUILD)/upgrade.json
+	old="$(abspath $(OLD))"; FAULTS_OLD="$${old:-$$(test/upgrade/build)}" && export FAULTS_OLD && \
+	  FAULTS_ONLY=upgrade test/faults/run --results $(BUILD)/upgrade.json
 
 faults-short:
 	FAULTS_SEED=$${FAULTS_SEED:-1} FAULTS_JOBS=2 test/faults/run --short --results $(BUILD)/faults-short.json

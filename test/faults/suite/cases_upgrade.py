@@ -1,11 +1,13 @@
-"""From the version before to this one and back, process by process, under load. FAULTS_OLD is a folder with
-the programs of the version before."""
+"""From the release before to this one and back, process by process, under load, behind HAProxy as docs/upgrade.md
+has it. FAULTS_OLD is a folder with the programs of the release before (test/upgrade/build)."""
 
 import os
+import subprocess
 import time
 from pathlib import Path
 
-from harness.stack import BUILD, missing_binaries
+from harness.haproxy import Haproxy
+from harness.stack import BUILD, binary, missing_binaries
 
 from .bundles import Seen, watch
 from .cases import Skip, case
@@ -24,27 +26,36 @@ RATE = 120
 
 def old_build():
     if not os.environ.get("FAULTS_OLD"):
-        raise Skip("FAULTS_OLD names no build of the version before")
+        raise Skip("FAULTS_OLD names no build of the release before")
     build = Path(os.environ["FAULTS_OLD"]).resolve()
     if missing := missing_binaries(build):
         raise Skip("FAULTS_OLD has no " + " ".join(missing))
     return build
 
 
+def makes_bundles(build):
+    return "RABBIT_BUNDLE_MAX" in subprocess.run([binary("outboxd", build), "--help"], timeout=30, text=True,
+                                                 stdout=subprocess.PIPE).stdout
+
+
 class Change:
     """A site on its way from one build to another."""
 
-    def __init__(self, run, site, result):
-        self.run, self.site, self.result = run, site, result
+    def __init__(self, run, site, result, old):
+        self.run, self.site, self.result, self.old = run, site, result, old
+
+    def replace(self, daemon, build, **settings):
+        """One process, while both sorts are at work."""
+        daemon.build = build
+        daemon.settings.update(settings)
+        restart(daemon, self.result)
+        self.result.repetitions += 1
+        self.heap()
 
     def move(self, kind, build, **settings):
-        """Every process of a kind, one after the other, while both sorts are at work."""
+        """Every process of a kind, one after the other."""
         for daemon in self.site.of(kind):
-            daemon.build = build
-            daemon.settings.update(settings)
-            restart(daemon, self.result)
-            self.result.repetitions += 1
-            self.heap()
+            self.replace(daemon, build, **settings)
 
     def heap(self):
         self.site.heap(HEAP_SEC)
@@ -66,13 +77,16 @@ def upgraded(run, name, title, steps, **settings):
     with Site("upgrade", run.servers, build=old, told=0, **settings) as site:
         site.up()
         judge = Judge(site)
-        with Background(watch(site, seen)), Load(site, run.new_seed(), rate=RATE, strict=True) as load:
-            change = Change(run, site, result)
+        with Haproxy(site.stack.directory, *(d.url for d in site.of("api"))) as proxy, \
+                Background(watch(site, seen)), \
+                Load(site, run.new_seed(), rate=RATE, strict=True, front=proxy.address) as load:
+            change = Change(run, site, result, old)
             change.heap()
             steps(change, old, seen)
             lifted = time.monotonic()
             load.end()
-        judge.judge(result, load, lifted)
+            result.notes.append(f"HAProxy repeated {proxy.repeats()} of {load.made} requests")
+            judge.judge(result, load, lifted)
         result.notes.append(seen.words())
         if load.failures:
             result.violate(f"{len(load.failures)} of {load.made} requests failed", *map(str, load.failures[:3]))
@@ -85,10 +99,19 @@ def dead_letters(site):
     return site.broker.ready(site.broker.dead) or 0
 
 
-def upgrade_case(name, title, **settings):
+def no_dead_letters(site, result):
+    if found := dead_letters(site):
+        result.violate(f"{found} dead letters")
+
+
+def upgrade_case(name, title, before_bundles=None, **settings):
+    """before_bundles: whether the release before has to be one that knows bundles (False), or none (True)."""
     def register(steps):
         @case(name, title)
         def upgrade(run):
+            if before_bundles is not None and makes_bundles(old_build()) == before_bundles:
+                raise Skip("the release before makes bundles" if before_bundles else
+                           "the release before knows no bundles")
             yield upgraded(run, name, title, steps, **settings)
         return upgrade
     return register
@@ -97,28 +120,41 @@ def upgrade_case(name, title, **settings):
 def forward(change, seen, then=LARGE):
     change.site.migrate()
     change.move("consumerd", BUILD)
-    if seen.bundles:
-        change.result.violate("the version before makes bundles: these are not two versions")
+    if seen.bundles and not makes_bundles(change.old):
+        change.result.violate("bundles before this release makes any")
     change.move("outboxd", BUILD, **then)
     change.move("api", BUILD)
 
 
-@upgrade_case("upgrade", "from the version before to this one and back, process by process, in the order of the"
+@upgrade_case("upgrade", "from the release before to this one and back, process by process, in the order of the"
               " documents")
 def in_order(change, old, seen):
     forward(change, seen)
     if not seen.bundles:
-        change.result.violate("this version's publishers made no bundle")
-    # Back: no more bundles, then none that waits, then who cannot read them.
+        change.result.violate("this release's publishers made no bundle")
+    # Back: publishers first, then what they have published, then who may not know how to read it.
     change.move("outboxd", old)
     change.moved_on()
     change.move("consumerd", old)
     change.move("api", old)
-    if found := dead_letters(change.site):
-        change.result.violate(f"{found} dead letters")
+    no_dead_letters(change.site, change.result)
 
 
-@upgrade_case("upgrade singles", "publishers upgraded before consumers, with RABBIT_BUNDLE_MAX=1 until all are new")
+@upgrade_case("upgrade any order", "from the release before to this one and back, process by process, in an order left"
+              " to chance", before_bundles=False)
+def any_order(change, old, seen):
+    for _ in range(change.run.times(3)):
+        change.site.migrate()
+        for build in (BUILD, old):
+            daemons = list(change.site.daemons.values())
+            change.run.rng.shuffle(daemons)
+            for daemon in daemons:
+                change.replace(daemon, build)
+    no_dead_letters(change.site, change.result)
+
+
+@upgrade_case("upgrade singles", "publishers upgraded before consumers, with RABBIT_BUNDLE_MAX=1 until all are new",
+              before_bundles=True)
 def publishers_first_singles(change, old, seen):
     change.site.migrate()
     change.move("outboxd", BUILD, **SINGLE)
@@ -132,7 +168,7 @@ def publishers_first_singles(change, old, seen):
 
 
 @upgrade_case("upgrade wrong way", "publishers upgraded before consumers, with bundles: the consumers before make dead"
-              " letters of them, `dead replay` brings every message back", REPAIR_AFTER_SEC=0)
+              " letters of them, `dead replay` brings every message back", before_bundles=True, REPAIR_AFTER_SEC=0)
 def publishers_first_bundles(change, old, seen):
     site, result = change.site, change.result
     site.migrate()

@@ -21,14 +21,16 @@ class Load:
     repeated with them until it is accepted: 503, 409, a refused or a cut connection are no end.
 
     strict: a request is repeated only when its connection was refused, so nothing of it was sent; any
-    other failure is recorded in `failures`. Every request then has a connection of its own.
+    other failure is recorded in `failures`. Every request then has a connection of its own, unless a proxy
+    stands at `front`, whose connections are kept.
     burst: so many are due at once, at the same rate: what the outbox holds together travels together.
     """
 
     def __init__(self, site, seed, rate=120, connections=8, rejected_share=0.1, customers=50,
-                 express_share=0.25, strict=False, burst=1):
+                 express_share=0.25, strict=False, burst=1, front=None):
         self.site = site
-        self.addresses = [urlparse(a.url).netloc for a in site.apis]
+        self.addresses = [front] if front else [urlparse(a.url).netloc for a in site.apis]
+        self.kept = front is not None
         self.rng = random.Random(seed)
         self.rate, self.rejected_share, self.express_share = rate, rejected_share, express_share
         self.strict, self.burst = strict, burst
@@ -115,7 +117,7 @@ class Load:
                     self.times.append(time.monotonic())
                 else:
                     self.refused.append(answer)
-                if self.strict:
+                if self.strict and not self.kept:
                     connection.close()
                     connection = None
                     turn += 1
