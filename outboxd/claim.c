@@ -111,8 +111,8 @@ static void put_look(struct buf *sql, enum message_type lane, const struct polle
     else
         buf_printf(sql, " AND id>%lld ORDER BY id", (long long)task->from);
     buf_printf(sql,
-               " LIMIT %lld,%lld) d LEFT JOIN outbox_events o ON o.id=d.id AND o.%s "
-               "FOR UPDATE SKIP LOCKED",
+               " LIMIT %lld,%lld) d LEFT JOIN outbox_events o FORCE INDEX(PRIMARY) ON o.id=d.id "
+               "AND o.%s FOR UPDATE SKIP LOCKED",
                (long long)task->skip, (long long)limit, due);
 }
 

@@ -11,6 +11,7 @@ from harness.client import recipient
 from harness.metrics import Metrics
 from harness.stack import binary
 from harness.wait import wait_until
+from harness.witness import numbers
 
 REJECTED = "0999"
 
@@ -232,7 +233,7 @@ def many_events(stack, customer):
                      " SELECT 1,CONCAT(message_identifier,'-',position),0,JSON_OBJECT('user_id',user_id,"
                      f"'message_identifier',message_identifier,'recipient',recipient),{over} message_status")
     stack.db.execute("INSERT INTO webhook_events(webhook_id,subject,kind,data,created_at,delivered_at,attempts,last_status)"
-                     f" SELECT 1,CONCAT('low-',seq),4,JSON_OBJECT('user_id',{customer}),{over} seq_1_to_3000")
+                     f" SELECT 1,CONCAT('low-',seq),4,JSON_OBJECT('user_id',{customer}),{over} {numbers(3000)}")
 
 
 def test_a_customer_with_very_many_entries_keeps_nothing_from_being_seen(world, servers):
@@ -241,7 +242,7 @@ def test_a_customer_with_very_many_entries_keeps_nothing_from_being_seen(world, 
     log = os.path.join(servers.directory, "slow.log")
     first, large, last = stack.db.seed_customers(3, 1010)
     stack.db.execute("INSERT INTO user_transactions(user_id,amount,transaction_type,transaction_id) "
-                     f"SELECT %s,1,'deposit',CONCAT('d-many-',seq) FROM seq_1_to_{MANY}", large)
+                     f"SELECT %s,1,'deposit',CONCAT('d-many-',seq) FROM {numbers(MANY)}", large)
     stack.db.execute("UPDATE user_balances SET balance=balance+%s WHERE user_id=%s", MANY, large)
     many_events(stack, first)
     stack.database_root(f"SET GLOBAL slow_query_log_file='{log}'; SET GLOBAL long_query_time=0;"

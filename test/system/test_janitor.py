@@ -4,9 +4,10 @@ import json
 
 from harness.metrics import Metrics
 from harness.wait import wait_until
+from harness.witness import numbers
 
 OLD_KEYS = ("INSERT INTO idempotency_keys(customer_id,route,idem_key,body_hash,response,created_at)"
-            " SELECT 1,1,CONCAT('{name}-',seq),REPEAT('h',32),'',NOW(6)-INTERVAL {hours} HOUR FROM seq_1_to_{n}")
+            " SELECT 1,1,CONCAT('{name}-',seq),REPEAT('h',32),'',NOW(6)-INTERVAL {hours} HOUR FROM {numbers}")
 
 
 def cleaned(stack, task, *daemons):
@@ -20,8 +21,8 @@ def keys(stack):
 def test_old_keys_go_faster_than_they_come(world):
     """A turn every 10 s takes far more than the 10,000 keys that come meanwhile at 1,000/s."""
     stack = world("api", replicas=2)
-    stack.db.execute(OLD_KEYS.format(name="old", hours=25, n=23456))
-    stack.db.execute(OLD_KEYS.format(name="fresh", hours=23, n=7))
+    stack.db.execute(OLD_KEYS.format(name="old", hours=25, numbers=numbers(23456)))
+    stack.db.execute(OLD_KEYS.format(name="fresh", hours=23, numbers=numbers(7)))
     wait_until(lambda: keys(stack) == 7, 25, "the old keys to be gone")
     assert cleaned(stack, "idempotency_keys", "api-1", "api-2") == 23456
 
@@ -39,7 +40,7 @@ def test_a_failure_is_told_once_and_got_over(world):
     stack.db.execute("RENAME TABLE idempotency_keys TO keys_elsewhere")
     wait_until(lambda: tries() >= 2, 25, "two turns that fail")
     stack.db.execute("RENAME TABLE keys_elsewhere TO idempotency_keys")
-    stack.db.execute(OLD_KEYS.format(name="old", hours=25, n=3))
+    stack.db.execute(OLD_KEYS.format(name="old", hours=25, numbers=numbers(3)))
     wait_until(lambda: keys(stack) == 0, 15, "the next turn")
     assert len(failures()) == 1, failures()
 
@@ -60,7 +61,7 @@ def test_an_endpoint_that_was_removed_stays_for_as_long_as_its_events(world):
     stack = world("api")
     wait_until(lambda: "webhooks" in stack.db.tables(), 15)
     stack.db.execute("INSERT INTO webhooks(id,customer_id,url,kinds,secret,deleted_at) SELECT seq,1,'http://x/',31,'',"
-                     "NOW(6)-INTERVAL 31 DAY FROM seq_1_to_2")
+                     f"NOW(6)-INTERVAL 31 DAY FROM {numbers(2)}")
     stack.db.execute("INSERT INTO webhook_events(webhook_id,subject,kind,data) VALUES (2,'m-0',0,'{}')")
     stack.up("consumerd")
     wait_until(lambda: stack.db.value("SELECT COUNT(*) FROM webhooks WHERE id=1") == 0, 15)

@@ -15,14 +15,14 @@ from harness.audit import quiesce
 from harness.client import recipient
 from harness.stack import binary
 from harness.wait import wait_until
-from harness.witness import MARK
+from harness.witness import MARK, numbers
 
 LARGE = 60_000
 MOST_ROWS = 5_000
 SCAN_ROWS = 2_000  # READ_SCAN_ROWS
 HOT = {"user_balances", "user_transactions", "messages", "message_status", "outbox_events",
        "outbox_parked", "idempotency_keys"}
-ENTRY = re.compile(r"^(?:\d{6} [ \d]\d:\d\d:\d\d)?\s*(\d+) (Query|Connect|Execute|Quit|Init DB|Prepare|"
+ENTRY = re.compile(r"^(?:\d{6} [ \d]\d:\d\d:\d\d|\d{4}-\d\d-\d\dT[\d:.]+Z)?\s*(\d+) (Query|Connect|Execute|Quit|Init DB|Prepare|"
                    r"Close stmt|Ping|Statistics|Change user|Reset connection)\t(.*)$")
 EXPLAINED = re.compile(r"^\s*\(*\s*(SELECT|UPDATE|DELETE|WITH)\b", re.IGNORECASE)
 RANGE_ROWS = 10_000  # of a statement of the repair
@@ -142,7 +142,7 @@ def restore_mode(stack, *words):
 def explain(stack, sql):
     with stack.db.connect(cursorclass=pymysql.cursors.DictCursor) as connection, \
             connection.cursor() as cursor:
-        cursor.execute("EXPLAIN " + sql)
+        cursor.execute("EXPLAIN FORMAT=TRADITIONAL " + sql)
         return cursor.fetchall()
 
 
@@ -171,20 +171,20 @@ def fill(stack, rows=LARGE):
     if not rows:
         return
     for sql in (
-            "INSERT INTO user_balances(user_id,balance) SELECT 1000000+seq,100 FROM seq_1_to_{n}",
+            "INSERT INTO user_balances(user_id,balance) SELECT 1000000+seq,100 FROM {n}",
             "INSERT INTO user_transactions(user_id,amount,transaction_type,transaction_id)"
-            " SELECT 1000000+seq,100,'deposit',CONCAT('d-fill-',seq) FROM seq_1_to_{n}",
+            " SELECT 1000000+seq,100,'deposit',CONCAT('d-fill-',seq) FROM {n}",
             "INSERT INTO messages(message_identifier,customer_id,type,text,recipients,price)"
-            " SELECT CONCAT('fill-',LPAD(seq,9,'0')),1000000+seq,'normal','hi',1,1 FROM seq_1_to_{n}",
+            " SELECT CONCAT('fill-',LPAD(seq,9,'0')),1000000+seq,'normal','hi',1,1 FROM {n}",
             "INSERT INTO message_status(user_id,status,type,recipient,message_identifier,price)"
             " SELECT 1000000+seq,IF(seq%3,'done','pending'),'normal','0912',"
-            "CONCAT('fill-',LPAD(seq,9,'0')),1 FROM seq_1_to_{n}",
+            "CONCAT('fill-',LPAD(seq,9,'0')),1 FROM {n}",
             "INSERT INTO outbox_events(aggregate_type,aggregate_id,event_type,payload,priority,"
             "next_run_at) SELECT 'message',CONCAT('fill-',LPAD(seq,9,'0')),'message.send','{{}}',"
-            "IF(seq%5,0,10),IF(seq%7,NULL,NOW(6)+INTERVAL seq SECOND) FROM seq_1_to_{n}",
+            "IF(seq%5,0,10),IF(seq%7,NULL,NOW(6)+INTERVAL seq SECOND) FROM {n}",
             "INSERT INTO idempotency_keys(customer_id,route,idem_key,body_hash,response)"
-            " SELECT 1000000+seq,1,CONCAT('fill-',seq),'','{{}}' FROM seq_1_to_{n}"):
-        stack.db.execute(sql.format(n=rows))
+            " SELECT 1000000+seq,1,CONCAT('fill-',seq),'','{{}}' FROM {n}"):
+        stack.db.execute(sql.format(n=numbers(rows)))
     for table in HOT:
         stack.db.rows(f"ANALYZE TABLE {table}")
 
@@ -209,7 +209,8 @@ def test_the_statements_that_matter_were_seen(seen):
     assert found(r"^UPDATE message_status.*owner=IF\(status"), "the claim of what is free"
     assert found(r"^UPDATE message_status.*status=.done"), "what is settled"
     assert found(r"^UPDATE message_status.*attempt=attempt\+1.*WHERE id IN"), "the claim of what is not"
-    assert found(r"^UPDATE user_balances .*AND balance>=.* ORDER BY user_id"), "the charges"
+    if seen[0].db.is_mariadb:  # in the block that it alone takes
+        assert found(r"^UPDATE user_balances .*AND balance>=.* ORDER BY user_id"), "the charges"
     assert found(r"^UPDATE user_balances .*balance=balance\+"), "a few balances"
     assert found(r"^UPDATE .*JOIN user_balances"), "many balances"
     assert found(r"kind=2 .*unknown_operators<>''"), "the look at what is held"
@@ -227,6 +228,10 @@ def test_locking_statements_use_an_index(seen, rows):
         if not LOCKING.search(sql):
             continue
         for step in table_steps(explain(stack, sql)):
+            # Where its statistics say that there is nothing, MySQL walks the index that it has to use; who finds out
+            # what is due locks nothing with that.
+            if not rows and not stack.db.is_mariadb and (step["type"], step["key"]) == ("index", "idx_outbox_poll"):
+                continue
             if step["type"] in ("ALL", "index"):
                 faults.append(f"{step['type']} on {step['table']}, key {step['key']}: {sql[:200]} … {sql[-300:]}")
     empty(stack)

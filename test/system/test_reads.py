@@ -8,6 +8,7 @@ import pytest
 import requests
 from harness.client import assert_error, new_customer
 from harness.wait import wait_until
+from harness.witness import numbers
 
 
 def pages(api, path, key, **parameters):
@@ -268,7 +269,7 @@ def test_one_customers_reads_leave_room_for_the_others(world):
 def fill_history(stack, customer, rows):
     stack.db.execute(
         "INSERT INTO message_status(user_id,status,type,recipient,message_identifier,price)"
-        f" SELECT {customer},'done','normal','0912',CONCAT('fill-{customer}-',seq),1 FROM seq_1_to_{rows}")
+        f" SELECT {customer},'done','normal','0912',CONCAT('fill-{customer}-',seq),1 FROM {numbers(rows)}")
 
 
 def latencies(api, customer, count):

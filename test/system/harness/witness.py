@@ -11,6 +11,11 @@ MARK = "/* a test's connection */"
 BUNDLE = "application/vnd.messaging.bundle+json"
 
 
+def numbers(n):
+    """A table with a column `seq` from 1 to n (MariaDB alone has such tables by name)."""
+    return f"JSON_TABLE(CONCAT('[0',REPEAT(',0',{n}-1),']'),'$[*]' COLUMNS(seq FOR ORDINALITY)) numbers"
+
+
 def members(properties, body):
     """The messages of an AMQP message as their publisher wrote them: several in a bundle."""
     return json.loads(body)["messages"] if properties.content_type == BUNDLE else [json.loads(body)]
@@ -48,6 +53,10 @@ class Database:
     def execute(self, sql, *arguments):
         with self.connect() as connection, connection.cursor() as cursor:
             return cursor.execute(sql, arguments or None)
+
+    @property
+    def is_mariadb(self):
+        return "MariaDB" in self.value("SELECT VERSION()")
 
     def tables(self):
         return [row[0] for row in self.rows("SHOW TABLES")]
