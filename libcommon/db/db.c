@@ -347,6 +347,8 @@ static int connect_now(struct db *db, struct err *err)
     return 0;
 }
 
+static void end_abandoned(struct db *db);
+
 int db_acquire(struct db *db, struct err *err)
 {
     int64_t now_ms = clock_mono_ms();
@@ -359,9 +361,12 @@ int db_acquire(struct db *db, struct err *err)
         close_politely(db);
     if (db->mysql && now_ms - db->used_ms > PING_AFTER_MS && mysql_ping(db->mysql))
         db_drop(db);
-    if (!db->mysql && connect_now(db, err)) {
-        db->held = false;
-        return -1;
+    if (!db->mysql) {
+        if (connect_now(db, err)) {
+            db->held = false;
+            return -1;
+        }
+        end_abandoned(db);
     }
     db->used_ms = now_ms;
     return 0;
@@ -426,16 +431,21 @@ static bool has_ended(const struct err *err)
     return err->code == DB_E_NO_SUCH_THREAD || err->code == DB_E_NOT_OWN_THREAD;
 }
 
-/* INVARIANT: until there is no such thread, what it was sent may still begin, or end. A KILL is
- * only a word to it. */
-static int kill_until_gone(struct db *db, uint64_t session_id, struct err *err)
+static int kill_session(struct db *db, uint64_t session_id, struct err *err)
 {
     char sql[64];
 
     db_label_register(&kill_label);
     snprintf(sql, sizeof(sql), "KILL %llu", (unsigned long long)session_id);
+    return db_run(db, &kill_label, sql, strlen(sql), NULL, err);
+}
+
+/* INVARIANT: until there is no such thread, what it was sent may still begin, or end. A KILL is
+ * only a word to it. */
+static int kill_until_gone(struct db *db, uint64_t session_id, struct err *err)
+{
     for (int i = 0; i < KILL_TRIES; i++) {
-        if (db_run(db, &kill_label, sql, strlen(sql), NULL, err))
+        if (kill_session(db, session_id, err))
             return has_ended(err) ? 0 : -1;
         pause_sleep(KILL_PAUSE_MS);
     }
@@ -460,6 +470,19 @@ int db_end_lost_session(struct db *db, struct db_lost_session *lost, struct err 
         return -1;
     lost->id = 0;
     return 0;
+}
+
+/* MariaDB ends a statement at its limit; MySQL only one that reads. What else was given up works on
+ * there, with its locks, until it is told. */
+static void end_abandoned(struct db *db)
+{
+    struct db_lost_session lost = db->lost;
+    struct err err;
+    bool lives;
+
+    db->lost.id = 0;
+    if (lost.id && !db_takes_blocks(db) && !may_live(db, &lost, &lives, &err) && lives)
+        kill_session(db, lost.id, &err);
 }
 
 /* ---- statements ---- */

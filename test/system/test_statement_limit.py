@@ -3,7 +3,7 @@
 from harness.wait import wait_until
 
 # Minutes of work in which a server does not look whether its client is still there.
-ENDLESS = "CREATE TRIGGER endless BEFORE UPDATE ON workers FOR EACH ROW SET @x=BENCHMARK(1e12,SHA1('x'))"
+ENDLESS = "CREATE TRIGGER endless BEFORE UPDATE ON workers FOR EACH ROW SET @x=BENCHMARK(1e12,SHA2('x',256))"
 
 
 def test_a_statement_that_nobody_waits_for_is_ended(world):
@@ -11,8 +11,9 @@ def test_a_statement_that_nobody_waits_for_is_ended(world):
 
     def heartbeats():
         return {row[0] for row in stack.db.rows(
-            "SELECT ID FROM information_schema.PROCESSLIST WHERE DB=%s AND COMMAND='Query' AND "
-            "INFO LIKE 'UPDATE workers%%'", stack.values["DB_NAME"])}
+            "SELECT ID FROM information_schema.PROCESSLIST WHERE DB=%s AND COMMAND='Query' AND ID<>CONNECTION_ID() AND "
+            # MySQL shows the trigger's statement.
+            "(INFO LIKE 'UPDATE workers%%' OR INFO LIKE '%%BENCHMARK(%%')", stack.values["DB_NAME"])}
 
     stack.db.execute(ENDLESS)
     try:

@@ -22,6 +22,7 @@ static struct {
     unsigned query_error, execute_error, kill_error;
     unsigned kills_before; /* KILLs that succeed before they fail with kill_error */
     char uptime[8];
+    bool is_mysql;
 } script;
 
 static struct buf asked;
@@ -82,7 +83,7 @@ void mysql_close(MYSQL *mysql)
 my_bool mariadb_connection(MYSQL *mysql)
 {
     (void)mysql;
-    return 1;
+    return !script.is_mysql;
 }
 
 unsigned long mysql_thread_id(MYSQL *mysql)
@@ -294,7 +295,6 @@ static void lose_session(void)
     ck_assert_uint_eq(lost.id, 7);
     ck_assert_int_eq(db_acquire(db, &err), 0);
     ck_assert_uint_eq(db_lost_session(db).id, 0);
-    buf_reset(&asked);
 }
 
 static int end_it(void)
@@ -304,10 +304,17 @@ static int end_it(void)
     return db_end_lost_session(db, &lost, &err);
 }
 
+/* The same, with what was asked on the way forgotten. */
+static void begin_anew(void)
+{
+    lose_session();
+    buf_reset(&asked);
+}
+
 /* What it was sent may begin as long as it is there. */
 START_TEST(a_session_has_ended_when_the_server_knows_it_no_more)
 {
-    lose_session();
+    begin_anew();
     script.kills_before = 2;
     ck_assert_int_eq(end_it(), 0);
     ck_assert_int_eq(end_it(), 0);
@@ -317,7 +324,7 @@ END_TEST
 
 START_TEST(one_that_does_not_end_is_still_to_be_ended)
 {
-    lose_session();
+    begin_anew();
     script.kills_before = ALWAYS;
     ck_assert_int_eq(end_it(), -1);
     ck_assert_uint_eq(lost.id, 7);
@@ -328,7 +335,7 @@ END_TEST
 
 START_TEST(one_of_the_servers_first_second_is_not_spared)
 {
-    lose_session();
+    begin_anew();
     set_uptime("0");
     ck_assert_int_eq(end_it(), 0);
     ck_assert_str_eq(all_asked(), "KILL 7;");
@@ -337,7 +344,7 @@ END_TEST
 
 START_TEST(nobody_of_another_life_of_the_server_is_killed)
 {
-    lose_session();
+    begin_anew();
     set_uptime("3");
     lost.opened_ms -= 4500;
     ck_assert_int_eq(end_it(), 0);
@@ -357,7 +364,7 @@ START_TEST(what_is_lost_meanwhile_takes_no_ones_place)
 {
     struct err err;
 
-    lose_session();
+    begin_anew();
     script.kill_error = LOST;
     ck_assert_int_eq(end_it(), -1);
     ck_assert_uint_eq(db_lost_session(db).id, 8);
@@ -366,6 +373,23 @@ START_TEST(what_is_lost_meanwhile_takes_no_ones_place)
     buf_reset(&asked);
     ck_assert_int_eq(end_it(), 0);
     ck_assert_str_eq(all_asked(), "KILL 7;");
+}
+END_TEST
+
+/* MySQL does not end by itself what nobody waits for. */
+START_TEST(what_was_given_up_is_ended_on_mysql)
+{
+    script.is_mysql = true;
+    lose_session();
+    ck_assert_str_eq(all_asked(), "SELECT 1;KILL 7;");
+    ck_assert_int_eq(end_it(), 0); /* who has to know that it has ended may still ask */
+}
+END_TEST
+
+START_TEST(and_by_mariadb_itself)
+{
+    lose_session();
+    ck_assert_str_eq(all_asked(), "SELECT 1;");
 }
 END_TEST
 
@@ -400,6 +424,8 @@ int main(void)
     tcase_add_test(t, one_of_the_servers_first_second_is_not_spared);
     tcase_add_test(t, nobody_of_another_life_of_the_server_is_killed);
     tcase_add_test(t, what_is_lost_meanwhile_takes_no_ones_place);
+    tcase_add_test(t, what_was_given_up_is_ended_on_mysql);
+    tcase_add_test(t, and_by_mariadb_itself);
     tcase_add_loop_test(t, what_was_prepared_and_is_not_known_is_run_as_it_is, 0, 3);
     suite_add_tcase(s, t);
     return suite_run(s);
