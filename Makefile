@@ -15,7 +15,7 @@ API_TOOLS = api/tools/node_modules/.package-lock.json
 SMPP = test/carriers/node_modules/.package-lock.json
 
 .NOTPARALLEL:
-.PHONY: build run test unit system system-auth storms pages-test webhooks-test faults faults-short faults-auth upgrade-test seed \
+.PHONY: build run test unit system system-auth storms pages-test webhooks-test faults faults-short faults-auth upgrade-test versions-test seed \
   loadtest benchmark sanitize sanitized \
   sanitize-units sanitized-units fuzz fuzz-short fuzzed sbom pin \
   valgrind observe-test lint swag deps clean docker images-test compose-check compose-test k8s-test \
@@ -68,6 +68,13 @@ pages-test: deps build $(API_TOOLS)
 webhooks-test: deps build
 	$(NPM_CI) test/webhooks
 	$(PYTHON) -m pytest test/system/test_webhooks.py test/system/test_webhooks_harm.py $(PYTEST_ARGS)
+
+# The main path on databases and brokers of other versions, from Debian's other suites (docs/versions.md); VERSIONS names
+# some of them (test/servers/fetch --list).
+VERSIONS ?=
+
+versions-test: deps build
+	test/servers/run $(VERSIONS)
 
 # Everything that can break, under load (test/faults/run --help); its short part belongs to `test`.
 faults: deps build

@@ -47,6 +47,8 @@ DEFAULTS = {
     "RABBIT_MESSAGE_EXCHANGE": "message_exchange",
     "EXPRESS_QUEUE": "message_express",
     "NORMAL_QUEUE": "message_normal",
+    "DB_SERVER": "",
+    "RABBITMQ_SERVER": "",
     "MARIADB_OPTIONS": "",
     "RABBIT_CONF": "",
     "DAEMON_WRAPPER": "",
@@ -110,7 +112,9 @@ class Config:
         before = (self.port_base, self.settings["API_PORT"])
         self.settings.update(given)
         self.ports_changed = self.exists and before != (self.port_base, self.settings["API_PORT"])
-        self.settings["BUILD_DIR"] = str(Path(self.settings["BUILD_DIR"]).resolve())
+        for name in ("BUILD_DIR", "DB_SERVER", "RABBITMQ_SERVER"):
+            if self.settings[name]:
+                self.settings[name] = str(Path(self.settings[name]).resolve())
         for name in ("PORT_BASE", "API_REPLICAS", "OUTBOXD_REPLICAS", "CONSUMERD_REPLICAS"):
             if not self.settings[name].isdigit():
                 raise StackError(f"{name}={self.settings[name]} is not a number")

@@ -31,6 +31,12 @@ def find_program(name):
     return path
 
 
+def server_program(config, setting, name):
+    """Of the folder with a server that a setting names (test/servers/fetch), else this machine's."""
+    folder = config.settings[setting]
+    return str(Path(folder) / "bin" / name) if folder else find_program(name)
+
+
 def http_status(url, user=None, timeout=PROBE_TIMEOUT, method="GET"):
     """The status code of a request, or None when there is no answer. By hand: http.client alone takes as long to load
     as all the rest, and every call of compose/local would pay for it."""
@@ -136,6 +142,9 @@ class Service:
 
 
 class MariaDB(Service):
+    PROGRAM = "mariadbd"
+    OPTIONS = ("--innodb-log-file-size=512M", "--skip-feedback")
+
     def __init__(self, config, name):
         super().__init__(config, name)
         self.directory = config.state_dir / "mariadb"
@@ -153,15 +162,11 @@ class MariaDB(Service):
         fresh = self.directory / "fresh"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir()
-        # The account's socket login replaces a root password; clients use TCP and message_user.
-        command = [find_program("mariadb-install-db"), "--no-defaults", f"--datadir={fresh}",
-                   f"--user={getpass.getuser()}", "--auth-root-authentication-method=socket",
-                   f"--auth-root-socket-user={getpass.getuser()}", "--skip-test-db",
-                   "--innodb-log-file-size=8M", "--force"]  # force: names are not looked up
+        command = self.installation(fresh)
         done = subprocess.run(command, env=self.environment(), stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True)
         if done.returncode:
-            raise StackError(f"mariadb-install-db failed:\n{done.stdout}")
+            raise StackError(f"{command[0]} failed:\n{done.stdout}")
         accounts = "".join(
             f"CREATE USER IF NOT EXISTS '{DB_USER_NAME}'@'{host}' IDENTIFIED BY '{DB_PASSWORD}';\n"
             # Databases of stacks that share this server begin with the same name.
@@ -176,17 +181,26 @@ class MariaDB(Service):
                 for host in ("127.0.0.1", "localhost", "%")))
         fresh.rename(self.data)  # a half-made folder never counts as initialised
 
+    def installation(self, fresh):
+        """The command that makes a data folder, with an administrator who needs no password."""
+        # The account's socket login replaces a root password; clients use TCP and message_user.
+        return [server_program(self.config, "DB_SERVER", "mariadb-install-db"), "--no-defaults",
+                f"--datadir={fresh}", f"--user={getpass.getuser()}",
+                "--auth-root-authentication-method=socket",
+                f"--auth-root-socket-user={getpass.getuser()}", "--skip-test-db",
+                "--innodb-log-file-size=8M", "--force"]  # force: names are not looked up
+
     def command(self, assignments):
         command = [
-            find_program("mariadbd"), "--no-defaults", f"--datadir={self.data}",
+            server_program(self.config, "DB_SERVER", self.PROGRAM), "--no-defaults", f"--datadir={self.data}",
             # Relative to the data folder: a socket's path is limited to 107 bytes.
             "--socket=mysql.sock", "--bind-address=127.0.0.1", f"--port={self.port}",
             f"--init-file={self.directory / 'init.sql'}",
             "--innodb-flush-log-at-trx-commit=1", "--innodb-buffer-pool-size=512M",
-            "--innodb-log-file-size=512M", "--innodb-buffer-pool-dump-at-shutdown=OFF",
+            "--innodb-buffer-pool-dump-at-shutdown=OFF",
             "--innodb-buffer-pool-load-at-startup=OFF", "--skip-name-resolve",
             "--performance-schema=OFF", "--skip-log-bin", "--max-connections=1000",
-            "--character-set-server=utf8mb4", "--skip-feedback",
+            "--character-set-server=utf8mb4", *self.OPTIONS,
             *shlex.split(self.config.settings["MARIADB_OPTIONS"])]
         if os.geteuid() == 0:
             command.append("--user=root")
@@ -202,11 +216,26 @@ class MariaDB(Service):
                               stderr=subprocess.DEVNULL, timeout=10).returncode == 0
 
 
+class MySQL(MariaDB):
+    PROGRAM = "mysqld"
+    OPTIONS = ("--innodb-redo-log-capacity=512M", "--mysqlx=OFF", "--secure-file-priv=NULL")
+
+    def installation(self, fresh):
+        command = [server_program(self.config, "DB_SERVER", self.PROGRAM), "--no-defaults",
+                   f"--datadir={fresh}", "--initialize-insecure"]
+        return [*command, "--user=root"] if os.geteuid() == 0 else command
+
+
+def database(config, name):
+    folder = config.settings["DB_SERVER"]
+    return (MySQL if folder and (Path(folder) / "bin" / MySQL.PROGRAM).exists() else MariaDB)(config, name)
+
+
 class Epmd(Service):
     """Erlang's port mapper, of our own: a shared one would outlive the stack and mix its nodes."""
 
     def command(self, assignments):
-        return ([find_program("epmd"), "-address", "127.0.0.1", "-port", str(self.port)],
+        return ([server_program(self.config, "RABBITMQ_SERVER", "epmd"), "-address", "127.0.0.1", "-port", str(self.port)],
                 base_environment(), "/")
 
     def ready(self):
@@ -215,8 +244,13 @@ class Epmd(Service):
             return s.connect_ex(("127.0.0.1", self.port)) == 0
 
 
+def rabbitmq_program(config, name):
+    """Not those in sbin, which are for root alone and become another user."""
+    folder = config.settings["RABBITMQ_SERVER"]
+    return f"{folder}/bin/{name}" if folder else f"/usr/lib/rabbitmq/bin/{name}"
+
+
 class RabbitMQ(Service):
-    PROGRAM = "/usr/lib/rabbitmq/bin/rabbitmq-server"
     stop_timeout = 60
 
     def __init__(self, config, name):
@@ -256,7 +290,8 @@ class RabbitMQ(Service):
             + "".join(f"{line.strip()}\n" for line in self.config.settings["RABBIT_CONF"].split(";")))
 
     def command(self, assignments):
-        if not Path(self.PROGRAM).exists():
+        program = rabbitmq_program(self.config, "rabbitmq-server")
+        if not Path(program).exists():
             raise StackError("rabbitmq-server is not installed (make deps)")
         directory = self.directory
         env = base_environment()
@@ -283,7 +318,7 @@ class RabbitMQ(Service):
                 "-noinput +S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none "
                 "-rabbit quorum_tick_interval 1000 "
                 "-kernel inet_dist_use_interface {127,0,0,1}"))
-        return [self.PROGRAM], env, directory
+        return [program], env, directory
 
     def ready(self):
         # The listener opens last, and a broker that boots up answers the protocol header.
@@ -326,7 +361,7 @@ class Daemon(Service):
         return http_status(f"{self.config.url(self.name)}/readyz", timeout=5) == 200
 
 
-KINDS = {"mariadb": MariaDB, "epmd": Epmd, "rabbitmq": RabbitMQ,
+KINDS = {"mariadb": database, "epmd": Epmd, "rabbitmq": RabbitMQ,
          **dict.fromkeys(OPERATORS, OperatorSim), **dict.fromkeys(DAEMONS, Daemon)}
 
 

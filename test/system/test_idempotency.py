@@ -47,7 +47,7 @@ def test_what_is_sent_often_is_stored_as_it_was_sent(shared):
                                   identifier) == ((customer, "+0912", sent["price"]),)
             assert ("withdrawal", -sent["price"], f"c-{identifier}") in shared.db.ledger(customer)
     assert api.balance(customer) == 100 - 4 * (3 * 1 + 2 * 3)
-    assert prepared_runs(shared) > before
+    assert prepared_runs(shared) > before or not shared.db.is_mariadb  # which alone takes such statements
 
 
 def prepared_runs(stack):

@@ -23,9 +23,15 @@ MANAGEMENT_MAX = 8 * KIB * KIB  # what its API takes at a time
 def bad(stack, queue, size, body="no message at all"):
     if size < MANAGEMENT_MAX:
         return stack.broker.publish_by_management(queue, body, json.dumps({"x": "h" * size}))
-    stack.backends.rabbitmqctl("eval", f"""rabbit_basic:publish(
-        rabbit_misc:r(<<"/">>, exchange, <<"{stack.broker.exchange}">>), <<"{queue}">>,
-        [{{delivery_mode, 2}}, {{headers, [{{<<"x">>, longstr, binary:copy(<<"h">>, {size})}}]}}], <<"{body}">>).""")
+    # The call by which RabbitMQ 4 publishes for itself has another name.
+    stack.backends.rabbitmqctl("eval", f"""
+        Exchange = rabbit_misc:r(<<"/">>, exchange, <<"{stack.broker.exchange}">>),
+        Properties = [{{delivery_mode, 2}}, {{headers, [{{<<"x">>, longstr, binary:copy(<<"h">>, {size})}}]}}],
+        case erlang:function_exported(rabbit_basic, publish, 4) of
+            true -> rabbit_basic:publish(Exchange, <<"{queue}">>, Properties, <<"{body}">>);
+            false -> rabbit_queue_type:publish_at_most_once(
+                Exchange, rabbit_basic:message(Exchange, <<"{queue}">>, Properties, <<"{body}">>))
+        end.""")
 
 
 def queue_of(stack, kind):

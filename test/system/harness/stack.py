@@ -25,6 +25,7 @@ from .witness import Broker, Database
 REPOSITORY = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(REPOSITORY / "compose"))
 from localstack.config import Config  # noqa: E402
+from localstack.services import rabbitmq_program  # noqa: E402
 from localstack.stack import Stack as Services  # noqa: E402
 
 LOCAL = str(REPOSITORY / "compose" / "local")
@@ -265,12 +266,23 @@ class Stack:
 
     def database_root(self, sql, database=""):
         """What its MariaDB's own administrator may do; through the socket, whatever the network does."""
-        data = Path((self.backends or self).state) / "mariadb" / "data"
         done = subprocess.run(["mariadb", "--no-defaults", "--user=root", "--socket=mysql.sock", "--batch",
-                               "--skip-column-names", database], cwd=data, input=sql, text=True,
+                               "--skip-column-names", database], cwd=self._data, input=sql, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
         assert done.returncode == 0, done.stdout
         return done.stdout
+
+    @property
+    def _data(self):
+        return Path((self.backends or self).state) / "mariadb" / "data"
+
+    def dump(self, database, *words):
+        """As statements, by the server's own client: another one's gives generated columns values."""
+        folder = Path((self.backends or self).services.config.settings["DB_SERVER"] or "/usr") / "bin"
+        program = next(p for p in (folder / "mariadb-dump", folder / "mysqldump") if p.exists())
+        plain = ["--set-gtid-purged=OFF"] if program.name == "mysqldump" else []  # else an administrator has to load it
+        return subprocess.run([program, "--no-defaults", "--user=root", "--socket=mysql.sock", "--single-transaction", *plain,
+                               *words, database], cwd=self._data, check=True, capture_output=True, timeout=120).stdout
 
     def rabbitmqctl(self, *words):
         """With its own node's name, cookie and port mapper. What it prints."""
@@ -278,7 +290,7 @@ class Stack:
         env = {**os.environ, "HOME": f"{self.state}/rabbitmq/home", "ERL_EPMD_PORT": str(base + 5),
                "RABBITMQ_NODENAME": f"rabbit-{base}@localhost", "RABBITMQ_CONF_ENV_FILE": "/dev/null",
                "LANG": "C.UTF-8"}
-        done = subprocess.run(["/usr/lib/rabbitmq/bin/rabbitmqctl", *words], env=env, timeout=120, text=True,
+        done = subprocess.run([rabbitmq_program(self.services.config, "rabbitmqctl"), *words], env=env, timeout=120, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         assert done.returncode == 0, done.stdout
         return done.stdout
