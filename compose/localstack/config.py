@@ -80,24 +80,53 @@ def split_name(name):
                      "outboxd-1, consumerd-1, …")
 
 
-class Config:
-    def __init__(self, state_dir, environ):
+class Remembered:
+    """Settings of a stack and of its daemons, kept in a file of its folder from `up` on."""
+
+    def __init__(self, state_dir, environ, file, defaults):
         self.state_dir = Path(state_dir).resolve()
-        self.file = self.state_dir / "stack.json"
+        self.file = self.state_dir / file
         self.environ = environ
-        self.settings = dict(DEFAULTS)
+        self.settings = dict(defaults)
         self.daemon_settings = {}  # what the caller's environment said about the daemons at `up`
-        self.ports_changed = False
-        self.backends = None       # state folder of the stack whose MariaDB and RabbitMQ are used
+        self.saved = {}
         if self.file.exists():
-            saved = json.loads(self.file.read_text())
-            self.settings.update(saved["settings"])
-            self.daemon_settings = saved["daemon_settings"]
-            self.backends = saved["backends"]
+            self.saved = json.loads(self.file.read_text())
+            self.settings.update(self.saved["settings"])
+            self.daemon_settings = self.saved["daemon_settings"]
 
     @property
     def exists(self):
         return self.file.exists()
+
+    def remember_daemon_settings(self, names, assignments):
+        for name, value in self.environ.items():
+            if TOOLING.match(name) or (name in names and name not in self.settings and name not in OWNED):
+                self.daemon_settings[name] = value
+        self.daemon_settings.update(assignments)
+
+    def save(self, **more):
+        self.state_dir.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"settings": self.settings, "daemon_settings": self.daemon_settings, **more}, indent=2)
+        temporary = self.file.with_suffix(".new")
+        temporary.write_text(text + "\n")
+        temporary.replace(self.file)
+
+    @property
+    def ready_timeout(self):
+        return float(self.environ.get("READY_TIMEOUT") or self.settings["READY_TIMEOUT"])
+
+    def log_file(self, name):
+        return self.state_dir / "log" / f"{name}.log"
+
+
+class Config(Remembered):
+    split_name = staticmethod(split_name)
+
+    def __init__(self, state_dir, environ):
+        super().__init__(state_dir, environ, "stack.json", DEFAULTS)
+        self.ports_changed = False
+        self.backends = self.saved.get("backends")  # folder of the stack whose MariaDB and RabbitMQ are used
 
     def adopt_environment(self, backends):
         """`up`: what the environment says wins over what is remembered."""
@@ -124,29 +153,14 @@ class Config:
         if not 1024 <= self.port_base <= 65535 - PORT_SPAN:
             raise StackError(f"PORT_BASE={self.port_base} must be in 1024…{65535 - PORT_SPAN}")
 
-    def remember_daemon_settings(self, names, assignments):
-        for name, value in self.environ.items():
-            if TOOLING.match(name) or (name in names and name not in DEFAULTS and name not in OWNED):
-                self.daemon_settings[name] = value
-        self.daemon_settings.update(assignments)
-
     def save(self):
-        self.state_dir.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"settings": self.settings, "daemon_settings": self.daemon_settings,
-                           "backends": self.backends}, indent=2)
-        temporary = self.file.with_suffix(".new")
-        temporary.write_text(text + "\n")
-        temporary.replace(self.file)
+        super().save(backends=self.backends)
 
     # -- values derived from the above ---------------------------------------------------------
 
     @property
     def port_base(self):
         return int(self.settings["PORT_BASE"])
-
-    @property
-    def ready_timeout(self):
-        return float(self.environ.get("READY_TIMEOUT") or self.settings["READY_TIMEOUT"])
 
     def replicas(self, kind):
         return int(self.settings[f"{kind.upper()}_REPLICAS"])
@@ -159,8 +173,11 @@ class Config:
             return int(self.settings["API_PORT"])
         return self.port_base + PORTS[kind] + index - 1
 
+    def listen_address(self, name):
+        return f"127.0.0.1:{self.port(name)}"
+
     def url(self, name):
-        return f"http://127.0.0.1:{self.port(name)}"
+        return f"http://{self.listen_address(name)}"
 
     def backend(self):
         """The configuration that owns MariaDB and RabbitMQ: this one or another stack's."""
@@ -171,14 +188,11 @@ class Config:
             raise StackError(f"no stack in {self.backends}")
         return other
 
-    def log_file(self, name):
-        return self.state_dir / "log" / f"{name}.log"
-
     def rabbit_uri(self):
         port = self.backend().port("rabbitmq")
         return f"amqp://{RABBIT_USER}:{RABBIT_PASSWORD}@127.0.0.1:{port}/"
 
-    def connection_environment(self):
+    def connection_environment(self, name=None):
         """What every client of database and broker needs to know, under the daemons' names."""
         return {
             "DB_HOST": "127.0.0.1",

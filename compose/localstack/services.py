@@ -91,11 +91,12 @@ class Service:
     """One named service of a stack. Kinds differ in the methods below the line."""
 
     stop_timeout = 30
+    address = "127.0.0.1"
 
     def __init__(self, config, name):
         self.config = config
         self.name = name
-        self.kind, self.index = split_name(name)
+        self.kind, self.index = config.split_name(name)
         self.process = Process(config, name)
 
     @property
@@ -147,7 +148,7 @@ class MariaDB(Service):
 
     def __init__(self, config, name):
         super().__init__(config, name)
-        self.directory = config.state_dir / "mariadb"
+        self.directory = config.state_dir / name
         self.data = self.directory / "data"
         # Of its own: temporary tables of servers that start at the same time have the same names.
         self.temporary = self.directory / "tmp"
@@ -167,19 +168,24 @@ class MariaDB(Service):
                               stderr=subprocess.STDOUT, text=True)
         if done.returncode:
             raise StackError(f"{command[0]} failed:\n{done.stdout}")
+        (self.directory / "init.sql").write_text(self.init_sql())
+        fresh.rename(self.data)  # a half-made folder never counts as initialised
+
+    def init_sql(self):
+        """What the server runs at each start, before it listens."""
+        name = self.config.settings["DB_NAME"]
         accounts = "".join(
             f"CREATE USER IF NOT EXISTS '{DB_USER_NAME}'@'{host}' IDENTIFIED BY '{DB_PASSWORD}';\n"
-            # Databases of stacks that share this server begin with the same name.
+            # Databases of stacks that share this server begin with the same name; one of any other name is
+            # granted by name.
             f"GRANT ALL ON `messaging\\_platform%`.* TO '{DB_USER_NAME}'@'{host}';\n"
+            f"GRANT ALL ON `{name}`.* TO '{DB_USER_NAME}'@'{host}';\n"
             for host in ("127.0.0.1", "localhost", "%"))
-        (self.directory / "init.sql").write_text(
-            f"CREATE DATABASE IF NOT EXISTS `{self.config.settings['DB_NAME']}` "
-            "CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;\n"
-            # A database of any other name is granted by name.
-            + accounts + "".join(
-                f"GRANT ALL ON `{self.config.settings['DB_NAME']}`.* TO '{DB_USER_NAME}'@'{host}';\n"
-                for host in ("127.0.0.1", "localhost", "%")))
-        fresh.rename(self.data)  # a half-made folder never counts as initialised
+        return (f"CREATE DATABASE IF NOT EXISTS `{name}` CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;\n"
+                + accounts)
+
+    def options(self):
+        return ["--skip-log-bin"]
 
     def installation(self, fresh):
         """The command that makes a data folder, with an administrator who needs no password."""
@@ -194,13 +200,13 @@ class MariaDB(Service):
         command = [
             server_program(self.config, "DB_SERVER", self.PROGRAM), "--no-defaults", f"--datadir={self.data}",
             # Relative to the data folder: a socket's path is limited to 107 bytes.
-            "--socket=mysql.sock", "--bind-address=127.0.0.1", f"--port={self.port}",
+            "--socket=mysql.sock", f"--bind-address={self.address}", f"--port={self.port}",
             f"--init-file={self.directory / 'init.sql'}",
             "--innodb-flush-log-at-trx-commit=1", "--innodb-buffer-pool-size=512M",
             "--innodb-buffer-pool-dump-at-shutdown=OFF",
             "--innodb-buffer-pool-load-at-startup=OFF", "--skip-name-resolve",
-            "--performance-schema=OFF", "--skip-log-bin", "--max-connections=1000",
-            "--character-set-server=utf8mb4", *self.OPTIONS,
+            "--performance-schema=OFF", "--max-connections=1000",
+            "--character-set-server=utf8mb4", *self.OPTIONS, *self.options(),
             *shlex.split(self.config.settings["MARIADB_OPTIONS"])]
         if os.geteuid() == 0:
             command.append("--user=root")
@@ -208,7 +214,7 @@ class MariaDB(Service):
 
     def ready(self):
         # The init file is done before the server listens: an answer means that the accounts exist.
-        command = [find_program("mariadb-admin"), "--no-defaults", "--host=127.0.0.1",
+        command = [find_program("mariadb-admin"), "--no-defaults", f"--host={self.address}",
                    f"--port={self.port}", f"--user={DB_USER_NAME}", "--protocol=tcp",
                    f"--connect-timeout={PROBE_TIMEOUT}", "ping"]
         env = dict(base_environment(), MYSQL_PWD=DB_PASSWORD)
@@ -235,13 +241,13 @@ class Epmd(Service):
     """Erlang's port mapper, of our own: a shared one would outlive the stack and mix its nodes."""
 
     def command(self, assignments):
-        return ([server_program(self.config, "RABBITMQ_SERVER", "epmd"), "-address", "127.0.0.1", "-port", str(self.port)],
+        return ([server_program(self.config, "RABBITMQ_SERVER", "epmd"), "-address", self.address, "-port", str(self.port)],
                 base_environment(), "/")
 
     def ready(self):
         with socket.socket() as s:
             s.settimeout(PROBE_TIMEOUT)
-            return s.connect_ex(("127.0.0.1", self.port)) == 0
+            return s.connect_ex((self.address, self.port)) == 0
 
 
 def rabbitmq_program(config, name):
@@ -255,8 +261,11 @@ class RabbitMQ(Service):
 
     def __init__(self, config, name):
         super().__init__(config, name)
-        self.directory = config.state_dir / "rabbitmq"
-        self.epmd = Epmd(config, "epmd")
+        self.directory = config.state_dir / name
+        self.epmd = self.make_epmd()
+
+    def make_epmd(self):
+        return Epmd(self.config, "epmd")
 
     def ports(self):
         return [self.config.port(name) for name in (
@@ -267,27 +276,33 @@ class RabbitMQ(Service):
         super().start(assignments)
 
     def prepare(self):
-        port = self.config.port
         for folder in ("home", "mnesia", "log"):
             (self.directory / folder).mkdir(parents=True, exist_ok=True)
         (self.directory / "home").chmod(0o700)
         (self.directory / "enabled_plugins").write_text(
             "[rabbitmq_management,rabbitmq_prometheus].\n")
+        more = self.config.settings["RABBIT_CONF"].split(";")
         (self.directory / "rabbitmq.conf").write_text(
-            f"listeners.tcp.1 = 127.0.0.1:{port('rabbitmq')}\n"
-            "management.tcp.ip = 127.0.0.1\n"
-            f"management.tcp.port = {port('rabbitmq-management')}\n"
-            "prometheus.tcp.ip = 127.0.0.1\n"
-            f"prometheus.tcp.port = {port('rabbitmq-prometheus')}\n"
-            f"default_user = {RABBIT_USER}\n"
-            f"default_pass = {RABBIT_PASSWORD}\n"
-            "default_vhost = /\n"
-            "loopback_users = none\n"
-            "log.console = true\n"
-            "log.file = false\n"
-            # Queue depths that are a second old at most, for those who watch a drain.
-            "collect_statistics_interval = 1000\n"
-            + "".join(f"{line.strip()}\n" for line in self.config.settings["RABBIT_CONF"].split(";")))
+            "".join(f"{line.strip()}\n" for line in [*self.configuration(), *more]))
+
+    def configuration(self):
+        port = self.config.port
+        return [f"listeners.tcp.1 = {self.address}:{port('rabbitmq')}",
+                f"management.tcp.ip = {self.address}",
+                f"management.tcp.port = {port('rabbitmq-management')}",
+                f"prometheus.tcp.ip = {self.address}",
+                f"prometheus.tcp.port = {port('rabbitmq-prometheus')}",
+                f"default_user = {RABBIT_USER}",
+                f"default_pass = {RABBIT_PASSWORD}",
+                "default_vhost = /",
+                "loopback_users = none",
+                "log.console = true",
+                "log.file = false",
+                # Queue depths that are a second old at most, for those who watch a drain.
+                "collect_statistics_interval = 1000"]
+
+    def node(self):
+        return f"rabbit-{self.config.port_base}@localhost"
 
     def command(self, assignments):
         program = rabbitmq_program(self.config, "rabbitmq-server")
@@ -299,11 +314,11 @@ class RabbitMQ(Service):
             HOME=str(directory / "home"),
             LANG="C.UTF-8",
             ERL_EPMD_PORT=str(self.epmd.port),
-            ERL_EPMD_ADDRESS="127.0.0.1",
+            ERL_EPMD_ADDRESS=self.address,
             RABBITMQ_CONF_ENV_FILE="/dev/null",
-            RABBITMQ_NODENAME=f"rabbit-{self.config.port_base}@localhost",
+            RABBITMQ_NODENAME=self.node(),
             RABBITMQ_DIST_PORT=str(self.config.port("rabbitmq-distribution")),
-            RABBITMQ_NODE_IP_ADDRESS="127.0.0.1",
+            RABBITMQ_NODE_IP_ADDRESS=self.address,
             RABBITMQ_NODE_PORT=str(self.port),
             RABBITMQ_CONFIG_FILE=str(directory / "rabbitmq.conf"),
             RABBITMQ_ENABLED_PLUGINS_FILE=str(directory / "enabled_plugins"),
@@ -317,20 +332,28 @@ class RabbitMQ(Service):
                 # a second one costs a fifth of its time in waking each other.
                 "-noinput +S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none "
                 "-rabbit quorum_tick_interval 1000 "
+<<<<<<< HEAD
                 "-kernel inet_dist_use_interface {127,0,0,1}"))
         return [program], env, directory
+=======
+                f"-kernel inet_dist_use_interface {{{self.address.replace('.', ',')}}}"
+                + self.kernel_args()))
+        return [self.PROGRAM], env, directory
+
+    def kernel_args(self):
+        return ""
 
     def ready(self):
         # The listener opens last, and a broker that boots up answers the protocol header.
         try:
-            with socket.create_connection(("127.0.0.1", self.port), PROBE_TIMEOUT) as s:
+            with socket.create_connection((self.address, self.port), PROBE_TIMEOUT) as s:
                 s.settimeout(PROBE_TIMEOUT)
                 s.sendall(b"AMQP\x00\x00\x09\x01")
                 if s.recv(1) != b"\x01":  # a method frame: connection.start
                     return False
         except OSError:
             return False
-        url = f"http://127.0.0.1:{self.config.port('rabbitmq-management')}/api/overview"
+        url = f"http://{self.address}:{self.config.port('rabbitmq-management')}/api/overview"
         return http_status(url, f"{RABBIT_USER}:{RABBIT_PASSWORD}") == 200
 
 
@@ -391,14 +414,14 @@ def daemon_environment(config, name, assignments):
     env.update(assignments)
     for owned in OWNED:
         env.pop(owned, None)
-    env["LISTEN_ADDR"] = f"127.0.0.1:{config.port(name)}"
+    env["LISTEN_ADDR"] = config.listen_address(name)
     if name in OPERATORS:
-        env["CONTROL_ADDR"] = f"127.0.0.1:{config.port(f'{name}-control')}"
+        env["CONTROL_ADDR"] = config.listen_address(f"{name}-control")
         env["SIM_NAME"] = "operator" + name[-1].upper()
         # An operator that was killed still knows what it has accepted.
         env.setdefault("SIM_LEDGER_FILE", str(config.state_dir / f"{name}.ledger"))
         return env
-    for key, value in config.connection_environment().items():
+    for key, value in config.connection_environment(name).items():
         env[key] = assignments.get(key, value)  # one daemon may be pointed at a proxy
     env.setdefault("API_AUTH", "off")  # for trials and tests; it listens on the loopback alone
     env.setdefault("OPERATORS", ",".join(

@@ -20,6 +20,9 @@ class Stack:
     def __init__(self, config):
         self.config = config
 
+    def service(self, name):
+        return make_service(self.config, name)
+
     # -- which services ---------------------------------------------------------------------------
 
     def members(self):
@@ -71,12 +74,12 @@ class Stack:
 
     def up(self, words, assignments):
         config = self.config
-        if config.ports_changed and any(make_service(config, n).running() for n in self.recorded()):
+        if config.ports_changed and any(self.service(n).running() for n in self.recorded()):
             raise StackError("the stack runs on other ports already (compose/local down first)")
         config.remember_daemon_settings(known_settings(config.settings["BUILD_DIR"]), assignments)
         names = self.resolve(words) if words else self.members()
         config.save()
-        started = [n for n in names if not make_service(config, n).running()]
+        started = [n for n in names if not self.service(n).running()]
         try:
             if config.backends:
                 run_sql(config, f"CREATE DATABASE IF NOT EXISTS `{config.settings['DB_NAME']}` "
@@ -86,12 +89,12 @@ class Stack:
             self.start([n for n in names if n not in first], {})
         except BaseException:
             # Nothing half started is left running, and what ran before stays.
-            self._stop_together([make_service(config, n) for n in reversed(started)])
+            self._stop_together([self.service(n) for n in reversed(started)])
             self._stop_epmd()
             raise
 
     def start(self, names, assignments, wait=True):
-        services = [make_service(self.config, n) for n in names]
+        services = [self.service(n) for n in names]
         for service in services:
             service.start(assignments)
         if not wait:
@@ -121,7 +124,7 @@ class Stack:
                   [n for n in names if n in OPERATORS],
                   [n for n in names if n in BACKENDS])
         for group in groups:
-            services = [make_service(self.config, n) for n in group]
+            services = [self.service(n) for n in group]
             if purge and group is groups[2]:
                 for service in services:
                     service.process.kill()  # its data goes next, and a broker takes long to leave
@@ -142,8 +145,8 @@ class Stack:
                 print(f"{service.name} did not end by itself and was killed", flush=True)
 
     def _stop_epmd(self):
-        if not make_service(self.config, "rabbitmq").running():
-            epmd = make_service(self.config, "epmd")
+        if not self.service("rabbitmq").running():
+            epmd = self.service("epmd")
             self._stop_together([epmd])
             epmd.process.forget()
 
@@ -160,15 +163,15 @@ class Stack:
     # -- single services --------------------------------------------------------------------------
 
     def stop(self, names):
-        self._stop_together([make_service(self.config, n) for n in reversed(names)])
+        self._stop_together([self.service(n) for n in reversed(names)])
 
     def kill(self, names):
         for name in names:
-            make_service(self.config, name).process.kill()
+            self.service(name).process.kill()
 
     def signal(self, names, number):
         for name in names:
-            if not make_service(self.config, name).process.signal(number):
+            if not self.service(name).process.signal(number):
                 raise StackError(f"{name} is not running")
 
     def run(self, name, assignments, wrapper):
@@ -187,7 +190,7 @@ class Stack:
         """(name, pid, port, state) of each service."""
         rows = []
         for name in self.recorded():
-            service = make_service(self.config, name)
+            service = self.service(name)
             pid = service.process.pid()
             state = "stopped" if pid is None else "ready" if service.ready() else "not ready"
             rows.append((name, pid or "-", service.port, state))
@@ -216,6 +219,6 @@ class Stack:
             "PORT_BASE": str(config.port_base),
         }
         for name in self.recorded():
-            pid = make_service(config, name).process.pid()
+            pid = self.service(name).process.pid()
             values["PID_" + name.upper().replace("-", "_")] = str(pid or "")
         return values
