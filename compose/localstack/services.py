@@ -332,13 +332,9 @@ class RabbitMQ(Service):
                 # a second one costs a fifth of its time in waking each other.
                 "-noinput +S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none "
                 "-rabbit quorum_tick_interval 1000 "
-<<<<<<< HEAD
-                "-kernel inet_dist_use_interface {127,0,0,1}"))
-        return [program], env, directory
-=======
                 f"-kernel inet_dist_use_interface {{{self.address.replace('.', ',')}}}"
                 + self.kernel_args()))
-        return [self.PROGRAM], env, directory
+        return [program], env, directory
 
     def kernel_args(self):
         return ""

@@ -389,6 +389,7 @@ void db_release(struct db *db)
 }
 
 static struct db_label uptime_label = {.query = "server_uptime"};
+static struct db_label spared_label = {.query = "session_spared"};
 static struct db_label kill_label = {.query = "kill_session"};
 
 /* Session ids start again when the server does: one of another life must not be killed. */
@@ -431,10 +432,37 @@ static bool has_ended(const struct err *err)
     return err->code == DB_E_NO_SUCH_THREAD || err->code == DB_E_NOT_OWN_THREAD;
 }
 
+/* A commit that waits for a replica would stop waiting if it were killed, and show to all, on the
+ * primary alone, what is lost with it. MariaDB ends whatever is at work at its limit (but for that
+ * wait, beyond which it is "Killed" by name): there all that is at work is left alone, because the
+ * wait may begin between a look and the KILL. MySQL ends nothing that writes. */
+static int is_spared(struct db *db, uint64_t session_id, bool *yes, struct err *err)
+{
+    struct db_results results;
+    char sql[192];
+
+    db_label_register(&spared_label);
+    snprintf(sql, sizeof(sql),
+             "SELECT COUNT(*) FROM information_schema.processlist WHERE id=%llu AND %s",
+             (unsigned long long)session_id,
+             db_takes_blocks(db) ? "command<>'Sleep'" : "state LIKE 'Waiting for semi-sync%'");
+    if (db_run(db, &spared_label, sql, strlen(sql), &results, err))
+        return -1;
+    *yes = db_number(db_only(&results)) != 0;
+    db_results_free(&results);
+    return 0;
+}
+
+/* 0 too when it is spared. */
 static int kill_session(struct db *db, uint64_t session_id, struct err *err)
 {
     char sql[64];
+    bool spared;
 
+    if (is_spared(db, session_id, &spared, err))
+        return -1;
+    if (spared)
+        return 0;
     db_label_register(&kill_label);
     snprintf(sql, sizeof(sql), "KILL %llu", (unsigned long long)session_id);
     return db_run(db, &kill_label, sql, strlen(sql), NULL, err);
