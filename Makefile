@@ -15,7 +15,8 @@ API_TOOLS = api/tools/node_modules/.package-lock.json
 SMPP = test/carriers/node_modules/.package-lock.json
 
 .NOTPARALLEL:
-.PHONY: build run test unit system system-auth storms pages-test webhooks-test faults faults-short faults-auth upgrade-test versions-test seed \
+.PHONY: build run test unit system system-auth storms pages-test webhooks-test faults faults-short faults-auth upgrade-test \
+  versions-test cluster-faults cluster-faults-short seed \
   loadtest benchmark sanitize sanitized \
   sanitize-units sanitized-units fuzz fuzz-short fuzzed sbom pin \
   valgrind observe-test lint swag deps clean docker images-test compose-check compose-test k8s-test \
@@ -85,6 +86,15 @@ faults: deps build
 upgrade-test: deps build
 	old="$(abspath $(OLD))"; FAULTS_OLD="$${old:-$$(test/upgrade/build)}" && export FAULTS_OLD && \
 	  FAULTS_ONLY=upgrade test/faults/run --results $(BUILD)/upgrade.json
+
+# The same of a cluster (compose/cluster): brokers, databases and machines, under load (test/cluster/run --help). As root:
+# machines are network namespaces.
+cluster-faults: deps build
+	test/deps cluster
+	test/cluster/run $(CLUSTER_ARGS)
+
+cluster-faults-short: CLUSTER_ARGS = --short --times 1 --results $(BUILD)/cluster-faults-short.json
+cluster-faults-short: cluster-faults
 
 faults-short:
 	FAULTS_SEED=$${FAULTS_SEED:-1} FAULTS_JOBS=2 test/faults/run --short --results $(BUILD)/faults-short.json

@@ -115,7 +115,7 @@ class ClusterConfig(Remembered):
         account = f"msg_{kind}" if kind else DB_USER_NAME
         broker = (account, PASSWORD) if kind else (RABBIT_USER, RABBIT_PASSWORD)
         return {
-            "DB_HOST": self.address(self.primary or DATABASES[0]),
+            "DB_HOST": ",".join(self.address(m) for m in DATABASES),
             "DB_PORT": str(PORTS["mariadb"]),
             "DB_NAME": self.settings["DB_NAME"],
             "DB_USER_NAME": account,

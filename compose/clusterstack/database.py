@@ -238,8 +238,8 @@ class Databases:
             if own or copy:
                 self._copy(server, primary)
             self.follow(server, primary)
-        if not wait_until(lambda: self._has(server, primary.value("@@gtid_current_pos")),
-                          time.monotonic() + APPLY_SEC):
+        last = primary.value("@@gtid_current_pos")
+        if not wait_until(lambda: self._has(server, last), time.monotonic() + APPLY_SEC):
             raise StackError(f"{machine} does not catch up: {server.replication()}")
         self.ask_replica(primary, server)
 

@@ -2,6 +2,7 @@
 own. Needs root.
 """
 
+import contextlib
 import os
 import subprocess
 from pathlib import Path
@@ -28,6 +29,7 @@ class Network:
         self.name = config.settings["CLUSTER_NAME"]
         self.bridge = f"{self.name}-br"
         self.hosts = config.state_dir / "hosts"
+        self.owner = Path("/run", f"{self.name}.cluster")  # whose namespaces they are
 
     def namespace(self, machine):
         return f"{self.name}-{machine}"
@@ -40,6 +42,11 @@ class Network:
             raise StackError("network namespaces need root")
         for program in ("ip", "iptables-restore", "nsenter", "unshare"):
             find_program(program)
+        with contextlib.suppress(FileNotFoundError):
+            if (owner := self.owner.read_text()) != str(self.config.state_dir):
+                raise StackError(f"there is a cluster {self.name} of {owner}: choose another CLUSTER_NAME and"
+                                 " CLUSTER_NETWORK")
+        self.owner.write_text(str(self.config.state_dir))
         address = self.config.address
         self.hosts.write_text("127.0.0.1 localhost\n" + "".join(f"{address(m)} {m}\n" for m in MACHINES))
         if not Path("/sys/class/net", self.bridge).exists():
@@ -60,12 +67,15 @@ class Network:
             run("ip", "-n", space, "link", "set", link, "up")
 
     def down(self):
+        if not self.owner.exists() or self.owner.read_text() != str(self.config.state_dir):
+            return
         for machine in MACHINES:
             if self.exists(machine):
                 run("ip", "link", "delete", self.namespace(machine))  # the namespace itself goes when it likes
                 run("ip", "netns", "delete", self.namespace(machine))
         if Path("/sys/class/net", self.bridge).exists():
             run("ip", "link", "delete", self.bridge)
+        self.owner.unlink()
 
     def on(self, machine, command):
         """A command as it runs on that machine."""

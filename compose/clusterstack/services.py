@@ -61,8 +61,9 @@ class MariaDB(OnMachine, local.MariaDB):
                 # The replica has it before anybody sees it. A primary begins to ask for that when it is promoted.
                 "--rpl-semi-sync-master-wait-point=AFTER_SYNC", "--rpl-semi-sync-master-wait-no-slave=ON",
                 "--rpl-semi-sync-slave-enabled=ON",
-                # A dead primary is noticed in seconds; a relay log outlives the machine's power.
-                "--slave-net-timeout=4", "--sync-relay-log=1", "--relay-log=relay"]
+                # Commits of one group are applied together, or a replica falls behind a primary that groups them.
+                "--slave-parallel-threads=4", "--slave-parallel-mode=optimistic",
+                "--slave-net-timeout=4", "--relay-log=relay"]
 
 
 class Epmd(OnMachine, local.Epmd):
@@ -137,9 +138,17 @@ class HAProxy(OnMachine, Front):
     pass
 
 
+# What HAProxy says itself, in the words of the API.
+FRONT_ERRORS = ((502, "outcome_unknown", "Repeat the request with its Idempotency-Key."),
+                (503, "unavailable", "No server takes requests at the moment. Please retry later."),
+                (504, "outcome_unknown", "Repeat the request with its Idempotency-Key."))
+
+
 def haproxy_conf(config):
     servers = "\n".join(f"  server {name} {config.listen_address(name)} check"
                         for m in BROKERS for name in MACHINES[m].services if name.startswith("api-"))
+    errors = "\n".join(f"  http-error status {status} content-type application/json string '{{\"error\":\"{code}\","
+                       f"\"message\":\"{message}\"}}' hdr Retry-After 1" for status, code, message in FRONT_ERRORS)
     return f"""global
   maxconn 2000
 defaults
@@ -150,7 +159,8 @@ defaults
   retry-on conn-failure
   timeout connect 1s
   timeout client 60s
-  timeout server 15s
+  timeout server 8s
+{errors}
 frontend messages
   bind {config.listen_address('haproxy')}
   default_backend api
@@ -158,7 +168,7 @@ backend api
   balance leastconn
   option httpchk
   http-check send meth GET uri /readyz?for=traffic
-  default-server inter 500ms fastinter 250ms fall 2 rise 1 on-marked-down shutdown-sessions
+  default-server inter 500ms fastinter 250ms fall 2 rise 1
 {servers}
 """
 

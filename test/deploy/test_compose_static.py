@@ -9,7 +9,7 @@ import subprocess
 import jsonschema
 import pytest
 import yaml
-from containers import COMPOSE_FILE, DAEMON_SERVICES as DAEMONS, PORTS, REPOSITORY, binary, compose_file, environment_of, settings
+from containers import COMPOSE_FILE, DAEMON_SERVICES as DAEMONS, PORTS, REPOSITORY, binary, compose_file, environment_of, interpolated, settings
 
 TOOLS = REPOSITORY / "test" / "deploy" / "compose" / "node_modules"
 SERVICES = {"migrate": "msg-api", **DAEMONS}
@@ -289,6 +289,68 @@ def test_dot_env_starts_all_of_it(raw):
     assert done.returncode != 0, ".env is ignored by git"
 
 
+# ---- the cluster ----
+
+CLUSTER_FILE = COMPOSE_FILE.with_name("cluster.yaml")
+CLUSTER_PROGRAMS = {**SERVICES, "operator-sim-a": "operator-sim", "operator-sim-b": "operator-sim"}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    return interpolated(yaml.safe_load(CLUSTER_FILE.read_text()), {})
+
+
+@pytest.mark.parametrize("service", CLUSTER_PROGRAMS)
+def test_programs_accept_what_the_cluster_gives_them(cluster, service):
+    environment = environment_of(cluster["services"][service], {})
+    assert set(environment) <= set(settings(CLUSTER_PROGRAMS[service]))
+    if service == "migrate":
+        environment["RABBIT_URI"] = "amqp://none/"  # which a verb does without
+    done = subprocess.run([binary(CLUSTER_PROGRAMS[service]), "--check"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_cluster_has_three_nodes_and_two_servers(cluster):
+    services = cluster["services"]
+    nodes = sorted(n for n in services if n.startswith("rabbitmq-"))
+    assert len(nodes) == 3 and {services[n]["hostname"] for n in nodes} == set(nodes)
+    api = services["msg-api"]["environment"]
+    assert re.findall(r"@(rabbitmq-\d):5672/", api["RABBIT_URI"]) == nodes
+    assert [f"rabbit@{n}" for n in nodes] == re.findall(r"nodes\.\d = (\S+)", cluster["configs"]["rabbitmq"]["content"])
+    servers = api["DB_HOST"].split(",")
+    assert servers == ["db-1", "db-2"]
+    commands = [services[s]["command"] for s in servers]
+    assert len({c[0] for c in commands}) == 2 and commands[0][1:] == commands[1][1:]
+    assert {"--read-only=1", "--sync-binlog=1", "--innodb-flush-log-at-trx-commit=1"} <= set(commands[0])
+
+
+def test_the_clusters_services_are_confined(cluster):
+    services = cluster["services"]
+    assert [p for s in services.values() for p in s.get("ports", [])] == ["127.0.0.1:8080:8080"]
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"] and "no-new-privileges" in service["security_opt"], name
+        assert re.fullmatch(r"\d+[mg]", service["mem_limit"]) and re.search(r":(v?\d|latest$)", service["image"]), name
+        assert set(service.get("depends_on", {})) <= set(services), name
+        used = {v.split(":")[0] for v in service.get("volumes", []) if not v.startswith(".")}
+        assert used <= set(cluster["volumes"]), name
+        assert {c["source"] for c in service.get("configs", [])} <= set(cluster["configs"]), name
+
+
+def test_what_the_cluster_carries_can_be_read(cluster, tmp_path):
+    """HAProxy's configuration by HAProxy, the script by a shell."""
+    texts = {name: config["content"] for name, config in cluster["configs"].items()}
+    (tmp_path / "haproxy.cfg").write_text(texts["haproxy"])
+    haproxy = shutil.which("haproxy", path=os.environ["PATH"] + ":/usr/sbin")
+    done = subprocess.run([haproxy, "-c", "-f", tmp_path / "haproxy.cfg"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for script in (texts["promote"], cluster["services"]["accounts"]["entrypoint"][-1]):
+        done = subprocess.run(["sh", "-n"], input=script, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    granted = (REPOSITORY / "sql" / "grants.sql").read_text()
+    for account in set(re.findall(r"TO '(\w+)'@", granted)) | {"msg_migrate"}:
+        assert f"CREATE USER IF NOT EXISTS {account} " in texts["promote"]
+
+
 # ---- schema and lint ----
 
 @tools
@@ -297,6 +359,7 @@ def test_schema(environment):
     """The Compose specification's, which dclint carries; dclint itself looks at the file before interpolation."""
     schema = jsonschema.Draft7Validator(json.loads((TOOLS / "dclint" / "schemas" / "compose.schema.json").read_text()))
     schema.validate(compose_file(environment))
+    schema.validate(interpolated(yaml.safe_load(CLUSTER_FILE.read_text()), environment))
     assert list(schema.iter_errors({"services": {"a": {"imagee": "x"}}}))  # it does say no
 
 
@@ -313,8 +376,9 @@ def test_dclint(tmp_path):
         return subprocess.run([TOOLS / ".bin" / "dclint", "-c", COMPOSE_FILE.parent / ".dclintrc", "--max-warnings", "0", path],
                               capture_output=True, text=True)
 
-    done = lint(COMPOSE_FILE)
-    assert done.returncode == 0, done.stdout + done.stderr
+    for file in (COMPOSE_FILE, CLUSTER_FILE):
+        done = lint(file)
+        assert done.returncode == 0, done.stdout + done.stderr
     text = COMPOSE_FILE.read_text().replace("    mem_limit: 2g\n", "").replace("    container_name:", "    mem_limit: 2g\n    container_name:")
     (tmp_path / "compose.yaml").write_text(text)
     assert lint(tmp_path / "compose.yaml").returncode != 0  # it does say no

@@ -25,6 +25,12 @@ def pod(workload):
     return Peer(workload.name, NAMESPACE, tuple(workload.labels.items()), ports=tuple(workload.ports().items()))
 
 
+def member(cluster):
+    """A pod of a RabbitmqCluster, as its operator makes them."""
+    name = cluster["metadata"]["name"]
+    return Peer(name, NAMESPACE, ((NAME, name),))
+
+
 def foreign(namespace, **labels):
     return Peer(f"a pod in {namespace}", namespace, tuple(labels.items()))
 
@@ -126,10 +132,11 @@ def needed(objects):
                 continue
             values = environment(objects, w, c).values
             ends = []
-            if "DB_HOST" in values:
-                ends += destinations(objects, values["DB_HOST"], int(values["DB_PORT"]), PRIVATE)
+            for host in filter(None, values.get("DB_HOST", "").split(",")):
+                ends += destinations(objects, host, int(values["DB_PORT"]), PRIVATE)
             if "RABBIT_URI" in values and w.kind != "Job":
-                ends += leads_to(objects, values["RABBIT_URI"], PRIVATE)
+                for uri in values["RABBIT_URI"].split(","):
+                    ends += leads_to(objects, uri, PRIVATE)
             parts = values.get("CONSUMERD_PARTS", "lanes,webhooks").split(",") if "OPERATORS" in values else []
             if "lanes" in parts:
                 for operator in values["OPERATORS"].split(","):
@@ -141,6 +148,12 @@ def needed(objects):
             edges += [(own, to, port, "TCP") for to, port in ends]
     api = objects.selected({NAME: "messaging-platform-api"})
     edges += [(foreign("ingress-nginx"), pod(w), port, "TCP") for w in api for port in w.ports().values()]
+    for cluster in objects.kind("RabbitmqCluster"):
+        node = member(cluster)
+        edges += [(pod(w), node, 5672, "TCP") for name in ("api", "outboxd", "consumerd")
+                  for w in objects.selected({NAME: f"messaging-platform-{name}"})]
+        edges += [(node, node, port, "TCP") for port in (4369, 25672)]
+        edges += [(foreign("monitoring"), node, 15692, "TCP"), (node, DNS, 53, "UDP"), (node, address(PRIVATE), 443, "TCP")]
     for monitor in objects.kind("ServiceMonitor"):
         for w in [w for w in objects.workloads() if selects(monitor["spec"]["selector"], w.labels)]:
             edges += [(foreign("monitoring"), pod(w), w.port(e["port"]), "TCP")
@@ -166,6 +179,10 @@ def forbidden(objects):
              (pod(consumerd), address(PUBLIC), 25, "TCP"), (pod(api), foreign("default"), 80, "TCP"),
              (pod(consumerd), address(PRIVATE), 443, "TCP"), (pod(consumerd), address(WIRE_SERVER), 80, "TCP"),
              (foreign("default"), pod(api), 8084, "TCP")]
+    for cluster in objects.kind("RabbitmqCluster"):
+        node = member(cluster)
+        edges += [(foreign("default"), node, 5672, "TCP"), (newcomer, node, 5672, "TCP"), (pod(api), node, 25672, "TCP"),
+                  (pod(api), node, 15672, "TCP"), (node, address(PUBLIC), 80, "TCP"), (node, pod(api), 8080, "TCP")]
     if "messaging-platform-webhooks" in by_name:
         webhooks = pod(by_name["messaging-platform-webhooks"])
         edges += [(webhooks, address(METADATA), 80, "TCP"), (webhooks, address(PRIVATE), 443, "TCP"),

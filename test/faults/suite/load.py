@@ -13,12 +13,14 @@ from .site import REJECTED, TAKEN
 
 TIMEOUT = 20
 FUNDS = 1_000_000
+REPEATED = (409, 502, 503, 504)
 TEXT = "a text for nobody else"
 
 
 class Load:
     """A steady stream of sends until it is ended. Each has an Idempotency-Key and a trace, and is
-    repeated with them until it is accepted: 503, 409, a refused or a cut connection are no end.
+    repeated with them until it is accepted: 503, 409, a refused or a cut connection are no end, nor is a proxy's 502 or
+    504.
 
     strict: a request is repeated only when its connection was refused, so nothing of it was sent; any
     other failure is recorded in `failures`. Every request then has a connection of its own, unless a proxy
@@ -105,7 +107,7 @@ class Load:
                     connection = http.client.HTTPConnection(
                         self.addresses[turn % len(self.addresses)], timeout=TIMEOUT)
                 answer = self._attempt(connection, key, body)
-                if answer is None or answer[0] in (503, 409):
+                if answer is None or answer[0] in REPEATED:
                     connection.close()
                     connection = None
                     turn += 1
