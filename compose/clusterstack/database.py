@@ -93,10 +93,11 @@ def sequence(position):
 
 
 class Databases:
-    """`power_off(service)`, `power_on(service)`: how the machine under a server is switched."""
+    """`power_off(service)`, `power_on(service)`: how the machine under a server is switched. `say`: where what a person
+    should know goes."""
 
-    def __init__(self, config, power_off, power_on):
-        self.config, self.power_off, self.power_on = config, power_off, power_on
+    def __init__(self, config, power_off, power_on, say=print):
+        self.config, self.power_off, self.power_on, self.say = config, power_off, power_on, say
         self.servers = {m: Server(config, m) for m in DATABASES}
 
     def server(self, machine):
@@ -118,7 +119,7 @@ class Databases:
         target = self.server(machine)
         old = self.other(target)
         if target.writable():
-            print(f"{machine} is the primary already")
+            self.say(f"{machine} is the primary already")
             return
         if not target.reachable():
             raise StackError(f"{machine} does not answer")
@@ -153,7 +154,7 @@ class Databases:
                 raise StackError(f"{target.machine} does not get to {last} of {old.machine}, which is read-only now;"
                                  f" promote {old.machine} again, or cut its power and promote {target.machine}")
         elif not self.config.durable:
-            print(f"{target.machine} may lack what {old.machine} has answered while it waited for no replica;"
+            self.say(f"{target.machine} may lack what {old.machine} has answered while it waited for no replica;"
                   f" `rebuild {old.machine}` will tell")
         target.run("STOP SLAVE IO_THREAD")
         if not wait_until(lambda: self._applied(target), time.monotonic() + APPLY_SEC):
@@ -179,7 +180,7 @@ class Databases:
             self.ask_replica(server, replica)
         else:
             server.run("SET GLOBAL rpl_semi_sync_master_enabled=0")
-            print(f"{server.machine} has no replica: there is one copy until `rebuild {self.other(server).machine}`")
+            self.say(f"{server.machine} has no replica: there is one copy until `rebuild {self.other(server).machine}`")
         server.run("SET GLOBAL read_only=0")
 
     def ask_replica(self, server, replica):
@@ -231,10 +232,10 @@ class Databases:
         else:
             own = self._own(server)
             if own:
-                print(f"{machine} has {own} transactions of its own, after {self.config.takeover or 'none'};"
+                self.say(f"{machine} has {own} transactions of its own, after {self.config.takeover or 'none'};"
                       " what was answered of them is lost")
             elif not copy:
-                print(f"{machine} has no transaction of its own")
+                self.say(f"{machine} has no transaction of its own")
             if own or copy:
                 self._copy(server, primary)
             self.follow(server, primary)
@@ -269,7 +270,7 @@ class Databases:
         fresh.rename(folder / "data")
         self.power_on(server.service)
         server.run(f"SET GLOBAL gtid_slave_pos='{position}'")
-        print(f"{server.machine} is a copy of {primary.machine} at {position}")
+        self.say(f"{server.machine} is a copy of {primary.machine} at {position}")
 
     # -- looking -------------------------------------------------------------------------------------
 

@@ -6,8 +6,9 @@ from collections import namedtuple
 
 from suite.check import Result
 from suite.load import Load
+from suite.watch import until
 
-from .watch import SENDS_GAP_SEC, delivery_gap, longest_gap
+from .watch import SENDS_GAP_SEC, deliveries, longest_gap
 
 Case = namedtuple("Case", "name title unit times short function")
 CASES = {}
@@ -65,7 +66,6 @@ def under_load(trial, may_lose=False):
     site, load = trial.site, trial.load
     load.began_at = time.monotonic()
     with load:
-        from suite.watch import until
         until(trial.result, lambda: len(load.accepted) > 20, 20, "the load is under way")
         yield
         site.whole()
@@ -73,7 +73,7 @@ def under_load(trial, may_lose=False):
         load.end()
         if not may_lose:
             site.judge.judge(trial.result, load, trial.lifted, deadline=120)
-        trial.note(f"nothing became final for {delivery_gap(site, load):.1f} s at most")
+        trial.note("nothing became final for {:.1f} s at most; the slowest took {:.1f} s".format(*deliveries(site, load)))
 
 
 from . import cases_brokers, cases_databases, cases_machines  # noqa: E402,F401

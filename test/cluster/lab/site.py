@@ -30,6 +30,7 @@ class Lab(Cluster):
         config = ClusterConfig(os.path.join(directory, "state"), {**os.environ, "BUILD_DIR": str(BUILD)})
         config.adopt_environment()
         super().__init__(config)
+        self.databases.say = lambda text: None
         self._values = None
 
     @property

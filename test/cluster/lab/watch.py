@@ -27,9 +27,13 @@ def longest_gap(times, begin, end):
     return max(b - a for a, b in zip(marks, marks[1:]))
 
 
-def delivery_gap(site, load):
-    """The longest time in which nothing became final, in the database's time."""
-    moments = [t for (t,) in site.db.rows(
-        "SELECT updated_at FROM message_status WHERE user_id BETWEEN %s AND %s AND status IN ('done','failed')"
-        " ORDER BY updated_at", load.customers[0], load.customers[-1])]
-    return max(((b - a).total_seconds() for a, b in zip(moments, moments[1:])), default=0.0)
+def deliveries(site, load):
+    """The longest time in which nothing became final while sends were accepted, and from a send's acceptance to its
+    end, in the database's time."""
+    rows = site.db.rows(
+        "SELECT created_at,updated_at FROM message_status WHERE user_id BETWEEN %s AND %s"
+        " AND status IN ('done','failed') ORDER BY updated_at", load.customers[0], load.customers[-1])
+    last = max((accepted for accepted, _ in rows), default=None)
+    moments = [final for _, final in rows if final <= last]
+    gap = max(((b - a).total_seconds() for a, b in zip(moments, moments[1:])), default=0.0)
+    return gap, max(((final - accepted).total_seconds() for accepted, final in rows), default=0.0)
