@@ -156,23 +156,28 @@ class Databases:
         elif not self.config.durable:
             self.say(f"{target.machine} may lack what {old.machine} has answered while it waited for no replica;"
                   f" `rebuild {old.machine}` will tell")
-        target.run("STOP SLAVE IO_THREAD")
-        if not wait_until(lambda: self._applied(target), time.monotonic() + APPLY_SEC):
+        received = self._stop_receiving(target)
+        if not wait_until(lambda: self._has(target, received), time.monotonic() + APPLY_SEC):
             raise StackError(f"{target.machine} has not applied its relay log after {APPLY_SEC} s; it is not promoted")
         self.config.takeover = target.value("@@gtid_slave_pos")
         target.run("STOP SLAVE; RESET SLAVE ALL")
 
     @staticmethod
-    def _has(target, position):
-        return sequence(target.value("@@gtid_slave_pos"))[1] >= sequence(position)[1]
-
-    @staticmethod
-    def _applied(target):
-        """All that its relay log holds; it may not be restarted before, for a restart throws the relay log away."""
+    def _stop_receiving(target):
+        """The last transaction that it has received, which it goes on to apply. At no time may both of its threads be
+        stopped: the next start throws the relay log away, with what was answered and not applied."""
         state = target.replication()
         if state["Slave_SQL_Running"] != "Yes":
+            if state["Slave_IO_Running"] == "No":
+                raise StackError(f"{target.machine} has stopped to receive and to apply, and would forget what it has"
+                                 f" received ({state['Gtid_IO_Pos']}) when it is started")
             target.run("START SLAVE SQL_THREAD")
-        return sequence(state["Gtid_IO_Pos"])[1] <= sequence(target.value("@@gtid_slave_pos"))[1]
+        target.run("STOP SLAVE IO_THREAD")
+        return target.replication()["Gtid_IO_Pos"]
+
+    @staticmethod
+    def _has(target, position):
+        return sequence(target.value("@@gtid_slave_pos"))[1] >= sequence(position)[1]
 
     def _open(self, server, replica):
         """Writes are taken from here on; by a server with a replica not before that is asked."""
