@@ -2,11 +2,11 @@
 
 import time
 
+from clusterstack.config import MACHINES
+from clusterstack.database import sequence
 from suite.watch import until
 
 from .cases import case, under_load
-from clusterstack.config import MACHINES
-
 from .site import pause
 from .watch import PROMOTED_SEC, accepts_again, delivers_again, longest_gap
 
@@ -105,13 +105,16 @@ def replica_away_durable(trial):
 
 def on_the_replica(trial):
     """What was answered with 200 until now is there, whatever the primary shows."""
-    accepted = set(trial.load.accepted.values())
-    replica = trial.site.databases.server(other_than(trial.site.stack.config.primary))
-    there = set(replica.run(f"SELECT message_identifier FROM {trial.site.stack.config.settings['DB_NAME']}.messages",
+    site, accepted = trial.site, set(trial.load.accepted.values())
+    replica = site.databases.server(other_than(site.stack.config.primary))
+    received = replica.replication()["Gtid_IO_Pos"]
+    until(trial.result, lambda: sequence(replica.value("@@gtid_slave_pos")) >= sequence(received), 30,
+          f"the replica has applied {received}", pause=0.2)
+    there = set(replica.run(f"SELECT message_identifier FROM {site.stack.config.settings['DB_NAME']}.messages",
                             "--skip-column-names").split())
     if missing := accepted - there:
         trial.result.violate(f"{len(missing)} messages of {len(accepted)} that were answered with 200 are not on the"
-                             f" replica, {min(missing)}")
+                             f" replica ({received}, the primary: {site.primary.value('@@gtid_binlog_pos')}): {missing}")
 
 
 @case("replica away, primary lost", f"the replica cut off for {AWAY_SEC} s, then the primary's machine killed and the"
