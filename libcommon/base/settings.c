@@ -31,6 +31,48 @@ static void wipe(char *text)
         explicit_bzero(text, strlen(text));
 }
 
+/* ---- where values come from ---- */
+
+/* The lines of a file, while settings are loaded from it instead of the environment. */
+struct source {
+    char text[VALUE_MAX];
+};
+static struct source *source;
+
+/* "NAME=value" begins this line: its value, which ends with the line. */
+static const char *value_in(const char *line, const char *name, size_t n)
+{
+    line += strspn(line, " \t");
+    return !strncmp(line, name, n) && line[n] == '=' ? line + n + 1 : NULL;
+}
+
+/* The last line counts. The caller frees; NULL: unset. */
+static char *look_up(const char *name)
+{
+    const char *value = NULL;
+    const char *found;
+    char *copy;
+    size_t n;
+
+    if (!source) {
+        value = getenv(name);
+        return value ? must_strdup(value) : NULL;
+    }
+    for (const char *line = source->text; *line; line += strcspn(line, "\n"), line += *line == '\n')
+        if ((found = value_in(line, name, strlen(name))))
+            value = found;
+    if (!value)
+        return NULL;
+    n = strcspn(value, "\r\n");
+    if (n > 1 && (*value == '"' || *value == '\'') && value[n - 1] == *value) {
+        value++;
+        n -= 2;
+    }
+    copy = must_alloc(1, n + 1);
+    memcpy(copy, value, n);
+    return copy;
+}
+
 /* One trailing newline is cut. NULL: an empty file. whole: there is no NUL in it, where the value
  * would end. The stream has no buffer, and text here is wiped: what is returned is the only copy.
  */
@@ -53,28 +95,13 @@ static char *read_file(FILE *f, bool *whole)
     return value;
 }
 
-/* The value of NAME, or of the file that NAME_FILE names; NULL when unset. The caller frees. */
-static char *read_value(const struct setting *s, struct buf *errors, size_t *faults)
+/* Of the file that NAME_FILE names. */
+static char *read_named_file(const char *name, const char *path, struct buf *errors, size_t *faults)
 {
-    const char *value = getenv(s->name);
-    char name[128];
-    const char *path;
     char *file_value;
     bool whole;
-    FILE *f;
+    FILE *f = fopen(path, "re");
 
-    snprintf(name, sizeof(name), "%s_FILE", s->name);
-    path = s->no_file ? NULL : getenv(name);
-    if (value && *value) {
-        if (path && *path) {
-            buf_printf(errors, "%s and %s are both set; set one\n", s->name, name);
-            (*faults)++;
-        }
-        return must_strdup(value);
-    }
-    if (!path || !*path)
-        return NULL;
-    f = fopen(path, "re");
     if (!f) {
         buf_printf(errors, "%s: cannot read %s: %s\n", name, path, strerror(errno));
         (*faults)++;
@@ -87,6 +114,27 @@ static char *read_value(const struct setting *s, struct buf *errors, size_t *fau
         (*faults)++;
     }
     return file_value;
+}
+
+/* The value of NAME, or of the file that NAME_FILE names; NULL when unset. The caller frees. */
+static char *read_value(const struct setting *s, struct buf *errors, size_t *faults)
+{
+    char *value = look_up(s->name);
+    char name[128];
+    char *path;
+
+    snprintf(name, sizeof(name), "%s_FILE", s->name);
+    path = s->no_file ? NULL : look_up(name);
+    if (value && *value && path && *path) {
+        buf_printf(errors, "%s and %s are both set; set one\n", s->name, name);
+        (*faults)++;
+    }
+    if (!value || !*value) {
+        free(value);
+        value = path && *path ? read_named_file(name, path, errors, faults) : NULL;
+    }
+    free(path);
+    return value;
 }
 
 static bool parse_int(const char *text, int64_t *out)
@@ -326,6 +374,33 @@ size_t settings_load_sparing(const struct settings_group *groups, size_t n, cons
     for (size_t i = 0; i < n; i++)
         for (size_t k = 0; groups[i].rows[k].name; k++)
             faults += load_one(&groups[i], &groups[i].rows[k], spared, errors);
+    return faults;
+}
+
+size_t settings_load_file(const struct settings_group *groups, size_t n, const char *path,
+                          struct buf *errors)
+{
+    struct source file = {0};
+    FILE *f = fopen(path, "re");
+    size_t faults;
+    size_t len;
+
+    if (!f) {
+        buf_printf(errors, "cannot read %s: %s\n", path, strerror(errno));
+        return 1;
+    }
+    setvbuf(f, NULL, _IONBF, 0);
+    len = fread(file.text, 1, sizeof(file.text), f);
+    fclose(f);
+    if (len == sizeof(file.text) || memchr(file.text, '\0', len)) {
+        buf_printf(errors, "%s is too long, or holds a NUL\n", path);
+        faults = 1;
+    } else {
+        source = &file;
+        faults = settings_load(groups, n, errors);
+        source = NULL;
+    }
+    explicit_bzero(file.text, sizeof(file.text));
     return faults;
 }
 

@@ -84,6 +84,11 @@ size_t settings_load(const struct settings_group *groups, size_t n, struct buf *
  * its text is NULL then. */
 size_t settings_load_sparing(const struct settings_group *groups, size_t n, const char *spared,
                              struct buf *errors);
+/* The same as settings_load, but that a file's lines stand for the environment: NAME=value, the
+ * last one counts; quotes around a value are cut, and other lines are nobody's. For what has
+ * settings like ours, and is another's. */
+size_t settings_load_file(const struct settings_group *groups, size_t n, const char *path,
+                          struct buf *errors);
 void settings_free(const struct settings_group *groups, size_t n);
 /* Wipes the values of secrets and URIs where the environment holds them, in our memory and in
  * /proc/<pid>/environ: they are loaded, and will not be again. */

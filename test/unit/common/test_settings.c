@@ -55,6 +55,33 @@ static size_t load(struct buf *errors)
     return settings_load(&group, 1, errors);
 }
 
+/* What is another's lies in a file; the environment says nothing of it. */
+START_TEST(a_files_lines_stand_for_the_environment)
+{
+    char path[] = "/tmp/test_settings_XXXXXX";
+    const char text[] = "# a comment\nT_NUMBER=3\n  T_TEXT='abc'\nT_NUMBER=7\r\nT_SECRET=\"s\"\n"
+                        "export T_CHOICE=bc\nOTHER=1\n";
+    struct buf errors = {0};
+    int fd = mkstemp(path);
+
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(write(fd, text, sizeof(text) - 1), sizeof(text) - 1);
+    close(fd);
+    setenv("T_TEXT", "mine", 1);
+    settings_free(&group, 1);
+    ck_assert_uint_eq(settings_load_file(&group, 1, path, &errors), 0);
+    ck_assert_int_eq(target.number, 7);
+    ck_assert_str_eq(target.text, "abc");
+    ck_assert_str_eq(target.secret, "s");
+    ck_assert_str_eq(target.choice, "a");
+    unlink(path);
+    ck_assert_uint_eq(settings_load_file(&group, 1, path, &errors), 1);
+    ck_assert_uint_eq(load(&errors), 0);
+    ck_assert_str_eq(target.text, "mine");
+    buf_free(&errors);
+}
+END_TEST
+
 START_TEST(defaults_and_empty_values)
 {
     struct buf errors = {0};
@@ -349,6 +376,7 @@ int main(void)
     TCase *t = tcase_create("settings");
 
     tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_test(t, a_files_lines_stand_for_the_environment);
     tcase_add_test(t, defaults_and_empty_values);
     tcase_add_test(t, every_fault_is_reported);
     tcase_add_test(t, one_setting_can_be_asked_for_by_name);
