@@ -52,19 +52,39 @@ static void put_origin(char out[NAME_ROOM])
         snprintf(out, NAME_ROOM, "%s", terminal ? terminal : "local");
 }
 
+struct who {
+    char host[NAME_ROOM], user[NAME_ROOM], login[NAME_ROOM], from[NAME_ROOM];
+};
+
+static struct who find_who(void)
+{
+    struct who who = {.host = ""};
+
+    gethostname(who.host, sizeof(who.host) - 1);
+    put_user(geteuid(), who.user);
+    put_login(who.login);
+    put_origin(who.from);
+    return who;
+}
+
 void admin_act_log(const char *act, uint64_t key_id, const char *what)
 {
-    char host[NAME_ROOM] = "";
-    char user[NAME_ROOM];
-    char login[NAME_ROOM];
-    char from[NAME_ROOM];
+    const struct who who = find_who();
 
-    gethostname(host, sizeof(host) - 1);
-    put_user(geteuid(), user);
-    put_login(login);
-    put_origin(from);
     log_info("admin.key", L_STR("act", act), L_INT("key_id", key_id), L_STR("what", what),
-             L_STR("user", user), L_STR("login", login), L_STR("host", host), L_STR("from", from));
+             L_STR("user", who.user), L_STR("login", who.login), L_STR("host", who.host),
+             L_STR("from", who.from));
     syslog(LOG_AUTH | LOG_NOTICE, "admin.key %s key_id=%llu user=%s login=%s from=%s %s", act,
-           (unsigned long long)key_id, user, login, from, what ? what : "");
+           (unsigned long long)key_id, who.user, who.login, who.from, what ? what : "");
+}
+
+void admin_act_log_customer(const char *act, int64_t customer_id, const char *what)
+{
+    const struct who who = find_who();
+
+    log_info("admin.customer", L_STR("act", act), L_INT("customer_id", customer_id),
+             L_STR("what", what), L_STR("user", who.user), L_STR("login", who.login),
+             L_STR("host", who.host), L_STR("from", who.from));
+    syslog(LOG_AUTH | LOG_NOTICE, "admin.customer %s customer_id=%lld user=%s login=%s from=%s %s",
+           act, (long long)customer_id, who.user, who.login, who.from, what ? what : "");
 }

@@ -12,5 +12,7 @@
 
 /* act: "key.create"; what: further words, NULL for none; key_id 0: of none. */
 void admin_act_log(const char *act, uint64_t key_id, const char *what);
+/* The same of a customer: act: "move.begin". */
+void admin_act_log_customer(const char *act, int64_t customer_id, const char *what);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "api/auth.h"
 #include "api/limiter.h"
+#include "api/moves.h"
 #include "api/query.h"
 #include "libcommon/base/clock.h"
 #include "libcommon/base/must.h"
@@ -20,6 +21,7 @@ struct admission {
     struct limit global, customer, reads;
     enum admission_access access[ADMISSION_GROUPS];
     struct auth *auth; /* NULL: no group asks for keys */
+    struct moves *moves;
 };
 
 _Static_assert(sizeof(struct identity) <= HTTPD_ROOM, "an identity stays with its request");
@@ -44,6 +46,7 @@ struct admission *admission_new(const struct admission_config *config)
     open_limit(&a->reads, config->reads_rps, config->reads_burst, "scope=\"user\"");
     memcpy(a->access, config->access, sizeof(a->access));
     a->auth = config->ring ? auth_new(&auth) : NULL;
+    a->moves = config->moves;
     return a;
 }
 
@@ -154,5 +157,7 @@ bool admission_name(struct admission *a, struct httpd_request *req, int64_t cust
     }
     who->customer_id = customer_id;
     httpd_set_user(req, customer_id);
+    if (moves_refuse(a->moves, req, customer_id, needs->scope != KEY_READ))
+        return false;
     return pass(req, admission_take_customer(a, needs, who, clock_mono_us()));
 }

@@ -12,6 +12,8 @@
  * to a customer stands for that one where none is named, and any other customer is as if there were
  * none. Where nobody is asked for a key, a request's identity is the customer that it names.
  *
+ * A customer who has moved to another cell, or is on the way, is answered here too (moves.h).
+ *
  * Any thread; nothing blocks.
  */
 
@@ -53,6 +55,7 @@ struct identity {
 };
 
 struct admission;
+struct moves;
 
 struct admission_config {
     int64_t global_rps, global_burst;     /* all routes with needs; 0 a second: no limit */
@@ -60,6 +63,7 @@ struct admission_config {
     int64_t reads_rps, reads_burst;
     enum admission_access access[ADMISSION_GROUPS];
     struct key_ring *ring;              /* outlives it; NULL if no group asks for keys */
+    struct moves *moves;                /* outlives it; NULL: nobody moves */
     int64_t stale_ms;                   /* how old the ring may be for a read */
     int64_t failure_rps, failure_burst; /* refused keys of one address; 0 a second: no limit */
 };

@@ -4,6 +4,7 @@
 #include "api/audit_internal.h"
 #include "libcommon/base/must.h"
 #include "libcommon/base/terminal.h"
+#include "libcommon/domain/customer_move.h"
 #include "libcommon/domain/recipient.h"
 
 struct db_label audit_label = {.query = "audit"};
@@ -20,7 +21,8 @@ const struct audit_range_check audit_range_checks[AUDIT_RANGE_CHECKS] = {
      "s.message_identifier=SUBSTRING(t.transaction_id,3,CHAR_LENGTH(t.transaction_id)-3-"
      "CHAR_LENGTH(SUBSTRING_INDEX(t.transaction_id,'-',-1))) "
      "AND s.position=SUBSTRING_INDEX(t.transaction_id,'-',-1) "
-     "WHERE t.id BETWEEN %1 AND %2 AND NOT COALESCE(b.user_id IS NOT NULL AND ("
+     "WHERE t.id BETWEEN %1 AND %2 AND t.user_id" CUSTOMER_NOT_ARRIVING
+     " AND NOT COALESCE(b.user_id IS NOT NULL AND ("
      "(t.transaction_type='deposit' AND t.amount>0) OR "
      "(t.transaction_type='withdrawal' AND t.amount=-(SELECT SUM(c.price) FROM message_status c "
      "WHERE c.message_identifier=m.message_identifier) AND "
@@ -44,7 +46,8 @@ const struct audit_range_check audit_range_checks[AUDIT_RANGE_CHECKS] = {
      "FROM message_status s LEFT JOIN messages m ON m.message_identifier=s.message_identifier "
      "LEFT JOIN user_transactions r ON "
      "r.transaction_id=CONCAT('r-',s.message_identifier,'-',s.position) "
-     "WHERE s.id BETWEEN %1 AND %2 AND NOT COALESCE(s.status IN "
+     "WHERE s.id BETWEEN %1 AND %2 AND s.user_id" CUSTOMER_NOT_ARRIVING
+     " AND NOT COALESCE(s.status IN "
      "({any}) AND (s.status IN ({refunded}) OR s.delivery_refunded<>0)=(r.id IS NOT NULL) "
      "AND (s.status NOT IN ({kept}) OR s.provider<>'') AND s.user_id=m.customer_id "
      "AND (r.id IS NULL OR (r.amount=s.price AND r.user_id=s.user_id)),FALSE)",
@@ -217,12 +220,14 @@ static int check_messages(struct db *db, struct audit_report *report, struct err
     static const char wrong[] =
         "SELECT m.message_identifier,CASE WHEN MAX(t.id) IS NULL THEN 'no charge' ELSE 'recipients "
         "are missing' END "
-        "FROM (SELECT message_identifier,recipients FROM messages WHERE message_identifier>%s "
+        "FROM (SELECT message_identifier,customer_id,recipients FROM messages WHERE "
+        "message_identifier>%s "
         "ORDER BY "
         "message_identifier LIMIT %d) m LEFT JOIN message_status s ON "
         "s.message_identifier=m.message_identifier "
         "LEFT JOIN user_transactions t ON t.transaction_id=CONCAT('c-',m.message_identifier) "
-        "GROUP BY m.message_identifier,m.recipients HAVING COUNT(s.id)<>m.recipients OR MAX(t.id) "
+        "WHERE m.customer_id" CUSTOMER_NOT_ARRIVING
+        " GROUP BY m.message_identifier,m.recipients HAVING COUNT(s.id)<>m.recipients OR MAX(t.id) "
         "IS NULL";
     static const char range[] =
         "SELECT MAX(message_identifier),COUNT(*) FROM (SELECT message_identifier FROM messages "
@@ -264,7 +269,7 @@ static int check_messages(struct db *db, struct audit_report *report, struct err
 struct sum {
     const char *table;
     const char *columns; /* of one range: summed up over all ranges */
-    int to[6];           /* of enum audit_total, then -1 */
+    int to[8];           /* of enum audit_total, then -1 */
 };
 
 /* A whole number as the server writes it; NULL, the sum of no rows, is 0. */
@@ -334,10 +339,10 @@ static int totals(struct db *db, struct audit_report *r, const struct audit_opti
          {AUDIT_SUM_DEPOSITS, AUDIT_SUM_REFUNDS, -1}},
         {"message_status",
          "SUM(IF(status IN ({kept}) AND delivery_refunded=0,price,0)),SUM(IF(status IN "
-         "({open}),price,0)),"
+         "({open}),price,0)),SUM(IF(status IN ({away}),price,0)),"
          "SUM(status IN ({kept})),SUM(status IN ({refunded})),SUM(status IN ({open}))",
-         {AUDIT_SUM_DONE, AUDIT_SUM_OPEN, AUDIT_SUM_RECIPIENTS_DONE, AUDIT_SUM_RECIPIENTS_FAILED,
-          AUDIT_SUM_RECIPIENTS_OPEN, -1}},
+         {AUDIT_SUM_DONE, AUDIT_SUM_OPEN, AUDIT_SUM_AWAY, AUDIT_SUM_RECIPIENTS_DONE,
+          AUDIT_SUM_RECIPIENTS_FAILED, AUDIT_SUM_RECIPIENTS_OPEN, -1}},
         {"outbox_parked", "COUNT(*)", {AUDIT_SUM_PARKED, -1}},
     };
     struct audit_check *check;
@@ -352,10 +357,10 @@ static int totals(struct db *db, struct audit_report *r, const struct audit_opti
         return 0; /* the sums are of different moments */
     check = audit_add_check(r, "deposits_are_accounted_for");
     check->checked = 1;
-    off = r->totals[AUDIT_SUM_BALANCES] + r->totals[AUDIT_SUM_DONE] + r->totals[AUDIT_SUM_OPEN] -
-          r->totals[AUDIT_SUM_DEPOSITS];
+    off = r->totals[AUDIT_SUM_BALANCES] + r->totals[AUDIT_SUM_DONE] + r->totals[AUDIT_SUM_OPEN] +
+          r->totals[AUDIT_SUM_AWAY] - r->totals[AUDIT_SUM_DEPOSITS];
     if (off) {
-        buf_printf(&what, "balances, done and open together differ from deposits by %s",
+        buf_printf(&what, "balances, done, open and moved together differ from deposits by %s",
                    audit_write_sum(off, text));
         audit_violate(r, check, "total", what.failed ? NULL : what.data);
         buf_free(&what);
@@ -405,6 +410,7 @@ static const char *const total_names[AUDIT_SUMS] = {
     [AUDIT_SUM_BALANCES] = "balances",
     [AUDIT_SUM_DONE] = "done",
     [AUDIT_SUM_OPEN] = "open",
+    [AUDIT_SUM_AWAY] = "moved",
     [AUDIT_SUM_REFUNDS] = "refunds",
     [AUDIT_SUM_RECIPIENTS_DONE] = "recipients_done",
     [AUDIT_SUM_RECIPIENTS_FAILED] = "recipients_failed",

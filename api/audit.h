@@ -47,6 +47,7 @@ enum audit_total {
     AUDIT_SUM_BALANCES,
     AUDIT_SUM_DONE,
     AUDIT_SUM_OPEN,
+    AUDIT_SUM_AWAY, /* open, of customers who have left, or have just come */
     AUDIT_SUM_REFUNDS,
     AUDIT_SUM_RECIPIENTS_DONE, /* rows */
     AUDIT_SUM_RECIPIENTS_FAILED,

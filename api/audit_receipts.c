@@ -1,4 +1,5 @@
 #include "api/audit_internal.h"
+#include "libcommon/domain/customer_move.h"
 #include "libcommon/domain/recipient.h"
 
 /*
@@ -33,9 +34,9 @@ const char audit_receipts_delivery[] =
     "WHEN " OTHER_SILENT " THEN 'undelivered, and an operator that may have it has not said so' "
     "WHEN " NOT_TAKEN " THEN 'an operator says delivered' "
     "ELSE 'waits for a receipt, and nobody is asked' END "
-    "FROM message_status s WHERE s.id BETWEEN %1 AND %2 AND (s.delivery>4 OR " NOT_DONE
-    " OR " REFUND_WITHOUT_CAUSE " OR " SAID_BY_NOBODY " OR " PROVIDER_SILENT " OR " OTHER_SILENT
-    " OR " NOT_TAKEN " OR " WAITS_FOR_NOBODY ")";
+    "FROM message_status s WHERE s.id BETWEEN %1 AND %2 AND s.user_id" CUSTOMER_NOT_ARRIVING
+    " AND (s.delivery>4 OR " NOT_DONE " OR " REFUND_WITHOUT_CAUSE " OR " SAID_BY_NOBODY
+    " OR " PROVIDER_SILENT " OR " OTHER_SILENT " OR " NOT_TAKEN " OR " WAITS_FOR_NOBODY ")";
 
 const char audit_receipts_orphans[] =
     "SELECT CONCAT('row of recipient ',d.status_id,' and ',d.operator),"

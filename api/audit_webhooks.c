@@ -52,7 +52,8 @@ const char audit_webhooks_calls[] =
 /* ---- events ---- */
 
 #define WRONG                                                                                  \
-    "CASE WHEN w.id IS NULL THEN 'its endpoint is gone' "                                      \
+    "CASE WHEN w.customer_id IN (SELECT a.customer_id FROM customer_moves a WHERE a.state=5) " \
+    "THEN NULL WHEN w.id IS NULL THEN 'its endpoint is gone' "                                 \
     "WHEN COALESCE(e.said_user_id<>w.customer_id,TRUE) THEN 'the endpoint is another "         \
     "customer''s' "                                                                            \
     "WHEN e.kind<5 AND (w.kinds&(1<<e.kind))=0 THEN 'the endpoint has not asked for it' "      \

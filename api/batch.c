@@ -184,6 +184,8 @@ static void decide_one(struct batch *b, struct operation *op)
         return;
     if (c->elsewhere) {
         op->outcome = OUTCOME_LOCKED;
+    } else if (c->fence != LEDGER_OPEN) {
+        op->outcome = OUTCOME_FENCED;
     } else if (op->replay_only) {
         op->outcome = OUTCOME_OVERLOADED;
     } else if (op->kind == OPERATION_SEND) {

@@ -50,7 +50,7 @@ static void tell_auth_is_off(void)
         log_info("auth.off", L_STR("address", api_settings.httpd.listen_addr), L_MSG(text));
 }
 
-static void open_admission(struct entrance *e)
+static void open_admission(struct entrance *e, const struct entrance_config *c)
 {
     const struct api_settings *s = &api_settings;
     const bool keys = settings_asks_for_keys(s);
@@ -75,6 +75,7 @@ static void open_admission(struct entrance *e)
     else
         tell_auth_is_off();
     config.ring = e->ring;
+    config.moves = c->moves;
     e->admission = admission_new(&config);
 }
 
@@ -149,7 +150,7 @@ struct entrance *entrance_open(const struct entrance_config *config, struct err 
         free(e);
         return NULL;
     }
-    open_admission(e);
+    open_admission(e, config);
     return e;
 }
 

@@ -16,6 +16,8 @@
 
 struct entrance;
 
+struct moves;
+
 struct entrance_config {
     const struct httpd_route *routes;
     size_t count;
@@ -24,6 +26,7 @@ struct entrance_config {
     size_t watch;     /* ... and what the first one then goes without */
     int64_t beside;   /* as in httpd_config */
     size_t body_bytes;
+    struct moves *moves;  /* outlives it */
     size_t receipt_bytes; /* likewise, of a listener for receipts alone */
 };
 

@@ -5,6 +5,7 @@
 
 #include "libcommon/base/utf8.h"
 #include "libcommon/db/leader.h"
+#include "libcommon/domain/customer_move.h"
 #include "libcommon/net/address.h"
 
 #define COUNTER "api_keys"
@@ -27,6 +28,7 @@ void key_store_register(void)
     db_label_register(&change_label);
     db_label_register(&look_label);
     db_label_register(&read_label);
+    customer_move_register();
 }
 
 /* ---- what there can be ---- */
@@ -92,14 +94,19 @@ static int read_number(struct db *db, struct buf *sql, uint64_t *number, bool *f
 }
 
 /* The lock on this row holds back every other change until the commit. */
-static int begin_change(struct db *db, struct err *err)
+int key_store_touch(struct db *db, struct err *err)
 {
     static const char sql[] =
         "INSERT INTO change_counters(name,value,changed_at) VALUES ('" COUNTER "',1,NOW(6)) "
         "ON DUPLICATE KEY UPDATE value=value+1,changed_at=NOW(6)";
 
-    db_begin(db);
     return db_run(db, &change_label, sql, sizeof(sql) - 1, NULL, err);
+}
+
+static int begin_change(struct db *db, struct err *err)
+{
+    db_begin(db);
+    return key_store_touch(db, err);
 }
 
 /* Ends it, well or not. */
@@ -166,6 +173,22 @@ static int insert(struct db *db, const struct key_wish *wish, const uint8_t hash
     return rc ? -1 : find_hash(db, hash, id, err);
 }
 
+/* A customer who has left this cell has left its keys here as they were; they are changed where the
+ * customer is. id 0: of a key that is yet to be. */
+static int check_home(struct db *db, uint64_t id, int64_t customer_id, struct err *err)
+{
+    struct buf sql = {0};
+    uint64_t owner = (uint64_t)customer_id;
+    bool found = true;
+    int rc = 0;
+
+    buf_printf(&sql, "SELECT customer_id FROM api_keys WHERE id=%llu", (unsigned long long)id);
+    if (id)
+        rc = read_number(db, &sql, &owner, &found, err);
+    buf_free(&sql);
+    return rc || !found || !owner ? rc : customer_move_refuse_left(db, (int64_t)owner, err);
+}
+
 /* ---- create, revoke, rotate ---- */
 
 int key_store_create(struct db *db, const struct key_wish *wish, const uint8_t hash[KEY_HASH_LEN],
@@ -179,6 +202,8 @@ int key_store_create(struct db *db, const struct key_wish *wish, const uint8_t h
     rc = begin_change(db, err);
     if (!rc)
         rc = find_hash(db, hash, id, err);
+    if (!rc && !*id)
+        rc = check_home(db, 0, wish->customer_id, err);
     if (!rc && !*id) {
         rc = check_room(db, err);
         if (!rc)
@@ -216,6 +241,8 @@ int key_store_revoke(struct db *db, uint64_t id, struct err *err)
 {
     int rc = begin_change(db, err);
 
+    if (!rc)
+        rc = check_home(db, id, 0, err);
     if (!rc)
         rc = mark_revoked(db, id, err);
     return end_change(db, rc, err);
@@ -276,6 +303,8 @@ int key_store_rotate(struct db *db, uint64_t id, int64_t grace_sec,
 
     if (!rc)
         rc = find_hash(db, hash, new_id, err);
+    if (!rc && !*new_id)
+        rc = check_home(db, id, 0, err);
     if (!rc && !*new_id) {
         rc = check_old(db, id, err);
         if (!rc)

@@ -80,4 +80,8 @@ typedef bool key_row_fn(const struct key_row *row, void *arg);
 /* Page by page. recent: without those that have been dead for 30 days. */
 int key_store_each(struct db *db, bool recent, key_row_fn *fn, void *arg, struct err *err);
 
+/* In the caller's transaction: keys have come, or a customer leaves with them; other changes wait
+ * for its end. */
+int key_store_touch(struct db *db, struct err *err);
+
 #endif

@@ -72,6 +72,10 @@ static const struct daemon_verb verbs[] = {
      "       msg-api key list [--json] | revoke ID | rotate ID [--grace=AGE] | bootstrap | "
      "generate",
      verbs_key},
+    {"customer",
+     "move CUSTOMER --to=CELL [--drain=SECONDS] [--dry-run]\n"
+     "       msg-api customer abort CUSTOMER | status [CUSTOMER] | map keys|customers",
+     verbs_customer},
     {"restore-mode", "on|off|status|resume|fail --older-than=AGE [--dry-run]", verbs_restore_mode},
     {0},
 };

@@ -31,6 +31,7 @@ enum operation_outcome {
     OUTCOME_KEY_REUSED,       /* the key was known with another body */
     OUTCOME_INSUFFICIENT,     /* not enough balance */
     OUTCOME_BALANCE_TOO_HIGH, /* the top-up would lift it above LEDGER_TOPUP_MAX */
+    OUTCOME_FENCED,           /* the customer moves, or has moved, to another cell */
     OUTCOME_OVERLOADED,       /* under pressure, and the key is not known */
     OUTCOME_LOCKED,           /* the customer's balance row is held by somebody: later */
     OUTCOME_LOCKED_TOO_LONG,  /* ... and the deadline has passed */

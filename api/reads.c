@@ -109,9 +109,11 @@ static void put_history_query(struct db *db, struct buf *sql, const struct read_
 
 static void put_history_row(struct buf *out, char **row, const unsigned long *n)
 {
+    const char *status = recipient_state_shown(row[3]);
+
     buf_printf(out, "{\"user_id\":%s", row[1]);
     put_text(out, ",\"type\":", row[2], n[2]);
-    put_text(out, ",\"status\":", row[3], n[3]);
+    put_text(out, ",\"status\":", status, strlen(status));
     put_text(out, ",\"recipient\":", row[4], n[4]);
     put_text(out, ",\"provider\":", row[5], n[5]);
     put_text(out, ",\"message_identifier\":", row[6], n[6]);

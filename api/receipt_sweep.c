@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "api/receipt_early.h"
+#include "api/receipt_moved.h"
 #include "api/receipt_spans.h"
 #include "api/receipt_stats.h"
 #include "api/settings.h"
@@ -85,6 +86,8 @@ static int look_at_early(struct receipt_sweep *s, bool *more, struct err *err)
         return 0;
     db_begin(s->db);
     rc = recipient_hear(s->db, s->how, s->early.receipts, s->early.n, err);
+    if (!rc)
+        rc = receipt_moved_put(s->db, s->early.receipts, s->early.n, err);
     if (!rc)
         rc = receipt_early_done(s->db, &s->early, &dropped, err);
     if (!rc)

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 
 #include "api/receipt_early.h"
+#include "api/receipt_forward.h"
+#include "api/receipt_moved.h"
 #include "api/receipt_spans.h"
 #include "api/receipt_stats.h"
 #include "api/receipt_sweep.h"
@@ -36,6 +38,7 @@ struct receipts {
     receipts_answer_fn *answer;
     struct recipient_hearing hearing;
     struct receipt_sweep *sweep;
+    struct receipt_forward *forward;
     pthread_mutex_t lock;
     pthread_cond_t wake;
     struct receipt_job *first; /* under lock, as the next three */
@@ -67,15 +70,23 @@ static void gather(struct worker *w, size_t from, size_t n)
             w->batch[w->receipt_count++] = w->jobs[i]->receipts[k];
 }
 
-static bool is_any_early(const struct worker *w)
+static bool is_any(const struct worker *w, enum receipt_result result)
 {
     for (size_t i = 0; i < w->receipt_count; i++)
-        if (w->batch[i].result == RECEIPT_EARLY)
+        if (w->batch[i].result == result)
             return true;
     return false;
 }
 
-/* *full: nothing is stored, for there is no room for those that are early. */
+static bool has_no_room(const struct worker *w)
+{
+    const struct receipts *r = w->parent;
+
+    return (receipt_sweep_is_full(r->sweep) && is_any(w, RECEIPT_EARLY)) ||
+           (receipt_forward_is_full(r->forward) && is_any(w, RECEIPT_MOVED));
+}
+
+/* *full: nothing is stored, for there is no room for those that are early, or another cell's. */
 static int store_once(struct worker *w, bool *full, struct err *err)
 {
     struct receipts *r = w->parent;
@@ -86,12 +97,13 @@ static int store_once(struct worker *w, bool *full, struct err *err)
     db_begin(w->db);
     if (recipient_hear(w->db, &r->hearing, w->batch, w->receipt_count, err))
         goto fail;
-    if (is_any_early(w) && receipt_sweep_is_full(r->sweep)) {
+    if (has_no_room(w)) {
         db_rollback(w->db);
         *full = true;
         return 0;
     }
     if (receipt_early_put(w->db, w->batch, w->receipt_count, err) ||
+        receipt_moved_put(w->db, w->batch, w->receipt_count, err) ||
         failpoint_err(FAILPOINT_RECEIPTS_BEFORE_COMMIT, err) || db_commit(w->db, err) ||
         failpoint_err(FAILPOINT_RECEIPTS_AFTER_COMMIT, err))
         goto fail;
@@ -252,6 +264,7 @@ struct receipts *receipts_start(receipts_answer_fn *answer)
     };
     r->last = &r->first;
     r->sweep = receipt_sweep_start(&r->hearing);
+    r->forward = receipt_forward_start();
     pthread_mutex_init(&r->lock, NULL);
     pause_cond_init(&r->wake);
     r->count = count;
@@ -292,6 +305,7 @@ void receipts_stop(struct receipts *r)
     pthread_cond_broadcast(&r->wake);
     pthread_mutex_unlock(&r->lock);
     receipt_sweep_stop(r->sweep);
+    receipt_forward_stop(r->forward);
     for (size_t i = 0; i < r->count; i++) {
         pthread_join(r->workers[i].thread, NULL);
         db_free(r->workers[i].db);

@@ -12,6 +12,7 @@
 #include "api/housekeeping.h"
 #include "api/key_ring.h"
 #include "api/migrate.h"
+#include "api/moves.h"
 #include "api/pressure.h"
 #include "api/query.h"
 #include "api/reads.h"
@@ -41,6 +42,7 @@ struct server {
     struct doorbell *doorbell;
     struct audit_watch *audit;
     struct janitor *janitor;
+    struct moves *moves;
     struct admission *admission;
     struct metric *pressed;
     struct metric *key_replayed, *key_reused;
@@ -162,6 +164,9 @@ static void reply_outcome(struct operation *op)
                           "The message with all its recipients is more than the database takes at "
                           "once. Send it to fewer recipients at a time.",
                           op->kind == OPERATION_SEND ? "recipients" : NULL);
+        break;
+    case OUTCOME_FENCED:
+        moves_reply(server.moves, req, op->customer_id);
         break;
     case OUTCOME_OVERLOADED:
         reply_overloaded(req);
@@ -371,7 +376,7 @@ static bool take_filters(struct httpd_request *req, struct read_job *job)
     const char *state = httpd_query(req, "status");
 
     job->by_state = state && *state;
-    if (job->by_state && !recipient_state_parse(state, &job->state)) {
+    if (job->by_state && !recipient_state_parse_shown(state, &job->state)) {
         reply_unknown_state(req);
         return false;
     }
@@ -509,6 +514,7 @@ static struct entrance *open_entrance(struct err *err)
         .watch = DAEMON_WATCH_COUNT,
         .beside = s->committers + s->readers + s->receipt_workers + OTHER_DESCRIPTORS,
         .body_bytes = largest_body(),
+        .moves = server.moves,
         .receipt_bytes = RECEIPT_BODY_BYTES,
     };
 
@@ -521,9 +527,12 @@ struct server *server_start(struct err *err)
 
     if (receipt_route_open(err))
         return NULL;
+    server.moves = moves_start(&s->db);
     server.entrance = open_entrance(err);
-    if (!server.entrance)
+    if (!server.entrance) {
+        moves_free(server.moves);
         return NULL;
+    }
     server.admission = entrance_admission(server.entrance);
     register_metrics();
     open_swagger();
@@ -555,6 +564,7 @@ void server_drain(struct server *s)
     pressure_begin_stop(s->pressure);
     audit_watch_begin_stop(s->audit);
     webhook_watch_begin_stop();
+    moves_begin_stop(s->moves);
     /* Committers and readers first: they answer into the server. */
     commit_stop(s->commit);
     receipt_route_stop();
@@ -573,5 +583,6 @@ void server_free(struct server *s)
     if (!s)
         return;
     entrance_free(s->entrance);
+    moves_free(s->moves);
     swagger_close(s->swagger);
 }

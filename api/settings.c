@@ -159,7 +159,10 @@ static const struct setting rows[] = {
     SETTING_TEXT_ROW(api_settings, key_cell, SETTING_STRING, "API_KEY_CELL", "live", KEY_CELL_MAX,
                      cell_ok,
                      "What new API keys have behind msg_, so that one knows which installation a "
-                     "key is of."),
+                     "key is of; the name of this cell, where there are several."),
+    SETTING_TEXT_ROW(api_settings, cells_dir, SETTING_STRING, "CELLS_DIR", "", 1024, NULL,
+                     "Folder with a file <cell>.env for each other cell: DB_HOST to DB_PASSWORD of "
+                     "its database, for customers who move there and receipts that follow them."),
     SETTING_TEXT_ROW(
         api_settings, admin_key, SETTING_SECRET, "API_ADMIN_KEY", "", KEY_TEXT_MAX - 1,
         admin_key_ok,
@@ -243,12 +246,12 @@ static size_t check(struct buf *errors)
 
     int64_t read_conns = *s->read_host ? 2 * s->readers : s->readers;
 
-    if (s->committers + read_conns + s->receipt_workers + 8 > s->db.max_open) {
+    if (s->committers + read_conns + s->receipt_workers + 10 > s->db.max_open) {
         buf_printf(errors,
                    "DB_MAX_OPEN_CONNS=%lld is too low for COMMITTERS=%lld, READ_CONNS=%lld "
                    "(twice with DB_READ_HOST), RECEIPT_WORKERS=%lld, the migration, the samplers, "
-                   "the audit, the janitor, the "
-                   "API keys, who has webhooks and the readiness probe\n",
+                   "the audit, the janitor, the API keys, who has webhooks, who has moved, their "
+                   "receipts and the readiness probe\n",
                    (long long)s->db.max_open, (long long)s->committers, (long long)s->readers,
                    (long long)s->receipt_workers);
         faults++;
@@ -265,35 +268,46 @@ static size_t check(struct buf *errors)
 const struct daemon_program api_program = {
     .name = "msg-api",
     .summary = "accepts paid messages over HTTP and stores them with their charge",
-    .verbs = "  msg-api migrate      brings the database's schema up to date\n"
-             "  msg-api audit [--quiesced] [--json] [--stuck-after=SECONDS] [--operators URL,URL]\n"
-             "                [--operator-names NAME,NAME]\n"
-             "                       checks that money and messages add up; exit 1 if not;\n"
-             "                       with --operators, against the ledgers of simulators too;\n"
-             "                       with --operator-names, lists what waits for any other\n"
-             "  msg-api key create --label=TEXT --scopes=SCOPE,... [--customer=N]\n"
-             "                [--expires=AGE] [--from=NETWORK,...]\n"
-             "                       makes an API key and prints it, once; scopes are send, read,\n"
-             "                       topup, admin, metrics and webhooks\n"
-             "  msg-api key list [--json]\n"
-             "                       shows what keys there are, without a secret\n"
-             "  msg-api key revoke ID\n"
-             "                       ends a key for good\n"
-             "  msg-api key rotate ID [--grace=AGE]\n"
-             "                       prints another in its place; the old one goes on for a\n"
-             "                       while with --grace\n"
-             "  msg-api key bootstrap\n"
-             "                       makes the first admin key, once: API_ADMIN_KEY, or a new\n"
-             "                       one, which it prints\n"
-             "  msg-api key generate prints a key that is stored nowhere, for API_ADMIN_KEY\n"
-             "  msg-api restore-mode on|status|off\n"
-             "                       after a backup was loaded, before the daemons start: nothing\n"
-             "                       is delivered until one of these\n"
-             "  msg-api restore-mode fail --older-than=AGE [--dry-run]\n"
-             "                       fails and refunds what is open of messages older than that\n"
-             "                       (90s, 15m, 36h, 7d)\n"
-             "  msg-api restore-mode resume\n"
-             "                       delivers what is open; operators are asked about it first\n",
+    .verbs =
+        "  msg-api migrate      brings the database's schema up to date\n"
+        "  msg-api audit [--quiesced] [--json] [--stuck-after=SECONDS] [--operators URL,URL]\n"
+        "                [--operator-names NAME,NAME]\n"
+        "                       checks that money and messages add up; exit 1 if not;\n"
+        "                       with --operators, against the ledgers of simulators too;\n"
+        "                       with --operator-names, lists what waits for any other\n"
+        "  msg-api key create --label=TEXT --scopes=SCOPE,... [--customer=N]\n"
+        "                [--expires=AGE] [--from=NETWORK,...]\n"
+        "                       makes an API key and prints it, once; scopes are send, read,\n"
+        "                       topup, admin, metrics and webhooks\n"
+        "  msg-api key list [--json]\n"
+        "                       shows what keys there are, without a secret\n"
+        "  msg-api key revoke ID\n"
+        "                       ends a key for good\n"
+        "  msg-api key rotate ID [--grace=AGE]\n"
+        "                       prints another in its place; the old one goes on for a\n"
+        "                       while with --grace\n"
+        "  msg-api key bootstrap\n"
+        "                       makes the first admin key, once: API_ADMIN_KEY, or a new\n"
+        "                       one, which it prints\n"
+        "  msg-api key generate prints a key that is stored nowhere, for API_ADMIN_KEY\n"
+        "  msg-api customer move CUSTOMER --to=CELL [--drain=SECONDS] [--dry-run]\n"
+        "                       moves a customer to another cell, of CELLS_DIR, and proves it;\n"
+        "                       the same again goes on with one that was cut off; what\n"
+        "                       consumers have in hand may take 60 s, or so long, to be settled\n"
+        "  msg-api customer abort CUSTOMER\n"
+        "                       takes a move back that has not come to its end\n"
+        "  msg-api customer status [CUSTOMER]\n"
+        "                       shows who leaves, has left, or comes\n"
+        "  msg-api customer map keys|customers\n"
+        "                       lines for a proxy's map: who has moved away, and where\n"
+        "  msg-api restore-mode on|status|off\n"
+        "                       after a backup was loaded, before the daemons start: nothing\n"
+        "                       is delivered until one of these\n"
+        "  msg-api restore-mode fail --older-than=AGE [--dry-run]\n"
+        "                       fails and refunds what is open of messages older than that\n"
+        "                       (90s, 15m, 36h, 7d)\n"
+        "  msg-api restore-mode resume\n"
+        "                       delivers what is open; operators are asked about it first\n",
     .spared = "RABBIT_URI",
     .groups = groups,
     .group_count = sizeof(groups) / sizeof(groups[0]),

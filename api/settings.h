@@ -42,7 +42,8 @@ struct api_settings {
     int64_t keys_stale_sec, auth_failure_rps, auth_failure_burst;
     char *metrics_access, *status_access, *swagger_access; /* open, key, off */
     char *admin_listen_addr;                               /* "": none */
-    char *key_cell, *admin_key;                            /* of `key` verbs alone */
+    char *key_cell, *admin_key;                            /* of verbs alone */
+    char *cells_dir;                                       /* "": there are no other cells */
     char *swagger_dir;                                     /* "": beside the program or installed */
 };
 

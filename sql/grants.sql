@@ -11,6 +11,7 @@ GRANT INSERT, UPDATE ON messaging_platform.messages TO 'msg_api'@'%';
 GRANT INSERT, UPDATE ON messaging_platform.message_status TO 'msg_api'@'%';
 GRANT INSERT, UPDATE, DELETE ON messaging_platform.deliveries TO 'msg_api'@'%'; -- receipts
 GRANT INSERT, UPDATE, DELETE ON messaging_platform.receipts_early TO 'msg_api'@'%';
+GRANT INSERT, UPDATE, DELETE ON messaging_platform.receipts_moved TO 'msg_api'@'%';
 GRANT INSERT, UPDATE, DELETE ON messaging_platform.outbox_events TO 'msg_api'@'%';
 GRANT INSERT, UPDATE, DELETE ON messaging_platform.idempotency_keys TO 'msg_api'@'%';
 GRANT INSERT, UPDATE ON messaging_platform.platform_modes TO 'msg_api'@'%';
@@ -18,6 +19,13 @@ GRANT INSERT, UPDATE ON messaging_platform.api_keys TO 'msg_api'@'%'; -- `msg-ap
 GRANT INSERT, UPDATE ON messaging_platform.change_counters TO 'msg_api'@'%';
 GRANT INSERT, UPDATE ON messaging_platform.webhooks TO 'msg_api'@'%';
 GRANT INSERT, UPDATE ON messaging_platform.webhook_events TO 'msg_api'@'%'; -- what is low; to be sent again
+
+-- Where there are several cells (docs/scale.md): msg_move is for `msg-api customer move` and `abort`, which a person
+-- runs, in both cells; msg_cell for the other cells' msg-api, which hand on receipts and may do nothing else here.
+-- CREATE USER 'msg_move'@'%' IDENTIFIED BY '...'; CREATE USER 'msg_cell'@'%' IDENTIFIED BY '...'; then:
+-- GRANT SELECT, INSERT, UPDATE, DELETE ON messaging_platform.* TO 'msg_move'@'%';
+-- GRANT SELECT ON messaging_platform.schema_migrations TO 'msg_cell'@'%';
+-- GRANT INSERT ON messaging_platform.receipts_early TO 'msg_cell'@'%';
 
 -- msg-outboxd: publishes; `msg-outboxd parked drop` fails and refunds.
 GRANT SELECT ON messaging_platform.schema_migrations TO 'msg_outboxd'@'%';

@@ -30,6 +30,15 @@ static const char *const names[FAILPOINT_COUNT] = {
     [FAILPOINT_RECEIPTS_AFTER_COMMIT] = "receipts.after_commit",
     [FAILPOINT_WEBHOOKS_BEFORE_SETTLE] = "webhooks.before_settle",
     [FAILPOINT_WEBHOOKS_AFTER_SETTLE] = "webhooks.after_settle",
+    [FAILPOINT_MOVE_ARRIVING] = "move.arriving",
+    [FAILPOINT_MOVE_COPIED] = "move.copied",
+    [FAILPOINT_MOVE_LEAVING] = "move.leaving",
+    [FAILPOINT_MOVE_HANDED] = "move.handed",
+    [FAILPOINT_MOVE_FROZEN] = "move.frozen",
+    [FAILPOINT_MOVE_PROVED] = "move.proved",
+    [FAILPOINT_MOVE_SWITCHED] = "move.switched",
+    [FAILPOINT_MOVE_MOVED] = "move.moved",
+    [FAILPOINT_MOVE_TAKEN_IN] = "move.taken_in",
 };
 
 enum action { ACTION_KILL, ACTION_ERROR, ACTION_DELAY };

@@ -36,6 +36,15 @@ enum failpoint {
     FAILPOINT_RECEIPTS_AFTER_COMMIT,  /* committed, not answered */
     FAILPOINT_WEBHOOKS_BEFORE_SETTLE, /* endpoints have answered, nothing is written down */
     FAILPOINT_WEBHOOKS_AFTER_SETTLE,
+    FAILPOINT_MOVE_ARRIVING, /* the other cell waits for a customer, nothing is copied */
+    FAILPOINT_MOVE_COPIED,   /* the history is there, the customer lives here */
+    FAILPOINT_MOVE_LEAVING,  /* sends are refused */
+    FAILPOINT_MOVE_HANDED,   /* nothing is open here */
+    FAILPOINT_MOVE_FROZEN,   /* nothing changes here, and it is not all there */
+    FAILPOINT_MOVE_PROVED,   /* both sides are the same */
+    FAILPOINT_MOVE_SWITCHED, /* the customer lives there, and this cell does not know */
+    FAILPOINT_MOVE_MOVED,    /* it knows, and what is open there sleeps */
+    FAILPOINT_MOVE_TAKEN_IN, /* some of it is awake */
     FAILPOINT_COUNT,
 };
 

@@ -8,7 +8,7 @@
 
 #include "libcommon/db/db.h"
 
-#define SCHEMA_VERSION 17
+#define SCHEMA_VERSION 18
 
 enum schema { SCHEMA_READY, SCHEMA_NOT_YET, SCHEMA_UNKNOWN };
 

@@ -5,6 +5,7 @@
 
 #include "libcommon/base/must.h"
 #include "libcommon/daemon/failpoint.h"
+#include "libcommon/domain/ledger_internal.h"
 
 #define CHUNK 500       /* customers, or refunds, of one packet */
 #define FEW_ACCOUNTS 32 /* the most that are cheaper without a list to join to */
@@ -22,6 +23,7 @@ void ledger_register(void)
     db_label_register(&look_label);
     db_label_register(&lock_label);
     db_label_register(&refund_label);
+    ledger_move_register();
 }
 
 /* ---- accounts ---- */
@@ -92,7 +94,7 @@ void ledger_put_lock(struct buf *sql, const struct ledger_account *accounts, siz
                      bool skip_locked)
 {
     MUST(n <= LEDGER_ACCOUNTS_MAX);
-    buf_puts(sql, "SELECT user_id,balance FROM user_balances FORCE INDEX(user_id) "
+    buf_puts(sql, "SELECT user_id,balance,fence FROM user_balances FORCE INDEX(user_id) "
                   "WHERE user_id IN (");
     put_user_ids(sql, accounts, n, is_any);
     buf_puts(sql, ") ORDER BY user_id FOR UPDATE");
@@ -109,6 +111,7 @@ void ledger_read_lock(struct db_set *found, struct ledger_account *accounts, siz
 
         MUST(a != NULL);
         a->balance = strtoll(row[1], NULL, 10);
+        a->fence = (enum ledger_fence)strtol(row[2], NULL, 10);
         a->locked = true;
     }
 }
@@ -240,7 +243,7 @@ void ledger_put_charges(struct buf *sql, const struct ledger_account *accounts, 
     put_change(sql, accounts, n, -1);
     buf_puts(sql, " WHERE user_id IN (");
     put_user_ids(sql, accounts, n, is_any);
-    buf_puts(sql, ") AND balance>=");
+    buf_puts(sql, ") AND fence=0 AND balance>=");
     put_change(sql, accounts, n, -1);
     buf_puts(sql, " ORDER BY user_id");
 }
@@ -352,6 +355,11 @@ static int lock_accounts(struct db *db, struct ledger_account *accounts, size_t 
         return -1;
     if (db_only(&results)->affected != n)
         rc = err_set(err, ERR_BUG, 0, "refund: a charged customer has no balance row");
+    else
+        ledger_read_lock(db_only(&results), accounts, n);
+    for (size_t i = 0; i < n && !rc; i++)
+        if (accounts[i].fence == LEDGER_CLOSED)
+            rc = err_set(err, ERR_BUG, 0, "refund: the customer has moved to another cell");
     db_results_free(&results);
     return rc;
 }

@@ -31,11 +31,20 @@
 
 #define LEDGER_ACCOUNTS_MAX 900 /* an IN list of 1,000 values may flip to a scan */
 
+/* A customer who moves to another cell (customer_move.h) leaves a balance behind that no longer
+ * changes; the numbers are stored. */
+enum ledger_fence {
+    LEDGER_OPEN = 0,
+    LEDGER_LEAVING = 1, /* refunds alone */
+    LEDGER_CLOSED = 2,
+};
+
 struct ledger_account {
     int64_t user_id;
     int64_t balance;
     int64_t change; /* what the transaction does to it */
-    bool locked;    /* by us: the balance is true until we commit */
+    enum ledger_fence fence;
+    bool locked;    /* by us: the balance and the fence are true until we commit */
     bool elsewhere; /* its row exists, but somebody else holds it */
 };
 
@@ -50,7 +59,7 @@ struct ledger_account *ledger_find(struct ledger_account *accounts, size_t n, in
  * somebody else holds are passed over instead of waited for. */
 void ledger_put_lock(struct buf *sql, const struct ledger_account *accounts, size_t n,
                      bool skip_locked);
-/* Its answer: sets balance and locked of what was found. */
+/* Its answer: sets balance, fence and locked of what was found. */
 void ledger_read_lock(struct db_set *found, struct ledger_account *accounts, size_t n);
 /* After skip_locked: an account that is not locked may be unknown, or elsewhere. */
 int ledger_find_elsewhere(struct db *db, struct ledger_account *accounts, size_t n,
@@ -65,8 +74,8 @@ bool ledger_changes(const struct ledger_account *accounts, size_t n);
 void ledger_put_changes(struct buf *sql, const struct ledger_account *accounts, size_t n);
 
 /* The UPDATE that locks n sorted accounts and charges them their changes, none of them above 0,
- * where that leaves nobody with less than nothing. It has matched n rows, or not everybody has
- * enough. */
+ * where that leaves nobody with less than nothing. It has matched n rows, or not everybody is open
+ * and has enough. */
 void ledger_put_charges(struct buf *sql, const struct ledger_account *accounts, size_t n);
 
 /* "INSERT … VALUES", then one of these for each entry, separated by commas. */
@@ -88,7 +97,35 @@ struct ledger_refund {
 };
 
 /* Credits n refunds. A refund that exists is ERR_BUG: the unique key has just prevented a second
- * one; so is a customer without a balance row, and an amount that nobody was charged. */
+ * one; so is a customer without a balance row or with one that is closed, and an amount that nobody
+ * was charged. */
 int ledger_refund(struct db *db, const struct ledger_refund *refunds, size_t n, struct err *err);
+
+/* ---- a customer who moves (ledger_move.c) ---- */
+
+/* Of a customer with a balance row; waits for whoever holds it. */
+int ledger_set_fence(struct db *db, int64_t user_id, enum ledger_fence fence, struct err *err);
+
+#define LEDGER_ID_SIZE 51
+
+struct ledger_book {
+    int64_t balance, sum; /* the same, or something is wrong */
+    uint64_t entries;
+    enum ledger_fence fence;
+    char last[LEDGER_ID_SIZE]; /* the transaction_id of the last entry; "" for none */
+};
+/* All zero for who has no balance row. */
+int ledger_read_book(struct db *db, int64_t user_id, struct ledger_book *book, struct err *err);
+
+/* Entries of a customer as they are in the cell that is left, in their order. */
+struct ledger_entry {
+    int64_t amount;
+    const char *type, *description, *id, *created_at; /* description: NULL is one */
+};
+/* Adds n entries that are not there yet to a closed balance, which moves along: in the caller's
+ * transaction, under the balance's lock. after: the last entry that is there, "" for none;
+ * ERR_RETRY when it is another. */
+int ledger_take_in(struct db *db, int64_t user_id, const char *after,
+                   const struct ledger_entry *entries, size_t n, struct err *err);
 
 #endif

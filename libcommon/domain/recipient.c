@@ -16,6 +16,7 @@ void recipient_register(void)
     recipient_packet_register();
     recipient_restore_register();
     recipient_receipt_register();
+    recipient_move_register();
     ledger_register();
 }
 
@@ -23,12 +24,13 @@ void recipient_register(void)
 
 static const struct {
     const char *name;
-    bool final, refunded;
+    bool final, refunded, away;
 } states[RECIPIENT_STATES] = {
     [RECIPIENT_PENDING] = {.name = "pending"},
     [RECIPIENT_SENDING] = {.name = "sending"},
     [RECIPIENT_DONE] = {.name = "done", .final = true},
     [RECIPIENT_FAILED] = {.name = "failed", .final = true, .refunded = true},
+    [RECIPIENT_MOVED] = {.name = "moved", .final = true, .away = true},
 };
 
 const char *recipient_state_name(enum recipient_state state)
@@ -42,6 +44,20 @@ bool recipient_state_parse(const char *name, enum recipient_state *state)
         if (strcasecmp(name, states[i].name) == 0)
             return *state = (enum recipient_state)i, true;
     return false;
+}
+
+bool recipient_state_parse_shown(const char *name, enum recipient_state *state)
+{
+    return recipient_state_parse(name, state) && !states[*state].away;
+}
+
+const char *recipient_state_shown(const char *name)
+{
+    enum recipient_state state;
+
+    return recipient_state_parse(name, &state) && states[state].away
+               ? states[RECIPIENT_PENDING].name
+               : name;
 }
 
 static const char *const deliveries[RECIPIENT_DELIVERIES] = {
@@ -80,11 +96,13 @@ static bool is_in(int state, enum recipient_set set)
     case RECIPIENT_OPEN:
         return !states[state].final;
     case RECIPIENT_FINAL:
-        return states[state].final;
+        return states[state].final && !states[state].away;
     case RECIPIENT_KEPT:
-        return states[state].final && !states[state].refunded;
+        return states[state].final && !states[state].refunded && !states[state].away;
     case RECIPIENT_REFUNDED:
         return states[state].refunded;
+    case RECIPIENT_AWAY:
+        return states[state].away;
     default:
         return true;
     }
@@ -106,10 +124,14 @@ void recipient_put_states(struct buf *sql, enum recipient_set set)
 
 void recipient_put_sentence(struct buf *out)
 {
+    const char *separator = "";
+
     for (int i = 0; i < RECIPIENT_STATES; i++) {
-        if (i)
-            buf_puts(out, i + 1 == RECIPIENT_STATES ? " or " : ", ");
+        if (states[i].away)
+            continue;
+        buf_puts(out, i == RECIPIENT_FAILED ? " or " : separator);
         buf_puts(out, states[i].name);
+        separator = ", ";
     }
 }
 
@@ -118,7 +140,7 @@ void recipient_put_template(struct buf *sql, const char *template)
     static const char *const words[RECIPIENT_SETS] = {
         [RECIPIENT_ANY] = "{any}",           [RECIPIENT_OPEN] = "{open}",
         [RECIPIENT_FINAL] = "{final}",       [RECIPIENT_KEPT] = "{kept}",
-        [RECIPIENT_REFUNDED] = "{refunded}",
+        [RECIPIENT_REFUNDED] = "{refunded}", [RECIPIENT_AWAY] = "{away}",
     };
 
     while (*template) {

@@ -21,6 +21,10 @@
  *   none ─asked─► waiting ─► delivered, undelivered       these two absorb
  *                    └─────► unreported ─► delivered, undelivered
  *
+ * When its customer moves to another cell (customer_move.h), what is open is handed over: moved,
+ * which ends it here, in the same way for whoever meets it. There, the copy of the row is moved too
+ * until the move has ended, and then pending.
+ *
  * Every transition is a function here: it runs in the caller's transaction (but
  * recipient_packet_run, which has its own), changes only rows that are in a state that it may begin
  * from and that answer to the fence (owner and attempt, as they were when the caller claimed or
@@ -46,6 +50,7 @@ enum recipient_state {
     RECIPIENT_SENDING,
     RECIPIENT_DONE,
     RECIPIENT_FAILED,
+    RECIPIENT_MOVED, /* open in another cell, or not yet here */
     RECIPIENT_STATES,
 };
 
@@ -64,6 +69,11 @@ const char *recipient_delivery_name(enum recipient_delivery delivery);
 enum recipient_delivery recipient_delivery_read(const char *text);
 const char *recipient_state_name(enum recipient_state state);
 bool recipient_state_parse(const char *name, enum recipient_state *state); /* either case */
+/* The same, but of what a customer may ask for. */
+bool recipient_state_parse_shown(const char *name, enum recipient_state *state);
+/* What a customer is shown of the column's text: who has just come waits, like all that is pending.
+ */
+const char *recipient_state_shown(const char *name);
 bool recipient_is_final(enum recipient_state state);
 bool recipient_is_refunded(enum recipient_state state); /* its price has gone back */
 
@@ -79,16 +89,17 @@ bool recipient_is_refunded(enum recipient_state state); /* its price has gone ba
 enum recipient_set {
     RECIPIENT_ANY,
     RECIPIENT_OPEN,     /* not final */
-    RECIPIENT_FINAL,    /* ... */
+    RECIPIENT_FINAL,    /* ... and it ended here */
     RECIPIENT_KEPT,     /* final, and paid for */
     RECIPIENT_REFUNDED, /* final, and the price has gone back */
+    RECIPIENT_AWAY,     /* handed over, or not yet here */
     RECIPIENT_SETS,
 };
 /* "'pending','sending'": the inside of an IN list. */
 void recipient_put_states(struct buf *sql, enum recipient_set set);
-/* "pending, sending, done or failed", for people. */
+/* "pending, sending, done or failed", for people: those that a customer sees. */
 void recipient_put_sentence(struct buf *out);
-/* Appends template with {any} {open} {final} {kept} {refunded} replaced by those lists. */
+/* Appends template with {any} {open} {final} {kept} {refunded} {away} replaced by those lists. */
 void recipient_put_template(struct buf *sql, const char *template);
 
 /* ---- acceptance ---- */
@@ -136,6 +147,8 @@ enum recipient_transition {
     RECIPIENT_DROP,      /* open → failed, refunded: a person gave it up */
     RECIPIENT_CONFIRM,   /* open → done: a person knows who has it */
     RECIPIENT_PROVE, /* pending → done: a receipt of an operator that nobody knew to have it */
+    RECIPIENT_HAND_OVER, /* open → moved: its customer leaves this cell */
+    RECIPIENT_TAKE_IN,   /* moved → pending: its customer has come, or stays after all */
     /* done, and its delivery becomes ... (recipient_receipt.h) */
     RECIPIENT_REPORT_DELIVERED,
     RECIPIENT_REPORT_UNDELIVERED, /* refunded, where that is set */

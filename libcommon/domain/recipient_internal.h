@@ -2,8 +2,8 @@
 #define LIBCOMMON_DOMAIN_RECIPIENT_INTERNAL_H
 
 /* What recipient.c (states, rows), recipient_change.c (transitions), recipient_event.c,
- * recipient_packet.c, recipient_restore.c, recipient_receipt.c and recipient_deliveries.c share;
- * nobody else includes this. */
+ * recipient_packet.c, recipient_restore.c, recipient_move.c, recipient_receipt.c and
+ * recipient_deliveries.c share; nobody else includes this. */
 
 #include "libcommon/domain/recipient.h"
 
@@ -13,6 +13,7 @@ void recipient_packet_register(void);
 void recipient_restore_register(void);
 void recipient_receipt_register(void);
 void recipient_deliveries_register(void);
+void recipient_move_register(void);
 
 /* ---- recipient.c ---- */
 

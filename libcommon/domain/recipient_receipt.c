@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libcommon/domain/customer_move.h"
 #include "libcommon/domain/ledger.h"
 #include "libcommon/domain/recipient_internal.h"
 
@@ -27,7 +28,7 @@ const char *receipt_result_name(enum receipt_result result)
 {
     static const char *const names[RECEIPT_RESULTS] = {
         [RECEIPT_EARLY] = "early",       [RECEIPT_CHANGED] = "changed",   [RECEIPT_NOTED] = "noted",
-        [RECEIPT_REPEATED] = "repeated", [RECEIPT_AFTER_REFUND] = "late",
+        [RECEIPT_REPEATED] = "repeated", [RECEIPT_AFTER_REFUND] = "late", [RECEIPT_MOVED] = "moved",
     };
 
     return names[result];
@@ -169,6 +170,9 @@ struct heard {
     const char *message_id, *provider, *unknown; /* texts belong to the rows */
     size_t first_line;                           /* an index beyond 0 */
 
+    /* Whether its customer is on the way out or in: CUSTOMER_LIVES, or what the row must wait for.
+     */
+    enum customer_move_state move;
     bool proven; /* by the operator of this line */
     const struct recipient_line *prover;
     const struct recipient_receipt *proof;
@@ -282,6 +286,18 @@ static struct recipient_line *add_line(struct hearing *h, struct heard *heard)
     return line;
 }
 
+/* Few customers move at a time. */
+static void read_moves(struct hearing *h)
+{
+    struct db_set *moves = db_result(&h->results, "moves");
+    char **row;
+
+    while ((row = db_next(moves)))
+        for (size_t i = 0; i < h->heard_count; i++)
+            if (h->heard[i].user_id == strtoll(row[0], NULL, 10))
+                h->heard[i].move = customer_move_state_read(row[1]);
+}
+
 /* As many lines as there are rows, and one that each receipt may make. */
 static int read_locked(struct hearing *h, struct err *err)
 {
@@ -297,6 +313,7 @@ static int read_locked(struct hearing *h, struct err *err)
     while ((row = db_next(recipients)))
         if (!read_heard(row, &h->heard[h->heard_count++]))
             return err_set(err, ERR_BUG, 0, "receipt: a state that nobody knows");
+    read_moves(h);
     while ((row = db_next(lines))) {
         struct recipient_line line;
         struct heard *heard;
@@ -316,8 +333,10 @@ static int lock_all(struct hearing *h, struct err *err)
     struct db_packet packet = {0};
     int rc;
 
+    customer_move_put_hold(db_statement(&packet, NULL));
     put_locked(db_statement(&packet, "recipients"), h->ids, h->id_count);
     recipient_put_lines(db_statement(&packet, "lines"), h->ids, h->id_count);
+    customer_move_put_of_recipients(db_statement(&packet, "moves"), h->ids, h->id_count);
     rc = db_run_packet(h->db, &lock_label, &packet, &h->results, err);
     db_packet_free(&packet);
     return rc ? -1 : read_locked(h, err);
@@ -521,11 +540,25 @@ static void hear_one(struct hearing *h, struct heard *heard, struct recipient_re
         r->result = RECEIPT_CHANGED;
 }
 
-/* Who has it now settles it soon, one way or the other. */
+/* Who has it now settles it soon, one way or the other; and who is on the way here, comes. */
 static bool has_to_wait(const struct heard *heard)
 {
-    return !heard ||
+    return !heard || heard->move == CUSTOMER_ARRIVING ||
            (!recipient_is_final(heard->state) && !recipient_may(RECIPIENT_PROVE, heard->state));
+}
+
+/* Its customer has left, or is about to: the other cell has to know, by a reference. */
+static void hand_on(const struct heard *heard, struct recipient_receipt *r)
+{
+    r->result = RECEIPT_MOVED;
+    r->user_id = heard->user_id;
+    snprintf(r->message_id, sizeof(r->message_id), "%s", heard->message_id);
+    r->position = heard->position;
+}
+
+static bool has_left(const struct heard *heard)
+{
+    return heard && (heard->move == CUSTOMER_FROZEN || heard->move == CUSTOMER_MOVED);
 }
 
 /* The number of a recipient that was found by counting may be another one's. */
@@ -541,7 +574,9 @@ static void hear_all(struct hearing *h)
         struct recipient_receipt *r = &h->receipts[i];
         struct heard *heard = heard_of(h, r->status_id);
 
-        if (r->status_id && !has_to_wait(heard))
+        if (r->status_id && has_left(heard))
+            hand_on(heard, r);
+        else if (r->status_id && !has_to_wait(heard))
             hear_one(h, heard, r);
     }
 }

@@ -16,11 +16,14 @@
  *   - A receipt for what is pending, put off with an unknown outcome, proves who has it: done.
  *   - What is being sent just now is its owner's: the receipt has to wait (RECEIPT_EARLY), as one
  *     does for which there is nobody yet.
+ *   - Of a customer who has left this cell (customer_move.h), nothing is written down: it is for
+ * the cell they are in now (RECEIPT_MOVED). Of one who is coming, it has to wait.
  *   - When nobody has told anything in time, the recipient is unreported, until somebody does.
  *   - Of a message in parts, delivered takes what the operator's rule says; one part that is
  *     undelivered is enough for the rest.
  *
- * Lock order: as in recipient.h, a recipient's rows of deliveries behind the recipient. Blocks.
+ * Lock order: as in recipient.h, a recipient's rows of deliveries behind the recipient; the counter
+ * of moves before all. Blocks.
  */
 
 #include "libcommon/domain/recipient.h"
@@ -45,6 +48,8 @@ enum receipt_result {
     RECEIPT_NOTED,        /* for its operator; the recipient is as it was */
     RECEIPT_REPEATED,     /* known, or too late to matter */
     RECEIPT_AFTER_REFUND, /* delivered, and its price has gone back; noted */
+    RECEIPT_MOVED, /* its customer has moved to another cell, which has to hear of it: nothing
+                    * is kept, and it has a reference now */
     RECEIPT_RESULTS,
 };
 const char *receipt_result_name(enum receipt_result result);

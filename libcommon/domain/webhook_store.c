@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "libcommon/base/random.h"
+#include "libcommon/domain/customer_move.h"
 #include "libcommon/domain/webhook_event.h"
 
 #define COUNTER "webhooks"
@@ -21,6 +22,7 @@ void webhook_store_register(void)
     db_label_register(&look_label);
     db_label_register(&read_label);
     db_label_register(&replay_label);
+    customer_move_register();
 }
 
 /* ---- one change ---- */
@@ -34,6 +36,19 @@ static int begin_change(struct db *db, struct err *err)
 
     db_begin(db);
     return db_run(db, &change_label, sql, sizeof(sql) - 1, NULL, err);
+}
+
+/* The same, of a customer's own: who has left this cell changes nothing here any more, and is told
+ * to try again, which then is answered elsewhere. */
+static int begin_customers_change(struct db *db, int64_t customer_id, struct err *err)
+{
+    if (begin_change(db, err))
+        return -1;
+    if (!customer_move_refuse_left(db, customer_id, err))
+        return 0;
+    if (err->kind == ERR_PERMANENT)
+        err->kind = ERR_RETRY;
+    return -1;
 }
 
 /* Ends it, well or not; what has changed nothing is told to nobody. */
@@ -86,7 +101,7 @@ static int change_one(struct db *db, const char *set, int64_t customer_id, uint6
 {
     struct buf sql = {0};
     uint64_t affected = 0;
-    int rc = begin_change(db, err);
+    int rc = begin_customers_change(db, customer_id, err);
 
     buf_puts(&sql, "UPDATE webhooks SET ");
     buf_puts(&sql, set);
@@ -117,7 +132,7 @@ int webhook_store_create(struct db *db, const struct webhook_wish *wish,
 {
     struct buf sql = {0};
     uint64_t count = 0;
-    int rc = begin_change(db, err);
+    int rc = begin_customers_change(db, wish->customer_id, err);
 
     *id = 0;
     buf_printf(&sql, "SELECT COUNT(*) FROM webhooks WHERE customer_id=%lld AND deleted_at IS NULL",
@@ -440,8 +455,9 @@ int webhook_store_look(struct db *db, struct webhook_store_state *state, struct 
 
 int webhook_store_customers(struct db *db, int64_t **customers, size_t *n, struct err *err)
 {
-    static const char sql[] = "SELECT DISTINCT customer_id FROM webhooks WHERE deleted_at IS NULL "
-                              "AND disabled_at IS NULL ORDER BY customer_id";
+    static const char sql[] =
+        "SELECT DISTINCT customer_id FROM webhooks WHERE deleted_at IS NULL AND "
+        "(disabled_at IS NULL OR disabled_for='" WEBHOOK_DISABLED_MOVED "') ORDER BY customer_id";
     struct db_results results;
     size_t count = 0;
     int64_t *all;

@@ -96,8 +96,24 @@ struct webhook_store_state {
     int64_t changed_us;
 };
 int webhook_store_look(struct db *db, struct webhook_store_state *state, struct err *err);
-/* Those with an endpoint that is called, sorted; the caller frees. */
+/* Those with an endpoint that is called, or will be once its customer has come, sorted; the caller
+ * frees. */
 int webhook_store_customers(struct db *db, int64_t **customers, size_t *n, struct err *err);
+/* disabled_for of the endpoints of a customer who has left this cell, or has not yet come. */
+#define WEBHOOK_DISABLED_MOVED "moved"
+/* What a move does to them, in the caller's transaction: raises the counter, which other changes
+ * wait for. leave: they are called no more; come: they are called from now on; forget: those of an
+ * earlier stay are deleted, before the move brings them as they are now. */
+int webhook_store_leave(struct db *db, int64_t customer_id, struct err *err);
+int webhook_store_come(struct db *db, int64_t customer_id, struct err *err);
+int webhook_store_forget(struct db *db, int64_t customer_id, struct err *err);
+/* Endpoints have come that are not called yet: who keeps customers in memory reads them again. */
+int webhook_store_touch(struct db *db, struct err *err);
+/* Some process may still be calling one of them. */
+int webhook_store_is_calling(struct db *db, int64_t customer_id, bool *calling, struct err *err);
+/* An endpoint of a customer who comes has a number here: the same, where that is free. */
+int webhook_store_number(struct db *db, int64_t customer_id, uint64_t old_id, struct err *err);
+
 /* How many endpoints there are, and how many of them are disabled. */
 int webhook_store_count(struct db *db, uint64_t *all, uint64_t *disabled, struct err *err);
 

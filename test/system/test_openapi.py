@@ -212,6 +212,18 @@ def provoke_webhooks(platform, limited, cut_off):
     yield "GET", "/messages/{id}", cut_off.request("GET", url)
 
 
+def provoke_moved(platform):
+    """Of a customer who lives in another cell."""
+    customer = new_customer()
+    platform.db.execute("INSERT INTO customer_moves(customer_id, state, cell, since) VALUES (%s, 4, 'b', NOW(6))", customer)
+    platform.db.execute("UPDATE change_counters SET value=value+1, changed_at=NOW(6) WHERE name='customer_moves'")
+    api = platform.api()
+    wait_until(lambda: api.get("/balance", user_id=customer).status_code == 421, 10, "the move is known")
+    for (method, path), (_, named) in ROUTES.items():
+        if named:
+            yield method, path, ask(api, method, path, customer)
+
+
 def provoke_swagger(platform, module_world):
     url = platform.api().url + "/swagger"
     tag = requests.get(url + "/openapi.yaml", timeout=10).headers["ETag"]
@@ -280,7 +292,7 @@ def provoke_keys(module_world):
 def test_every_documented_answer(document, platform, limited, cut_off, module_world):
     seen = set()
     for provoked in (provoke_posts(platform, limited, cut_off), provoke_gets(platform, limited, cut_off),
-                     provoke_webhooks(platform, limited, cut_off), provoke_swagger(platform, module_world),
+                     provoke_webhooks(platform, limited, cut_off), provoke_moved(platform), provoke_swagger(platform, module_world),
                      provoke_keys(module_world)):
         for method, path, response in provoked:
             try:

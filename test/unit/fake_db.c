@@ -12,7 +12,7 @@
 #include "test/unit/complain.h"
 
 #define STEPS_MAX 128
-#define COLUMNS_MAX 16
+#define COLUMNS_MAX 32
 
 struct db {
     bool connected;

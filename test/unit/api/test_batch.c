@@ -88,7 +88,7 @@ START_TEST(refusals_stand_among_what_is_accepted)
     take_send(1, "d", NULL); /* what the first one left is not enough */
     EXPECT("commit_lock", .has = {"IN (1,2,3) ORDER BY user_id FOR UPDATE"},
            .lacks = {"SKIP LOCKED", "idempotency"},
-           .answers = {{.name = "balances", .rows = "1|35\n2|19"}});
+           .answers = {{.name = "balances", .rows = "1|35|0\n2|19|0"}});
     decide(false);
     ck_assert(writes);
     ck_assert_int_eq(ops[0]->outcome, OUTCOME_DONE);
@@ -105,6 +105,22 @@ START_TEST(refusals_stand_among_what_is_accepted)
 }
 END_TEST
 
+/* Whoever has moved in the meantime changes nothing; a key that is known is answered as ever. */
+START_TEST(behind_a_fence_nothing_is_charged_and_keys_still_tell)
+{
+    take_send(1, "a", NULL);
+    take_send(2, "b", NULL);
+    take_topup(2, "5");
+    EXPECT("ledger_open", .has = {"'[2]'"});
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|100|1\n2|100|2"}});
+    decide(false);
+    ck_assert(!writes);
+    for (size_t i = 0; i < 3; i++)
+        ck_assert_int_eq(ops[i]->outcome, OUTCOME_FENCED);
+    db_rollback(db);
+}
+END_TEST
+
 START_TEST(all_of_a_batch_is_written_by_one_packet)
 {
     struct err err;
@@ -113,7 +129,7 @@ START_TEST(all_of_a_batch_is_written_by_one_packet)
     take_send(2, "it's", NULL);
     take_topup(1, "7");
     EXPECT("ledger_open", .has = {"'[1]'"});
-    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|20\n2|20"}});
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|20|0\n2|20|0"}});
     decide(false);
     EXPECT("commit_write", .has = {"'it\\'s'", "(1,7,'deposit'",
                                    "WHEN user_id IN (2) THEN -20 ELSE -13 END", "x'6b6579'"});
@@ -133,7 +149,7 @@ START_TEST(twins_share_the_first_ones_fate_and_charge_once)
     take_send(1, "a", "key");
     take_send(1, "another text", "key");
     take_send(2, "a", "key"); /* another customer's key is another key */
-    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|100\n2|0"}});
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|100|0\n2|0|0"}});
     decide(false);
     ck_assert_int_eq(ops[0]->outcome, OUTCOME_DONE);
     ck_assert_int_eq(ops[1]->outcome, OUTCOME_REPLAYED);
@@ -153,7 +169,7 @@ START_TEST(a_refusal_decides_nothing_for_its_twins)
     take_send(1, "a", "key");
     take_send(1, "a", "key");
     take_send(1, "dear", "key");
-    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|20"}});
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|20|0"}});
     decide(false);
     ck_assert_int_eq(ops[0]->outcome, OUTCOME_INSUFFICIENT);
     ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
@@ -169,7 +185,7 @@ START_TEST(a_top_up_that_is_refused_decides_nothing_for_its_twins)
     take(make_topup(9, "2"), "key");
     take(make_topup(9, "2"), "key");
     EXPECT("ledger_open");
-    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "9|1"}});
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "9|1|0"}});
     decide(false);
     ck_assert_int_eq(ops[0]->outcome, OUTCOME_BALANCE_TOO_HIGH);
     ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
@@ -185,7 +201,7 @@ START_TEST(twins_are_compared_with_what_is_stored)
     take_send(1, "a", "key");
     memset(ops[1]->body_hash, 'a', sizeof(ops[1]->body_hash));
     memset(ops[3]->body_hash, 'a', sizeof(ops[3]->body_hash));
-    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|100"},
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|100|0"},
                                       {.name = "keys",
                                        .rows = "0|aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa|first answer"}});
     decide(false);
@@ -203,7 +219,7 @@ START_TEST(the_first_to_come_is_the_first_of_its_key)
 
     for (size_t i = 0; i < OPS; i++)
         take_send(1, texts[i], "key");
-    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|100"}});
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|100|0"}});
     decide(false);
     ck_assert_int_eq(ops[0]->outcome, OUTCOME_DONE);
     for (size_t i = 1; i < OPS; i++)
@@ -219,7 +235,7 @@ START_TEST(a_key_that_is_known_is_answered_as_it_was)
     ops[2]->replay_only = true;
     memset(ops[0]->body_hash, 'a', sizeof(ops[0]->body_hash));
     EXPECT("commit_lock",
-           .answers = {{.name = "balances", .rows = "1|100"},
+           .answers = {{.name = "balances", .rows = "1|100|0"},
                        {.name = "keys",
                         .rows = "0|aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa|first answer\n"
                                 "1|bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb|another answer"}});
@@ -236,7 +252,7 @@ START_TEST(a_new_customer_gets_a_row_before_the_transaction)
 {
     take_topup(9, "50");
     EXPECT("ledger_open", .has = {"INSERT IGNORE", "'[9]'"});
-    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "9|0"}});
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "9|0|0"}});
     decide(false);
     ck_assert_str_eq(fake_db_ran(), "ledger_open begin commit_lock");
     ck_assert_int_eq(ops[0]->outcome, OUTCOME_DONE);
@@ -252,9 +268,9 @@ START_TEST(what_costs_nothing_needs_no_balance)
     take_send(2, "b", NULL);
     take_send(3, "c", NULL); /* this one costs */
     ops[0]->total = ops[1]->total = 0;
-    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "2|0"}});
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "2|0|0"}});
     EXPECT("ledger_open", .has = {"'[1]'"}); /* 2 has one */
-    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|0\n2|0"}});
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|0|0\n2|0|0"}});
     decide(false);
     ck_assert_int_eq(ops[0]->outcome, OUTCOME_DONE);
     ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
@@ -272,7 +288,7 @@ START_TEST(a_balance_has_a_ceiling)
     take_topup(9, "2");
     take_topup(9, "1");
     EXPECT("ledger_open");
-    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "9|4503599627370494"}});
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "9|4503599627370494|0"}});
     decide(false);
     ck_assert_int_eq(ops[0]->outcome, OUTCOME_BALANCE_TOO_HIGH);
     ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
@@ -289,7 +305,7 @@ START_TEST(whose_row_is_held_waits_and_the_others_do_not)
     take_topup(4, "1");      /* its row was made, and somebody was faster */
     EXPECT("ledger_open");
     EXPECT("commit_lock", .has = {"IN (1,2,3,4)", "SKIP LOCKED"},
-           .answers = {{.name = "balances", .rows = "1|20"}});
+           .answers = {{.name = "balances", .rows = "1|20|0"}});
     EXPECT("ledger_find_elsewhere", .has = {"IN (2,3,4)"}, .rows = "2\n4");
     decide(true);
     ck_assert_int_eq(ops[0]->outcome, OUTCOME_DONE);
@@ -304,11 +320,11 @@ END_TEST
 START_TEST(a_new_decision_forgets_the_last_one)
 {
     take_send(1, "a", NULL);
-    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|20"}});
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|20|0"}});
     decide(false);
     ck_assert_int_eq(ops[0]->outcome, OUTCOME_DONE);
     db_rollback(db);
-    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|19"}});
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|19|0"}});
     decide(false);
     ck_assert_int_eq(ops[0]->outcome, OUTCOME_INSUFFICIENT);
     ck_assert(!writes);
@@ -323,7 +339,7 @@ START_TEST(whose_deadline_comes_before_the_decision_is_left_out)
     take_send(1, "a", "key"); /* gets the key in its place */
     take_send(1, "b", NULL);  /* and the third the money */
     expired = ops[0];
-    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|40"}});
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|40|0"}});
     decide(false);
     ck_assert(writes);
     ck_assert_int_eq(ops[0]->outcome, OUTCOME_EXPIRED);
@@ -342,7 +358,7 @@ START_TEST(only_what_is_written_has_begun)
     take_send(1, "b", "key");
     take_send(2, "c", NULL); /* not enough */
     expired = ops[2];
-    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|20\n2|0"}});
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|20|0\n2|0|0"}});
     decide(false);
     ck_assert(ops[0]->begun && ops[1]->begun);
     ck_assert_int_eq(ops[2]->outcome, OUTCOME_EXPIRED);
@@ -356,7 +372,7 @@ static enum err_kind write_fails(unsigned code)
     struct err err;
 
     take_send(1, "a", NULL);
-    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|20"}});
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|20|0"}});
     EXPECT("commit_write", .error = code);
     decide(false);
     ck_assert_int_eq(batch_write(batch, db, &err), -1);
@@ -435,11 +451,12 @@ START_TEST(a_few_sends_are_one_packet)
     ops[1]->total = 7;
     EXPECT(
         "commit_accept",
-        .has = {"BEGIN NOT ATOMIC START TRANSACTION;UPDATE user_balances FORCE INDEX(user_id) SET "
-                "balance=balance-CASE WHEN user_id IN (2) THEN 40 ELSE 7 END WHERE user_id IN "
-                "(1,2) AND balance>=CASE WHEN user_id IN (2) THEN 40 ELSE 7 END ORDER BY "
-                "user_id;IF ROW_COUNT()=2 THEN INSERT INTO idempotency_keys",
-                "(1,-7,'withdrawal'", "'it\\'s'", ";COMMIT;ELSE ROLLBACK;SELECT 1;END IF;END"});
+        .has = {
+            "BEGIN NOT ATOMIC START TRANSACTION;UPDATE user_balances FORCE INDEX(user_id) SET "
+            "balance=balance-CASE WHEN user_id IN (2) THEN 40 ELSE 7 END WHERE user_id IN "
+            "(1,2) AND fence=0 AND balance>=CASE WHEN user_id IN (2) THEN 40 ELSE 7 END ORDER BY "
+            "user_id;IF ROW_COUNT()=2 THEN INSERT INTO idempotency_keys",
+            "(1,-7,'withdrawal'", "'it\\'s'", ";COMMIT;ELSE ROLLBACK;SELECT 1;END IF;END"});
     ck_assert_int_eq(accept_now(), BATCH_WRITTEN);
     ck_assert_str_eq(fake_db_ran(), "commit_accept");
     for (size_t i = 0; i < n; i++) {
@@ -489,12 +506,12 @@ START_TEST(who_was_refused_is_not_tried_so_until_he_has_paid_again)
     take_send(1, "a", NULL);
     EXPECT("commit_accept", .rows = "1");
     ck_assert_int_eq(accept_now(), BATCH_REFUSED);
-    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|19"}});
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|19|0"}});
     decide(false);
     ck_assert_int_eq(ops[0]->outcome, OUTCOME_INSUFFICIENT);
     db_rollback(db);
     ck_assert(!is_easy());
-    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|20"}});
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "1|20|0"}});
     decide(false);
     ck_assert_int_eq(ops[0]->outcome, OUTCOME_DONE);
     ck_assert(is_easy());
@@ -558,6 +575,7 @@ int main(void)
 
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, refusals_stand_among_what_is_accepted);
+    tcase_add_test(t, behind_a_fence_nothing_is_charged_and_keys_still_tell);
     tcase_add_test(t, all_of_a_batch_is_written_by_one_packet);
     tcase_add_test(t, twins_share_the_first_ones_fate_and_charge_once);
     tcase_add_test(t, a_refusal_decides_nothing_for_its_twins);

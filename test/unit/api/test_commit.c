@@ -145,7 +145,7 @@ static void start_with_one(int64_t deadline_ms)
 /* Everything submitted until close_batch is one batch, behind the opener's own. */
 static void open_batch(void)
 {
-    EXPECT("commit_lock", .meanwhile = hold, .answers = {{.name = "balances", .rows = "1|20"}});
+    EXPECT("commit_lock", .meanwhile = hold, .answers = {{.name = "balances", .rows = "1|20|0"}});
     EXPECT("commit_write");
     start_with_one(some_day());
     sem_wait(&held);
@@ -166,9 +166,9 @@ static void expect_lock(const char *has, const char *rows)
 START_TEST(a_deadlock_is_tried_again_at_once)
 {
     EXPECT("commit_lock", .error = FAKE_DEADLOCK);
-    expect_lock("IN (1)", "1|20");
+    expect_lock("IN (1)", "1|20|0");
     EXPECT("commit_write", .error = FAKE_DEADLOCK);
-    expect_lock("IN (1)", "1|20");
+    expect_lock("IN (1)", "1|20|0");
     EXPECT("commit_write");
     start_with_one(some_day());
     wait_for_answers();
@@ -180,9 +180,9 @@ END_TEST
 
 START_TEST(a_server_that_has_become_read_only_is_left_for_another)
 {
-    expect_lock("IN (1)", "1|20");
+    expect_lock("IN (1)", "1|20|0");
     EXPECT("commit_write", .error = FAKE_READ_ONLY);
-    expect_lock("IN (1)", "1|20");
+    expect_lock("IN (1)", "1|20|0");
     EXPECT("commit_write");
     start_with_one(some_day());
     wait_for_answers();
@@ -195,7 +195,7 @@ START_TEST(nobody_waits_while_there_is_only_a_read_only_server)
     open_batch();
     submit(some_day());
     submit(some_day());
-    expect_lock("IN (2,3)", "2|20\n3|20");
+    expect_lock("IN (2,3)", "2|20|0\n3|20|0");
     EXPECT("commit_write", .error = FAKE_READ_ONLY);
     EXPECT("acquire", .error = FAKE_READ_ONLY);
     close_batch();
@@ -209,15 +209,15 @@ START_TEST(one_bad_request_does_not_take_its_neighbours_along)
     open_batch();
     for (int i = 0; i < 4; i++)
         submit(some_day());
-    expect_lock("IN (2,3,4,5)", "2|20\n3|20\n4|20\n5|20");
+    expect_lock("IN (2,3,4,5)", "2|20|0\n3|20|0\n4|20|0\n5|20|0");
     EXPECT("commit_write", .error = FAKE_OUT_OF_RANGE);
-    expect_lock("IN (2,3)", "2|20\n3|20");
+    expect_lock("IN (2,3)", "2|20|0\n3|20|0");
     EXPECT("commit_write", .has = {ops[1]->message.id, ops[2]->message.id});
-    expect_lock("IN (4,5)", "4|20\n5|20");
+    expect_lock("IN (4,5)", "4|20|0\n5|20|0");
     EXPECT("commit_write", .error = FAKE_OUT_OF_RANGE);
-    expect_lock("IN (4)", "4|20");
+    expect_lock("IN (4)", "4|20|0");
     EXPECT("commit_write", .error = FAKE_OUT_OF_RANGE);
-    expect_lock("IN (5)", "5|20");
+    expect_lock("IN (5)", "5|20|0");
     EXPECT("commit_write", .has = {ops[4]->message.id});
     close_batch();
     for (size_t i = 0; i < 5; i++)
@@ -241,10 +241,10 @@ START_TEST(a_packet_that_is_too_large_is_split)
     submit(some_day());
     submit(some_day());
     EXPECT("commit_lock", .has = {"IN (2,3)"}, .meanwhile = let_one_through,
-           .answers = {{.name = "balances", .rows = "2|20\n3|20"}});
-    expect_lock("IN (2)", "2|20");
+           .answers = {{.name = "balances", .rows = "2|20|0\n3|20|0"}});
+    expect_lock("IN (2)", "2|20|0");
     EXPECT("commit_write", .has = {ops[1]->message.id});
-    expect_lock("IN (3)", "3|20");
+    expect_lock("IN (3)", "3|20|0");
     EXPECT("commit_write", .has = {ops[2]->message.id});
     close_batch();
     ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
@@ -256,7 +256,7 @@ END_TEST
 START_TEST(a_send_that_no_packet_holds_is_refused)
 {
     EXPECT("commit_lock", .meanwhile = let_none_through,
-           .answers = {{.name = "balances", .rows = "1|20"}});
+           .answers = {{.name = "balances", .rows = "1|20|0"}});
     start_with_one(some_day());
     wait_for_answers();
     ck_assert_int_eq(ops[0]->outcome, OUTCOME_TOO_LARGE);
@@ -266,7 +266,7 @@ END_TEST
 
 START_TEST(refusals_write_nothing)
 {
-    expect_lock("IN (1)", "1|19");
+    expect_lock("IN (1)", "1|19|0");
     start_with_one(some_day());
     wait_for_answers();
     ck_assert_int_eq(ops[0]->outcome, OUTCOME_INSUFFICIENT);
@@ -279,7 +279,7 @@ START_TEST(a_lost_commit_is_looked_up_before_anything_is_answered)
     open_batch();
     submit(some_day());
     submit(some_day());
-    expect_lock("IN (2,3)", "2|20\n3|0");
+    expect_lock("IN (2,3)", "2|20|0\n3|0|0");
     EXPECT("commit_write", .error = FAKE_LOST);
     EXPECT("ledger_look", .error = FAKE_LOCK_WAIT); /* the lost session still holds it */
     EXPECT("ledger_look", .has = {ops[1]->message.transaction_id}, .meanwhile = count_answers,
@@ -295,10 +295,10 @@ END_TEST
 
 START_TEST(a_commit_that_did_not_take_place_is_done_again)
 {
-    expect_lock("IN (1)", "1|20");
+    expect_lock("IN (1)", "1|20|0");
     EXPECT("commit_write", .error = FAKE_LOST);
     EXPECT("ledger_look", .answers = {{.name = "entry", .rows = ""}});
-    expect_lock("IN (1)", "1|20");
+    expect_lock("IN (1)", "1|20|0");
     EXPECT("commit_write");
     start_with_one(some_day());
     wait_for_answers();
@@ -311,7 +311,7 @@ START_TEST(what_cannot_be_found_out_by_the_deadline_is_unknown)
     open_batch();
     submit(some_day());
     submit(some_day());
-    expect_lock("IN (2,3)", "2|20\n3|0");
+    expect_lock("IN (2,3)", "2|20|0\n3|0|0");
     EXPECT("commit_write", .error = FAKE_LOST, .meanwhile = time_passes);
     EXPECT("end_lost_session", .error = FAKE_READ_ONLY);
     close_batch();
@@ -327,7 +327,7 @@ START_TEST(an_outage_ends_what_has_passed_its_deadline_and_nothing_else)
     submit(some_day());
     EXPECT("commit_lock", .error = FAKE_READ_ONLY, .meanwhile = time_passes_for_the_last);
     EXPECT("acquire", .error = FAKE_AWAY);
-    expect_lock("IN (2)", "2|20");
+    expect_lock("IN (2)", "2|20|0");
     EXPECT("commit_write");
     close_batch();
     ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
@@ -340,7 +340,7 @@ START_TEST(what_has_waited_past_its_deadline_is_not_begun)
     open_batch();
     submit(PAST);
     submit(some_day());
-    expect_lock("IN (3)", "3|20");
+    expect_lock("IN (3)", "3|20|0");
     EXPECT("commit_write", .lacks = {ops[1]->message.id});
     close_batch();
     ck_assert_int_eq(ops[1]->outcome, OUTCOME_TOO_LATE);
@@ -354,7 +354,7 @@ START_TEST(what_was_answered_at_its_deadline_is_not_written)
     submit(some_day());
     submit(some_day());
     EXPECT("commit_lock", .has = {"IN (2,3)"}, .meanwhile = second_expires,
-           .answers = {{.name = "balances", .rows = "2|20\n3|20"}});
+           .answers = {{.name = "balances", .rows = "2|20|0\n3|20|0"}});
     EXPECT("commit_write", .has = {ops[2]->message.id}, .lacks = {ops[1]->message.id});
     close_batch();
     ck_assert_int_eq(ops[1]->outcome, OUTCOME_EXPIRED);
@@ -368,12 +368,12 @@ START_TEST(what_was_answered_while_it_was_written_is_not_written_again)
     open_batch();
     submit(some_day());
     submit(some_day());
-    expect_lock("IN (2,3)", "2|20\n3|20");
+    expect_lock("IN (2,3)", "2|20|0\n3|20|0");
     EXPECT("commit_write", .error = FAKE_DEADLOCK, .meanwhile = second_expires);
-    expect_lock("IN (3)", "3|20");
+    expect_lock("IN (3)", "3|20|0");
     EXPECT("commit_write", .error = FAKE_LOST, .lacks = {ops[1]->message.id});
     EXPECT("ledger_look", .answers = {{.name = "entry", .rows = ""}});
-    expect_lock("IN (3)", "3|20");
+    expect_lock("IN (3)", "3|20|0");
     EXPECT("commit_write");
     close_batch();
     ck_assert_int_eq(ops[1]->outcome, OUTCOME_EXPIRED);
@@ -386,9 +386,9 @@ START_TEST(who_is_left_of_a_batch_that_fails_is_tried_alone)
     open_batch();
     submit(some_day());
     submit(some_day());
-    expect_lock("IN (2,3)", "2|20\n3|20");
+    expect_lock("IN (2,3)", "2|20|0\n3|20|0");
     EXPECT("commit_write", .error = FAKE_SYNTAX, .meanwhile = second_expires);
-    expect_lock("IN (3)", "3|20");
+    expect_lock("IN (3)", "3|20|0");
     EXPECT("commit_write", .lacks = {ops[1]->message.id});
     close_batch();
     ck_assert_int_eq(ops[1]->outcome, OUTCOME_EXPIRED);
@@ -400,7 +400,7 @@ START_TEST(a_commit_that_did_not_take_place_is_not_done_again_for_who_has_left)
 {
     open_batch();
     submit(some_day());
-    expect_lock("IN (2)", "2|20");
+    expect_lock("IN (2)", "2|20|0");
     EXPECT("commit_write", .error = FAKE_LOST, .meanwhile = second_expires);
     EXPECT("ledger_look", .answers = {{.name = "entry", .rows = ""}});
     close_batch();
@@ -416,11 +416,11 @@ START_TEST(whose_balance_is_held_is_set_aside_and_tried_again)
     submit(some_day());
     EXPECT("commit_lock", .error = FAKE_LOCK_WAIT, .meanwhile = time_passes_for_the_last);
     EXPECT("commit_lock", .has = {"IN (2,3)", "SKIP LOCKED"}, /* 4 has expired */
-           .answers = {{.name = "balances", .rows = "2|20"}});
+           .answers = {{.name = "balances", .rows = "2|20|0"}});
     EXPECT("ledger_find_elsewhere", .rows = "3");
     EXPECT("commit_write", .lacks = {ops[2]->message.id});
     EXPECT("commit_lock", .has = {"IN (3)", "SKIP LOCKED"}, .meanwhile = count_answers,
-           .answers = {{.name = "balances", .rows = "3|20"}});
+           .answers = {{.name = "balances", .rows = "3|20|0"}});
     EXPECT("commit_write", .has = {ops[2]->message.id});
     close_batch();
     ck_assert_uint_eq(answered_then, 3); /* all but the one that was held */
@@ -453,7 +453,7 @@ START_TEST(a_full_queue_takes_no_more)
     submit(some_day());
     ck_assert(!commit_submit(commit, more));
     operation_free(more); /* it is still ours */
-    expect_lock("IN (2,3)", "2|0\n3|0");
+    expect_lock("IN (2,3)", "2|0|0\n3|0|0");
     close_batch();
 }
 END_TEST
@@ -481,7 +481,7 @@ START_TEST(a_refusal_is_decided_by_two_packets_and_its_neighbours_are_written)
     submit(some_day());
     submit(some_day());
     EXPECT("commit_accept", .has = {"IN (2,3)"}, REFUSED);
-    expect_lock("IN (2,3)", "2|20\n3|19");
+    expect_lock("IN (2,3)", "2|20|0\n3|19|0");
     EXPECT("commit_write", .has = {ops[1]->message.id}, .lacks = {ops[2]->message.id});
     close_batch();
     ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
@@ -496,7 +496,7 @@ START_TEST(what_was_answered_while_it_was_refused_is_not_written)
     submit(some_day());
     submit(some_day());
     EXPECT("commit_accept", .meanwhile = second_expires, REFUSED);
-    expect_lock("IN (3)", "3|20");
+    expect_lock("IN (3)", "3|20|0");
     EXPECT("commit_write", .lacks = {ops[1]->message.id});
     close_batch();
     ck_assert_int_eq(ops[1]->outcome, OUTCOME_EXPIRED);
@@ -519,7 +519,7 @@ START_TEST(behind_a_held_row_the_one_packet_is_given_up)
 {
     EXPECT("commit_accept", .error = FAKE_LOCK_WAIT);
     EXPECT("commit_lock", .has = {"SKIP LOCKED"},
-           .answers = {{.name = "balances", .rows = "1|20"}});
+           .answers = {{.name = "balances", .rows = "1|20|0"}});
     EXPECT("commit_write");
     start_with_one(some_day());
     wait_for_answers();
@@ -566,9 +566,9 @@ static void look_in_vain_for(size_t sends)
 START_TEST(what_was_looked_up_in_vain_is_looked_for_again_behind_its_lock)
 {
     look_in_vain_for(2);
-    EXPECT(
-        "commit_lock", .has = {ops[1]->message.transaction_id, ops[2]->message.transaction_id},
-        .answers = {{.name = "balances", .rows = "2|20\n3|20"}, {.name = "written", .rows = ""}});
+    EXPECT("commit_lock", .has = {ops[1]->message.transaction_id, ops[2]->message.transaction_id},
+           .answers = {{.name = "balances", .rows = "2|20|0\n3|20|0"},
+                       {.name = "written", .rows = ""}});
     EXPECT("commit_write", .has = {ops[1]->message.id, ops[2]->message.id});
     close_batch();
     ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
@@ -580,7 +580,7 @@ END_TEST
 START_TEST(what_has_committed_after_all_is_neither_written_again_nor_refused)
 {
     look_in_vain_for(1);
-    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "2|0"},
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "2|0|0"},
                                       {.name = "written", .rows = ops[1]->message.transaction_id}});
     close_batch();
     ck_assert_int_eq(ops[1]->outcome, OUTCOME_DONE);
@@ -595,7 +595,7 @@ START_TEST(what_has_committed_after_all_is_answered_whatever_becomes_of_its_neig
     static const unsigned errors[] = {FAKE_DEADLOCK, FAKE_LOST};
 
     look_in_vain_for(2);
-    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "2|0\n3|20"},
+    EXPECT("commit_lock", .answers = {{.name = "balances", .rows = "2|0|0\n3|20|0"},
                                       {.name = "written", .rows = ops[1]->message.transaction_id}});
     EXPECT("commit_write", .lacks = {ops[1]->message.id}, .error = errors[_i],
            .meanwhile = time_passes);

@@ -86,6 +86,12 @@ static void expect_counter(void)
     EXPECT("api_keys_change", .has = {"change_counters", "value=value+1"});
 }
 
+/* Its customer lives here. */
+static void expect_home(void)
+{
+    EXPECT("customer_moves_read", .has = {"customer_id=7"}, .rows = "");
+}
+
 START_TEST(a_key_is_made_once_in_one_transaction_with_the_counter)
 {
     struct key_wish wish = {.label = "it's",
@@ -96,6 +102,7 @@ START_TEST(a_key_is_made_once_in_one_transaction_with_the_counter)
 
     expect_counter();
     EXPECT("api_keys_change", .has = {LOOKS_FOR_HASH}, .rows = "");
+    expect_home();
     EXPECT("api_keys_change", .has = {"COUNT(*)"}, .rows = "0");
     EXPECT("api_keys_change", .has = {"INSERT INTO api_keys", "x'" HASH "','it\\'s',7,'send,read',",
                                       "'10.0.0.0/8',NOW(6)+INTERVAL 90 SECOND)"});
@@ -154,14 +161,36 @@ END_TEST
 START_TEST(only_a_key_that_is_there_is_revoked)
 {
     expect_counter();
+    EXPECT("api_keys_change", .has = {"SELECT customer_id", "WHERE id=5"}, .rows = "7");
+    expect_home();
     EXPECT("api_keys_change", .has = {"SELECT id FROM api_keys WHERE id=5"}, .rows = "5");
     EXPECT("api_keys_change", .has = {"SET revoked_at=NOW(6)", "WHERE id=5 AND",
                                       "revoked_at IS NULL OR revoked_at>NOW(6)"});
     EXPECT("commit");
     ck_assert_int_eq(key_store_revoke(db, 5, &err), 0);
     expect_counter();
+    EXPECT("api_keys_change", .has = {"SELECT customer_id", "WHERE id=6"}, .rows = "");
     EXPECT("api_keys_change", .has = {"WHERE id=6"}, .rows = "");
     ck_assert_int_eq(key_store_revoke(db, 6, &err), -1);
+    ck_assert_int_eq(err.kind, ERR_PERMANENT);
+}
+END_TEST
+
+/* It was copied there, and is changed there. */
+START_TEST(who_has_moved_has_left_the_keys_as_they_were)
+{
+    struct key_wish wish = {.label = "shop", .scopes = KEY_SEND, .customer_id = 7, .networks = ""};
+
+    expect_counter();
+    EXPECT("api_keys_change", .has = {"SELECT customer_id", "WHERE id=5"}, .rows = "7");
+    EXPECT("customer_moves_read", .rows = "7|4|b|2026-01-01 00:00:00");
+    ck_assert_int_eq(key_store_revoke(db, 5, &err), -1);
+    ck_assert_int_eq(err.kind, ERR_PERMANENT);
+    ck_assert_ptr_nonnull(strstr(err.msg, "to cell b"));
+    expect_counter();
+    EXPECT("api_keys_change", .has = {LOOKS_FOR_HASH}, .rows = "");
+    EXPECT("customer_moves_read", .rows = "7|2|b|2026-01-01 00:00:00");
+    ck_assert_int_eq(key_store_create(db, &wish, hash, &id, &err), -1);
     ck_assert_int_eq(err.kind, ERR_PERMANENT);
 }
 END_TEST
@@ -170,6 +199,7 @@ START_TEST(a_rotation_leaves_the_old_key_its_time)
 {
     expect_counter();
     EXPECT("api_keys_change", .has = {LOOKS_FOR_HASH}, .rows = "");
+    EXPECT("api_keys_change", .has = {"SELECT customer_id"}, .rows = "0"); /* everybody's */
     EXPECT("api_keys_change", .has = {"revoked_at IS NOT NULL", "id=5"}, .rows = "0");
     EXPECT("api_keys_change",
            .has = {"INSERT INTO api_keys", "SELECT x'" HASH "',label,customer_id,scopes,networks,",
@@ -187,11 +217,13 @@ START_TEST(what_is_dead_is_not_rotated)
 {
     expect_counter();
     EXPECT("api_keys_change", .has = {LOOKS_FOR_HASH}, .rows = "");
+    EXPECT("api_keys_change", .has = {"SELECT customer_id"}, .rows = "0");
     EXPECT("api_keys_change", .has = {"revoked_at IS NOT NULL"}, .rows = "1");
     ck_assert_int_eq(key_store_rotate(db, 5, 0, hash, &id, &err), -1);
     ck_assert_int_eq(err.kind, ERR_PERMANENT);
     expect_counter();
     EXPECT("api_keys_change", .has = {LOOKS_FOR_HASH}, .rows = "");
+    EXPECT("api_keys_change", .has = {"SELECT customer_id"}, .rows = "");
     EXPECT("api_keys_change", .has = {"revoked_at IS NOT NULL"}, .rows = "");
     ck_assert_int_eq(key_store_rotate(db, 5, 0, hash, &id, &err), -1);
     ck_assert_int_eq(err.kind, ERR_PERMANENT);
@@ -307,6 +339,7 @@ int main(void)
     tcase_add_test(t, there_are_not_more_keys_than_replicas_hold);
     tcase_add_test(t, what_cannot_be_is_not_asked_for);
     tcase_add_test(t, only_a_key_that_is_there_is_revoked);
+    tcase_add_test(t, who_has_moved_has_left_the_keys_as_they_were);
     tcase_add_test(t, a_rotation_leaves_the_old_key_its_time);
     tcase_add_test(t, what_is_dead_is_not_rotated);
     tcase_add_test(t, the_first_admin_key_is_made);

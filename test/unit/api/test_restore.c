@@ -123,7 +123,7 @@ static void expect_failing(void)
            .has = {"[1,0,\"given up after a restore\",null,1]",
                    "[2,1,\"given up after a restore\",null,1]"},
            .lacks = {"[3,", "[4,"}, .affected = 2);
-    EXPECT("refund_lock_balances", .rows = "7|80");
+    EXPECT("refund_lock_balances", .rows = "7|80|0");
     EXPECT("refund", .affected = 2);
     EXPECT("refund", .affected = 1);
 }

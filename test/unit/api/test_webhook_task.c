@@ -126,6 +126,7 @@ START_TEST(a_secret_that_could_not_be_shown)
     ck_assert(parse("{\"url\":\"https://a/\",\"user_id\":7}", 0));
     task.most = 5;
     EXPECT("webhooks_change");
+    EXPECT("customer_moves_read", .rows = "");
     EXPECT("webhooks_change", .rows = "0");
     EXPECT("webhooks_change");
     EXPECT("webhooks_change", .rows = "3");

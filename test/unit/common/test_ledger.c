@@ -45,7 +45,7 @@ START_TEST(refunds_of_several_customers_lock_their_balances_in_order)
     struct err err;
 
     EXPECT("refund_lock_balances", .has = {"IN (10,20,30) ORDER BY user_id FOR UPDATE"},
-           .lacks = {"SKIP LOCKED"}, .rows = "10|0\n20|0\n30|0");
+           .lacks = {"SKIP LOCKED"}, .rows = "10|0|0\n20|0|0\n30|0|0");
     EXPECT("refund", .has = {"(30,1,'refund'", "'r-m-3-0'", "'r-m-3-1'", "(20,0,'refund'"});
     EXPECT("refund", .has = {"WHEN user_id IN (10) THEN 2 WHEN user_id IN (20) THEN 0 ELSE 5 END) "
                              "WHERE user_id IN (10,30)"});
@@ -73,19 +73,60 @@ START_TEST(amounts_that_nobody_was_charged_are_no_refunds)
 }
 END_TEST
 
+/* What is settled while the customer leaves is refunded; nothing is once they have left. */
+START_TEST(a_closed_balance_takes_no_refund)
+{
+    const struct ledger_refund refund = {.user_id = 1, .amount = 5, .message_id = "m"};
+    struct err err;
+
+    EXPECT("refund_lock_balances", .rows = "1|0|1");
+    EXPECT("refund", .has = {"'r-m-0'"});
+    EXPECT("refund", .has = {"balance+(5)"});
+    ck_assert_int_eq(ledger_refund(db, &refund, 1, &err), 0);
+    EXPECT("refund_lock_balances", .rows = "1|0|2");
+    ck_assert_int_eq(ledger_refund(db, &refund, 1, &err), -1);
+    ck_assert_int_eq(err.kind, ERR_BUG);
+}
+END_TEST
+
+START_TEST(entries_come_with_what_they_change)
+{
+    const struct ledger_entry entries[] = {
+        {.amount = 100, .type = "deposit", .description = "it's", .id = "d-1", .created_at = "t1"},
+        {.amount = -30, .type = "withdrawal", .id = "c-1", .created_at = "t2"},
+    };
+    struct err err;
+
+    EXPECT("ledger_take_in", .has = {"FOR UPDATE", "ORDER BY id DESC LIMIT 1"},
+           .answers = {{"balance", .rows = "1|7|2"}, {"last", .rows = "d-0"}});
+    EXPECT("ledger_take_in",
+           .has = {"(1,100,'deposit','it\\'s','d-1','t1'),(1,-30,'withdrawal',NULL,'c-1','t2')",
+                   "balance=balance+(70)"});
+    ck_assert_int_eq(ledger_take_in(db, 1, "d-0", entries, 2, &err), 0);
+    /* Somebody else has taken them in meanwhile. */
+    EXPECT("ledger_take_in", .answers = {{"balance", .rows = "1|77|2"}, {"last", .rows = "c-1"}});
+    ck_assert_int_eq(ledger_take_in(db, 1, "d-0", entries, 2, &err), -1);
+    ck_assert_int_eq(err.kind, ERR_RETRY);
+    /* The customer is served there: nothing may come. */
+    EXPECT("ledger_take_in", .answers = {{"balance", .rows = "1|7|0"}, {"last", .rows = "d-0"}});
+    ck_assert_int_eq(ledger_take_in(db, 1, "d-0", entries, 2, &err), -1);
+    ck_assert_int_eq(err.kind, ERR_BUG);
+}
+END_TEST
+
 START_TEST(many_refunds_go_in_chunks_and_all_locks_come_first)
 {
     enum { N = 501 };
     static struct ledger_refund refunds[N];
-    static char first[N * 8], last[16];
+    static char first[N * 10], last[16];
     struct err err;
 
     for (int i = 0; i < N; i++) {
         refunds[i] = (struct ledger_refund){.user_id = N - i, .amount = 1, .message_id = "m"};
-        snprintf(first + strlen(first), 8, i ? "\n%d|0" : "%d|0", i + 1);
+        snprintf(first + strlen(first), 10, i ? "\n%d|0|0" : "%d|0|0", i + 1);
     }
     *strrchr(first, '\n') = '\0';
-    snprintf(last, sizeof(last), "%d|0", N);
+    snprintf(last, sizeof(last), "%d|0|0", N);
     EXPECT("refund_lock_balances", .has = {"IN (1,2,"}, .lacks = {",501)"}, .rows = first);
     EXPECT("refund_lock_balances", .has = {"IN (501)"}, .rows = last);
     EXPECT("refund", .has = {"(501,1,"}, .lacks = {"(1,1,"});
@@ -129,11 +170,12 @@ START_TEST(charges_ask_for_enough_even_of_whom_nothing_is_charged)
 
     ck_assert_str_eq(sql_of(ledger_put_charges, accounts, 1),
                      "UPDATE user_balances FORCE INDEX(user_id) SET balance=balance-20 WHERE "
-                     "user_id IN (1) AND balance>=20 ORDER BY user_id");
-    ck_assert_str_eq(sql_of(ledger_put_charges, accounts, 3),
-                     "UPDATE user_balances FORCE INDEX(user_id) SET balance=balance-CASE WHEN "
-                     "user_id IN (2) THEN 0 ELSE 20 END WHERE user_id IN (1,2,3) AND "
-                     "balance>=CASE WHEN user_id IN (2) THEN 0 ELSE 20 END ORDER BY user_id");
+                     "user_id IN (1) AND fence=0 AND balance>=20 ORDER BY user_id");
+    ck_assert_str_eq(
+        sql_of(ledger_put_charges, accounts, 3),
+        "UPDATE user_balances FORCE INDEX(user_id) SET balance=balance-CASE WHEN "
+        "user_id IN (2) THEN 0 ELSE 20 END WHERE user_id IN (1,2,3) AND "
+        "fence=0 AND balance>=CASE WHEN user_id IN (2) THEN 0 ELSE 20 END ORDER BY user_id");
 }
 END_TEST
 
@@ -157,7 +199,7 @@ START_TEST(a_refund_that_exists_is_a_bug)
 {
     struct err err;
 
-    EXPECT("refund_lock_balances", .rows = "1|0");
+    EXPECT("refund_lock_balances", .rows = "1|0|0");
     EXPECT("refund", .error = FAKE_DUPLICATE);
     db_begin(db);
     ck_assert_int_eq(ledger_refund(db, &one, 1, &err), -1);
@@ -195,7 +237,7 @@ START_TEST(what_skip_locked_passed_over_is_elsewhere_or_unknown)
     struct buf sql = {0};
     struct err err;
 
-    EXPECT("ledger_look", .has = {"IN (1,2,3)", "FOR UPDATE SKIP LOCKED"}, .rows = "2|50");
+    EXPECT("ledger_look", .has = {"IN (1,2,3)", "FOR UPDATE SKIP LOCKED"}, .rows = "2|50|0");
     ledger_put_lock(&sql, a, 3, true);
     {
         static struct db_label label = {.query = "ledger_look"};
@@ -239,6 +281,8 @@ int main(void)
     tcase_add_test(t, accounts_are_sorted_and_their_changes_added_up);
     tcase_add_test(t, refunds_of_several_customers_lock_their_balances_in_order);
     tcase_add_test(t, amounts_that_nobody_was_charged_are_no_refunds);
+    tcase_add_test(t, a_closed_balance_takes_no_refund);
+    tcase_add_test(t, entries_come_with_what_they_change);
     tcase_add_test(t, many_refunds_go_in_chunks_and_all_locks_come_first);
     tcase_add_test(t, few_changes_touch_only_whom_they_are_for);
     tcase_add_test(t, charges_ask_for_enough_even_of_whom_nothing_is_charged);

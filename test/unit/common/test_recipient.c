@@ -20,19 +20,24 @@ START_TEST(states_parse_back_in_either_case)
     ck_assert(recipient_state_parse("DONE", &state));
     ck_assert_int_eq(state, RECIPIENT_DONE);
     ck_assert(!recipient_state_parse("processing", &state));
+    ck_assert(recipient_state_parse("moved", &state));
+    ck_assert(!recipient_state_parse_shown("moved", &state));
+    ck_assert_str_eq(recipient_state_shown("moved"), "pending");
+    ck_assert_str_eq(recipient_state_shown("done"), "done");
+    ck_assert_str_eq(recipient_state_shown("of a newer release"), "of a newer release");
 }
 END_TEST
 
-/* What the audit adds up: every state is open, kept or refunded, and one of them only. */
+/* What the audit adds up: every state is open, kept, refunded or away, and one of them only. */
 START_TEST(every_state_is_in_one_set)
 {
     for (int i = 0; i < RECIPIENT_STATES; i++) {
         enum recipient_state state = (enum recipient_state)i;
         static const enum recipient_set sets[] = {RECIPIENT_OPEN, RECIPIENT_KEPT,
-                                                  RECIPIENT_REFUNDED};
+                                                  RECIPIENT_REFUNDED, RECIPIENT_AWAY};
         int in = 0;
 
-        for (int k = 0; k < 3; k++) {
+        for (int k = 0; k < 4; k++) {
             struct buf list = {0};
 
             recipient_put_states(&list, sets[k]);
@@ -208,7 +213,7 @@ START_TEST(who_fails_is_told_behind_the_refund)
     for (int i = 0; i < 3; i++)
         changes[i].result = RECIPIENT_HELD;
     EXPECT("settle_failed", .affected = 3);
-    EXPECT("refund_lock_balances", .rows = "10|1\n11|1\n12|1");
+    EXPECT("refund_lock_balances", .rows = "10|1|0\n11|1|0\n12|1|0");
     EXPECT("refund", .affected = 3);
     EXPECT("refund", .affected = 3);
     EXPECT("webhook_events", .has = {"w.kinds&2 WHERE m.id IN (3,1) AND m.status='failed'"});
@@ -415,7 +420,7 @@ START_TEST(only_what_is_held_fails_and_gets_its_money_back)
 
     hold(RECIPIENT_FAIL, "failed");
     EXPECT("settle_failed", .has = {"[[1,4,\"why\",\"\"]]", "m.status='failed'"}, .affected = 1);
-    EXPECT("refund_lock_balances", .has = {"IN (12)", "FOR UPDATE"}, .rows = "12|100");
+    EXPECT("refund_lock_balances", .has = {"IN (12)", "FOR UPDATE"}, .rows = "12|100|0");
     EXPECT("refund", .has = {"(12,5,'refund'", "'r-m-1-2'"}, .lacks = {"r-m-1-1", "r-m-1-0"});
     EXPECT("refund", .has = {"balance+(5) WHERE user_id IN (12)"});
     ck_assert_int_eq(recipient_fail(db, changes, 3, &err), 0);
@@ -429,7 +434,7 @@ START_TEST(a_second_refund_is_a_bug)
 
     hold(RECIPIENT_FAIL, "failed");
     EXPECT("settle_failed", .affected = 1);
-    EXPECT("refund_lock_balances", .rows = "12|100");
+    EXPECT("refund_lock_balances", .rows = "12|100|0");
     EXPECT("refund", .error = FAKE_DUPLICATE);
     ck_assert_int_eq(recipient_fail(db, changes, 3, &err), -1);
     ck_assert_int_eq(err.kind, ERR_BUG);
@@ -507,7 +512,7 @@ START_TEST(what_is_dropped_in_the_middle_may_be_with_any)
 
     EXPECT("settle_failed", .has = {"[[9,4,\"why\",null,1]]", "IF(j.any_may,CASE WHEN"},
            .affected = 1);
-    EXPECT("refund_lock_balances", .rows = "7|0");
+    EXPECT("refund_lock_balances", .rows = "7|0|0");
     EXPECT("refund");
     EXPECT("refund");
     db_begin(db);

@@ -55,13 +55,49 @@ static int hear(void)
 /* id|status|delivery|refunded|user|price|position|message|provider|unknown|attempt */
 #define ROW(status_, delivery_, provider_, unknown_) \
     "7|" status_ "|" delivery_ "|0|10|5|0|m-1|" provider_ "|" unknown_ "|1"
+#define MOVING(row_, lines_, state_)                                        \
+    EXPECT("receipt_lock", .has = {"LOCK IN SHARE MODE", "customer_moves"}, \
+           .answers = {{"recipients", .rows = (row_), .affected = 1},       \
+                       {"lines", .rows = (lines_), .affected = 3},          \
+                       {"moves", .rows = "10|" state_}})
 #define UNDELIVERED_AND_REFUNDED "7|done|3|1|10|5|0|m-1|alfa||1"
 /* status id|operator|state|parts|seen|match|waited */
 #define LINE(name_, state_) "7|" name_ "|" state_ "|1||x|1500"
 #define LOCKED(row_, lines_)                                                  \
     EXPECT("receipt_lock", .has = {"WHERE id IN (7) ORDER BY id FOR UPDATE"}, \
            .answers = {{"recipients", .rows = (row_), .affected = 1},         \
-                       {"lines", .rows = (lines_), .affected = 3}})
+                       {"lines", .rows = (lines_), .affected = 3},            \
+                       {"moves", .rows = ""}})
+
+/* Nothing is written down here, whatever it says; the other cell finds it by the reference. */
+START_TEST(of_who_has_left_it_is_for_the_other_cell)
+{
+    static const char *const states[] = {"3", "4"};
+
+    tell("alfa", false);
+    FOUND("0|7");
+    if (_i)
+        MOVING(ROW("done", "1", "alfa", ""), LINE("alfa", "1"), "4");
+    else
+        MOVING(ROW("moved", "0", "", ""), "", "3");
+    ck_assert_int_eq(hear(), 0);
+    ck_assert_msg(receipts[0].result == RECEIPT_MOVED, "state %s", states[_i]);
+    ck_assert_int_eq(receipts[0].user_id, 10);
+    ck_assert_str_eq(receipts[0].message_id, "m-1");
+    ck_assert_str_eq(fake_db_ran(), "receipt_find receipt_lock");
+}
+END_TEST
+
+START_TEST(of_who_is_on_the_way_here_it_waits)
+{
+    tell("alfa", true);
+    FOUND("0|7");
+    MOVING(ROW("done", "1", "alfa", ""), LINE("alfa", "1"), "5");
+    ck_assert_int_eq(hear(), 0);
+    ck_assert_int_eq(receipts[0].result, RECEIPT_EARLY);
+    ck_assert_str_eq(fake_db_ran(), "receipt_find receipt_lock");
+}
+END_TEST
 
 START_TEST(delivered_is_the_recipients)
 {
@@ -167,7 +203,7 @@ START_TEST(undelivered_is_refunded_once_where_that_is_set)
     LOCKED(ROW("done", "1", "alfa", ""), LINE("alfa", "1"));
     EXPECT("deliveries_write");
     EXPECT("receipt_update", .has = {"delivery=3,delivery_refunded=1"}, .affected = 1);
-    EXPECT("refund_lock_balances", .rows = "10|100", .affected = 1);
+    EXPECT("refund_lock_balances", .rows = "10|100|0", .affected = 1);
     EXPECT("refund", .has = {"(10,5,'refund'", "'r-m-1-0'"});
     EXPECT("refund", .has = {"balance=balance+(5)"});
     ck_assert_int_eq(hear(), 0);
@@ -294,11 +330,13 @@ START_TEST(a_row_that_was_counted_to_and_is_another_one_is_looked_for)
     FOUND("0|10");
     EXPECT("receipt_lock",
            .answers = {{"recipients", .rows = "10|done|1|0|10|5|0|m-9|alfa||1", .affected = 1},
-                       {"lines", .rows = ""}});
+                       {"lines", .rows = ""},
+                       {"moves", .rows = ""}});
     EXPECT("receipt_find", .has = {"message_identifier='m-1' AND position=3"}, .rows = "7");
     EXPECT("receipt_lock",
            .answers = {{"recipients", .rows = "7|done|1|0|10|5|3|m-1|alfa||1", .affected = 1},
-                       {"lines", .rows = ""}});
+                       {"lines", .rows = ""},
+                       {"moves", .rows = ""}});
     EXPECT("deliveries_write", .has = {"(7,'alfa'"});
     EXPECT("receipt_update", .has = {"IN (7)"}, .affected = 1);
     ck_assert_int_eq(hear(), 0);
@@ -418,6 +456,8 @@ int main(void)
     TCase *t = tcase_create("recipient_receipt");
 
     tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_loop_test(t, of_who_has_left_it_is_for_the_other_cell, 0, 2);
+    tcase_add_test(t, of_who_is_on_the_way_here_it_waits);
     tcase_add_test(t, delivered_is_the_recipients);
     tcase_add_test(t, what_nobody_knows_is_early_and_nothing_is_written);
     tcase_add_test(t, what_is_being_sent_is_its_owners);

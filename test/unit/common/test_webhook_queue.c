@@ -155,6 +155,7 @@ START_TEST(a_customer_has_so_many)
     uint64_t id;
 
     EXPECT("webhooks_change", .has = {"change_counters"});
+    EXPECT("customer_moves_read", .rows = "");
     EXPECT("webhooks_change", .has = {"COUNT(*)", "customer_id=1"}, .rows = "4");
     EXPECT("webhooks_change", .has = {"'https://a/',x'0102'"});
     EXPECT("webhooks_change", .rows = "17");
@@ -162,6 +163,7 @@ START_TEST(a_customer_has_so_many)
     ck_assert_int_eq(webhook_store_create(db, &wish, &secret, 5, &id, &err), 0);
     ck_assert_uint_eq(id, 17);
     EXPECT("webhooks_change");
+    EXPECT("customer_moves_read", .rows = "");
     EXPECT("webhooks_change", .rows = "5");
     ck_assert_int_eq(webhook_store_create(db, &wish, &secret, 5, &id, &err), 0);
     ck_assert_uint_eq(id, 0);

@@ -144,7 +144,7 @@ START_TEST(what_is_put_off_waits_for_the_message_to_be_over)
     job_queue_put(queue, open);
     EXPECT("settle_lock", .has = {"(2)"}, .rows = "2|sending|5|1");
     EXPECT("settle_failed", .affected = 1);
-    EXPECT("refund_lock_balances", .rows = "7|0");
+    EXPECT("refund_lock_balances", .rows = "7|0|0");
     EXPECT("refund");
     EXPECT("refund");
     EXPECT("commit");
@@ -172,12 +172,12 @@ START_TEST(one_bad_row_of_a_message_is_given_up_alone)
         EXPECT("settle_lock", .has = {tries ? "(4)" : "(4,5)"},
                .rows = tries ? "4|sending|5|1" : "4|sending|5|1\n5|sending|5|1");
         EXPECT("settle_failed", .affected = tries ? 1 : 2);
-        EXPECT("refund_lock_balances", .rows = "7|0");
+        EXPECT("refund_lock_balances", .rows = "7|0|0");
         EXPECT("refund", .error = FAKE_DUPLICATE);
     }
     EXPECT("settle_lock", .has = {"(5)"}, .rows = "5|sending|5|1");
     EXPECT("settle_failed", .affected = 1);
-    EXPECT("refund_lock_balances", .rows = "7|0");
+    EXPECT("refund_lock_balances", .rows = "7|0|0");
     EXPECT("refund");
     EXPECT("refund");
     EXPECT("commit");

@@ -181,7 +181,7 @@ START_TEST(failed_and_put_off_in_one_transaction_in_the_order_of_locks)
     EXPECT("retry_insert_outbox", .has = {"\"recipients\":[\"091\",\"092\"]", "INTERVAL"},
            .lacks = {"m-2"});
     EXPECT("settle_failed", .has = {"[[3,1,\"HTTP 503\",\"\"]]"}, .affected = 1);
-    EXPECT("refund_lock_balances", .has = {"IN (7)"}, .rows = "7|0");
+    EXPECT("refund_lock_balances", .has = {"IN (7)"}, .rows = "7|0|0");
     EXPECT("refund", .has = {"(7,10,'refund'", "'r-m-2-2'"});
     EXPECT("refund", .has = {"balance+(10) WHERE user_id IN (7)"});
     EXPECT("commit");
@@ -331,7 +331,7 @@ START_TEST(a_second_refund_undoes_everything)
     expect_put_off("m-1|0");
     EXPECT("retry_insert_outbox");
     EXPECT("settle_failed", .affected = 1);
-    EXPECT("refund_lock_balances", .rows = "7|0");
+    EXPECT("refund_lock_balances", .rows = "7|0|0");
     EXPECT("refund", .error = FAKE_DUPLICATE);
     ck_assert_int_eq(results_not_done(&results, MAKE_ME, jobs, n, false, &err), -1);
     ck_assert_int_eq(err.kind, ERR_BUG);
