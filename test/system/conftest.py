@@ -14,7 +14,7 @@ _in_use = []
 
 
 # The files that take longest go first, so that no worker is left alone with one of them at the end.
-LONGEST = ("test_load", "test_lifecycle", "test_delivery", "test_doorbell", "test_dead", "test_bundle_intake", "test_audit",
+LONGEST = ("test_load", "test_cells", "test_lifecycle", "test_delivery", "test_doorbell", "test_dead", "test_bundle_intake", "test_audit",
            "test_held", "test_limits", "test_carriers")
 
 
