@@ -341,7 +341,7 @@ END_TEST
 /* It may be a commit that waits for a replica. */
 START_TEST(one_at_work_is_not_killed)
 {
-    lose_session();
+    begin_anew();
     script.busy = ALWAYS;
     ck_assert_int_eq(end_it(), -1);
     ck_assert_uint_eq(lost.id, 7);
