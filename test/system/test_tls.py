@@ -112,6 +112,8 @@ def reload_certificates(stack):
     ("foreign", "self-signed certificate"), ("elsewhere", "for another host than DB_HOST 127.0.0.1"),
     ("expired", "certificate has expired"), ("missing", "DB_TLS_CA")])
 def test_a_database_that_is_not_trusted(secure, certificates, tmp_path, case, said):
+    if case == "expired" and not secure.db.is_mariadb:
+        pytest.skip("MySQL does not load one that has expired")
     authority = {"foreign": certificates.foreign.certificate, "missing": tmp_path / "none.pem"}
     try:
         if case in certificates.issued:
