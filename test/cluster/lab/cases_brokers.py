@@ -145,7 +145,7 @@ def move_leader(trial, queue):
 
 
 def killer(site, rng, every, stop, kills):
-    """One node killed every so many seconds, and started when the next is not yet due."""
+    """One node killed so many seconds after the one before is back: never two at once."""
     n = 0
     while not stop.wait(every):
         machine = BROKERS[n % len(BROKERS)]

@@ -20,6 +20,7 @@ from suite.check import Judge
 from suite.site import PATIENT, QUICK, REJECTED
 
 WHOLE_SEC = 90
+ANSWER_SEC = 30
 SETTINGS = {**UNLIMITED, **QUICK, **{k: str(v) for k, v in PATIENT.items()}}
 
 
@@ -147,7 +148,8 @@ class Site:
 
     @property
     def primary(self):
-        return self.databases.primary()
+        """There is one; a busy machine may be slow to say so."""
+        return wait_until(self.databases.primary, ANSWER_SEC, "a server takes writes", pause=0.2)
 
     @property
     def replica(self):
@@ -182,7 +184,7 @@ class Site:
         """Everything runs, is ready and follows: what the next fault may be done to."""
         self.heal()
         self.start("all")
-        if self.primary is None:
+        if self.databases.primary() is None:
             self.stack.promote(self.stack.config.primary)
         if not self.replica.follows(self.primary) or self.primary.value("@@rpl_semi_sync_master_enabled") == "0":
             self.databases.rebuild(self.replica.machine)
