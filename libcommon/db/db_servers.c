@@ -374,7 +374,9 @@ struct db_servers *db_servers_join(const struct db_settings *settings)
     struct db_servers *s;
 
     pthread_mutex_lock(&all_lock);
-    for (s = all; s && strcmp(s->settings.host, settings->host) != 0; s = s->next)
+    for (s = all;
+         s && (strcmp(s->settings.host, settings->host) != 0 || s->settings.port != settings->port);
+         s = s->next)
         ;
     if (!s) {
         s = make(settings);

@@ -401,7 +401,7 @@ def test_receipts_wait_for_a_cell_that_is_away(cells, tmp_path):
         for position, status in enumerate(("delivered", "undelivered")):
             bring.tell(status, message, position)
         metrics = two.a.api().metrics
-        wait_until(lambda: metrics().sum("msg_receipts_hand_on_failures_total") >= 1, 20, "it has been tried")
+        wait_until(lambda: metrics().sum("msg_receipts_hand_on_failures_total") >= 1, 30, "it has been tried")
         wait_until(lambda: metrics().value("msg_receipts_moved") == 2, 20, "both wait")
         reach.write_text(right)
         wait_until(lambda: metrics().value("msg_receipts_moved") == 0, 30, "both are handed on")
