@@ -160,8 +160,9 @@ static const char *const nothing[] = {NULL};
 /* In the order in which rows need each other. The ledger behind the recipients that it is about. */
 const struct move_table move_tables[MOVE_TABLES] = {
     {.name = "messages",
-     .rows = {OF_MESSAGES "JOIN messages t ON t.message_identifier=s.message_identifier WHERE "
-                          "s.user_id={customer} AND s.position=0"},
+     .rows = {OF_MESSAGES
+              "STRAIGHT_JOIN messages t ON t.message_identifier=s.message_identifier WHERE "
+              "s.user_id={customer} AND s.position=0"},
      .columns = messages,
      .unmoved = nothing,
      .moment = "s.created_at",
