@@ -7,8 +7,8 @@ import subprocess
 
 from .wait import wait_until
 
-NGINX = shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin")
-HAPROXY = shutil.which("haproxy", path=os.environ["PATH"] + ":/usr/sbin")
+NGINX = shutil.which("nginx", path=os.environ.get("PATH", os.defpath) + ":/usr/sbin")
+HAPROXY = shutil.which("haproxy", path=os.environ.get("PATH", os.defpath) + ":/usr/sbin")
 
 NGINX_CONF = """
 daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
