@@ -38,6 +38,8 @@ DEFAULTS = {
     "RABBIT_MESSAGE_EXCHANGE": "message_exchange",
     "EXPRESS_QUEUE": "message_express",
     "NORMAL_QUEUE": "message_normal",
+    "DB_SERVER": "",  # the servers of this machine
+    "RABBITMQ_SERVER": "",
     "MARIADB_OPTIONS": "",
     "RABBIT_CONF": "",
     "DAEMON_WRAPPER": "",
