@@ -1,8 +1,8 @@
 #include "api/receipt_early.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
+
+#include "api/receipt_row.h"
 
 #define PAUSE_MIN_SEC 1
 #define PAUSE_MAX_SEC 3600
@@ -20,33 +20,16 @@ void receipt_early_register(void)
     db_label_register(&done_label);
 }
 
-static void put_text(struct db *db, struct buf *sql, const char *text)
-{
-    buf_putc(sql, ',');
-    db_put_quoted(db, sql, text, strlen(text));
-}
-
 static void put_row(struct db *db, struct buf *sql, const struct recipient_receipt *r)
 {
-    db_put_quoted(db, sql, r->operator_name, strlen(r->operator_name));
-    put_text(db, sql, r->message_id);
-    buf_printf(sql, ",%u", r->position);
-    put_text(db, sql, r->match_id);
-    buf_printf(sql, ",%d", r->delivered);
-    put_text(db, sql, r->part);
-    buf_printf(sql, ",%d", r->rule);
-    put_text(db, sql, r->code);
-    put_text(db, sql, r->words);
-    put_text(db, sql, r->reason);
+    receipt_row_put(db, sql, r);
     buf_printf(sql, ",NOW(6)+INTERVAL %d SECOND)", PAUSE_MIN_SEC);
 }
 
 int receipt_early_put(struct db *db, const struct recipient_receipt *receipts, size_t n,
                       struct err *err)
 {
-    const char *before =
-        "INSERT INTO receipts_early(operator,message_identifier,position,match_id,is_delivered,"
-        "part,parts_rule,code,words,reason,look_at) VALUES (";
+    const char *before = "INSERT INTO receipts_early(" RECEIPT_ROW_COLUMNS ",look_at) VALUES (";
     struct buf sql = {0};
     size_t count = 0;
     int rc;
@@ -83,28 +66,11 @@ int receipt_early_count(struct db *db, int64_t most, int64_t *count, struct err 
 
 /* ---- looking again ---- */
 
-static void copy(char *to, size_t size, const char *from)
-{
-    snprintf(to, size, "%s", from);
-}
-
 static void read_row(char **row, struct receipt_early *out)
 {
-    struct recipient_receipt *r = &out->receipts[out->n];
-
-    *r = (struct recipient_receipt){0};
+    receipt_row_read(row + 2, &out->receipts[out->n]);
     out->ids[out->n] = strtoull(row[0], NULL, 10);
     out->expired[out->n++] = row[1][0] == '1';
-    copy(r->operator_name, sizeof(r->operator_name), row[2]);
-    copy(r->message_id, sizeof(r->message_id), row[3]);
-    r->position = (unsigned)strtoul(row[4], NULL, 10);
-    copy(r->match_id, sizeof(r->match_id), row[5]);
-    r->delivered = row[6][0] == '1';
-    copy(r->part, sizeof(r->part), row[7]);
-    r->rule = (enum receipt_parts)strtol(row[8], NULL, 10);
-    copy(r->code, sizeof(r->code), row[9]);
-    copy(r->words, sizeof(r->words), row[10]);
-    copy(r->reason, sizeof(r->reason), row[11]);
 }
 
 int receipt_early_take(struct db *db, int64_t wait_hours, struct receipt_early *out,
@@ -117,8 +83,7 @@ int receipt_early_take(struct db *db, int64_t wait_hours, struct receipt_early *
 
     out->n = 0;
     buf_printf(&sql,
-               "SELECT id,received_at<=NOW(6)-INTERVAL %lld HOUR,operator,message_identifier,"
-               "position,match_id,is_delivered,part,parts_rule,code,words,reason FROM "
+               "SELECT id,received_at<=NOW(6)-INTERVAL %lld HOUR," RECEIPT_ROW_COLUMNS " FROM "
                "receipts_early FORCE INDEX(idx_receipts_early_look) WHERE look_at<=NOW(6) "
                "ORDER BY look_at,id LIMIT %d",
                (long long)wait_hours, RECEIPT_BATCH_MAX);

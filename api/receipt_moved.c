@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/receipt_row.h"
+
 static struct db_label put_label = {.query = "receipts_moved_put"};
 static struct db_label read_label = {.query = "receipts_moved_read"};
 static struct db_label done_label = {.query = "receipts_moved_done"};
@@ -15,34 +17,17 @@ void receipt_moved_register(void)
     db_label_register(&done_label);
 }
 
-static void put_text(struct db *db, struct buf *sql, const char *text)
-{
-    buf_putc(sql, ',');
-    db_put_quoted(db, sql, text, strlen(text));
-}
-
 static void put_row(struct db *db, struct buf *sql, const struct recipient_receipt *r)
 {
-    buf_printf(sql, "%lld", (long long)r->user_id);
-    put_text(db, sql, r->operator_name);
-    put_text(db, sql, r->message_id);
-    buf_printf(sql, ",%u", r->position);
-    put_text(db, sql, r->match_id);
-    buf_printf(sql, ",%d", r->delivered);
-    put_text(db, sql, r->part);
-    buf_printf(sql, ",%d", r->rule);
-    put_text(db, sql, r->code);
-    put_text(db, sql, r->words);
-    put_text(db, sql, r->reason);
+    buf_printf(sql, "%lld,", (long long)r->user_id);
+    receipt_row_put(db, sql, r);
     buf_putc(sql, ')');
 }
 
 int receipt_moved_put(struct db *db, const struct recipient_receipt *receipts, size_t n,
                       struct err *err)
 {
-    const char *before =
-        "INSERT INTO receipts_moved(customer_id,operator,message_identifier,position,match_id,"
-        "is_delivered,part,parts_rule,code,words,reason) VALUES (";
+    const char *before = "INSERT INTO receipts_moved(customer_id," RECEIPT_ROW_COLUMNS ") VALUES (";
     struct buf sql = {0};
     size_t count = 0;
     int rc;
@@ -97,27 +82,11 @@ int receipt_moved_cells(struct db *db, char cells[][CELL_NAME_MAX + 1], size_t l
     return 0;
 }
 
-static void copy(char *to, size_t size, const char *from)
-{
-    snprintf(to, size, "%s", from);
-}
-
 static void read_row(char **row, struct receipt_early *out)
 {
-    struct recipient_receipt *r = &out->receipts[out->n];
-
-    *r = (struct recipient_receipt){.result = RECEIPT_EARLY};
+    receipt_row_read(row + 1, &out->receipts[out->n]);
+    out->receipts[out->n].result = RECEIPT_EARLY;
     out->ids[out->n++] = strtoull(row[0], NULL, 10);
-    copy(r->operator_name, sizeof(r->operator_name), row[1]);
-    copy(r->message_id, sizeof(r->message_id), row[2]);
-    r->position = (unsigned)strtoul(row[3], NULL, 10);
-    copy(r->match_id, sizeof(r->match_id), row[4]);
-    r->delivered = row[5][0] == '1';
-    copy(r->part, sizeof(r->part), row[6]);
-    r->rule = (enum receipt_parts)strtol(row[7], NULL, 10);
-    copy(r->code, sizeof(r->code), row[8]);
-    copy(r->words, sizeof(r->words), row[9]);
-    copy(r->reason, sizeof(r->reason), row[10]);
 }
 
 int receipt_moved_take(struct db *db, const char *cell, struct receipt_early *out, struct err *err)
@@ -128,10 +97,8 @@ int receipt_moved_take(struct db *db, const char *cell, struct receipt_early *ou
     int rc;
 
     out->n = 0;
-    buf_puts(&sql,
-             "SELECT r.id,r.operator,r.message_identifier,r.position,r.match_id,r.is_delivered,"
-             "r.part,r.parts_rule,r.code,r.words,r.reason FROM receipts_moved r LEFT JOIN "
-             "customer_moves c ON c.customer_id=r.customer_id WHERE ");
+    buf_puts(&sql, "SELECT r.id," RECEIPT_ROW_COLUMNS " FROM receipts_moved r LEFT JOIN "
+                   "customer_moves c ON c.customer_id=r.customer_id WHERE ");
     if (*cell) {
         buf_puts(&sql, "c.state=4 AND c.cell=");
         db_put_quoted(db, &sql, cell, strlen(cell));
